@@ -1,0 +1,171 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn address() -> impl Strategy<Value = IpAddr> {
+    prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)]
+}
+
+fn prefix() -> impl Strategy<Value = IpNet> {
+    (address(), any::<u8>()).prop_map(|(address, length)| {
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        IpNet::new(address, length % (most + 1)).unwrap()
+    })
+}
+
+fn prefixes() -> impl Strategy<Value = Vec<IpNet>> {
+    prop::collection::vec(prefix(), 0..5)
+}
+
+fn name() -> impl Strategy<Value = String> {
+    "[a-z0-9_-]{1,20}(\\.[a-z0-9]{1,10}){0,3}"
+}
+
+fn names() -> impl Strategy<Value = Vec<String>> {
+    prop::collection::vec(name(), 0..5)
+}
+
+fn token() -> impl Strategy<Value = Token> {
+    any::<[u8; 32]>().prop_map(Token)
+}
+
+fn session() -> impl Strategy<Value = [u8; 16]> {
+    any::<[u8; 16]>().prop_filter("zero means none", |id| *id != [0; 16])
+}
+
+fn open() -> impl Strategy<Value = Frame> {
+    let families = any::<(bool, bool)>().prop_map(|(v4, v6)| Families { v4, v6 });
+    (prop::option::of((session(), token())), any::<u16>(), families, any::<u16>(), prefixes(), prefixes())
+        .prop_map(|(resume, mtu, families, grace, wanted, avoid)| {
+            Frame::Open(Open { resume, mtu, families, grace, wanted, avoid })
+        })
+}
+
+fn opened() -> impl Strategy<Value = Frame> {
+    let tunnel = (prefix(), address()).prop_map(|(sidecar, gateway)| TunnelAddress { sidecar, gateway });
+    let addresses = prop::collection::vec(tunnel, 0..3);
+    let resolvers = prop::collection::vec(address(), 0..4);
+    (session(), token(), any::<bool>(), any::<u16>(), addresses, ".{0,15}", prefixes(), resolvers).prop_map(
+        |(session, token, resumed, mtu, addresses, device, networks, resolvers)| {
+            Frame::Opened(Opened { session, token, resumed, mtu, addresses, device, networks, resolvers })
+        },
+    )
+}
+
+fn frame() -> impl Strategy<Value = Frame> {
+    let mode = prop_oneof![Just(DnsMode::Off), Just(DnsMode::Split), Just(DnsMode::Local)];
+    let level = prop_oneof![Just(Level::Info), Just(Level::Warning), Just(Level::Error)];
+    let reason = (0u8..9).prop_map(Reason::from_wire);
+    prop_oneof![
+        (any::<u16>(), any::<u16>(), any::<u32>(), ".{0,40}").prop_map(
+            |(lowest, highest, capabilities, software)| Frame::Hello(Hello {
+                lowest,
+                highest,
+                capabilities,
+                software
+            })
+        ),
+        open(),
+        opened(),
+        prop::collection::vec(any::<u8>(), 0..3000).prop_map(|bytes| Frame::Packet(bytes.into())),
+        any::<u64>().prop_map(Frame::Delivered),
+        any::<u64>().prop_map(Frame::Ping),
+        any::<u64>().prop_map(Frame::Pong),
+        (any::<bool>(), prefixes(), prefixes()).prop_map(|(full, add, remove)| Frame::Routes(Routes {
+            full,
+            add,
+            remove
+        })),
+        (mode, names(), names()).prop_map(|(mode, search, domains)| Frame::Dns(Dns {
+            mode,
+            search,
+            domains
+        })),
+        (level, ".{0,80}").prop_map(|(level, text)| Frame::Notice(Notice { level, text })),
+        (reason, ".{0,80}").prop_map(|(reason, text)| Frame::Goodbye(Goodbye { reason, text })),
+    ]
+}
+
+fn encoded(frames: &[Frame]) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    frames.iter().for_each(|frame| frame.encode(&mut bytes));
+    bytes
+}
+
+proptest! {
+    #[test]
+    fn frames_survive_any_split(frames in prop::collection::vec(frame(), 1..6), step in 1usize..50) {
+        let bytes = encoded(&frames);
+        let mut buffer = BytesMut::new();
+        let mut decoded = Vec::new();
+        for piece in bytes.chunks(step) {
+            buffer.extend_from_slice(piece);
+            while let Some(frame) = Frame::decode(&mut buffer).unwrap() {
+                decoded.push(frame);
+            }
+        }
+        prop_assert_eq!(decoded, frames);
+        prop_assert!(buffer.is_empty());
+    }
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..2000)) {
+        let mut buffer = BytesMut::from(&bytes[..]);
+        while let Ok(Some(_)) = Frame::decode(&mut buffer) {}
+    }
+
+    #[test]
+    fn arbitrary_payloads_of_known_kinds_never_panic(
+        kind in 1u8..12,
+        payload in prop::collection::vec(any::<u8>(), 0..300),
+    ) {
+        let mut buffer = BytesMut::from(&header(kind, payload.len())[..]);
+        buffer.extend_from_slice(&payload);
+        let decoded = Frame::decode(&mut buffer);
+        prop_assert!(!matches!(decoded, Ok(None)), "a whole frame of a known kind is a frame or an error");
+    }
+
+    #[test]
+    fn a_truncated_frame_waits_for_more(frame in frame()) {
+        let bytes = encoded(std::slice::from_ref(&frame));
+        let mut buffer = BytesMut::from(&bytes[..bytes.len() - 1]);
+        prop_assert_eq!(Frame::decode(&mut buffer), Ok(None));
+    }
+}
+
+#[test]
+fn an_unknown_kind_is_skipped_by_its_length() {
+    let mut buffer = BytesMut::from(&[200, 0, 0, 3, 1, 2, 3][..]);
+    Frame::Ping(7).encode(&mut buffer);
+    assert_eq!(Frame::decode(&mut buffer), Ok(Some(Frame::Ping(7))));
+}
+
+#[test]
+fn fields_after_the_last_are_left_for_later_versions() {
+    let mut buffer = BytesMut::from(&[PING, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 7, 99][..]);
+    assert_eq!(Frame::decode(&mut buffer), Ok(Some(Frame::Ping(7))));
+    assert!(buffer.is_empty());
+}
+
+#[test]
+fn an_oversized_length_is_refused_from_the_header_alone() {
+    let mut buffer = BytesMut::from(&header(PACKET, MAX_PAYLOAD + 1)[..]);
+    let error = Frame::decode(&mut buffer).unwrap_err();
+    assert_eq!(error, FrameError::TooLong { kind: PACKET, length: MAX_PAYLOAD + 1 });
+}
+
+#[test]
+fn a_name_that_would_inject_a_line_into_resolv_conf_is_refused() {
+    let mut buffer = BytesMut::new();
+    let evil = "corp\nnameserver 6.6.6.6";
+    let payload = [&[1u8, 0, 1, 0, evil.len() as u8][..], evil.as_bytes(), &[0, 0]].concat();
+    buffer.extend_from_slice(&header(DNS, payload.len()));
+    buffer.extend_from_slice(&payload);
+    let error = Frame::decode(&mut buffer).unwrap_err();
+    assert_eq!(error, FrameError::Malformed { kind: DNS, what: "a name is not a domain name" });
+}
+
+#[test]
+fn a_token_is_not_shown() {
+    assert_eq!(format!("{:?}", Token([7; 32])), "Token(..)");
+}

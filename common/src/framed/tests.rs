@@ -1,0 +1,108 @@
+use proptest::prelude::*;
+use tokio::io::{AsyncWriteExt, duplex};
+
+use super::*;
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+#[test]
+fn packets_pass_in_order_through_a_narrow_pipe() {
+    run(async {
+        let (near, far) = duplex(100);
+        let mut writer = FrameWriter::new(near);
+        writer.push_packet(Bytes::from(vec![1; 5000]));
+        writer.push_packet_parts(&[2; 40], Bytes::from(vec![3; 60_000]));
+        writer.push(&Frame::Ping(9));
+        let sender = tokio::spawn(async move { writer.flush().await.unwrap() });
+        let mut reader = FrameReader::new(far);
+        assert!(reader.preamble(NoiseLimit::default()).await.unwrap().is_empty());
+        assert_eq!(reader.next().await.unwrap(), Some(Frame::Packet(vec![1; 5000].into())));
+        let second = [vec![2; 40], vec![3; 60_000]].concat();
+        assert_eq!(reader.next().await.unwrap(), Some(Frame::Packet(second.into())));
+        assert_eq!(reader.next().await.unwrap(), Some(Frame::Ping(9)));
+        sender.await.unwrap();
+        assert_eq!(reader.next().await.unwrap(), None);
+    });
+}
+
+#[test]
+fn noise_before_the_preamble_is_skipped_and_returned() {
+    run(async {
+        let (mut near, far) = duplex(64);
+        let noise = b"Welcome!\nLast login: today\n\0gh-ne";
+        let sender = tokio::spawn(async move {
+            near.write_all(noise).await.unwrap();
+            near.write_all(&PREAMBLE).await.unwrap();
+        });
+        let mut reader = FrameReader::new(far);
+        assert_eq!(reader.preamble(NoiseLimit::default()).await.unwrap(), noise);
+        sender.await.unwrap();
+    });
+}
+
+#[test]
+fn silence_ends_in_time_and_says_what_came() {
+    run(async {
+        let (mut near, far) = duplex(64);
+        near.write_all(b"Password:").await.unwrap();
+        let error = FrameReader::new(far).preamble(NoiseLimit::default()).await.unwrap_err().to_string();
+        assert!(error.contains("within 20 seconds"), "{error}");
+        assert!(error.contains("Password:"), "{error}");
+        drop(near);
+    });
+}
+
+#[test]
+fn an_endless_banner_is_cut_off() {
+    run(async {
+        let (mut near, far) = duplex(4096);
+        let flood = tokio::spawn(async move { while near.write_all(&[0; 4096]).await.is_ok() {} });
+        let mut reader = FrameReader::new(far);
+        let error = reader.preamble(NoiseLimit::default()).await.unwrap_err();
+        assert!(
+            matches!(&error, PreambleError::Noise(seen) if seen.len() <= 2 * NoiseLimit::default().bytes)
+        );
+        drop(reader);
+        flood.await.unwrap();
+    });
+}
+
+#[test]
+fn an_end_instead_of_a_preamble_is_said() {
+    run(async {
+        let (mut near, far) = duplex(64);
+        near.write_all(b"bash: gh-net-sidecar: command not found\n").await.unwrap();
+        drop(near);
+        let error = FrameReader::new(far).preamble(NoiseLimit::default()).await.unwrap_err().to_string();
+        assert!(error.contains("command not found"), "{error}");
+    });
+}
+
+#[test]
+fn an_end_within_a_frame_is_an_error() {
+    run(async {
+        let (mut near, far) = duplex(64);
+        near.write_all(&[4, 0, 0, 9, 1, 2]).await.unwrap();
+        drop(near);
+        assert!(matches!(FrameReader::new(far).next().await, Err(ReadError::Truncated)));
+    });
+}
+
+proptest! {
+    #[test]
+    fn any_stream_of_bytes_ends_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..4000)) {
+        run(async {
+            let mut reader = FrameReader::new(&bytes[..]);
+            if reader.preamble(NoiseLimit::default()).await.is_ok() {
+                while let Ok(Some(_)) = reader.next().await {}
+            }
+        });
+    }
+}

@@ -1,0 +1,129 @@
+//! The handshake: which version of the protocol two programs speak, or which of them to update.
+
+use crate::frame::Hello;
+
+/// The lowest protocol version this build speaks.
+pub const LOWEST: u16 = 1;
+/// The highest protocol version this build speaks.
+pub const HIGHEST: u16 = 1;
+
+/// Which end of the session speaks. Only for messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// gh-net, on the laptop.
+    Laptop,
+    /// gh-net-sidecar, in the codespace.
+    Codespace,
+}
+
+impl Side {
+    fn program(self) -> &'static str {
+        match self {
+            Self::Laptop => "gh-net on the laptop",
+            Self::Codespace => "gh-net-sidecar in the codespace",
+        }
+    }
+
+    fn other(self) -> Self {
+        match self {
+            Self::Laptop => Self::Codespace,
+            Self::Codespace => Self::Laptop,
+        }
+    }
+}
+
+/// What two hellos agree on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Agreed {
+    /// The protocol version both speak from here on.
+    pub version: u16,
+    /// Capabilities both have.
+    pub capabilities: u32,
+}
+
+/// Two hellos with no version in common.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{} {old_software} is too old for {} {new_software} (protocol {old} against {new}); update {}",
+    old_side.program(), old_side.other().program(), old_side.program()
+)]
+pub struct Mismatch {
+    old_side: Side,
+    old_software: String,
+    new_software: String,
+    old: u16,
+    new: u16,
+}
+
+/// What this build says of itself.
+pub fn ours() -> Hello {
+    Hello {
+        lowest: LOWEST,
+        highest: HIGHEST,
+        capabilities: 0,
+        software: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+/// Finds the highest version that both hellos hold.
+///
+/// # Errors
+/// There is none; the error says which side is the older one.
+pub fn negotiate(side: Side, ours: &Hello, theirs: &Hello) -> Result<Agreed, Mismatch> {
+    let version = ours.highest.min(theirs.highest);
+    if version >= ours.lowest.max(theirs.lowest) {
+        return Ok(Agreed { version, capabilities: ours.capabilities & theirs.capabilities });
+    }
+    let (old_side, old, new) =
+        if ours.highest < theirs.lowest { (side, ours, theirs) } else { (side.other(), theirs, ours) };
+    Err(Mismatch {
+        old_side,
+        old_software: printable(&old.software),
+        new_software: printable(&new.software),
+        old: old.highest,
+        new: new.lowest,
+    })
+}
+
+/// The other side's words without what would drive a terminal: control characters become `�`.
+pub fn printable(text: &str) -> String {
+    let keep = |c: char| !c.is_control() || c == '\n' || c == '\t';
+    text.chars().map(|c| if keep(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hello(lowest: u16, highest: u16) -> Hello {
+        Hello { lowest, highest, capabilities: 0b11, software: format!("0.{highest}.0") }
+    }
+
+    #[test]
+    fn the_highest_common_version_wins() {
+        let agreed = negotiate(Side::Laptop, &hello(1, 3), &hello(2, 5)).unwrap();
+        assert_eq!(agreed.version, 3);
+    }
+
+    #[test]
+    fn a_mismatch_names_the_side_to_update() {
+        let said = negotiate(Side::Laptop, &hello(1, 1), &hello(2, 2)).unwrap_err().to_string();
+        assert!(said.ends_with("update gh-net on the laptop"), "{said}");
+        let said = negotiate(Side::Laptop, &hello(2, 2), &hello(1, 1)).unwrap_err().to_string();
+        assert!(said.ends_with("update gh-net-sidecar in the codespace"), "{said}");
+        let said = negotiate(Side::Codespace, &hello(1, 1), &hello(2, 2)).unwrap_err().to_string();
+        assert!(said.ends_with("update gh-net-sidecar in the codespace"), "{said}");
+    }
+
+    #[test]
+    fn capabilities_are_what_both_have() {
+        let mut theirs = hello(1, 1);
+        theirs.capabilities = 0b110;
+        assert_eq!(negotiate(Side::Codespace, &hello(1, 1), &theirs).unwrap().capabilities, 0b10);
+    }
+
+    #[test]
+    fn words_of_the_other_side_cannot_drive_the_terminal() {
+        assert_eq!(printable("a\x1b[2Jb\nc"), "a\u{fffd}[2Jb\nc");
+    }
+}

@@ -1,0 +1,9 @@
+//! gh-net, the laptop's side of the bridge, as a library for its binary and for the tests.
+//!
+//! The [`engine`] is the pure core; [`io`] alone drives it. ARCHITECTURE.md has the map.
+
+pub mod engine;
+pub mod io;
+pub mod netwatch;
+pub mod policy;
+pub mod resolver;
