@@ -20,284 +20,528 @@
 //!
 //! A [`FlowId`] may be stale (the flow ended while an event was under way): every call with one does nothing.
 
+mod api;
+mod deadline;
+mod dns;
+mod flow;
+mod icmp;
+mod packet;
+mod schedule;
+mod tcp;
+mod udp;
+
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use etherparse::IpNumber;
+use gh_net_common::frame::HEADER_LEN;
+use gh_net_common::window::Window;
 
-use crate::policy::{InterfaceIndex, Policy};
+pub use self::api::{
+    Command, Config, ConnectError, Counters, FlowId, Headers, QueryId, Target, Transmit, Unreachable,
+    UnreachableKind,
+};
+use self::deadline::Deadlines;
+use self::flow::{Entry, Flow, Key, Table};
+use self::packet::icmp::{Message, is_unicast};
+use self::packet::reassembly::Reassembly;
+use self::packet::{Malformed, Packet, build};
+use self::schedule::Schedule;
+use self::tcp::{Connection, Segment};
+use crate::policy::{InterfaceIndex, Policy, Protocol, Refusal, Verdict};
 
-/// A flow of the engine's table. Never reused for another flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct FlowId(pub(crate) u64);
-
-/// What the other half of a TCP connection is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Target {
-    /// A host: connect a socket, bound to the interface if one is named.
-    Host {
-        /// Where to connect.
-        address: SocketAddr,
-        /// The interface to bind to.
-        interface: Option<InterfaceIndex>,
-    },
-    /// The laptop's resolver, speaking DNS over TCP (RFC 7766).
-    Resolver,
-}
-
-/// What io is to do. Sockets are keyed by flow.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Command {
-    /// Open a TCP socket and connect it; answer with [`Engine::handle_connected`] or
-    /// [`Engine::handle_connect_failed`].
-    Connect {
-        /// The flow, TCP.
-        flow: FlowId,
-        /// Where to.
-        target: Target,
-        /// The hop limit (TTL) of the connection's packets, where the flow's own is unusually low.
-        hop_limit: Option<u8>,
-    },
-    /// Serve this TCP flow: there are bytes to write, room to read, or an end to pass on.
-    Service(FlowId),
-    /// Close the TCP socket with a reset (SO_LINGER 0), also while it connects.
-    Abort(FlowId),
-    /// Close the socket, whatever kind it is, and forget the flow.
-    Close(FlowId),
-    /// Open an unconnected UDP socket for a new mapping. Errors of its datagrams are wanted
-    /// (IP_RECVERR) and answered with [`Engine::handle_unreachable`].
-    OpenUdp {
-        /// The flow, UDP.
-        flow: FlowId,
-        /// Whether it is IPv6.
-        v6: bool,
-        /// The interface to bind to.
-        interface: Option<InterfaceIndex>,
-    },
-    /// Send a datagram from a mapping's socket.
-    SendUdp {
-        /// The flow, UDP.
-        flow: FlowId,
-        /// Where to.
-        destination: SocketAddr,
-        /// Its hop limit (TTL).
-        hop_limit: u8,
-        /// The datagram's payload.
-        payload: Bytes,
-    },
-    /// Open an echo (ping) socket.
-    OpenEcho {
-        /// The flow, echo.
-        flow: FlowId,
-        /// Whether it is IPv6.
-        v6: bool,
-        /// The interface to bind to.
-        interface: Option<InterfaceIndex>,
-    },
-    /// Send an echo request.
-    SendEcho {
-        /// The flow, echo.
-        flow: FlowId,
-        /// Where to.
-        destination: IpAddr,
-        /// The request's sequence number.
-        sequence: u16,
-        /// Its hop limit (TTL).
-        hop_limit: u8,
-        /// The request's payload.
-        payload: Bytes,
-    },
-    /// Ask the laptop's resolver; answer with [`Engine::handle_dns_answer`], or not at all.
-    Resolve {
-        /// Names the query until it is answered.
-        query: QueryId,
-        /// The DNS message as it came over UDP.
-        message: Bytes,
-    },
-}
-
-/// A DNS query over UDP that waits for its answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct QueryId(pub(crate) u64);
-
-/// Why a TCP connection could not be made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ConnectError {
-    /// ECONNREFUSED, ECONNRESET: a reset.
-    Refused,
-    /// ENETUNREACH: ICMP network unreachable.
-    NetworkUnreachable,
-    /// EHOSTUNREACH and what else says that the host is not there: ICMP host unreachable.
-    HostUnreachable,
-    /// EACCES, EPERM: ICMP administratively prohibited.
-    Prohibited,
-    /// ETIMEDOUT: nothing is answered.
-    TimedOut,
-    /// The laptop is short of something (EMFILE, ENOBUFS, …): nothing is answered; the client tries again.
-    Local,
-}
-
-/// An ICMP error about something a UDP or echo socket sent, or the local kernel's equivalent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Unreachable {
-    /// Who sent the error; `None` if it was the laptop itself.
-    pub offender: Option<IpAddr>,
-    /// Where the datagram was going (for echo the port is 0).
-    pub destination: SocketAddr,
-    /// For echo: the sequence number of the request, as far as it is known.
-    pub sequence: Option<u16>,
-    /// What was said.
-    pub kind: UnreachableKind,
-}
-
-/// What an ICMP error says, in terms that fit both families.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UnreachableKind {
-    /// No such network (ICMP 3/0, ICMPv6 1/0).
-    Network,
-    /// No such host (ICMP 3/1, ICMPv6 1/3).
-    Host,
-    /// Nobody listens (ICMP 3/3, ICMPv6 1/4).
-    Port,
-    /// Forbidden (ICMP 3/13, ICMPv6 1/1).
-    Prohibited,
-    /// The hop limit ran out on the way (ICMP 11/0, ICMPv6 3/0).
-    TimeExceeded,
-    /// Too big for the path (ICMP 3/4, ICMPv6 2).
-    TooBig {
-        /// The path's MTU in bytes.
-        mtu: u32,
-    },
-}
-
-/// A packet for the link: its headers, and its payload by reference.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Transmit {
-    /// IP and transport headers.
-    pub headers: Headers,
-    /// What follows them; may be empty.
-    pub payload: Bytes,
-}
-
-/// IP and transport headers of one packet, inline.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Headers {
-    bytes: [u8; Self::MAX],
-    len: usize,
-}
-
-impl Headers {
-    /// IPv6 and TCP with all its options.
-    pub const MAX: usize = 40 + 60;
-
-    /// The headers' bytes.
-    pub fn as_slice(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-}
+/// What may wait for the hosts' sockets, all connections together, in bytes.
+const UPLINK_BUDGET: usize = 128 * 1024 * 1024;
+/// The share of one connection at least, in bytes.
+const MIN_CAPACITY: usize = 64 * 1024;
+/// The share of one connection at most, in bytes.
+const MAX_CAPACITY: usize = 4 * 1024 * 1024;
+/// Small packets (resets, errors, answers of the engine itself) that may wait for the link, in bytes.
+const MAX_URGENT: usize = 1024 * 1024;
+/// A hop limit from which on a packet is an ordinary one, and not the probe of a traceroute.
+const ORDINARY_HOPS: u8 = 33;
+/// The hop limit of ordinary packets.
+const DEFAULT_HOPS: u8 = 64;
 
 /// See the [module's documentation](self).
 #[derive(Debug)]
-pub struct Engine {}
-
-/// What an engine is set up with.
-#[derive(Debug, Clone)]
-pub struct Config {
-    /// The engine's own addresses in the tunnel: they answer echo requests and DNS.
-    pub gateways: Vec<IpAddr>,
-    /// The tunnel's MTU in bytes.
-    pub mtu: u16,
-    /// What may be forwarded.
-    pub policy: Policy,
+pub struct Engine {
+    config: Config,
+    table: Table,
+    deadlines: Deadlines,
+    schedule: Schedule,
+    reassembly: Reassembly,
+    queries: dns::Queries,
+    window: Window,
+    linked: bool,
+    commands: VecDeque<Command>,
+    urgent: VecDeque<Transmit>,
+    urgent_bytes: usize,
+    controls: VecDeque<FlowId>,
+    counters: Counters,
+    datagram_id: u16,
 }
 
-#[allow(unused_variables)]
 impl Engine {
-    /// An engine without flows.
-    pub fn new(config: Config, now: Instant) -> Self {
-        todo!()
+    /// An engine without flows. It has a link from the start.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            table: Table::default(),
+            deadlines: Deadlines::default(),
+            schedule: Schedule::default(),
+            reassembly: Reassembly::default(),
+            queries: dns::Queries::default(),
+            window: Window::default(),
+            linked: true,
+            commands: VecDeque::new(),
+            urgent: VecDeque::new(),
+            urgent_bytes: 0,
+            controls: VecDeque::new(),
+            counters: Counters::default(),
+            datagram_id: 0,
+        }
     }
-    /// The laptop's networks, or the user's rules, changed.
-    pub fn set_policy(&mut self, policy: Policy, now: Instant) {
-        todo!()
+
+    /// What has passed so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
     }
-    /// A packet came over the link.
-    pub fn handle_packet(&mut self, packet: Bytes, now: Instant) {
-        todo!()
+
+    /// The laptop's networks, or the user's rules, changed. Flows that exist go on.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.config.policy = policy;
     }
+
+    // ---- the link -----------------------------------------------------------------------------------
+
     /// The sidecar reports how many bytes of packet frames it has taken off this link.
     pub fn handle_delivered(&mut self, total: u64, now: Instant) {
-        todo!()
+        self.window.delivered(total, now);
     }
+
     /// A ping over the link came back.
-    pub fn handle_round_trip(&mut self, trip: std::time::Duration, now: Instant) {
-        todo!()
+    pub fn handle_round_trip(&mut self, trip: Duration, now: Instant) {
+        self.window.measured(trip, now);
     }
+
     /// A (new) link is there: counts start at 0, what was under way on the old one is sent again.
     pub fn handle_link_up(&mut self, now: Instant) {
-        todo!()
+        self.window = Window::default();
+        self.linked = true;
+        for id in self.table.ids() {
+            if let Some(connection) = self.table.connection_mut(id) {
+                connection.handle_link_up(now);
+            }
+            self.settle(id, now);
+        }
     }
+
     /// The link is gone; nothing is transmitted until the next one.
-    pub fn handle_link_down(&mut self, now: Instant) {
-        todo!()
+    pub fn handle_link_down(&mut self) {
+        self.linked = false;
+        self.urgent.clear();
+        self.urgent_bytes = 0;
     }
-    /// The next packet for the link, if the link's window has room.
+
+    /// The next packet for the link, if the link's window has room. Small packets of the engine's own and
+    /// segments without payload do not wait for room: they are few, and bounded by what came in.
     pub fn poll_transmit(&mut self, now: Instant) -> Option<Transmit> {
-        todo!()
+        if !self.linked {
+            return None;
+        }
+        let packet = self
+            .poll_urgent()
+            .or_else(|| self.poll_control(now))
+            .or_else(|| if self.window.is_open() { self.poll_scheduled(now) } else { None })?;
+        self.window.sent((packet.len() + HEADER_LEN) as u64, now);
+        self.counters.downlink_packets += 1;
+        Some(packet)
     }
-    /// The next thing to do.
-    pub fn poll_command(&mut self) -> Option<Command> {
-        todo!()
+
+    fn poll_urgent(&mut self) -> Option<Transmit> {
+        let packet = self.urgent.pop_front()?;
+        self.urgent_bytes -= packet.len();
+        Some(packet)
     }
-    /// When [`Self::handle_timeout`] wants to be called.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        todo!()
+
+    fn poll_control(&mut self, now: Instant) -> Option<Transmit> {
+        while let Some(id) = self.controls.pop_front() {
+            let Some(entry) = self.table.get_mut(id) else { continue };
+            entry.control_listed = false;
+            let Flow::Tcp(connection) = &mut entry.flow else { continue };
+            let segment = connection.poll_control(now);
+            self.settle(id, now);
+            if segment.is_some() {
+                return segment;
+            }
+        }
+        None
     }
-    /// Time has passed.
-    pub fn handle_timeout(&mut self, now: Instant) {
-        todo!()
+
+    fn poll_scheduled(&mut self, now: Instant) -> Option<Transmit> {
+        while let Some(candidate) = self.schedule.candidate() {
+            let Some(entry) = self.table.get_mut(candidate.flow) else {
+                self.schedule.remove(candidate);
+                continue;
+            };
+            if !entry.is_ready() {
+                self.schedule.emptied(candidate, &mut entry.standing);
+                continue;
+            }
+            if !self.schedule.may_send(candidate, &mut entry.standing) {
+                continue;
+            }
+            let Some(packet) = entry.poll(now) else { continue };
+            Schedule::sent(&mut entry.standing, packet.len());
+            self.settle(candidate.flow, now);
+            return Some(packet);
+        }
+        None
     }
+
+    // ---- packets from the codespace -----------------------------------------------------------------
+
+    /// A packet came over the link.
+    pub fn handle_packet(&mut self, packet: Bytes, now: Instant) {
+        self.counters.uplink_packets += 1;
+        if let Err(malformed) = self.try_packet(packet, now) {
+            tracing::trace!(%malformed, "packet dropped");
+            self.counters.malformed += 1;
+        }
+    }
+
+    fn try_packet(&mut self, packet: Bytes, now: Instant) -> Result<(), Malformed> {
+        let mut packet = Packet::parse(packet)?;
+        if !is_unicast(packet.source) || packet.source.is_loopback() {
+            return Err(Malformed::Ip);
+        }
+        if packet.hop_limit <= 1 && !self.is_gateway(packet.destination) {
+            self.answer(&packet, Message::Unreachable(UnreachableKind::TimeExceeded));
+            return Ok(());
+        }
+        if let Some(fragment) = packet.fragment {
+            match self.reassembly.add(packet, fragment, now) {
+                Some(whole) => packet = whole,
+                None => return Ok(()),
+            }
+        }
+        match packet.protocol {
+            IpNumber::TCP => self.handle_tcp(packet, now)?,
+            IpNumber::UDP => self.handle_udp(packet, now)?,
+            IpNumber::ICMP | IpNumber::IPV6_ICMP => self.handle_icmp(packet, now)?,
+            _ => {
+                self.counters.unsupported += 1;
+                self.answer(&packet, Message::Protocol);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_gateway(&self, address: IpAddr) -> bool {
+        self.config.gateways.contains(&address)
+    }
+
+    /// The engine's own address in the family of `address`.
+    fn gateway(&self, address: IpAddr) -> IpAddr {
+        let same = |gateway: &&IpAddr| gateway.is_ipv4() == address.is_ipv4();
+        self.config.gateways.iter().find(same).copied().unwrap_or(address)
+    }
+
+    /// Answers a packet with an ICMP error from the engine's own address.
+    fn answer(&mut self, packet: &Packet, message: Message) {
+        let offender = self.gateway(packet.source);
+        self.send_urgent(packet::icmp::about(packet, offender, message));
+    }
+
+    fn send_urgent(&mut self, packet: Option<Transmit>) {
+        let Some(packet) = packet else { return };
+        if !self.linked || self.urgent_bytes + packet.len() > MAX_URGENT {
+            self.counters.dropped += 1;
+            return;
+        }
+        self.urgent_bytes += packet.len();
+        self.urgent.push_back(packet);
+    }
+
+    /// Asks the policy about a new flow, and answers the packet if it refuses.
+    fn admit(&mut self, packet: &Packet, protocol: Protocol, port: u16) -> Option<Option<InterfaceIndex>> {
+        let refusal = match self.config.policy.verdict(protocol, SocketAddr::new(packet.destination, port)) {
+            Verdict::Forward { interface } => return Some(interface),
+            Verdict::Refuse(refusal) => refusal,
+        };
+        self.counters.refused += 1;
+        match refusal {
+            Refusal::NoRoute => self.answer(packet, Message::Unreachable(UnreachableKind::Network)),
+            Refusal::Prohibited => self.answer(packet, Message::Unreachable(UnreachableKind::Prohibited)),
+            Refusal::Silent => {}
+        }
+        None
+    }
+
+    // ---- TCP ----------------------------------------------------------------------------------------
+
+    fn handle_tcp(&mut self, packet: Packet, now: Instant) -> Result<(), Malformed> {
+        let segment = Segment::parse(&packet)?;
+        let client = SocketAddr::new(packet.source, segment.source_port);
+        let server = SocketAddr::new(packet.destination, segment.destination_port);
+        let key = Key::Tcp { client, server };
+        if let Some(id) = self.table.find(&key)
+            && let Some(connection) = self.table.connection_mut(id)
+        {
+            if !(segment.is_opening() && connection.gives_way_to(&segment)) {
+                connection.handle_segment(segment, now);
+                self.settle(id, now);
+                return Ok(());
+            }
+            connection.reset();
+            self.settle(id, now);
+            self.remove(id);
+        }
+        if segment.is_opening() {
+            self.open_tcp(&packet, key, &segment, now);
+        } else {
+            self.send_urgent(tcp::refusal(&packet, &segment));
+        }
+        Ok(())
+    }
+
+    fn open_tcp(&mut self, packet: &Packet, key: Key, segment: &Segment, now: Instant) {
+        let Key::Tcp { client, server } = key else { return };
+        let target = if self.is_gateway(server.ip()) {
+            if server.port() != dns::PORT {
+                return self.send_urgent(tcp::refusal(packet, segment));
+            }
+            Target::Resolver
+        } else {
+            let Some(interface) = self.admit(packet, Protocol::Tcp, server.port()) else { return };
+            Target::Host { address: server, interface }
+        };
+        if !self.table.has_room(&key) {
+            self.counters.dropped += 1;
+            return;
+        }
+        let initial = self.initial_sequence(&key);
+        let capacity = self.capacity();
+        let connection = Connection::new(client, server, segment, initial, self.config.mtu, capacity, now);
+        let flow = self.table.insert(key, Flow::Tcp(Box::new(connection)));
+        self.counters.connections += 1;
+        let hop_limit = (packet.hop_limit < ORDINARY_HOPS).then(|| packet.hop_limit.saturating_sub(1));
+        self.commands.push_back(Command::Connect { flow, target, hop_limit });
+    }
+
+    /// RFC 6528: unpredictable without the secret, and increasing for the same pair of endpoints.
+    fn initial_sequence(&self, key: &Key) -> u32 {
+        let mut hasher = DefaultHasher::new();
+        (self.config.secret, key).hash(&mut hasher);
+        // Each connection moves the start on, as the RFC's clock does.
+        (hasher.finish() as u32).wrapping_add((self.counters.connections as u32).wrapping_mul(64 * 1024))
+    }
+
+    fn capacity(&self) -> usize {
+        (UPLINK_BUDGET / (self.table.connections() + 1)).clamp(MIN_CAPACITY, MAX_CAPACITY)
+    }
+
     /// The flow's socket is connected.
     pub fn handle_connected(&mut self, flow: FlowId, now: Instant) {
-        todo!()
+        self.with_connection(flow, now, |connection| connection.handle_connected(now));
     }
+
     /// The flow's socket could not be connected, and io has closed it.
     pub fn handle_connect_failed(&mut self, flow: FlowId, error: ConnectError, now: Instant) {
-        todo!()
+        let Some(connection) = self.table.connection_mut(flow).filter(|flow| flow.is_connecting()) else {
+            return;
+        };
+        let kind = match error {
+            ConnectError::Refused => {
+                connection.handle_refused();
+                return self.settle(flow, now);
+            }
+            ConnectError::NetworkUnreachable => Some(UnreachableKind::Network),
+            ConnectError::HostUnreachable => Some(UnreachableKind::Host),
+            ConnectError::Prohibited => Some(UnreachableKind::Prohibited),
+            ConnectError::TimedOut | ConnectError::Local => None,
+        };
+        let (client, server, quotation) = (connection.client, connection.server, connection.quotation());
+        connection.handle_silence();
+        self.settle(flow, now);
+        if let Some(kind) = kind {
+            let offender = self.gateway(client.ip());
+            let message = Message::Unreachable(kind);
+            let tcp = IpNumber::TCP;
+            let error =
+                packet::icmp::about_transport(client.ip(), server.ip(), tcp, &quotation, offender, message);
+            self.send_urgent(error);
+        }
     }
+
     /// Fills `slices` with the bytes the flow's socket is to be given next; returns how many slices.
     pub fn uplink<'a>(&'a self, flow: FlowId, slices: &mut [IoSlice<'a>]) -> usize {
-        todo!()
+        self.table.connection(flow).map_or(0, |connection| connection.uplink(slices))
     }
+
     /// Whether the codespace has sent its FIN and every byte before it has been accepted by the socket.
     pub fn uplink_ended(&self, flow: FlowId) -> bool {
-        todo!()
+        self.table.connection(flow).is_some_and(Connection::uplink_ended)
     }
+
     /// The socket accepted the next `count` bytes of [`Self::uplink`].
     pub fn handle_accepted(&mut self, flow: FlowId, count: usize, now: Instant) {
-        todo!()
+        let capacity = self.capacity();
+        self.with_connection(flow, now, |connection| {
+            connection.set_capacity(capacity);
+            connection.handle_accepted(count);
+        });
     }
-    /// How many bytes the engine would take from the flow's socket now.
+
+    /// How many bytes the engine would take from the flow's socket now. An end of file or an error may be
+    /// reported whatever this says.
     pub fn downlink_room(&self, flow: FlowId) -> usize {
-        todo!()
+        self.table.connection(flow).map_or(0, Connection::downlink_room)
     }
+
     /// Bytes read from the flow's socket, at most [`Self::downlink_room`] of them.
     pub fn handle_data(&mut self, flow: FlowId, data: Bytes, now: Instant) {
-        todo!()
+        self.with_connection(flow, now, |connection| connection.handle_data(data));
     }
+
     /// The flow's socket has reached the end of file.
     pub fn handle_end(&mut self, flow: FlowId, now: Instant) {
-        todo!()
+        self.with_connection(flow, now, Connection::handle_end);
     }
+
     /// The flow's socket failed (was reset, timed out), and io has closed it.
     pub fn handle_failed(&mut self, flow: FlowId, now: Instant) {
-        todo!()
+        self.with_connection(flow, now, Connection::handle_failed);
     }
+
+    fn with_connection(&mut self, flow: FlowId, now: Instant, act: impl FnOnce(&mut Connection)) {
+        if let Some(connection) = self.table.connection_mut(flow) {
+            act(connection);
+            self.settle(flow, now);
+        }
+    }
+
+    // ---- UDP and DNS --------------------------------------------------------------------------------
+
+    fn handle_udp(&mut self, packet: Packet, now: Instant) -> Result<(), Malformed> {
+        let datagram = udp::Datagram::parse(&packet)?;
+        let client = SocketAddr::new(packet.source, datagram.source_port);
+        let destination = SocketAddr::new(packet.destination, datagram.destination_port);
+        if self.is_gateway(destination.ip()) {
+            self.handle_query(&packet, client, destination, datagram.payload, now);
+            return Ok(());
+        }
+        let Some(interface) = self.admit(&packet, Protocol::Udp, destination.port()) else { return Ok(()) };
+        let key = Key::Udp { client, interface };
+        let v6 = client.is_ipv6();
+        let open = |flow| Command::OpenUdp { flow, v6, interface };
+        let new = || Flow::Udp(udp::Mapping::new(client, now));
+        let Some(flow) = self.find_or_open(key, new, open) else { return Ok(()) };
+        if let Some(Entry { flow: Flow::Udp(mapping), .. }) = self.table.get_mut(flow) {
+            mapping.sends(destination, now);
+        }
+        let hop_limit = onward(packet.hop_limit);
+        self.commands.push_back(Command::SendUdp { flow, destination, hop_limit, payload: datagram.payload });
+        self.settle(flow, now);
+        Ok(())
+    }
+
+    fn handle_query(
+        &mut self,
+        packet: &Packet,
+        client: SocketAddr,
+        server: SocketAddr,
+        message: Bytes,
+        now: Instant,
+    ) {
+        if server.port() != dns::PORT {
+            return self.answer(packet, Message::Unreachable(UnreachableKind::Port));
+        }
+        match self.queries.add(dns::Asker { client, server }, now) {
+            Some(query) => self.commands.push_back(Command::Resolve { query, message }),
+            None => self.counters.dropped += 1,
+        }
+    }
+
+    /// The resolver's answer to a [`Command::Resolve`], made to fit the query's UDP size.
+    pub fn handle_dns_answer(&mut self, query: QueryId, message: Bytes) {
+        if let Some(asker) = self.queries.remove(query) {
+            let id = self.next_datagram_id();
+            self.send_urgent(build::udp(asker.server, asker.client, id, message));
+        }
+    }
+
+    fn next_datagram_id(&mut self) -> u16 {
+        self.datagram_id = self.datagram_id.wrapping_add(1);
+        self.datagram_id
+    }
+
+    /// The flow under `key`, opened with `command` if it is new and there is room.
+    fn find_or_open(
+        &mut self,
+        key: Key,
+        new: impl FnOnce() -> Flow,
+        open: impl FnOnce(FlowId) -> Command,
+    ) -> Option<FlowId> {
+        if let Some(flow) = self.table.find(&key) {
+            return Some(flow);
+        }
+        if !self.table.has_room(&key) {
+            self.counters.dropped += 1;
+            return None;
+        }
+        let flow = self.table.insert(key, new());
+        self.commands.push_back(open(flow));
+        Some(flow)
+    }
+
     /// A datagram arrived at a mapping's UDP socket.
     pub fn handle_datagram(&mut self, flow: FlowId, source: SocketAddr, payload: Bytes, now: Instant) {
-        todo!()
+        let id = self.next_datagram_id();
+        let Some(Entry { flow: Flow::Udp(mapping), .. }) = self.table.get_mut(flow) else { return };
+        if !mapping.receives(source, now) {
+            return;
+        }
+        let queued = build::udp(source, mapping.client, id, payload).is_some_and(|p| mapping.queue.push(p));
+        self.counters.dropped += u64::from(!queued);
+        self.settle(flow, now);
     }
+
+    // ---- ICMP ---------------------------------------------------------------------------------------
+
+    fn handle_icmp(&mut self, packet: Packet, now: Instant) -> Result<(), Malformed> {
+        let Some(request) = icmp::Request::parse(&packet)? else { return Ok(()) };
+        let (client, identifier) = (packet.source, request.identifier);
+        if self.is_gateway(packet.destination) {
+            let header = packet::icmp::echo_header(false, client.is_ipv6(), identifier, request.sequence);
+            let id = self.next_datagram_id();
+            self.send_urgent(build::icmp(packet.destination, client, id, header, request.payload));
+            return Ok(());
+        }
+        let Some(interface) = self.admit(&packet, Protocol::Echo, 0) else { return Ok(()) };
+        let key = Key::Echo { client, identifier, interface };
+        let open = |flow| Command::OpenEcho { flow, v6: client.is_ipv6(), interface };
+        let new = || Flow::Echo(icmp::Session::new(client, identifier, now));
+        let Some(flow) = self.find_or_open(key, new, open) else { return Ok(()) };
+        if let Some(Entry { flow: Flow::Echo(session), .. }) = self.table.get_mut(flow) {
+            session.touch(now);
+        }
+        self.commands.push_back(Command::SendEcho {
+            flow,
+            destination: packet.destination,
+            sequence: request.sequence,
+            hop_limit: onward(packet.hop_limit),
+            payload: request.payload,
+        });
+        self.settle(flow, now);
+        Ok(())
+    }
+
     /// An echo reply arrived at an echo socket.
     pub fn handle_echo_reply(
         &mut self,
@@ -307,14 +551,132 @@ impl Engine {
         payload: Bytes,
         now: Instant,
     ) {
-        todo!()
+        let id = self.next_datagram_id();
+        let Some(Entry { flow: Flow::Echo(session), .. }) = self.table.get_mut(flow) else { return };
+        session.touch(now);
+        let header = packet::icmp::echo_header(false, source.is_ipv6(), session.identifier, sequence);
+        let reply = build::icmp(source, session.client, id, header, payload);
+        let queued = reply.is_some_and(|reply| session.queue.push(reply));
+        self.counters.dropped += u64::from(!queued);
+        self.settle(flow, now);
     }
+
     /// Something a UDP or echo flow sent did not arrive.
-    pub fn handle_unreachable(&mut self, flow: FlowId, error: Unreachable, now: Instant) {
-        todo!()
+    pub fn handle_unreachable(&mut self, flow: FlowId, error: Unreachable) {
+        let Some(entry) = self.table.get(flow) else { return };
+        let message = Message::Unreachable(error.kind);
+        let gateway = self.gateway(error.destination.ip());
+        let offender = error.offender.unwrap_or(match error.kind {
+            UnreachableKind::Port => error.destination.ip(),
+            UnreachableKind::Network
+            | UnreachableKind::Host
+            | UnreachableKind::Prohibited
+            | UnreachableKind::TimeExceeded
+            | UnreachableKind::TooBig { .. } => gateway,
+        });
+        let packet = match &entry.flow {
+            Flow::Udp(mapping) => {
+                packet::icmp::about_udp(mapping.client, error.destination, offender, message)
+            }
+            Flow::Echo(session) => packet::icmp::about_echo(
+                session.client,
+                error.destination.ip(),
+                session.identifier,
+                error.sequence.unwrap_or(0),
+                offender,
+                message,
+            ),
+            Flow::Tcp(_) => None,
+        };
+        self.send_urgent(packet);
     }
-    /// The resolver's answer to a [`Command::Resolve`], made to fit the query's UDP size.
-    pub fn handle_dns_answer(&mut self, query: QueryId, message: Bytes, now: Instant) {
-        todo!()
+
+    // ---- commands, time, and the lists --------------------------------------------------------------
+
+    /// The next thing to do.
+    pub fn poll_command(&mut self) -> Option<Command> {
+        let command = self.commands.pop_front()?;
+        if let Command::Service(flow) = command
+            && let Some(entry) = self.table.get_mut(flow)
+        {
+            entry.service_listed = false;
+        }
+        Some(command)
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.deadlines.first()
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(id) = self.deadlines.pop(now) {
+            let Some(entry) = self.table.get_mut(id) else { continue };
+            entry.registered = None;
+            match &mut entry.flow {
+                // Without a link nothing can be answered; the next link starts all timers anew.
+                Flow::Tcp(_) if !self.linked => continue,
+                Flow::Tcp(connection) => connection.handle_timeout(now),
+                Flow::Udp(_) | Flow::Echo(_) => {
+                    if entry.deadline().is_some_and(|at| at <= now) {
+                        self.commands.push_back(Command::Close(id));
+                        self.remove(id);
+                        continue;
+                    }
+                }
+            }
+            self.settle(id, now);
+        }
+    }
+
+    /// After anything happened to a flow: puts it on the lists it now belongs on.
+    fn settle(&mut self, id: FlowId, now: Instant) {
+        let Some(entry) = self.table.get_mut(id) else { return };
+        let mut resting = false;
+        if let Flow::Tcp(connection) = &mut entry.flow {
+            let wishes = connection.take_wishes();
+            if wishes.service && !std::mem::replace(&mut entry.service_listed, true) {
+                self.commands.push_back(Command::Service(id));
+            }
+            if wishes.abort {
+                self.commands.push_back(Command::Abort(id));
+            }
+            if wishes.close {
+                self.commands.push_back(Command::Close(id));
+            }
+            if connection.is_closed() {
+                self.remove(id);
+                return;
+            }
+            if connection.has_control() && !std::mem::replace(&mut entry.control_listed, true) {
+                self.controls.push_back(id);
+            }
+            connection.persist_if_stuck(now);
+            resting = connection.is_expendable();
+        }
+        if entry.is_ready() {
+            self.schedule.add(id, &mut entry.standing);
+        }
+        let deadline = entry.deadline();
+        self.deadlines.register(id, &mut entry.registered, deadline);
+        if resting && let Some(oldest) = self.table.rest(id) {
+            self.remove(oldest);
+        }
+    }
+
+    fn remove(&mut self, id: FlowId) {
+        if let Some(mut entry) = self.table.remove(id) {
+            self.deadlines.forget(id, &mut entry.registered);
+        }
     }
 }
+
+/// The hop limit a packet leaves the laptop with. Ordinary packets leave with the ordinary one, so that
+/// sockets need no option set; the probes of a traceroute with one less than they came with.
+fn onward(hop_limit: u8) -> u8 {
+    if hop_limit < ORDINARY_HOPS { hop_limit.saturating_sub(1) } else { DEFAULT_HOPS }
+}
+
+#[cfg(test)]
+mod tests;

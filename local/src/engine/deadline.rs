@@ -1,0 +1,51 @@
+//! The deadlines of all flows, and the first of them. No task sleeps for a flow.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use super::FlowId;
+
+/// Flows by the time they want to be woken.
+#[derive(Debug, Default)]
+pub(super) struct Deadlines {
+    ordered: BTreeSet<(Instant, FlowId)>,
+}
+
+impl Deadlines {
+    /// Makes sure that `flow` is woken at `wanted` at the latest. `registered` is the flow's entry in here.
+    ///
+    /// A deadline that moves back, as retransmission time-outs do with each segment, leaves the entry as it
+    /// is: the flow is woken early, finds nothing to do and registers again.
+    pub(super) fn register(
+        &mut self,
+        flow: FlowId,
+        registered: &mut Option<Instant>,
+        wanted: Option<Instant>,
+    ) {
+        let Some(wanted) = wanted else { return };
+        if registered.is_some_and(|at| at <= wanted) {
+            return;
+        }
+        self.forget(flow, registered);
+        self.ordered.insert((wanted, flow));
+        *registered = Some(wanted);
+    }
+
+    /// Takes the flow's entry out.
+    pub(super) fn forget(&mut self, flow: FlowId, registered: &mut Option<Instant>) {
+        if let Some(at) = registered.take() {
+            self.ordered.remove(&(at, flow));
+        }
+    }
+
+    /// The first deadline.
+    pub(super) fn first(&self) -> Option<Instant> {
+        self.ordered.first().map(|(at, _)| *at)
+    }
+
+    /// Takes out a flow whose deadline has passed. Its entry is gone; set its `registered` to `None`.
+    pub(super) fn pop(&mut self, now: Instant) -> Option<FlowId> {
+        self.first().filter(|at| *at <= now)?;
+        self.ordered.pop_first().map(|(_, flow)| flow)
+    }
+}

@@ -1,0 +1,86 @@
+//! Reassembly of fragmented datagrams (RFC 791 3.2, RFC 8200 4.5), within bounds.
+//!
+//! Fragments reach the engine from containers behind the codespace, whose links are narrower than the TUN.
+//! etherparse's buffer puts one datagram together; this table bounds how many, how large and how long.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use etherparse::IpNumber;
+use etherparse::defrag::IpDefragBuf;
+
+use super::{Fragment, Packet};
+
+/// How long the parts of a datagram wait for the rest. RFC 8200 says 60 s, Linux 30 s; on a leg that neither
+/// loses nor reorders a second would do.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// Datagrams under construction. Each holds up to 64 KiB.
+const MAX_DATAGRAMS: usize = 64;
+
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+struct Key {
+    source: IpAddr,
+    destination: IpAddr,
+    protocol: IpNumber,
+    identification: u32,
+}
+
+#[derive(Debug)]
+struct Partial {
+    key: Key,
+    since: Instant,
+    buffer: IpDefragBuf,
+    /// The packet of the first fragment, which alone is fit for quoting in ICMP errors.
+    first: Option<Bytes>,
+}
+
+/// Datagrams under construction, oldest first.
+#[derive(Debug, Default)]
+pub(crate) struct Reassembly {
+    partials: VecDeque<Partial>,
+}
+
+impl Reassembly {
+    /// Takes a fragment; returns the whole datagram if this was the last missing part of it. A datagram
+    /// whose parts contradict each other or overlap is given up (RFC 5722).
+    pub(crate) fn add(&mut self, packet: Packet, fragment: Fragment, now: Instant) -> Option<Packet> {
+        self.expire(now);
+        let key = Key {
+            source: packet.source,
+            destination: packet.destination,
+            protocol: packet.protocol,
+            identification: fragment.identification,
+        };
+        let at = self.partials.iter().position(|partial| partial.key == key).unwrap_or_else(|| {
+            if self.partials.len() == MAX_DATAGRAMS {
+                self.partials.pop_front();
+            }
+            let buffer = IpDefragBuf::new(key.protocol, Vec::new(), Vec::new());
+            self.partials.push_back(Partial { key, since: now, buffer, first: None });
+            self.partials.len() - 1
+        });
+        let partial = &mut self.partials[at];
+        if partial.buffer.add(fragment.offset, fragment.more, &packet.payload).is_err() {
+            self.partials.remove(at);
+            return None;
+        }
+        if fragment.offset.value() == 0 {
+            partial.first = Some(packet.whole.clone());
+        }
+        if !partial.buffer.is_complete() {
+            return None;
+        }
+        let Partial { buffer, first, .. } = self.partials.remove(at)?;
+        let payload = buffer.take_bufs().0.into();
+        Some(Packet { payload, fragment: None, whole: first.unwrap_or_default(), ..packet })
+    }
+
+    fn expire(&mut self, now: Instant) {
+        let old = |partial: &Partial| now.saturating_duration_since(partial.since) >= TIMEOUT;
+        while self.partials.front().is_some_and(old) {
+            self.partials.pop_front();
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Which flow sends next: round robin by bytes, and those that send little first.
+//!
+//! Deficit round robin with two lists, as in fq_codel (RFC 8290, 4.1 and 4.2): a flow that begins to send is
+//! *fresh* and goes ahead of the *bulk* flows until it has used up its quantum. So a keystroke or the first
+//! segment of a page does not wait behind a download.
+
+use std::collections::VecDeque;
+
+use super::{FlowId, Transmit};
+
+/// Bytes a flow may send in its turn: one of the largest segments.
+const QUANTUM: i64 = 64 * 1024;
+
+/// A flow's standing in the schedule.
+#[derive(Debug, Default)]
+pub(super) struct Standing {
+    listed: bool,
+    deficit: i64,
+}
+
+/// The flows that have something to send.
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    fresh: VecDeque<FlowId>,
+    bulk: VecDeque<FlowId>,
+}
+
+/// Whose turn it may be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Candidate {
+    /// The flow at the head of a list.
+    pub flow: FlowId,
+    fresh: bool,
+}
+
+impl Schedule {
+    /// The flow has something to send.
+    pub(super) fn add(&mut self, flow: FlowId, standing: &mut Standing) {
+        if !standing.listed {
+            *standing = Standing { listed: true, deficit: QUANTUM };
+            self.fresh.push_back(flow);
+        }
+    }
+
+    /// The head of the lists.
+    pub(super) fn candidate(&self) -> Option<Candidate> {
+        let fresh = self.fresh.front().map(|flow| Candidate { flow: *flow, fresh: true });
+        fresh.or_else(|| self.bulk.front().map(|flow| Candidate { flow: *flow, fresh: false }))
+    }
+
+    /// Whether the candidate may send now. If not it has been given another quantum, at the end of the line.
+    pub(super) fn may_send(&mut self, candidate: Candidate, standing: &mut Standing) -> bool {
+        if standing.deficit > 0 {
+            return true;
+        }
+        standing.deficit += QUANTUM;
+        self.remove(candidate);
+        self.bulk.push_back(candidate.flow);
+        false
+    }
+
+    /// The candidate has sent `bytes`.
+    pub(super) fn sent(standing: &mut Standing, bytes: usize) {
+        standing.deficit -= bytes as i64;
+    }
+
+    /// The candidate has nothing to send any more. A fresh flow waits once behind the bulk flows, so that it
+    /// can't stay fresh by sending little by little.
+    pub(super) fn emptied(&mut self, candidate: Candidate, standing: &mut Standing) {
+        self.remove(candidate);
+        if candidate.fresh && !self.bulk.is_empty() {
+            self.bulk.push_back(candidate.flow);
+        } else {
+            standing.listed = false;
+        }
+    }
+
+    /// The candidate does not exist any more.
+    pub(super) fn remove(&mut self, candidate: Candidate) {
+        if candidate.fresh {
+            self.fresh.pop_front();
+        } else {
+            self.bulk.pop_front();
+        }
+    }
+}
+
+/// Packets of one datagram flow that wait for their turn. What does not fit is dropped, as a router would.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    packets: VecDeque<Transmit>,
+    bytes: usize,
+}
+
+impl Queue {
+    /// A handful of the largest datagrams.
+    const MAX_BYTES: usize = 1024 * 1024;
+
+    /// Returns whether there was room.
+    pub(super) fn push(&mut self, packet: Transmit) -> bool {
+        let fits = self.bytes + packet.len() <= Self::MAX_BYTES;
+        if fits {
+            self.bytes += packet.len();
+            self.packets.push_back(packet);
+        }
+        fits
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Transmit> {
+        let packet = self.packets.pop_front()?;
+        self.bytes -= packet.len();
+        Some(packet)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.packets.is_empty()
+    }
+}

@@ -1,0 +1,256 @@
+//! The receiving half of a connection (uplink): what the codespace sent, until the host's socket takes it.
+//!
+//! The window is credit. Every byte that was ever offered has room reserved in here, so nothing within the
+//! window is dropped and asking again, which costs a round trip of the link, is never our fault. The right
+//! edge of the window does not move back.
+//!
+//! What is here is acknowledged, although the host's socket may not have taken it yet: bytes that stay
+//! unacknowledged because a server reads slowly would run into the codespace kernel's retransmission
+//! time-out and end the connection after some fifteen minutes, where a full window may stay closed for ever.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::IoSlice;
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::seq;
+
+/// Segments smaller than this are copied together. A slice keeps the whole piece alive that it was read in,
+/// so keeping small ones by reference would let a peer pin many times its credit.
+const COPY_BELOW: usize = 16 * 1024;
+/// Copied segments are gathered in pieces of this size.
+const GATHER: usize = 64 * 1024;
+/// Segments that may wait for one before them.
+const MAX_AHEAD: usize = 512;
+/// How far the offered edge may overshoot the credit because the window field counts in units of
+/// 2^shift bytes.
+const SLACK: u64 = 16 * 1024;
+
+#[derive(Debug)]
+pub(super) struct Receive {
+    initial: u32,
+    /// The next position expected: everything before it is here or with the host.
+    next: u64,
+    /// The position up to which the host's socket has taken everything.
+    accepted: u64,
+    /// The credit: bytes before this position have room.
+    edge: u64,
+    /// The highest right edge ever put into a window field.
+    offered: u64,
+    capacity: u64,
+    shift: u8,
+    mss: u64,
+    queue: VecDeque<Bytes>,
+    /// Small segments, behind `queue`, not yet a piece of their own.
+    tail: BytesMut,
+    ahead: BTreeMap<u64, Bytes>,
+    ahead_bytes: u64,
+    /// The position of the FIN, once its segment has arrived.
+    fin: Option<u64>,
+}
+
+impl Receive {
+    /// A stream whose SYN had the sequence number `initial`.
+    pub(super) fn new(initial: u32, shift: u8, mss: usize, capacity: usize) -> Self {
+        let capacity = capacity as u64;
+        Self {
+            initial,
+            next: 1,
+            accepted: 1,
+            edge: 1 + capacity,
+            offered: 1,
+            capacity,
+            shift,
+            mss: mss as u64,
+            queue: VecDeque::new(),
+            tail: BytesMut::new(),
+            ahead: BTreeMap::new(),
+            ahead_bytes: 0,
+            fin: None,
+        }
+    }
+
+    /// The acknowledgment number.
+    pub(super) fn acknowledgment(&self) -> u32 {
+        seq::wrap(self.initial, self.next)
+    }
+
+    /// The next position expected.
+    pub(super) fn next(&self) -> u64 {
+        self.next
+    }
+
+    /// The position of `sequence`.
+    pub(super) fn position(&self, sequence: u32) -> Option<u64> {
+        seq::unwrap(self.initial, sequence, self.next)
+    }
+
+    /// Whether a segment that covers `length` positions from `position` on lies in the window at least in
+    /// part (RFC 9293, 3.4, the four cases).
+    pub(super) fn acceptable(&self, position: u64, length: u64) -> bool {
+        let end = self.offered.max(self.next);
+        let within = |position| (self.next..end).contains(&position);
+        match (length, end - self.next) {
+            (0, 0) => position == self.next,
+            (0, _) => within(position),
+            (_, 0) => false,
+            (_, _) => within(position) || within(position + length - 1),
+        }
+    }
+
+    /// Takes a segment's payload and FIN. Returns whether `next` moved.
+    pub(super) fn insert(&mut self, position: u64, payload: Bytes, fin: bool) -> bool {
+        let before = self.next;
+        if fin && self.fin.is_none() {
+            self.fin = Some(position + payload.len() as u64);
+        }
+        self.insert_data(position, payload);
+        self.take_ahead();
+        if self.fin == Some(self.next) {
+            self.next += 1;
+            // The FIN takes no room.
+            self.edge += 1;
+        }
+        self.next != before
+    }
+
+    fn insert_data(&mut self, mut position: u64, mut payload: Bytes) {
+        let end = self.fin.unwrap_or(u64::MAX).min(self.offered);
+        let room = end.saturating_sub(position);
+        payload.truncate(usize::try_from(room).unwrap_or(usize::MAX));
+        if position < self.next {
+            let known = (self.next - position).min(payload.len() as u64);
+            payload.advance(known as usize);
+            position += known;
+        }
+        if payload.is_empty() || self.fin_received() {
+            return;
+        }
+        if position == self.next {
+            self.append(payload);
+        } else if position > self.next {
+            self.keep_ahead(position, payload);
+        }
+    }
+
+    fn append(&mut self, payload: Bytes) {
+        self.next += payload.len() as u64;
+        if payload.len() >= COPY_BELOW {
+            self.flush_tail();
+            self.queue.push_back(payload);
+            return;
+        }
+        if self.tail.len() + payload.len() > GATHER {
+            self.flush_tail();
+        }
+        self.tail.extend_from_slice(&payload);
+    }
+
+    fn flush_tail(&mut self) {
+        if !self.tail.is_empty() {
+            self.queue.push_back(self.tail.split().freeze());
+        }
+    }
+
+    fn keep_ahead(&mut self, position: u64, payload: Bytes) {
+        let length = payload.len() as u64;
+        let known = self.ahead.get(&position).map_or(0, |known| known.len() as u64);
+        let full = self.ahead.len() >= MAX_AHEAD || self.ahead_bytes + length > self.capacity + SLACK;
+        if length <= known || full {
+            return;
+        }
+        let payload = if payload.len() < COPY_BELOW { Bytes::copy_from_slice(&payload) } else { payload };
+        self.ahead.insert(position, payload);
+        self.ahead_bytes += length - known;
+    }
+
+    fn take_ahead(&mut self) {
+        while let Some(entry) = self.ahead.first_entry() {
+            if *entry.key() > self.next {
+                return;
+            }
+            let (position, payload) = entry.remove_entry();
+            self.ahead_bytes -= payload.len() as u64;
+            let known = self.next - position;
+            if known < payload.len() as u64 {
+                self.append(payload.slice(known as usize..));
+            }
+        }
+    }
+
+    /// Whether everything up to the FIN has arrived.
+    pub(super) fn fin_received(&self) -> bool {
+        self.fin.is_some_and(|fin| self.next > fin)
+    }
+
+    /// Whether everything up to the FIN has arrived and been taken by the host's socket.
+    pub(super) fn is_drained(&self) -> bool {
+        self.fin_received() && self.queued() == 0
+    }
+
+    /// Bytes that the host's socket is still to take.
+    pub(super) fn queued(&self) -> u64 {
+        self.next - u64::from(self.fin_received()) - self.accepted
+    }
+
+    /// The bytes the host's socket is to take next.
+    pub(super) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
+        let tail = (!self.tail.is_empty()).then_some(&self.tail[..]);
+        let mut count = 0;
+        for (slice, chunk) in slices.iter_mut().zip(self.queue.iter().map(|chunk| &chunk[..]).chain(tail)) {
+            *slice = IoSlice::new(chunk);
+            count += 1;
+        }
+        count
+    }
+
+    /// The host's socket took `count` of the bytes in [`Self::slices`]. Returns whether the window opened
+    /// so far that the codespace should be told.
+    pub(super) fn accept(&mut self, count: usize) -> bool {
+        let mut left = count.min(self.queued() as usize);
+        self.accepted += left as u64;
+        while let Some(front) = self.queue.front_mut() {
+            if left < front.len() {
+                front.advance(left);
+                left = 0;
+                break;
+            }
+            left -= front.len();
+            self.queue.pop_front();
+        }
+        self.tail.advance(left.min(self.tail.len()));
+        self.move_edge()
+    }
+
+    /// The most that may be under way and waiting. What was offered before stays offered.
+    pub(super) fn set_capacity(&mut self, capacity: usize) {
+        self.capacity = capacity as u64;
+    }
+
+    /// Moves the right edge by a full segment or not at all (silly window syndrome, RFC 9293, 3.8.6.2.2).
+    fn move_edge(&mut self) -> bool {
+        let edge = self.next + self.capacity.saturating_sub(self.queued());
+        if edge < self.edge + self.mss.min(self.capacity / 2) {
+            return false;
+        }
+        let almost_closed = self.edge.saturating_sub(self.next) < self.capacity / 4;
+        let moved = edge - self.edge;
+        self.edge = edge;
+        almost_closed || moved >= self.capacity / 4
+    }
+
+    /// The window field for a segment that is sent now; unscaled on a SYN.
+    pub(super) fn window(&mut self, syn: bool) -> u16 {
+        let shift = if syn { 0 } else { self.shift };
+        let mut field = self.edge.saturating_sub(self.next) >> shift;
+        let unit = 1 << shift;
+        // The field counts in units of 2^shift from a `next` that moves by single bytes. Rounding down
+        // would take up to a unit back, so round up as long as the reserve lasts.
+        if self.next + (field << shift) < self.offered && self.offered + unit <= self.edge + SLACK {
+            field = (self.offered - self.next).div_ceil(unit);
+        }
+        let field = u16::try_from(field).unwrap_or(u16::MAX);
+        self.offered = self.offered.max(self.next + (u64::from(field) << shift));
+        field
+    }
+}
