@@ -1,0 +1,227 @@
+//! From the kernel's messages to a snapshot's parts. Pure.
+#![expect(clippy::wildcard_enum_match_arm, reason = "the crate's enums grow with the kernel's")]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::{self, InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteNextHop, RouteType, RouteVia,
+};
+use netlink_packet_route::rule::{self, RuleAttribute, RuleFlags, RuleMessage};
+use rtnetlink::packet_core::Nla;
+
+use super::{Address, Link, LinkFlags, LinkKind, NextHop, Route, RouteKind, Rule, RuleAction};
+
+/// `FRA_PAD` aligns other attributes and says nothing.
+const FRA_PAD: u16 = 18;
+
+impl From<LinkMessage> for Link {
+    fn from(message: LinkMessage) -> Self {
+        let flags = message.header.flags;
+        let mut link = Self {
+            index: message.header.index,
+            name: String::new(),
+            kind: LinkKind::Hardware,
+            flags: LinkFlags {
+                up: flags.contains(link::LinkFlags::Up),
+                running: flags.contains(link::LinkFlags::Running),
+                point_to_point: flags.contains(link::LinkFlags::Pointopoint),
+            },
+            master: None,
+        };
+        let layer = message.header.link_layer_type;
+        if layer == LinkLayerType::Loopback {
+            link.kind = LinkKind::Loopback;
+        } else if layer == LinkLayerType::Ppp {
+            link.kind = LinkKind::Tunnel;
+        }
+        for attribute in message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Controller(master) => link.master = Some(master).filter(|index| *index != 0),
+                LinkAttribute::LinkInfo(infos) => {
+                    let kind = infos.into_iter().find_map(|info| match info {
+                        LinkInfo::Kind(kind) => Some(kind.into()),
+                        _ => None,
+                    });
+                    link.kind = kind.unwrap_or(link.kind);
+                }
+                _ => {}
+            }
+        }
+        link
+    }
+}
+
+impl From<InfoKind> for LinkKind {
+    fn from(kind: InfoKind) -> Self {
+        match kind {
+            InfoKind::Bridge => Self::Bridge,
+            InfoKind::Veth | InfoKind::Netkit => Self::Veth,
+            InfoKind::Tun => Self::Tun,
+            InfoKind::Wireguard => Self::WireGuard,
+            InfoKind::IpIp
+            | InfoKind::Ip6Tnl
+            | InfoKind::SitTun
+            | InfoKind::GreTun
+            | InfoKind::GreTun6
+            | InfoKind::Vti
+            | InfoKind::Vti6
+            | InfoKind::Xfrm => Self::Tunnel,
+            InfoKind::Other(kind) if kind == "ppp" => Self::Tunnel,
+            other => Self::Other(other.to_string()),
+        }
+    }
+}
+
+/// The address of a message, if it is a usable one.
+pub(super) fn address(message: AddressMessage) -> Option<Address> {
+    let (mut local, mut far) = (None, None);
+    for attribute in message.attributes {
+        match attribute {
+            AddressAttribute::Local(address) => local = Some(address),
+            AddressAttribute::Address(address) => far = Some(address),
+            _ => {}
+        }
+    }
+    // IFA_ADDRESS is the peer's on point-to-point links, and the laptop's own elsewhere (linux/if_addr.h).
+    let own = local.or(far)?;
+    Some(Address {
+        link: message.header.index,
+        address: IpNet::new(own, message.header.prefix_len).ok()?,
+        peer: far.filter(|far| *far != own),
+    })
+}
+
+/// The route of a message; `None` for one that concerns no ordinary packet of IPv4 or IPv6.
+pub(super) fn route(message: RouteMessage) -> Option<Route> {
+    let header = message.header;
+    let any: IpAddr = match header.address_family {
+        AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
+        AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => return None,
+    };
+    // Routes for one kind of service, or for some sources only, are not asked about ordinary packets.
+    if header.tos != 0 || header.source_prefix_length != 0 {
+        return None;
+    }
+    let (mut destination, mut table, mut metric) = (any, header.table.into(), 0);
+    let (mut link, mut gateway, mut hops) = (None, None, Vec::new());
+    for attribute in message.attributes {
+        match attribute {
+            RouteAttribute::Destination(address) => destination = ip(&address)?,
+            RouteAttribute::Table(id) => table = id,
+            RouteAttribute::Priority(priority) => metric = priority,
+            RouteAttribute::Oif(index) => link = Some(index),
+            RouteAttribute::MultiPath(ways) => hops = ways.into_iter().map(next_hop).collect(),
+            other => gateway = gateway.or(router(&other)),
+        }
+    }
+    hops.extend(link.map(|link| NextHop { link, gateway }));
+    hops.sort();
+    Some(Route {
+        table,
+        prefix: IpNet::new(destination, header.destination_prefix_length).ok()?,
+        metric,
+        kind: header.kind.into(),
+        scope: header.scope.into(),
+        protocol: header.protocol.into(),
+        hops,
+    })
+}
+
+fn next_hop(hop: RouteNextHop) -> NextHop {
+    NextHop { link: hop.interface_index, gateway: hop.attributes.iter().find_map(router) }
+}
+
+fn router(attribute: &RouteAttribute) -> Option<IpAddr> {
+    match attribute {
+        RouteAttribute::Gateway(address) => ip(address),
+        RouteAttribute::Via(RouteVia::Inet6(address)) => Some((*address).into()), // RFC 5549
+        _ => None,
+    }
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some((*v4).into()),
+        RouteAddress::Inet6(v6) => Some((*v6).into()),
+        _ => None,
+    }
+}
+
+impl From<RouteType> for RouteKind {
+    fn from(kind: RouteType) -> Self {
+        match kind {
+            RouteType::Unicast => Self::Unicast,
+            RouteType::Local => Self::Local,
+            RouteType::Broadcast => Self::Broadcast,
+            RouteType::Anycast => Self::Anycast,
+            RouteType::Multicast => Self::Multicast,
+            RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit => Self::Blocked,
+            RouteType::Throw => Self::Throw,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// The rule of a message, seen by a socket of user `uid`.
+pub(super) fn rule(message: RuleMessage, uid: u32) -> Option<Rule> {
+    let header = message.header;
+    let v6 = match header.family {
+        AddressFamily::Inet => false,
+        AddressFamily::Inet6 => true,
+        _ => return None,
+    };
+    let (mut table, mut priority, mut destination, mut suppress) = (header.table.into(), 0, None, None);
+    // The mark and its mask come apart; a rule with a mark and no mask compares all bits.
+    let (mut mark, mut mask) = (0, u32::MAX);
+    let mut matches = header.src_len == 0 && header.tos == 0;
+    for attribute in message.attributes {
+        match attribute {
+            RuleAttribute::Table(id) => table = id,
+            RuleAttribute::Priority(order) => priority = order,
+            RuleAttribute::Destination(address) => {
+                destination = Some(IpNet::new(address, header.dst_len).ok()?);
+            }
+            RuleAttribute::FwMark(bits) => mark = bits,
+            RuleAttribute::FwMask(bits) => mask = bits,
+            // The kernel says -1 for none.
+            RuleAttribute::SuppressPrefixLen(length) => suppress = u8::try_from(length).ok(),
+            other => matches &= meets(&other, uid),
+        }
+    }
+    matches &= mark & mask == 0;
+    let action = match header.action {
+        rule::RuleAction::ToTable => RuleAction::Table { table, suppress },
+        rule::RuleAction::Blackhole | rule::RuleAction::Unreachable | rule::RuleAction::Prohibit => {
+            RuleAction::Blocked
+        }
+        _ => RuleAction::Other,
+    };
+    let inverted = header.flags.contains(RuleFlags::Invert);
+    Some(Rule { v6, priority, matches, destination, inverted, action })
+}
+
+/// Whether an ordinary socket's packets meet this condition of a rule. One this program does not know is
+/// taken for one that they do not meet.
+fn meets(attribute: &RuleAttribute, uid: u32) -> bool {
+    match attribute {
+        // What the laptop sends itself comes in by the loopback interface, as far as rules go (ip-rule(8)).
+        RuleAttribute::Iifname(name) => name == "lo",
+        RuleAttribute::UidRange(range) => (range.start..=range.end).contains(&uid),
+        // These say what a rule is or does, not whom it is for. A VRF's rule (l3mdev) names its table only
+        // when it is asked for a socket of the VRF.
+        RuleAttribute::Protocol(_)
+        | RuleAttribute::Realm(_)
+        | RuleAttribute::Goto(_)
+        | RuleAttribute::SuppressIfGroup(_) => true,
+        RuleAttribute::L3MDev(vrf) => !vrf,
+        RuleAttribute::TunId(id) => *id == 0,
+        RuleAttribute::Other(other) => other.kind() == FRA_PAD,
+        _ => false,
+    }
+}
