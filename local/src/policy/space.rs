@@ -50,6 +50,11 @@ impl<V: Clone + PartialEq> Space<V> {
         (address <= range.last).then_some(&range.value)
     }
 
+    /// Whether no address has a value.
+    pub(super) fn is_empty(&self) -> bool {
+        self.v4.is_empty() && self.v6.is_empty()
+    }
+
     /// All values, some maybe more than once.
     pub(super) fn values(&self) -> impl Iterator<Item = &V> {
         self.v4.iter().chain(&self.v6).map(|range| &range.value)
@@ -170,7 +175,9 @@ fn coalesce<V: PartialEq>(ranges: Vec<Range<V>>) -> Vec<Range<V>> {
     let mut out: Vec<Range<V>> = Vec::with_capacity(ranges.len());
     for range in ranges {
         match out.last_mut() {
-            Some(before) if before.last.checked_add(1) == Some(range.first) && before.value == range.value => {
+            Some(before)
+                if before.last.checked_add(1) == Some(range.first) && before.value == range.value =>
+            {
                 before.last = range.last;
             }
             _ => out.push(range),
@@ -237,7 +244,7 @@ mod tests {
     use super::*;
 
     /// Prefixes of a corner of each family, so that they nest and touch, with the corners at both ends.
-    pub(crate) fn prefix() -> impl Strategy<Value = IpNet> {
+    fn prefix() -> impl Strategy<Value = IpNet> {
         let v4 = (prop_oneof![0u32..64, (u32::MAX - 63)..=u32::MAX], 24u8..=32)
             .prop_map(|(address, length)| IpNet::new(Ipv4Addr::from_bits(address).into(), length).unwrap());
         let v6 = (prop_oneof![0u128..64, (u128::MAX - 63)..=u128::MAX], 120u8..=128)

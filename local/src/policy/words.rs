@@ -1,0 +1,75 @@
+//! What the user should know about a policy: hints, and overlaps with the codespace's own networks.
+
+use std::fmt;
+
+use ipnet::IpNet;
+
+/// Why `--route auto` may not do what the user expects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hint {
+    /// All of the laptop's traffic goes by a VPN's interface, so its routes don't tell which networks are the
+    /// VPN's own.
+    FullTunnel {
+        /// The interface.
+        interface: String,
+    },
+    /// The laptop has no network of its own.
+    Nothing,
+    /// The laptop has more routes than are looked at.
+    TooManyRoutes,
+}
+
+impl fmt::Display for Hint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FullTunnel { interface } => write!(
+                f,
+                "{interface} looks like a full-tunnel VPN: all of this machine's traffic goes there, so its routes \
+                 don't tell which networks are behind it; forward all private networks with --route private, or \
+                 name them with --route CIDR"
+            ),
+            Self::Nothing => f.write_str(
+                "this machine has no network to forward, only a default route; forward all private networks with \
+                 --route private, or name them with --route CIDR",
+            ),
+            Self::TooManyRoutes => f.write_str(
+                "this machine has more routes than gh-net follows; name the networks to forward with --route CIDR",
+            ),
+        }
+    }
+}
+
+/// A network of the laptop's that can't be reached, all or in part, because the codespace has it too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overlap {
+    /// The laptop's.
+    pub laptop: IpNet,
+    /// The interface by which the laptop reaches it, if that is known.
+    pub interface: Option<String>,
+    /// The codespace's own.
+    pub codespace: IpNet,
+}
+
+impl Overlap {
+    /// What both have; it stays the codespace's.
+    pub fn shared(&self) -> IpNet {
+        if self.laptop.contains(&self.codespace) { self.codespace } else { self.laptop }
+    }
+}
+
+impl fmt::Display for Overlap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { laptop, interface, codespace } = self;
+        write!(f, "the laptop's network {laptop}")?;
+        if let Some(interface) = interface {
+            write!(f, " ({interface})")?;
+        }
+        let shared = self.shared();
+        write!(
+            f,
+            " overlaps the codespace's own {codespace}: in the codespace, {shared} stays its own, and the \
+             laptop's hosts there are out of reach; reach them by another address, or give the codespace's network \
+             another range (a container network's subnet), or accept it with --exclude {shared}"
+        )
+    }
+}
