@@ -1,0 +1,52 @@
+//! Where bytes read from sockets land: large shared pieces of memory, cut up by reference.
+
+use bytes::{Bytes, BytesMut};
+
+/// Bytes allocated at a time.
+const SIZE: usize = 256 * 1024;
+/// Shorter reads are copied out: kept by reference, a few bytes that wait for an acknowledgement would each
+/// hold on to a whole piece.
+const COPIED: usize = 4 * 1024;
+
+/// Memory for the next reads. Read into [`Self::space`], then [`Self::take`] what came.
+#[derive(Debug, Default)]
+pub(super) struct Arena(BytesMut);
+
+impl Arena {
+    /// Room for a read of at least `least` bytes, mostly more.
+    pub(super) fn space(&mut self, least: usize) -> &mut [u8] {
+        if self.0.len() < least {
+            self.0 = BytesMut::zeroed(SIZE.max(least));
+        }
+        &mut self.0
+    }
+
+    /// The first `len` bytes of the space.
+    pub(super) fn take(&mut self, len: usize) -> Bytes {
+        if len < COPIED {
+            return Bytes::copy_from_slice(&self.0[..len]);
+        }
+        self.0.split_to(len).freeze()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_taken_stays_while_the_space_is_used_again() {
+        let mut arena = Arena::default();
+        let mut taken = Vec::new();
+        for round in 0..20_u8 {
+            for len in [1, COPIED, 60_000] {
+                arena.space(65_536)[..len].fill(round);
+                taken.push((round, len, arena.take(len)));
+            }
+        }
+        for (round, len, bytes) in taken {
+            assert_eq!(bytes.len(), len);
+            assert!(bytes.iter().all(|byte| *byte == round));
+        }
+    }
+}

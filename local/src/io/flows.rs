@@ -1,0 +1,434 @@
+//! The sockets of the engine's flows: carries the engine's commands out and serves what is ready, each flow a
+//! bounded piece at a time, in turn.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::arena::Arena;
+use super::datagram::{self, SendError};
+use super::dns::{Answer, Asker, Questions, Stream};
+use super::icmp::{self, Echo};
+use super::limit::RateLimit;
+use super::reactor::{Reactor, Readiness};
+use super::tcp::{self, Connection};
+use super::udp::Mapping;
+use crate::engine::{Command, ConnectError, Engine, FlowId, Target, Unreachable, UnreachableKind};
+use crate::policy::InterfaceIndex;
+
+/// Flows served before frames and answers have their turn again.
+const TURN: usize = 128;
+/// How often flows that wait for time to pass are looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What serving a flow came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Served {
+    /// Nothing more can be done until something happens.
+    Idle,
+    /// Nothing more can be done now, but time alone may change that.
+    Later,
+    /// It has had its turn, and there is more.
+    Again,
+    /// The connection failed.
+    Failed,
+    /// The connection could not be made.
+    Unconnected(ConnectError),
+}
+
+/// A flow's socket.
+#[derive(Debug)]
+enum Socket {
+    Tcp(Connection),
+    Dns(Stream),
+    Udp(Mapping),
+    Echo(Echo),
+    /// A datagram socket that could not be opened (yet): it is tried again with each datagram.
+    Closed {
+        kind: Datagrams,
+        v6: bool,
+        interface: Option<InterfaceIndex>,
+    },
+}
+
+/// The kinds of datagram sockets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Datagrams {
+    Udp,
+    Echo,
+}
+
+#[derive(Debug)]
+struct Flow {
+    socket: Socket,
+    /// Whether it is in [`Flows::ready`].
+    queued: bool,
+}
+
+/// What has gone wrong, for the status.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Failures {
+    /// Datagrams and echo requests that the laptop's kernel did not take.
+    pub(super) datagrams: u64,
+    /// Sockets that could not be opened.
+    pub(super) sockets: u64,
+}
+
+/// All sockets.
+#[derive(Debug)]
+pub(super) struct Flows {
+    table: HashMap<FlowId, Flow>,
+    /// Flows to be served, each once.
+    ready: VecDeque<FlowId>,
+    reactor: Reactor,
+    questions: Questions,
+    arena: Arena,
+    /// When flows that wait for time to pass are looked at next.
+    tick: Option<Instant>,
+    failures: Failures,
+    shortage: RateLimit,
+    forbidden_echo: RateLimit,
+}
+
+impl Flows {
+    /// No sockets yet. Needs a tokio runtime around it.
+    pub(super) fn new(questions: Questions) -> io::Result<Self> {
+        Ok(Self {
+            table: HashMap::new(),
+            ready: VecDeque::new(),
+            reactor: Reactor::new()?,
+            questions,
+            arena: Arena::default(),
+            tick: None,
+            failures: Failures::default(),
+            shortage: RateLimit::new(Duration::from_secs(30), 1),
+            forbidden_echo: RateLimit::new(Duration::from_secs(3600), 1),
+        })
+    }
+
+    /// What has gone wrong.
+    pub(super) fn failures(&self) -> Failures {
+        self.failures
+    }
+
+    /// Questions to the resolver dropped for want of room.
+    pub(super) fn questions_dropped(&self) -> u64 {
+        self.questions.dropped()
+    }
+
+    /// How many sockets there are.
+    pub(super) fn count(&self) -> usize {
+        self.table.len()
+    }
+
+    /// Whether flows wait for their turn.
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.tick
+    }
+
+    /// Takes what the reactor has seen.
+    pub(super) fn poll_events(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (table, ready) = (&mut self.table, &mut self.ready);
+        self.reactor.poll(cx, |id, readiness| {
+            let Some(flow) = table.get_mut(&id) else { return };
+            flow.note(readiness);
+            flow.queue(id, ready);
+        })
+    }
+
+    /// Takes one of the resolver's answers.
+    pub(super) fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        engine: &mut Engine,
+        now: Instant,
+    ) -> Poll<()> {
+        let (asker, message): Answer = std::task::ready!(self.questions.poll_answer(cx));
+        match (asker, message) {
+            (Asker::Datagram(query), Some(message)) => engine.handle_dns_answer(query, message, now),
+            (Asker::Datagram(_), None) => {}
+            (Asker::Stream(id), message) => {
+                if let Some(Flow { socket: Socket::Dns(stream), .. }) = self.table.get_mut(&id) {
+                    stream.answer(message, now);
+                    self.mark(id);
+                }
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn mark(&mut self, id: FlowId) {
+        if let Some(flow) = self.table.get_mut(&id) {
+            flow.queue(id, &mut self.ready);
+        }
+    }
+
+    /// Looks at flows that wait for time to pass, if it is time.
+    pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if self.tick.is_none_or(|tick| now < tick) {
+            return;
+        }
+        self.tick = None;
+        for (id, flow) in &mut self.table {
+            if flow.waits_for_time() {
+                // Serving it sets the next tick if it goes on waiting.
+                flow.queue(*id, &mut self.ready);
+            }
+        }
+    }
+
+    /// Serves flows that are ready, each once at most, and not without end.
+    pub(super) fn serve(&mut self, engine: &mut Engine, now: Instant) {
+        for _ in 0..self.ready.len().min(TURN) {
+            let Some(id) = self.ready.pop_front() else { return };
+            let Some(flow) = self.table.get_mut(&id) else { continue };
+            flow.queued = false;
+            let served = match &mut flow.socket {
+                Socket::Tcp(connection) => connection.serve(id, engine, &mut self.arena, now),
+                Socket::Dns(stream) => stream.serve(id, engine, &mut self.questions, now),
+                Socket::Udp(mapping) => mapping.serve(id, engine, &mut self.arena, now),
+                Socket::Echo(echo) => echo.serve(id, engine, &mut self.arena, now),
+                Socket::Closed { .. } => Served::Idle,
+            };
+            match served {
+                Served::Idle => {}
+                Served::Later => {
+                    self.tick.get_or_insert(now + TICK);
+                }
+                Served::Again => flow.queue(id, &mut self.ready),
+                Served::Failed => {
+                    self.table.remove(&id);
+                    engine.handle_failed(id, now);
+                }
+                Served::Unconnected(error) => {
+                    self.table.remove(&id);
+                    engine.handle_connect_failed(id, error, now);
+                }
+            }
+        }
+    }
+
+    /// Carries one of the engine's commands out.
+    pub(super) fn carry_out(&mut self, command: Command, engine: &mut Engine, now: Instant) {
+        match command {
+            Command::Connect { flow, target, hop_limit } => {
+                self.connect(flow, target, hop_limit, engine, now)
+            }
+            Command::Service(flow) => self.mark(flow),
+            Command::Abort(flow) => {
+                if let Some(Flow { socket: Socket::Tcp(connection), .. }) = self.table.remove(&flow) {
+                    connection.abort();
+                }
+            }
+            Command::Close(flow) => drop(self.table.remove(&flow)),
+            Command::OpenUdp { flow, v6, interface } => {
+                self.open(flow, Datagrams::Udp, v6, interface, now);
+            }
+            Command::OpenEcho { flow, v6, interface } => {
+                self.open(flow, Datagrams::Echo, v6, interface, now);
+            }
+            Command::SendUdp { flow, destination, hop_limit, payload } => {
+                let sent = self.send_udp(flow, destination, hop_limit, &payload, now);
+                self.account(flow, destination, None, sent, engine, now);
+            }
+            Command::SendEcho { flow, destination, sequence, hop_limit, payload } => {
+                let sent = self.send_echo(flow, destination, sequence, hop_limit, &payload, now);
+                self.account(flow, SocketAddr::new(destination, 0), Some(sequence), sent, engine, now);
+            }
+            Command::Resolve { query, message } => {
+                self.questions.ask(Asker::Datagram(query), message);
+            }
+        }
+    }
+
+    fn connect(
+        &mut self,
+        id: FlowId,
+        target: Target,
+        hop_limit: Option<u8>,
+        engine: &mut Engine,
+        now: Instant,
+    ) {
+        let (address, interface) = match target {
+            Target::Host { address, interface } => (address, interface),
+            Target::Resolver => {
+                self.insert(id, Socket::Dns(Stream::new(now)));
+                engine.handle_connected(id, now);
+                self.mark(id);
+                return;
+            }
+        };
+        let opened = Connection::open(address, interface, hop_limit).and_then(|connection| {
+            self.reactor.register(id, &connection)?;
+            Ok(connection)
+        });
+        match opened {
+            Ok(connection) => self.insert(id, Socket::Tcp(connection)),
+            Err(error) => {
+                self.note_shortage(&error, now);
+                engine.handle_connect_failed(id, tcp::connect_error(&error), now);
+            }
+        }
+    }
+
+    fn insert(&mut self, id: FlowId, socket: Socket) {
+        self.table.insert(id, Flow { socket, queued: false });
+    }
+
+    /// Opens a datagram socket, or at least remembers that there should be one.
+    fn open(
+        &mut self,
+        id: FlowId,
+        kind: Datagrams,
+        v6: bool,
+        interface: Option<InterfaceIndex>,
+        now: Instant,
+    ) -> Option<UnreachableKind> {
+        let opened = match kind {
+            Datagrams::Udp => Mapping::open(v6, interface).and_then(|mut mapping| {
+                self.reactor.register(id, mapping.socket())?;
+                Ok(Socket::Udp(mapping))
+            }),
+            // The low bits of the flow's number are as good as any: they differ from their neighbours'.
+            Datagrams::Echo => Echo::open(v6, interface, id.0 as u16).and_then(|mut echo| {
+                self.reactor.register(id, echo.socket())?;
+                Ok(Socket::Echo(echo))
+            }),
+        };
+        match opened {
+            Ok(socket) => {
+                self.insert(id, socket);
+                None
+            }
+            Err(error) => {
+                self.insert(id, Socket::Closed { kind, v6, interface });
+                self.note_shortage(&error, now);
+                if kind == Datagrams::Echo && icmp::forbidden(&error) {
+                    self.warn_forbidden_echo(now);
+                }
+                datagram::unreachable_kind(&error)
+            }
+        }
+    }
+
+    /// Opens a datagram socket again that could not be opened before.
+    fn reopen(&mut self, id: FlowId, now: Instant) -> Result<(), SendError> {
+        if let Some(&Flow { socket: Socket::Closed { kind, v6, interface }, .. }) = self.table.get(&id)
+            && let Some(kind) = self.open(id, kind, v6, interface, now)
+        {
+            return Err(SendError::Unreachable(kind));
+        }
+        Ok(())
+    }
+
+    fn send_udp(
+        &mut self,
+        id: FlowId,
+        destination: SocketAddr,
+        hop_limit: u8,
+        payload: &Bytes,
+        now: Instant,
+    ) -> Result<(), SendError> {
+        self.reopen(id, now)?;
+        match self.table.get_mut(&id) {
+            Some(Flow { socket: Socket::Udp(mapping), .. }) => mapping.send(destination, hop_limit, payload),
+            Some(_) | None => Err(SendError::Dropped),
+        }
+    }
+
+    fn send_echo(
+        &mut self,
+        id: FlowId,
+        destination: IpAddr,
+        sequence: u16,
+        hop_limit: u8,
+        payload: &Bytes,
+        now: Instant,
+    ) -> Result<(), SendError> {
+        self.reopen(id, now)?;
+        match self.table.get_mut(&id) {
+            Some(Flow { socket: Socket::Echo(echo), .. }) => {
+                echo.send(destination, sequence, hop_limit, payload)
+            }
+            Some(_) | None => Err(SendError::Dropped),
+        }
+    }
+
+    /// Tells the engine if a datagram could not be sent for a reason that its sender should hear.
+    fn account(
+        &mut self,
+        flow: FlowId,
+        destination: SocketAddr,
+        sequence: Option<u16>,
+        sent: Result<(), SendError>,
+        engine: &mut Engine,
+        now: Instant,
+    ) {
+        match sent {
+            Ok(()) => {}
+            Err(SendError::Dropped) => self.failures.datagrams += 1,
+            Err(SendError::Unreachable(kind)) => {
+                self.failures.datagrams += 1;
+                let error = Unreachable { offender: None, destination, sequence, kind };
+                engine.handle_unreachable(flow, error, now);
+            }
+        }
+    }
+
+    fn note_shortage(&mut self, error: &io::Error, now: Instant) {
+        self.failures.sockets += 1;
+        let short =
+            matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM));
+        if short && self.shortage.admits(now) {
+            tracing::warn!(
+                "the laptop can't open another socket ({error}), {} are open; new connections fail until \
+                 some end. Raising the limit helps: ulimit -n",
+                self.table.len()
+            );
+        }
+    }
+
+    fn warn_forbidden_echo(&mut self, now: Instant) {
+        if self.forbidden_echo.admits(now) {
+            tracing::warn!(
+                "this user may not open ping sockets, so ping does not reach the laptop's networks. Allow it \
+                 on the laptop: sudo sysctl net.ipv4.ping_group_range=\"0 2147483647\""
+            );
+        }
+    }
+}
+
+impl Flow {
+    fn queue(&mut self, id: FlowId, ready: &mut VecDeque<FlowId>) {
+        if !self.queued {
+            self.queued = true;
+            ready.push_back(id);
+        }
+    }
+
+    fn note(&mut self, readiness: Readiness) {
+        match &mut self.socket {
+            Socket::Tcp(connection) => connection.note(readiness),
+            Socket::Udp(mapping) => mapping.socket().note(readiness),
+            Socket::Echo(echo) => echo.socket().note(readiness),
+            Socket::Dns(_) | Socket::Closed { .. } => {}
+        }
+    }
+
+    fn waits_for_time(&self) -> bool {
+        match &self.socket {
+            Socket::Tcp(connection) => connection.has_failed(),
+            Socket::Dns(_) => true,
+            Socket::Udp(_) | Socket::Echo(_) | Socket::Closed { .. } => false,
+        }
+    }
+}

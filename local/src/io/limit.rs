@@ -1,0 +1,43 @@
+//! A bound on how often something is said.
+
+use std::time::{Duration, Instant};
+
+/// Admits a number of events in each period.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct RateLimit {
+    period: Duration,
+    most: u32,
+    began: Option<Instant>,
+    admitted: u32,
+}
+
+impl RateLimit {
+    /// Admits `most` events a `period`.
+    pub(super) fn new(period: Duration, most: u32) -> Self {
+        Self { period, most, began: None, admitted: 0 }
+    }
+
+    /// Whether this event is admitted.
+    pub(super) fn admits(&mut self, now: Instant) -> bool {
+        if self.began.is_none_or(|began| now.saturating_duration_since(began) >= self.period) {
+            self.began = Some(now);
+            self.admitted = 0;
+        }
+        self.admitted += 1;
+        self.admitted <= self.most
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_is_cut_to_so_many_a_period() {
+        let start = Instant::now();
+        let mut limit = RateLimit::new(Duration::from_secs(1), 3);
+        let admitted = (0..1000).filter(|_| limit.admits(start)).count();
+        assert_eq!(admitted, 3);
+        assert!(limit.admits(start + Duration::from_secs(1)));
+    }
+}

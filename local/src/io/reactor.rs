@@ -1,0 +1,195 @@
+//! Readiness of the flows' sockets, and the one alarm clock.
+//!
+//! The sockets are watched by an epoll instance of our own, edge-triggered, which in turn is watched by
+//! tokio's (an epoll descriptor is readable while it has events, epoll(7)). So one task serves thousands of
+//! sockets without a task, a waker or a lock for each.
+
+use std::future::Future;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use mio::event::Event;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Token};
+use tokio::io::unix::AsyncFd;
+use tokio::time::Sleep;
+
+use crate::engine::FlowId;
+
+/// Events taken at a time.
+const EVENTS: usize = 256;
+
+/// What is known of a socket since the last call on it said "would block".
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Readiness {
+    /// Something can be read, an end or an error included.
+    pub(super) readable: bool,
+    /// Something can be written.
+    pub(super) writable: bool,
+    /// There is an error to fetch.
+    pub(super) error: bool,
+    /// The peer sends no more; a short read does not mean that there is nothing further to read.
+    pub(super) read_closed: bool,
+}
+
+impl Readiness {
+    /// Adds what an event says.
+    pub(super) fn add(&mut self, other: Self) {
+        self.readable |= other.readable;
+        self.writable |= other.writable;
+        self.error |= other.error;
+        self.read_closed |= other.read_closed;
+    }
+}
+
+impl From<&Event> for Readiness {
+    fn from(event: &Event) -> Self {
+        Self {
+            readable: event.is_readable() || event.is_read_closed() || event.is_error(),
+            writable: event.is_writable() || event.is_write_closed() || event.is_error(),
+            error: event.is_error(),
+            read_closed: event.is_read_closed(),
+        }
+    }
+}
+
+/// Watches the sockets.
+#[derive(Debug)]
+pub(super) struct Reactor {
+    poll: AsyncFd<mio::Poll>,
+    events: Events,
+}
+
+impl Reactor {
+    /// A reactor that watches nothing yet. Needs a tokio runtime around it.
+    pub(super) fn new() -> io::Result<Self> {
+        let poll = AsyncFd::with_interest(mio::Poll::new()?, tokio::io::Interest::READABLE)?;
+        Ok(Self { poll, events: Events::with_capacity(EVENTS) })
+    }
+
+    /// Watches `socket` for everything, until it is closed.
+    pub(super) fn register(&self, flow: FlowId, socket: &impl AsFd) -> io::Result<()> {
+        let fd = socket.as_fd().as_raw_fd();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll.get_ref().registry().register(&mut SourceFd(&fd), token(flow), interest)
+    }
+
+    /// Calls `note` for each socket that something has happened to. Ready if there were any.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut note: impl FnMut(FlowId, Readiness),
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let mut guard = std::task::ready!(self.poll.poll_read_ready_mut(cx))?;
+            let polled = guard.get_inner_mut().poll(&mut self.events, Some(Duration::ZERO));
+            if let Err(error) = polled
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                return Poll::Ready(Err(error));
+            }
+            let count = self.events.iter().count();
+            if count < EVENTS {
+                // All there was; whatever happens from here on makes the descriptor readable again.
+                guard.clear_ready();
+            }
+            if count > 0 {
+                self.events.iter().for_each(|event| note(flow(event.token()), Readiness::from(event)));
+                return Poll::Ready(Ok(()));
+            }
+        }
+    }
+}
+
+/// Flow numbers are never reused, so an event of a socket closed meanwhile names no living flow.
+fn token(flow: FlowId) -> Token {
+    Token(flow.0 as usize)
+}
+
+fn flow(token: Token) -> FlowId {
+    FlowId(token.0 as u64)
+}
+
+/// One timer for all deadlines. Setting it later than it stands costs nothing: it then rings early once.
+#[derive(Debug)]
+pub(super) struct Alarm {
+    sleep: Pin<Box<Sleep>>,
+    armed: Option<Instant>,
+}
+
+impl Alarm {
+    /// An alarm that is not set.
+    pub(super) fn new() -> Self {
+        Self { sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), armed: None }
+    }
+
+    /// Ready if `deadline` has come or may have come; otherwise the task is woken for it.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> Poll<()> {
+        let Some(deadline) = deadline else { return Poll::Pending };
+        if self.armed.is_none_or(|armed| deadline < armed) {
+            self.sleep.as_mut().reset(deadline.into());
+            self.armed = Some(deadline);
+        }
+        std::task::ready!(self.sleep.as_mut().poll(cx));
+        self.armed = None;
+        Poll::Ready(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn more_sockets_than_one_batch_of_events_are_all_noticed() {
+        let mut reactor = Reactor::new().unwrap();
+        let sockets: Vec<_> = (0..600)
+            .map(|number| {
+                let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+                socket.set_nonblocking(true).unwrap();
+                reactor.register(FlowId(number), &socket).unwrap();
+                socket
+            })
+            .collect();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for socket in &sockets {
+            sender.send_to(b"x", socket.local_addr().unwrap()).unwrap();
+        }
+        let mut readable = std::collections::BTreeSet::new();
+        while readable.len() < sockets.len() {
+            let note = |flow: FlowId, seen: Readiness| {
+                if seen.readable {
+                    readable.insert(flow);
+                }
+            };
+            let mut note = Some(note);
+            poll_fn(|cx| reactor.poll(cx, note.as_mut().unwrap())).await.unwrap();
+        }
+        sender.send_to(b"y", sockets[7].local_addr().unwrap()).unwrap();
+        let mut again = None;
+        while again.is_none() {
+            poll_fn(|cx| reactor.poll(cx, |flow, seen| again = again.or(seen.readable.then_some(flow))))
+                .await
+                .unwrap();
+        }
+        assert_eq!(again, Some(FlowId(7)));
+    }
+
+    #[tokio::test]
+    async fn an_alarm_set_later_still_rings_for_the_later_time() {
+        let mut alarm = Alarm::new();
+        let start = Instant::now();
+        let _ = poll_fn(|cx| Poll::Ready(alarm.poll(cx, Some(start + Duration::from_millis(5))))).await;
+        let late = start + Duration::from_millis(40);
+        while Instant::now() < late {
+            poll_fn(|cx| alarm.poll(cx, Some(late))).await;
+        }
+        assert!(start.elapsed() < Duration::from_secs(5));
+    }
+}

@@ -1,0 +1,87 @@
+//! Socket options that socket2 and std do not have.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::{setsockopt_impl, sockopt_impl};
+use socket2::SockRef;
+
+use crate::policy::InterfaceIndex;
+
+sockopt_impl!(
+    /// Whether and how the path's MTU is discovered.
+    MtuDiscoverV4,
+    SetOnly,
+    libc::IPPROTO_IP,
+    libc::IP_MTU_DISCOVER,
+    libc::c_int
+);
+sockopt_impl!(
+    /// The same for IPv6.
+    MtuDiscoverV6,
+    SetOnly,
+    libc::IPPROTO_IPV6,
+    libc::IPV6_MTU_DISCOVER,
+    libc::c_int
+);
+sockopt_impl!(
+    /// The interface by which packets leave, in network byte order.
+    UnicastInterfaceV4,
+    SetOnly,
+    libc::IPPROTO_IP,
+    libc::IP_UNICAST_IF,
+    u32
+);
+sockopt_impl!(
+    /// The same for IPv6.
+    UnicastInterfaceV6,
+    SetOnly,
+    libc::IPPROTO_IPV6,
+    libc::IPV6_UNICAST_IF,
+    u32
+);
+
+/// Has the socket's packets leave by `interface`, without privileges: SO_BINDTOIFINDEX is everybody's since
+/// Linux 5.7; older kernels have at least the hint for the route look-up.
+pub(super) fn bind_to_interface(
+    socket: &socket2::Socket,
+    v6: bool,
+    interface: InterfaceIndex,
+) -> io::Result<()> {
+    match socket.bind_device_by_index_v4(Some(interface)) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            let index = interface.get().to_be();
+            if v6 {
+                setsockopt(socket, UnicastInterfaceV6, &index)?;
+            } else {
+                setsockopt(socket, UnicastInterfaceV4, &index)?;
+            }
+            Ok(())
+        }
+        done => done,
+    }
+}
+
+/// Never sets "don't fragment": a datagram over the MTU leaves in fragments, as it came.
+pub(super) fn allow_fragments(socket: &impl AsFd, v6: bool) -> nix::Result<()> {
+    if v6 {
+        setsockopt(socket, MtuDiscoverV6, &libc::IP_PMTUDISC_DONT)
+    } else {
+        setsockopt(socket, MtuDiscoverV4, &libc::IP_PMTUDISC_DONT)
+    }
+}
+
+/// Has ICMP errors for what the socket sends queued with all they say (ip(7), `IP_RECVERR`).
+pub(super) fn queue_errors(socket: &impl AsFd, v6: bool) -> nix::Result<()> {
+    if v6 {
+        setsockopt(socket, sockopt::Ipv6RecvErr, &true)
+    } else {
+        setsockopt(socket, sockopt::Ipv4RecvErr, &true)
+    }
+}
+
+/// The hop limit (TTL) of what is sent from now on.
+pub(super) fn set_hop_limit(socket: &SockRef<'_>, v6: bool, hop_limit: u8) -> io::Result<()> {
+    if v6 { socket.set_unicast_hops_v6(hop_limit.into()) } else { socket.set_ttl_v4(hop_limit.into()) }
+}

@@ -1,0 +1,259 @@
+//! TCP: a socket of the user's for each connection the engine terminates.
+//!
+//! Bytes are pulled from and pushed to the engine as its contract says ([`crate::engine`]), as many at a time
+//! as the kernel takes; the kernel's buffers size themselves.
+//!
+//! A reset or time-out of the connection does not discard what was received before it (Linux keeps it
+//! readable), and so neither do we: what the engine has room for is delivered first, with a little patience.
+
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::arena::Arena;
+use super::flows::Served;
+use super::reactor::Readiness;
+use super::sockopt;
+use crate::engine::{ConnectError, Engine, FlowId};
+use crate::policy::InterfaceIndex;
+
+/// Bytes read from one connection before others have their turn.
+const TURN: usize = 256 * 1024;
+/// The least bytes asked for at a time, where the engine has room for them.
+const READ: usize = 64 * 1024;
+/// Slices handed to one vectored write.
+const SLICES: usize = 64;
+/// How long a connection that has failed may go without a byte read before the failure is passed on.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How far a connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Connecting,
+    Connected,
+    /// It has failed; what was received before may still be read. Since when nothing was.
+    Failed(Instant),
+}
+
+/// One connection's socket.
+#[derive(Debug)]
+pub(super) struct Connection {
+    stream: TcpStream,
+    state: State,
+    readiness: Readiness,
+    /// The server's end of file has been read.
+    ended: bool,
+    /// Our end of file has been sent.
+    shut: bool,
+}
+
+impl Connection {
+    /// Begins to connect.
+    pub(super) fn open(
+        address: SocketAddr,
+        interface: Option<InterfaceIndex>,
+        hop_limit: Option<u8>,
+    ) -> io::Result<Self> {
+        let v6 = address.is_ipv6();
+        let socket =
+            Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        if let Some(interface) = interface {
+            sockopt::bind_to_interface(&socket, v6, interface)?;
+        }
+        if let Some(hop_limit) = hop_limit {
+            sockopt::set_hop_limit(&SockRef::from(&socket), v6, hop_limit.max(1))?;
+        }
+        // The program's own segments are what we write: Nagle's waiting has been done, or not, over there.
+        socket.set_tcp_nodelay(true)?;
+        socket.set_keepalive(true)?;
+        match socket.connect(&address.into()) {
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        Ok(Self {
+            stream: socket.into(),
+            state: State::Connecting,
+            readiness: Readiness::default(),
+            ended: false,
+            shut: false,
+        })
+    }
+
+    /// What the reactor saw.
+    pub(super) fn note(&mut self, readiness: Readiness) {
+        self.readiness.add(readiness);
+    }
+
+    /// Moves what can be moved, in both directions.
+    pub(super) fn serve(
+        &mut self,
+        flow: FlowId,
+        engine: &mut Engine,
+        arena: &mut Arena,
+        now: Instant,
+    ) -> Served {
+        if self.state == State::Connecting {
+            match self.finish_connecting() {
+                Ok(false) => return Served::Idle,
+                Ok(true) => engine.handle_connected(flow, now),
+                Err(error) => return Served::Unconnected(connect_error(&error)),
+            }
+        }
+        if std::mem::take(&mut self.readiness.error) && matches!(self.stream.take_error(), Ok(Some(_))) {
+            self.fail(now);
+        }
+        self.write(flow, engine, now);
+        self.read(flow, engine, arena, now)
+    }
+
+    fn finish_connecting(&mut self) -> io::Result<bool> {
+        if !self.readiness.writable {
+            return Ok(false);
+        }
+        if let Some(error) = self.stream.take_error()? {
+            return Err(error);
+        }
+        match self.stream.peer_addr() {
+            // An event from before the handshake had begun.
+            Err(error) if error.kind() == ErrorKind::NotConnected => {
+                self.readiness = Readiness::default();
+                Ok(false)
+            }
+            Err(error) => Err(error),
+            Ok(_) => {
+                self.state = State::Connected;
+                Ok(true)
+            }
+        }
+    }
+
+    fn fail(&mut self, now: Instant) {
+        if self.state == State::Connected {
+            self.state = State::Failed(now);
+        }
+        self.readiness.readable = true;
+    }
+
+    fn write(&mut self, flow: FlowId, engine: &mut Engine, now: Instant) {
+        while self.readiness.writable && self.state == State::Connected {
+            let mut slices = [IoSlice::new(&[]); SLICES];
+            let count = engine.uplink(flow, &mut slices);
+            let offered: usize = slices[..count].iter().map(|slice| slice.len()).sum();
+            if offered == 0 {
+                break;
+            }
+            match self.stream.write_vectored(&slices[..count]) {
+                Ok(written) => {
+                    // Linux takes all or what fits; space that frees later is an event.
+                    self.readiness.writable = written == offered;
+                    engine.handle_accepted(flow, written, now);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.readiness.writable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => self.fail(now),
+            }
+        }
+        if !self.shut && self.state == State::Connected && engine.uplink_ended(flow) {
+            self.shut = true;
+            // Fails only on a connection that has failed, which reading will find.
+            let _ = self.stream.shutdown(Shutdown::Write);
+        }
+    }
+
+    fn read(&mut self, flow: FlowId, engine: &mut Engine, arena: &mut Arena, now: Instant) -> Served {
+        let mut taken = 0;
+        while self.readiness.readable && !self.ended {
+            let room = engine.downlink_room(flow);
+            if room == 0 {
+                return self.without_room(now);
+            }
+            if taken >= TURN {
+                return Served::Again;
+            }
+            let space = arena.space(room.min(READ));
+            let wanted = space.len().min(room);
+            match self.stream.read(&mut space[..wanted]) {
+                Ok(0) if matches!(self.state, State::Failed(_)) => return Served::Failed,
+                Ok(0) => {
+                    self.ended = true;
+                    engine.handle_end(flow, now);
+                }
+                Ok(len) => {
+                    taken += len;
+                    // Less than asked for was all there is, but for an end or error that may follow it.
+                    self.readiness.readable =
+                        len == wanted || self.readiness.read_closed || self.has_failed();
+                    if self.has_failed() {
+                        self.state = State::Failed(now);
+                    }
+                    engine.handle_data(flow, arena.take(len), now);
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => self.readiness.readable = false,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(_) => return Served::Failed,
+            }
+        }
+        if self.has_failed() { Served::Failed } else { Served::Idle }
+    }
+
+    /// What has been received waits in the kernel, unless the connection has failed and nobody wants it.
+    fn without_room(&self, now: Instant) -> Served {
+        match self.state {
+            State::Connecting | State::Connected => Served::Idle,
+            State::Failed(since) if now.saturating_duration_since(since) < PATIENCE => Served::Later,
+            State::Failed(_) => Served::Failed,
+        }
+    }
+
+    /// Whether the connection has failed and what was received before has not all been read.
+    pub(super) fn has_failed(&self) -> bool {
+        matches!(self.state, State::Failed(_))
+    }
+
+    /// Closes with a reset.
+    pub(super) fn abort(self) {
+        // On failure the close is an ordinary one; the peer then learns by its next segment.
+        let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+/// What a failed connect means, in the terms of what the codespace would have seen.
+pub(super) fn connect_error(error: &io::Error) -> ConnectError {
+    match error.raw_os_error() {
+        Some(libc::ECONNREFUSED | libc::ECONNRESET) => ConnectError::Refused,
+        Some(
+            libc::ENETUNREACH
+            | libc::ENETDOWN
+            | libc::EAFNOSUPPORT
+            | libc::ENODEV
+            | libc::ENXIO
+            | libc::EINVAL,
+        ) => ConnectError::NetworkUnreachable,
+        Some(libc::EACCES | libc::EPERM) => ConnectError::Prohibited,
+        Some(libc::ETIMEDOUT) => ConnectError::TimedOut,
+        // EADDRNOTAVAIL and EAGAIN: no port is left.
+        Some(
+            libc::EMFILE
+            | libc::ENFILE
+            | libc::ENOBUFS
+            | libc::ENOMEM
+            | libc::EADDRNOTAVAIL
+            | libc::EAGAIN
+            | libc::EINTR,
+        ) => ConnectError::Local,
+        // EHOSTUNREACH, EHOSTDOWN, and what the kernel makes of the rarer ICMP codes (ENONET, EPROTO, …).
+        _ => ConnectError::HostUnreachable,
+    }
+}
+
+#[cfg(test)]
+mod tests;
