@@ -37,7 +37,7 @@ use gh_net_common::hello::printable;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
-use crate::engine::Engine;
+use crate::engine::{self, Engine};
 use crate::policy::Policy;
 use crate::resolver::Resolver;
 use dns::Questions;
@@ -78,13 +78,11 @@ pub enum Control {
 /// Counts since the start, and what there is now.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// Packets from the codespace.
-    pub uplink_packets: u64,
-    /// Their bytes.
+    /// The engine's.
+    pub engine: engine::Counters,
+    /// Bytes of packets from the codespace.
     pub uplink_bytes: u64,
-    /// Packets to the codespace.
-    pub downlink_packets: u64,
-    /// Their bytes.
+    /// Bytes of packets to the codespace.
     pub downlink_bytes: u64,
     /// The last round trip of a ping over the link.
     pub round_trip: Option<Duration>,
@@ -135,6 +133,7 @@ impl Io {
     pub fn counters(&self) -> Counters {
         let failures = self.flows.failures();
         Counters {
+            engine: self.engine.counters(),
             sockets: self.flows.count(),
             sockets_refused: failures.sockets,
             datagrams_dropped: failures.datagrams,
@@ -160,7 +159,7 @@ impl Io {
         self.engine.handle_link_up(now);
         let mut linked = Linked { link, pulse: Pulse::new(now), failed: None };
         let end = poll_fn(|cx| self.poll_linked(cx, &mut linked, control)).await;
-        self.engine.handle_link_down(Instant::now());
+        self.engine.handle_link_down();
         end
     }
 
@@ -205,7 +204,7 @@ impl Io {
         control: &mut mpsc::Receiver<Control>,
         now: Instant,
     ) -> Result<bool, LinkEnd> {
-        self.take_control(cx, control, Some(&mut linked.link.writer), now)
+        self.take_control(cx, control, Some(&mut linked.link.writer))
             .map_err(|Shutdown| LinkEnd::Shutdown)?;
         let mut more = self.take_frames(cx, linked, now)?;
         if let Some(silence) = linked.pulse.silence(now) {
@@ -215,9 +214,11 @@ impl Io {
         more |= self.put_out(cx, linked, now)?;
         // What left made room: for more to read, for answers that waited.
         more |= self.carry_out(now) | self.flows.has_ready();
-        let last_words = linked.failed.as_ref().map(|(_, until)| *until);
-        let congested = linked.link.writer.queued() >= HIGH_WATER;
-        more |= self.rings(cx, [linked.pulse.deadline(congested), last_words, self.flows.deadline()]);
+        let link_deadline = match &linked.failed {
+            Some((_, until)) => Some(*until),
+            None => linked.pulse.deadline(linked.link.writer.queued() >= HIGH_WATER),
+        };
+        more |= self.rings(cx, [link_deadline, self.flows.deadline()]);
         Ok(more)
     }
 
@@ -228,11 +229,11 @@ impl Io {
     ) -> Poll<Shutdown> {
         for _ in 0..TURNS {
             let now = Instant::now();
-            if let Err(Shutdown) = self.take_control::<tokio::io::Sink>(cx, control, None, now) {
+            if let Err(Shutdown) = self.take_control::<tokio::io::Sink>(cx, control, None) {
                 return Poll::Ready(Shutdown);
             }
             let more = self.serve_sockets(cx, now) | self.flows.has_ready();
-            if !(more | self.rings(cx, [self.flows.deadline(), None, None])) {
+            if !(more | self.rings(cx, [self.flows.deadline(), None])) {
                 return Poll::Pending;
             }
         }
@@ -241,7 +242,7 @@ impl Io {
     }
 
     /// Whether one of the deadlines, or the engine's, has come. If not, the task will be woken for it.
-    fn rings(&mut self, cx: &mut Context<'_>, deadlines: [Option<Instant>; 3]) -> bool {
+    fn rings(&mut self, cx: &mut Context<'_>, deadlines: [Option<Instant>; 2]) -> bool {
         let deadline = deadlines.into_iter().chain([self.engine.poll_timeout()]).flatten().min();
         self.alarm.poll(cx, deadline).is_ready()
     }
@@ -251,11 +252,10 @@ impl Io {
         cx: &mut Context<'_>,
         control: &mut mpsc::Receiver<Control>,
         mut writer: Option<&mut FrameWriter<W>>,
-        now: Instant,
     ) -> Result<(), Shutdown> {
         while let Poll::Ready(message) = control.poll_recv(cx) {
             match message {
-                Some(Control::Policy(policy)) => self.engine.set_policy(policy, now),
+                Some(Control::Policy(policy)) => self.engine.set_policy(policy),
                 Some(Control::Send(frame)) => {
                     if let Some(writer) = &mut writer {
                         writer.push(&frame);
@@ -304,7 +304,6 @@ impl Io {
             Frame::Packet(packet) => {
                 let len = packet.len();
                 pulse.packet_taken(len, now);
-                self.counters.uplink_packets += 1;
                 self.counters.uplink_bytes += len as u64;
                 self.engine.handle_packet(packet, now);
                 return Ok(len);
@@ -417,8 +416,7 @@ impl Io {
         while writer.queued() < HIGH_WATER {
             let Some(packet) = self.engine.poll_transmit(now) else { return };
             let headers = packet.headers.as_slice();
-            self.counters.downlink_packets += 1;
-            self.counters.downlink_bytes += (headers.len() + packet.payload.len()) as u64;
+            self.counters.downlink_bytes += packet.len() as u64;
             pulse.packet_sent();
             writer.push_packet_parts(headers, packet.payload);
         }

@@ -154,7 +154,7 @@ impl Flows {
     ) -> Poll<()> {
         let (asker, message): Answer = std::task::ready!(self.questions.poll_answer(cx));
         match (asker, message) {
-            (Asker::Datagram(query), Some(message)) => engine.handle_dns_answer(query, message, now),
+            (Asker::Datagram(query), Some(message)) => engine.handle_dns_answer(query, message),
             (Asker::Datagram(_), None) => {}
             (Asker::Stream(id), message) => {
                 if let Some(Flow { socket: Socket::Dns(stream), .. }) = self.table.get_mut(&id) {
@@ -238,11 +238,11 @@ impl Flows {
             }
             Command::SendUdp { flow, destination, hop_limit, payload } => {
                 let sent = self.send_udp(flow, destination, hop_limit, &payload, now);
-                self.account(flow, destination, None, sent, engine, now);
+                self.account(flow, destination, None, sent, engine);
             }
             Command::SendEcho { flow, destination, sequence, hop_limit, payload } => {
                 let sent = self.send_echo(flow, destination, sequence, hop_limit, &payload, now);
-                self.account(flow, SocketAddr::new(destination, 0), Some(sequence), sent, engine, now);
+                self.account(flow, SocketAddr::new(destination, 0), Some(sequence), sent, engine);
             }
             Command::Resolve { query, message } => {
                 self.questions.ask(Asker::Datagram(query), message);
@@ -371,7 +371,6 @@ impl Flows {
         sequence: Option<u16>,
         sent: Result<(), SendError>,
         engine: &mut Engine,
-        now: Instant,
     ) {
         match sent {
             Ok(()) => {}
@@ -379,7 +378,7 @@ impl Flows {
             Err(SendError::Unreachable(kind)) => {
                 self.failures.datagrams += 1;
                 let error = Unreachable { offender: None, destination, sequence, kind };
-                engine.handle_unreachable(flow, error, now);
+                engine.handle_unreachable(flow, error);
             }
         }
     }

@@ -91,7 +91,7 @@ impl Echo {
         for _ in 0..TURN {
             let Some(error) = self.socket.next_error() else { break };
             if let Some(error) = self.about_request(&error) {
-                engine.handle_unreachable(flow, error, now);
+                engine.handle_unreachable(flow, error);
             }
         }
         for _ in 0..TURN {

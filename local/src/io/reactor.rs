@@ -66,7 +66,10 @@ pub(super) struct Reactor {
 impl Reactor {
     /// A reactor that watches nothing yet. Needs a tokio runtime around it.
     pub(super) fn new() -> io::Result<Self> {
-        let poll = AsyncFd::with_interest(mio::Poll::new()?, tokio::io::Interest::READABLE)?;
+        // SAFETY: the descriptor is the `mio::Poll`'s own, which keeps it open until it is dropped, and the
+        // `AsyncFd` owns that and is never made to give it up.
+        let poll =
+            unsafe { AsyncFd::register_with_interest(mio::Poll::new()?, tokio::io::Interest::READABLE) }?;
         Ok(Self { poll, events: Events::with_capacity(EVENTS) })
     }
 

@@ -48,7 +48,7 @@ impl Mapping {
     ) -> Served {
         for _ in 0..TURN {
             let Some(QueuedError { offender, destination, kind, .. }) = self.0.next_error() else { break };
-            engine.handle_unreachable(flow, Unreachable { offender, destination, sequence: None, kind }, now);
+            engine.handle_unreachable(flow, Unreachable { offender, destination, sequence: None, kind });
         }
         for _ in 0..TURN {
             let Some((payload, source)) = self.0.next_datagram(arena) else { break };
