@@ -434,3 +434,6 @@ fn lost<R, W>(linked: &mut Linked<'_, R, W>) -> LinkEnd {
 fn unexpected(what: &'static str) -> LinkEnd {
     LinkEnd::Protocol(ProtocolError::Unexpected(what))
 }
+
+#[cfg(test)]
+mod tests;

@@ -255,4 +255,12 @@ fn tunnel_avoid(choice: &Choice, snapshot: &Snapshot, ways: &Ways, codespace: &[
 }
 
 #[cfg(test)]
+impl Policy {
+    /// Forwards everything, loopback included.
+    pub(crate) fn everything() -> Self {
+        Self { forwarded: [(ALL_V4, None), (ALL_V6, None)].into_iter().collect(), ..Self::default() }
+    }
+}
+
+#[cfg(test)]
 mod tests;

@@ -166,3 +166,6 @@ fn checksum(parts: &[&[u8]]) -> u16 {
     }
     !(sum as u16)
 }
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,285 @@
+//! A codespace made of smoltcp, at the other end of a link that is a pipe in memory.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use gh_net_common::frame::Frame;
+use gh_net_common::framed::{FrameReader, FrameWriter, NoiseLimit};
+use smoltcp::iface::{Config as InterfaceConfig, Interface, SocketHandle, SocketSet};
+use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::socket::tcp;
+use smoltcp::time::Instant as SmolInstant;
+use smoltcp::wire::{HardwareAddress, IpCidr};
+use tokio::io::{DuplexStream, ReadHalf, WriteHalf, split};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::super::{Control, Io, LinkEnd, LinkIo};
+use crate::engine::{Config, Engine};
+use crate::policy::Policy;
+use crate::resolver::Resolver;
+
+/// The codespace's address in the tunnel.
+pub(super) const CODESPACE: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 2);
+/// The engine's.
+pub(super) const GATEWAY: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
+const MTU: u16 = 65_520;
+/// What the pipe holds each way.
+const PIPE: usize = 64 * 1024;
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The laptop's end of a link.
+pub(super) type Laptop = LinkIo<ReadHalf<DuplexStream>, WriteHalf<DuplexStream>>;
+
+/// The codespace's network and its end of the link.
+pub(super) struct Codespace {
+    interface: Interface,
+    sockets: SocketSet<'static>,
+    wire: Wire,
+    reader: FrameReader<ReadHalf<DuplexStream>>,
+    writer: FrameWriter<WriteHalf<DuplexStream>>,
+    started: Instant,
+    taken: u64,
+    next_port: u16,
+    /// Packets that are not TCP, as they came.
+    pub(super) others: VecDeque<Bytes>,
+    /// Frames that are not packets, pings or counts.
+    pub(super) frames: VecDeque<Frame>,
+}
+
+/// The laptop: an io at work in a task of its own.
+pub(super) struct Running {
+    pub(super) control: mpsc::Sender<Control>,
+    task: JoinHandle<(Io, LinkEnd)>,
+}
+
+impl Running {
+    /// The io and how its link ended.
+    pub(super) async fn end(self) -> (Io, LinkEnd) {
+        timeout(PATIENCE, self.task).await.expect("the io stops").expect("the io does not panic")
+    }
+}
+
+/// An io that forwards everything, loopback too.
+pub(super) fn io() -> Io {
+    let config =
+        Config { gateways: vec![GATEWAY.into()], mtu: MTU, policy: Policy::everything(), secret: 42 };
+    Io::new(Engine::new(config), Arc::new(Resolver::default())).unwrap()
+}
+
+/// Has `io` run on `link`.
+pub(super) fn run(mut io: Io, mut link: Laptop) -> Running {
+    let (control, mut messages) = mpsc::channel(8);
+    let task = tokio::spawn(async move {
+        link.reader.preamble(NoiseLimit::default()).await.unwrap();
+        let end = io.run(&mut link, &mut messages).await;
+        (io, end)
+    });
+    Running { control, task }
+}
+
+/// A link's two ends.
+fn link() -> (Laptop, Laptop) {
+    let (here, there) = tokio::io::duplex(PIPE);
+    let ends = [here, there].map(|end| {
+        let (reader, writer) = split(end);
+        LinkIo { reader: FrameReader::new(reader), writer: FrameWriter::new(writer) }
+    });
+    let [here, there] = ends;
+    (here, there)
+}
+
+impl Codespace {
+    /// A codespace, and the laptop's end of its link.
+    pub(super) fn new() -> (Self, Laptop) {
+        let mut wire = Wire::default();
+        let mut config = InterfaceConfig::new(HardwareAddress::Ip);
+        config.random_seed = 7;
+        let mut interface = Interface::new(config, &mut wire, SmolInstant::ZERO);
+        interface.update_ip_addrs(|addresses| {
+            addresses.push(IpCidr::new(CODESPACE.into(), 24)).unwrap();
+        });
+        interface.routes_mut().add_default_ipv4_route(GATEWAY).unwrap();
+        let (laptop, LinkIo { reader, writer }) = link();
+        let codespace = Self {
+            interface,
+            sockets: SocketSet::new(vec![]),
+            wire,
+            reader,
+            writer,
+            started: Instant::now(),
+            taken: 0,
+            next_port: 40_000,
+            others: VecDeque::new(),
+            frames: VecDeque::new(),
+        };
+        (codespace, laptop)
+    }
+
+    /// Loses the link, with what is on it, and makes a new one.
+    pub(super) fn relink(&mut self) -> Laptop {
+        let (laptop, LinkIo { reader, writer }) = link();
+        (self.reader, self.writer, self.taken) = (reader, writer, 0);
+        self.wire.inbound.clear();
+        laptop
+    }
+
+    /// Reads the laptop's preamble.
+    pub(super) async fn greet(&mut self) {
+        self.writer.flush().await.unwrap();
+        self.reader.preamble(NoiseLimit::default()).await.unwrap();
+    }
+
+    /// Begins a connection.
+    pub(super) fn connect(&mut self, server: SocketAddr) -> SocketHandle {
+        let buffer = || tcp::SocketBuffer::new(vec![0; 256 * 1024]);
+        let mut socket = tcp::Socket::new(buffer(), buffer());
+        self.next_port += 1;
+        socket.connect(self.interface.context(), server, self.next_port).unwrap();
+        self.sockets.add(socket)
+    }
+
+    /// A connection's socket.
+    pub(super) fn tcp(&mut self, handle: SocketHandle) -> &mut tcp::Socket<'static> {
+        self.sockets.get_mut(handle)
+    }
+
+    /// Sends a packet as it is.
+    pub(super) fn send(&mut self, packet: Vec<u8>) {
+        self.writer.push_packet(packet.into());
+    }
+
+    /// Sends a frame.
+    pub(super) fn send_frame(&mut self, frame: &Frame) {
+        self.writer.push(frame);
+    }
+
+    /// Carries packets until `done` gives something.
+    pub(super) async fn until<T>(&mut self, mut done: impl FnMut(&mut Self) -> Option<T>) -> T {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            self.poll();
+            if let Some(result) = done(self) {
+                self.poll();
+                self.writer.flush().await.unwrap();
+                return result;
+            }
+            self.poll();
+            assert!(Instant::now() < end, "it takes too long");
+            self.carry().await;
+        }
+    }
+
+    /// Lets time pass, with the network at work.
+    pub(super) async fn pass(&mut self, time: Duration) {
+        let end = Instant::now() + time;
+        self.until(|_| (Instant::now() >= end).then_some(())).await;
+    }
+
+    fn poll(&mut self) {
+        let now = self.now();
+        self.interface.poll(now, &mut self.wire, &mut self.sockets);
+        for packet in self.wire.outbound.drain(..) {
+            self.writer.push_packet(packet);
+        }
+    }
+
+    fn now(&self) -> SmolInstant {
+        SmolInstant::from_micros(self.started.elapsed().as_micros() as i64)
+    }
+
+    /// Writes what waits and reads what comes, for as long as there is nothing else to do.
+    async fn carry(&mut self) {
+        let delay = self.interface.poll_delay(self.now(), &self.sockets);
+        let delay = delay.map_or(Duration::from_millis(20), Duration::from).min(Duration::from_millis(20));
+        let until = Instant::now() + delay;
+        let frame = tokio::select! {
+            frame = timeout_at(until, self.reader.next()) => frame,
+            Err(error) = self.writer.flush(), if self.writer.queued() > 0 => panic!("{error}"),
+        };
+        if let Ok(frame) = frame {
+            let frame = frame.unwrap().expect("the laptop keeps the link");
+            self.take(frame);
+        }
+    }
+
+    fn take(&mut self, frame: Frame) {
+        match frame {
+            Frame::Packet(packet) => {
+                self.taken += 4 + packet.len() as u64;
+                self.writer.push(&Frame::Delivered(self.taken));
+                if packet[9] == 6 {
+                    self.wire.inbound.push_back(packet)
+                } else {
+                    self.others.push_back(packet)
+                }
+            }
+            Frame::Ping(value) => self.writer.push(&Frame::Pong(value)),
+            Frame::Delivered(_) => {}
+            other => self.frames.push_back(other),
+        }
+    }
+
+    /// The next packet that is not TCP.
+    pub(super) async fn other(&mut self) -> Bytes {
+        self.until(|codespace| codespace.others.pop_front()).await
+    }
+}
+
+/// smoltcp's device: two queues.
+#[derive(Default)]
+struct Wire {
+    inbound: VecDeque<Bytes>,
+    outbound: VecDeque<Bytes>,
+}
+
+struct Received(Bytes);
+struct Sent<'a>(&'a mut VecDeque<Bytes>);
+
+impl Device for Wire {
+    type RxToken<'a> = Received;
+    type TxToken<'a> = Sent<'a>;
+
+    fn receive(&mut self, _: SmolInstant) -> Option<(Received, Sent<'_>)> {
+        self.inbound.pop_front().map(|packet| (Received(packet), Sent(&mut self.outbound)))
+    }
+
+    fn transmit(&mut self, _: SmolInstant) -> Option<Sent<'_>> {
+        (self.outbound.len() < 64).then_some(Sent(&mut self.outbound))
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ip;
+        capabilities.max_transmission_unit = MTU.into();
+        capabilities
+    }
+}
+
+impl RxToken for Received {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, read: F) -> R {
+        read(&self.0)
+    }
+}
+
+impl TxToken for Sent<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, write: F) -> R {
+        let mut packet = vec![0; len];
+        let result = write(&mut packet);
+        self.0.push_back(packet.into());
+        result
+    }
+}
+
+/// The address as IPv4.
+pub(super) fn v4(address: IpAddr) -> Ipv4Addr {
+    match address {
+        IpAddr::V4(v4) => v4,
+        IpAddr::V6(v6) => panic!("{v6} is not IPv4"),
+    }
+}

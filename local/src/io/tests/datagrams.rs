@@ -1,0 +1,112 @@
+//! UDP and echo.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::thread;
+
+use bytes::Bytes;
+use etherparse::{IpNumber, Ipv4Slice, PacketBuilder};
+
+use super::codespace::{CODESPACE, Codespace, io, run, v4};
+
+fn udp(from_port: u16, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
+    let mut packet = Vec::new();
+    PacketBuilder::ipv4(CODESPACE.octets(), v4(to.ip()).octets(), 64)
+        .udp(from_port, to.port())
+        .write(&mut packet, payload)
+        .unwrap();
+    packet
+}
+
+fn echo_request(to: Ipv4Addr, id: u16, sequence: u16, payload: &[u8]) -> Vec<u8> {
+    let mut packet = Vec::new();
+    PacketBuilder::ipv4(CODESPACE.octets(), to.octets(), 64)
+        .icmpv4_echo_request(id, sequence)
+        .write(&mut packet, payload)
+        .unwrap();
+    packet
+}
+
+/// The protocol and what follows the IP header.
+fn parts(packet: &Bytes) -> (IpNumber, Ipv4Addr, Vec<u8>) {
+    let ip = Ipv4Slice::from_slice(packet).unwrap();
+    assert_eq!(ip.header().destination_addr(), CODESPACE);
+    (ip.header().protocol(), ip.header().source_addr(), ip.payload().payload.to_vec())
+}
+
+#[tokio::test]
+async fn datagrams_of_every_size_come_back() {
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = server.local_addr().unwrap();
+    let served = thread::spawn(move || {
+        let mut sources = std::collections::BTreeSet::new();
+        for _ in 0..5 {
+            let mut buffer = vec![0; 65_536];
+            let (len, source) = server.recv_from(&mut buffer).unwrap();
+            server.send_to(&buffer[..len], source).unwrap();
+            sources.insert(source);
+        }
+        sources.len()
+    });
+    let (mut codespace, laptop) = Codespace::new();
+    let _running = run(io(), laptop);
+    codespace.greet().await;
+    for len in [0, 1, 1400, 9000, 60_000] {
+        let payload: Vec<u8> = (0..len).map(|i| i as u8).collect();
+        codespace.send(udp(5353, address, &payload));
+        let packet = codespace.other().await;
+        let (protocol, source, datagram) = parts(&packet);
+        assert_eq!((protocol, source), (IpNumber::UDP, Ipv4Addr::LOCALHOST));
+        assert_eq!(datagram[..2], address.port().to_be_bytes());
+        assert_eq!(datagram[2..4], 5353_u16.to_be_bytes());
+        assert!(datagram[8..] == payload);
+    }
+    assert_eq!(served.join().unwrap(), 1, "one mapping for one source");
+}
+
+#[tokio::test]
+async fn a_closed_udp_port_is_reported_and_the_mapping_goes_on() {
+    let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let open = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (mut codespace, laptop) = Codespace::new();
+    let _running = run(io(), laptop);
+    codespace.greet().await;
+    for _ in 0..3 {
+        codespace.send(udp(5353, closed, b"anybody?"));
+        let packet = codespace.other().await;
+        let (protocol, source, message) = parts(&packet);
+        assert_eq!((protocol, source), (IpNumber::ICMP, Ipv4Addr::LOCALHOST));
+        assert_eq!(message[..2], [3, 3], "port unreachable");
+        // It quotes the datagram as the codespace sent it.
+        assert_eq!(message[8 + 12..8 + 16], CODESPACE.octets());
+        assert_eq!(message[8 + 20..8 + 22], 5353_u16.to_be_bytes());
+        assert_eq!(message[8 + 22..8 + 24], closed.port().to_be_bytes());
+    }
+    codespace.send(udp(5353, open.local_addr().unwrap(), b"hello"));
+    let heard = thread::spawn(move || {
+        let mut buffer = [0; 16];
+        let (len, _) = open.recv_from(&mut buffer).unwrap();
+        buffer[..len].to_vec()
+    });
+    codespace.until(|_| heard.is_finished().then_some(())).await;
+    assert_eq!(heard.join().unwrap(), b"hello");
+}
+
+#[tokio::test]
+async fn pings_of_every_size_come_back() {
+    if super::super::icmp::Echo::open(false, None, 1).is_err() {
+        return super::super::icmp::tests::skip("pings_of_every_size_come_back");
+    }
+    let (mut codespace, laptop) = Codespace::new();
+    let _running = run(io(), laptop);
+    codespace.greet().await;
+    for (sequence, len) in [(1, 0), (2, 56), (3, 20_000), (4, 65_000)] {
+        let payload: Vec<u8> = (0..len).map(|i| i as u8).collect();
+        codespace.send(echo_request(Ipv4Addr::LOCALHOST, 0x1234, sequence, &payload));
+        let (protocol, source, message) = parts(&codespace.other().await);
+        assert_eq!((protocol, source), (IpNumber::ICMP, Ipv4Addr::LOCALHOST));
+        assert_eq!(message[..2], [0, 0], "echo reply");
+        assert_eq!(message[4..6], 0x1234_u16.to_be_bytes());
+        assert_eq!(message[6..8], u16::to_be_bytes(sequence));
+        assert!(message[8..] == payload);
+    }
+}

@@ -1,0 +1,108 @@
+//! The link: its frames, its ends, and what survives it.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::thread;
+use std::time::Duration;
+
+use gh_net_common::frame::{Frame, Goodbye, Level, Notice, Reason, Routes};
+
+use super::super::{Control, LinkEnd, LostLink, ProtocolError};
+use super::codespace::{Codespace, io, run};
+
+#[tokio::test]
+async fn a_download_goes_on_where_it_was_when_the_link_is_cut_again_and_again() {
+    const LEN: usize = 6_000_000;
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let body: Vec<u8> = (0..LEN).map(|i| (i * 11 + i / 253) as u8).collect();
+    let expected = body.clone();
+    let served = thread::spawn(move || listener.accept().unwrap().0.write_all(&body).unwrap());
+
+    let (mut codespace, laptop) = Codespace::new();
+    let mut running = run(io(), laptop);
+    codespace.greet().await;
+    let handle = codespace.connect(address);
+    let mut heard = Vec::new();
+    for stop in [1, 500_000, 2_000_000, 4_000_000, LEN] {
+        codespace
+            .until(|codespace| {
+                let socket = codespace.tcp(handle);
+                while socket.can_recv() && heard.len() < stop {
+                    socket.recv(|bytes| (bytes.len(), heard.extend_from_slice(bytes))).unwrap();
+                }
+                (heard.len() >= stop).then_some(())
+            })
+            .await;
+        if stop < LEN {
+            let laptop = codespace.relink();
+            let (mut io, end) = running.end().await;
+            assert!(matches!(end, LinkEnd::Lost(_)), "{end:?}");
+            let (_control, mut control) = tokio::sync::mpsc::channel(1);
+            let waited = io.run_unlinked(tokio::time::sleep(Duration::from_millis(30)), &mut control).await;
+            assert_eq!(waited, Some(()));
+            running = run(io, laptop);
+            codespace.greet().await;
+        }
+    }
+    assert!(heard == expected);
+    served.join().unwrap();
+}
+
+#[tokio::test]
+async fn a_ping_is_answered_at_once_and_ours_are_timed() {
+    let (mut codespace, laptop) = Codespace::new();
+    let running = run(io(), laptop);
+    codespace.greet().await;
+    codespace.send_frame(&Frame::Ping(77));
+    let frame = codespace.until(|codespace| codespace.frames.pop_front()).await;
+    assert_eq!(frame, Frame::Pong(77));
+    running.control.send(Control::Shutdown).await.unwrap();
+    let (io, end) = running.end().await;
+    assert!(matches!(end, LinkEnd::Shutdown));
+    assert!(io.counters().round_trip.is_some());
+}
+
+#[tokio::test]
+async fn frames_of_the_session_are_sent_and_a_goodbye_ends_it() {
+    let (mut codespace, laptop) = Codespace::new();
+    let running = run(io(), laptop);
+    codespace.greet().await;
+    let routes =
+        Frame::Routes(Routes { full: true, add: vec!["10.0.0.0/8".parse().unwrap()], remove: vec![] });
+    running.control.send(Control::Send(routes.clone())).await.unwrap();
+    assert_eq!(codespace.until(|codespace| codespace.frames.pop_front()).await, routes);
+    codespace.send_frame(&Frame::Notice(Notice { level: Level::Warning, text: "\x1b[2Jcareful".into() }));
+    codespace.send_frame(&Frame::Goodbye(Goodbye { reason: Reason::Terminated, text: "\x07bye".into() }));
+    codespace.until(|_| Some(())).await;
+    let (_, end) = running.end().await;
+    let LinkEnd::Goodbye(goodbye) = end else { panic!("{end:?}") };
+    assert_eq!(goodbye.reason, Reason::Terminated);
+    assert_eq!(goodbye.text, "\u{fffd}bye", "nothing that drives a terminal");
+}
+
+#[tokio::test]
+async fn a_frame_out_of_place_is_a_broken_protocol_and_an_end_is_a_lost_link() {
+    let (mut codespace, laptop) = Codespace::new();
+    let running = run(io(), laptop);
+    codespace.greet().await;
+    codespace.send_frame(&Frame::Routes(Routes { full: true, add: vec![], remove: vec![] }));
+    codespace.until(|_| Some(())).await;
+    let (_, end) = running.end().await;
+    assert!(matches!(end, LinkEnd::Protocol(ProtocolError::Unexpected(_))), "{end:?}");
+
+    let (mut codespace, laptop) = Codespace::new();
+    let running = run(io(), laptop);
+    codespace.greet().await;
+    drop(codespace);
+    let (_, end) = running.end().await;
+    assert!(matches!(end, LinkEnd::Lost(LostLink::Ended | LostLink::Write(_))), "{end:?}");
+}
+
+#[tokio::test]
+async fn without_a_link_it_still_hears_that_it_is_to_stop() {
+    let (sender, mut control) = tokio::sync::mpsc::channel(1);
+    let mut io = io();
+    sender.send(Control::Shutdown).await.unwrap();
+    assert_eq!(io.run_unlinked(std::future::pending::<()>(), &mut control).await, None);
+}
