@@ -2,7 +2,10 @@
 //!
 //! The [`engine`] is the pure core; [`io`] alone drives it. ARCHITECTURE.md has the map.
 
+pub mod cli;
+pub mod config;
 pub mod engine;
+pub mod exit;
 pub mod io;
 pub mod netwatch;
 pub mod policy;

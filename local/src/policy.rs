@@ -258,7 +258,7 @@ fn tunnel_avoid(choice: &Choice, snapshot: &Snapshot, ways: &Ways, codespace: &[
 impl Policy {
     /// Forwards everything, loopback included.
     pub(crate) fn everything() -> Self {
-        Self { forwarded: [(ALL_V4, None), (ALL_V6, None)].into_iter().collect(), ..Self::default() }
+        Self { forwarded: Space::longest_prefix([(ALL_V4, None), (ALL_V6, None)]), ..Self::default() }
     }
 }
 

@@ -1,0 +1,178 @@
+//! The command line. Values stay text here: [`crate::config`] checks them together with those of the
+//! environment and the file, so that a bad one is refused in the same words wherever it came from.
+
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::exit;
+
+const ABOUT: &str = "Lets a codespace reach what only this computer reaches: its VPN, its LAN, its names";
+
+const AFTER: &str = "\
+Every flag can also be set by a variable (--ssh-option is GH_NET_SSH_OPTION) or in the file
+$XDG_CONFIG_HOME/gh-net/config.toml (ssh-option = \"K=V\"). A flag wins over a variable, a variable over the file.";
+
+/// What was typed.
+#[derive(Debug, Clone, Default, Parser)]
+#[command(name = "gh-net", version, about = ABOUT, after_help = AFTER, args_conflicts_with_subcommands = false)]
+struct Cli {
+    #[command(flatten)]
+    flags: Flags,
+    /// The codespace's name; without one, it is chosen from `gh codespace list`
+    #[arg(value_name = "CODESPACE", conflicts_with_all = ["codespace", "ssh", "exec"])]
+    name: Option<String>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum Command {
+    /// Bridge a codespace (what gh-net does without a command, too)
+    Start {
+        /// The codespace's name; without one, it is chosen from `gh codespace list`
+        #[arg(value_name = "CODESPACE", conflicts_with_all = ["codespace", "ssh", "exec"])]
+        name: Option<String>,
+    },
+}
+
+/// The flags that were given. None of them has a default here.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
+pub struct Flags {
+    /// The codespace's name
+    #[arg(short, long, global = true, value_name = "NAME", conflicts_with_all = ["ssh", "exec"])]
+    pub codespace: Option<String>,
+    /// Bridge this ssh destination instead of a codespace
+    #[arg(long, global = true, value_name = "DEST", conflicts_with = "exec")]
+    pub ssh: Option<String>,
+    /// Bridge whatever this command's stdin and stdout lead to: a `gh-net-sidecar attach`. It is split into
+    /// words and run without a shell
+    #[arg(long, global = true, value_name = "COMMAND")]
+    pub exec: Option<String>,
+    /// An option for ssh (its -o), for codespaces too; may be repeated
+    #[arg(long, global = true, value_name = "K=V", action = ArgAction::Append)]
+    pub ssh_option: Vec<String>,
+    /// Where gh-net-sidecar is over there [default: found, else copied]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub sidecar: Option<String>,
+    /// What is forwarded: every network this computer has a route to (auto), the private ranges whatever its
+    /// routes (private), or networks such as 10.0.0.0/8; may be repeated [default: auto]
+    #[arg(long, global = true, value_name = "auto|private|CIDR", action = ArgAction::Append)]
+    pub route: Vec<String>,
+    /// A network that is not forwarded; may be repeated
+    #[arg(long, global = true, value_name = "CIDR", action = ArgAction::Append)]
+    pub exclude: Vec<String>,
+    /// Names: this computer's domains are asked here, all else over there (true, split), all names here first
+    /// (local), or leave the codespace's resolver alone (false) [default: split]
+    #[arg(long, global = true, value_name = "true|false|split|local")]
+    pub dns: Option<String>,
+    /// Whether to draw a full-screen view. There is none yet: both values give plain lines
+    #[arg(short, long, global = true, value_name = "true|false")]
+    pub gui: Option<String>,
+    /// How much is logged: error, warn, info, debug, trace, or such as debug,gh_net::engine=trace
+    /// [default: info]
+    #[arg(short, long, global = true, value_name = "LEVEL")]
+    pub trace: Option<String>,
+    /// Where the log goes [default: stderr]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub trace_dest: Option<String>,
+    /// The configuration file [default: $XDG_CONFIG_HOME/gh-net/config.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<String>,
+}
+
+/// Parses the process's arguments. Help, version and usage errors end the process, as clap words them.
+pub fn parse() -> Flags {
+    match parse_from(std::env::args_os(), as_extension()) {
+        Ok(flags) => flags,
+        Err(error) => error.exit(),
+    }
+}
+
+/// gh runs us as `gh net`, and its wrapper says so.
+fn as_extension() -> bool {
+    std::env::var_os("GH_NET_EXTENSION").is_some_and(|value| value == "1")
+}
+
+fn parse_from<I>(arguments: I, extension: bool) -> Result<Flags, clap::Error>
+where
+    I: IntoIterator,
+    I::Item: Into<std::ffi::OsString> + Clone,
+{
+    let name = if extension { "gh net" } else { "gh-net" };
+    let matches = Cli::command()
+        .bin_name(name)
+        .after_long_help(format!("{AFTER}\n\n{}", exit::HELP))
+        .after_help(format!("{AFTER}\n\n{}", exit::HELP))
+        .try_get_matches_from(arguments)?;
+    let Cli { mut flags, name, command } = Cli::from_arg_matches(&matches)?;
+    let Some(Command::Start { name: after_start }) = command else {
+        flags.codespace = flags.codespace.or(name);
+        return Ok(flags);
+    };
+    if name.is_some() && after_start.is_some() {
+        return Err(Cli::command().bin_name("gh-net").error(
+            clap::error::ErrorKind::ArgumentConflict,
+            "a codespace is named before `start` and after it",
+        ));
+    }
+    flags.codespace = flags.codespace.or(after_start).or(name);
+    Ok(flags)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str) -> Result<Flags, clap::Error> {
+        parse_from(line.split(' '), false)
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn start_may_be_left_out_and_flags_may_stand_anywhere() {
+        for line in [
+            "gh-net big-fish -t debug",
+            "gh-net start big-fish -t debug",
+            "gh-net -t debug start big-fish",
+            "gh-net start -t debug -c big-fish",
+            "gh-net --codespace big-fish --trace debug",
+        ] {
+            let flags = parsed(line).unwrap();
+            assert_eq!(flags.codespace.as_deref(), Some("big-fish"), "{line}");
+            assert_eq!(flags.trace.as_deref(), Some("debug"), "{line}");
+        }
+    }
+
+    #[test]
+    fn lists_grow_with_each_flag() {
+        let flags =
+            parsed("gh-net --route auto --route 10.0.0.0/8,fd00::/8 --ssh-option A=1 --ssh-option B=2");
+        let flags = flags.unwrap();
+        assert_eq!(flags.route, ["auto", "10.0.0.0/8,fd00::/8"]);
+        assert_eq!(flags.ssh_option, ["A=1", "B=2"]);
+    }
+
+    #[test]
+    fn one_destination_at_most() {
+        for line in [
+            "gh-net a -c b",
+            "gh-net a --ssh b",
+            "gh-net start a --exec b",
+            "gh-net --ssh a --exec b",
+            "gh-net a start b",
+        ] {
+            assert!(parsed(line).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn help_speaks_as_the_extension_when_it_is_one() {
+        let help = |extension| parse_from(["x", "--help"], extension).unwrap_err().to_string();
+        assert!(help(true).contains("Usage: gh net "), "{}", help(true));
+        assert!(help(false).contains("Usage: gh-net "));
+        assert!(help(false).contains("Exit codes:"));
+    }
+}

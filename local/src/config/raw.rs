@@ -1,0 +1,292 @@
+//! The configuration as it is written: every key optional, every value checked by its own type, so that
+//! figment can say which flag, variable or file a bad value came from.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use gh_net_common::frame::DnsMode;
+use ipnet::IpNet;
+use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
+
+/// The keys of [`Raw`], as flags and the file spell them.
+pub(super) const KEYS: [&str; 12] = [
+    "codespace",
+    "ssh",
+    "exec",
+    "ssh-option",
+    "sidecar",
+    "sidecar-dir",
+    "route",
+    "exclude",
+    "dns",
+    "gui",
+    "trace",
+    "trace-dest",
+];
+
+/// One value a key, if it is set anywhere.
+#[derive(Debug, Default, serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct Raw {
+    pub(super) codespace: Option<Text<CodespaceName>>,
+    pub(super) ssh: Option<Text<Destination>>,
+    pub(super) exec: Option<Text<Words>>,
+    pub(super) ssh_option: Option<Lines<SshOption>>,
+    pub(super) sidecar: Option<Text<RemotePath>>,
+    pub(super) sidecar_dir: Option<PathBuf>,
+    pub(super) route: Option<List<RouteSource>>,
+    pub(super) exclude: Option<List<Network>>,
+    pub(super) dns: Option<Text<Dns>>,
+    pub(super) gui: Option<Text<bool>>,
+    pub(super) trace: Option<Text<TraceFilter>>,
+    pub(super) trace_dest: Option<PathBuf>,
+}
+
+/// A value written as text (or, in the file, as a plain boolean).
+#[derive(Debug)]
+pub(super) struct Text<T>(pub(super) T);
+
+/// One text or an array of texts, each of which may hold several values between commas.
+#[derive(Debug)]
+pub(super) struct List<T>(pub(super) Vec<T>);
+
+/// One text or an array of texts, each of which is one value, commas and all.
+#[derive(Debug)]
+pub(super) struct Lines<T>(pub(super) Vec<T>);
+
+/// The name gh knows a codespace by.
+#[derive(Debug)]
+pub(super) struct CodespaceName(pub(super) String);
+
+impl FromStr for CodespaceName {
+    type Err = String;
+
+    /// A name becomes an argument of gh and of a command in an ssh configuration: no other characters than
+    /// those GitHub makes names of.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        if text.is_empty() || text.starts_with('-') || !text.chars().all(plain) {
+            return Err(format!("{text:?} is not the name of a codespace (see `gh codespace list`)"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// What ssh is to connect to.
+#[derive(Debug)]
+pub(super) struct Destination(pub(super) String);
+
+impl FromStr for Destination {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() || text.starts_with('-') || text.contains(char::is_control) {
+            return Err(format!(
+                "{text:?} is not an ssh destination such as host, user@host or ssh://host:22"
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// A program and its arguments.
+#[derive(Debug)]
+pub(super) struct Words(pub(super) Vec<String>);
+
+impl FromStr for Words {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match shlex::split(text) {
+            None => Err(format!("a quote is not closed in {text:?}")),
+            Some(words) if words.first().is_none_or(String::is_empty) => {
+                Err("it names no command".to_owned())
+            }
+            Some(words) => Ok(Self(words)),
+        }
+    }
+}
+
+/// An option as ssh's -o takes it.
+#[derive(Debug)]
+pub(super) struct SshOption(pub(super) String);
+
+impl FromStr for SshOption {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let key = text.split(['=', ' ', '\t']).next().unwrap_or_default();
+        let named = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric());
+        if !named || key.len() == text.len() || text.contains(['\n', '\r', '\0']) {
+            return Err(format!("{text:?} is not an ssh option such as Port=2222"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// The path of a program over there. It is quoted for a shell nobody knows (POSIX, fish, csh), so what any of
+/// them treats specially within single quotes is refused.
+#[derive(Debug)]
+pub(super) struct RemotePath(pub(super) String);
+
+impl FromStr for RemotePath {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() || text.contains(['\'', '\\', '!']) || text.contains(char::is_control) {
+            return Err(format!("{text:?} is not a path that can be run over there"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+/// Where forwarded networks come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteSource {
+    /// The laptop's routes, but for its default routes.
+    Auto,
+    /// The private ranges, whatever the laptop's routes.
+    Private,
+    /// This network.
+    Network(IpNet),
+}
+
+impl FromStr for RouteSource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "private" => Ok(Self::Private),
+            other => match other.parse() {
+                Ok(Network(network)) => Ok(Self::Network(network)),
+                Err(_) => {
+                    Err(format!("{other:?} is neither auto nor private nor a network such as 10.0.0.0/8"))
+                }
+            },
+        }
+    }
+}
+
+/// A network; a lone address is the network of that address.
+#[derive(Debug)]
+pub(super) struct Network(pub(super) IpNet);
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+        match network {
+            Ok(network) => Ok(Self(network.trunc())),
+            Err(_) => Err(format!("{text:?} is not a network such as 10.0.0.0/8 or fd00::/8")),
+        }
+    }
+}
+
+/// How names are resolved.
+#[derive(Debug)]
+pub(super) struct Dns(pub(super) DnsMode);
+
+impl FromStr for Dns {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "true" | "split" => Ok(Self(DnsMode::Split)),
+            "local" => Ok(Self(DnsMode::Local)),
+            "false" => Ok(Self(DnsMode::Off)),
+            other => Err(format!("{other:?} is none of true, false, split, local")),
+        }
+    }
+}
+
+/// What is logged. A misspelt level would otherwise be taken for a module's name, and nothing be logged.
+#[derive(Debug)]
+pub(super) struct TraceFilter(pub(super) String);
+
+impl FromStr for TraceFilter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let is_level = |word: &str| {
+            ["off", "error", "warn", "info", "debug", "trace"].iter().any(|l| word.eq_ignore_ascii_case(l))
+        };
+        let valid = |part: &str| match part.rsplit_once('=') {
+            Some((module, level)) => !module.is_empty() && is_level(level),
+            None => is_level(part),
+        };
+        if !text.split(',').all(valid) {
+            let levels = "off, error, warn, info, debug, trace";
+            return Err(format!(
+                "{text:?} is not one of {levels}, or a list such as debug,gh_net::engine=trace"
+            ));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Text<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(OneText(PhantomData)).map(Self)
+    }
+}
+
+impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let texts = deserializer.deserialize_any(Texts)?;
+        let parts =
+            texts.iter().flat_map(|text| text.split(',')).map(str::trim).filter(|part| !part.is_empty());
+        parts.map(|part| part.parse().map_err(de::Error::custom)).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+impl<'de, T: FromStr<Err: fmt::Display>> Deserialize<'de> for Lines<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let texts = deserializer.deserialize_any(Texts)?;
+        texts.iter().map(|text| text.parse().map_err(de::Error::custom)).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+struct OneText<T>(PhantomData<T>);
+
+impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for OneText<T> {
+    type Value = T;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
+        text.parse().map_err(E::custom)
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<T, E> {
+        self.visit_str(if value { "true" } else { "false" })
+    }
+}
+
+struct Texts;
+
+impl<'de> Visitor<'de> for Texts {
+    type Value = Vec<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text or an array of texts")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<String>, E> {
+        Ok(vec![text.to_owned()])
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Vec<String>, A::Error> {
+        let mut texts = Vec::new();
+        while let Some(text) = items.next_element()? {
+            texts.push(text);
+        }
+        Ok(texts)
+    }
+}

@@ -1,0 +1,155 @@
+use std::io::Write;
+
+use super::*;
+
+fn environment_of(pairs: &[(&str, &str)]) -> Environment {
+    pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+/// Loads with a file of this text, these variables and these flags.
+fn loaded(text: &str, pairs: &[(&str, &str)], flags: Flags) -> Result<Config, ConfigError> {
+    let file = file(text);
+    let config = Some(file.path().display().to_string());
+    load(&Flags { config, ..flags }, &environment_of(pairs))
+}
+
+fn refused(text: &str, pairs: &[(&str, &str)], flags: Flags) -> String {
+    loaded(text, pairs, flags).unwrap_err().to_string()
+}
+
+#[test]
+fn defaults_hold_where_nothing_is_set() {
+    let config = load(&Flags::default(), &Environment::new()).unwrap();
+    assert_eq!(config.target, Target::Codespace(None));
+    assert_eq!(config.routes, [RouteSource::Auto]);
+    assert_eq!(config.dns, DnsMode::Split);
+    assert_eq!(config.trace, "info");
+    assert_eq!(config.sidecar, Sidecar::Provision);
+    assert!(config.gui);
+}
+
+#[test]
+fn a_flag_wins_over_a_variable_and_a_variable_over_the_file() {
+    let text = "dns = \"local\"\ntrace = \"warn\"\nroute = [\"10.0.0.0/8\", \"auto\"]\ngui = false";
+    let pairs = [("GH_NET_DNS", "false"), ("GH_NET_TRACE", "debug")];
+    let flags = Flags { dns: Some("true".into()), ..Flags::default() };
+    let config = loaded(text, &pairs, flags).unwrap();
+    assert_eq!(config.dns, DnsMode::Split);
+    assert_eq!(config.trace, "debug");
+    assert_eq!(config.routes, [RouteSource::Network("10.0.0.0/8".parse().unwrap()), RouteSource::Auto]);
+    assert!(!config.gui);
+}
+
+#[test]
+fn lists_are_split_at_commas_but_ssh_options_are_not() {
+    let pairs = [("GH_NET_EXCLUDE", "10.1.2.3, fd00::1/8"), ("GH_NET_SSH_OPTION", "Ciphers=a,b")];
+    let config = loaded("", &pairs, Flags::default()).unwrap();
+    assert_eq!(config.exclude, ["10.1.2.3/32".parse::<IpNet>().unwrap(), "fd00::/8".parse().unwrap()]);
+    assert_eq!(config.ssh_options, ["Ciphers=a,b"]);
+}
+
+#[test]
+fn the_highest_layer_that_names_a_destination_decides() {
+    let flags = Flags { ssh: Some("me@host".into()), ..Flags::default() };
+    let config = loaded("codespace = \"big-fish\"", &[("GH_NET_EXEC", "a b")], flags).unwrap();
+    assert_eq!(config.target, Target::Ssh("me@host".into()));
+    let config = loaded("exec = \"a b\"", &[("GH_NET_CODESPACE", "big-fish")], Flags::default()).unwrap();
+    assert_eq!(config.target, Target::Codespace(Some("big-fish".into())));
+    let said = refused("ssh = \"a\"\nexec = \"b\"", &[], Flags::default());
+    assert!(said.contains("ssh and exec are both set"), "{said}");
+}
+
+#[test]
+fn exec_is_split_into_words_as_a_shell_would() {
+    let flags = Flags { exec: Some("docker exec -i 'my box' \"a b\"".into()), ..Flags::default() };
+    let config = loaded("", &[], flags).unwrap();
+    assert_eq!(
+        config.target,
+        Target::Exec(["docker", "exec", "-i", "my box", "a b"].map(String::from).to_vec())
+    );
+}
+
+#[test]
+fn a_bad_value_names_the_flag_the_variable_or_the_file_and_key() {
+    let flags = Flags { route: vec!["auto".into(), "10.0.0.0/33".into()], ..Flags::default() };
+    let said = refused("", &[], flags);
+    assert_eq!(said, "--route: \"10.0.0.0/33\" is neither auto nor private nor a network such as 10.0.0.0/8");
+    let said = refused("", &[("GH_NET_DNS", "maybe")], Flags::default());
+    assert_eq!(said, "GH_NET_DNS: \"maybe\" is none of true, false, split, local");
+    let said = refused("dns = \"true\"\nexclude = [\"corp\"]", &[], Flags::default());
+    assert!(said.contains(": exclude: \"corp\" is not a network"), "{said}");
+    assert!(said.starts_with('/'), "{said}");
+    let said = refused("gui = 3", &[], Flags::default());
+    assert!(said.contains(": gui: ") && said.starts_with('/'), "{said}");
+}
+
+#[test]
+fn each_kind_of_value_refuses_what_it_is_not() {
+    for (key, value) in [
+        ("codespace", "-oProxyCommand=x"),
+        ("codespace", "a b"),
+        ("ssh", "-oProxyCommand=x"),
+        ("exec", "say \"hello"),
+        ("exec", " "),
+        ("ssh-option", "Port"),
+        ("ssh-option", "Port=1\nProxyCommand=x"),
+        ("sidecar", "it's"),
+        ("route", "10.0.0"),
+        ("trace", "inof"),
+        ("trace", "a=b"),
+        ("gui", "yes"),
+    ] {
+        let said = refused("", &[(&variable(key), value)], Flags::default());
+        assert!(said.starts_with(&variable(key)), "{key} = {value}: {said}");
+    }
+}
+
+#[test]
+fn an_unknown_key_names_the_key_and_the_file() {
+    let file = file("rout = \"auto\"");
+    let flags = Flags { config: Some(file.path().display().to_string()), ..Flags::default() };
+    let error = load(&flags, &Environment::new()).unwrap_err();
+    assert_eq!(error.to_string(), format!("{}: there is no key \"rout\"", file.path().display()));
+    assert!(error.remedy().unwrap().contains("route"));
+}
+
+#[test]
+fn a_broken_or_missing_file_is_named() {
+    let error = loaded("route = ", &[], Flags::default()).unwrap_err();
+    assert!(matches!(&error, ConfigError::Syntax { said, .. } if said.contains("line 1")), "{error:?}");
+    let flags = Flags { config: Some("/nowhere/gh-net.toml".into()), ..Flags::default() };
+    let said = load(&flags, &Environment::new()).unwrap_err().to_string();
+    assert!(said.contains("/nowhere/gh-net.toml"), "{said}");
+}
+
+#[test]
+fn the_default_file_is_under_xdg_config_home() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join("gh-net")).unwrap();
+    std::fs::write(home.path().join("gh-net/config.toml"), "trace = \"debug\"").unwrap();
+    let pairs = [("XDG_CONFIG_HOME", home.path().to_str().unwrap()), ("HOME", "/nowhere")];
+    assert_eq!(load(&Flags::default(), &environment_of(&pairs)).unwrap().trace, "debug");
+}
+
+#[test]
+fn a_misspelt_variable_is_a_warning() {
+    let pairs = [("GH_NET_ROUTES", "auto"), ("GH_NET_EXTENSION", "1")];
+    let config = load(&Flags::default(), &environment_of(&pairs)).unwrap();
+    assert_eq!(config.warnings, ["the variable GH_NET_ROUTES means nothing to gh-net"]);
+}
+
+#[test]
+fn the_list_of_keys_is_that_of_the_struct() {
+    let said =
+        Figment::from(Layer { origin: "x".into(), values: Dict::from([("nope".into(), Value::from(1))]) })
+            .extract::<Raw>()
+            .unwrap_err();
+    let figment::error::Kind::UnknownField(_, expected) = said.kind else { panic!("{said}") };
+    assert_eq!(expected, KEYS);
+}
