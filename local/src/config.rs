@@ -155,7 +155,7 @@ pub fn environment() -> Environment {
 /// See [`ConfigError`].
 pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigError> {
     let groups = [file_layers(flags, environment)?, environment_layers(environment), flag_layers(flags)];
-    let figment = groups.into_iter().try_fold(Figment::new(), |below, layers| stack(below, layers))?;
+    let figment = groups.into_iter().try_fold(Figment::new(), stack)?;
     let raw: Raw = figment.extract().map_err(|error| explain(error, &figment))?;
     Ok(resolve(raw, unknown_variables(environment)))
 }

@@ -3,6 +3,7 @@
 //! The [`engine`] is the pure core; [`io`] alone drives it. ARCHITECTURE.md has the map.
 
 pub mod cli;
+pub mod codespaces;
 pub mod config;
 pub mod engine;
 pub mod exit;
@@ -10,3 +11,5 @@ pub mod io;
 pub mod netwatch;
 pub mod policy;
 pub mod resolver;
+pub mod session;
+pub mod transport;

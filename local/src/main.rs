@@ -1,2 +1,104 @@
-//! placeholder
-fn main() {}
+//! The `gh-net` program: flags and signals in, exit code and messages out. What it does is in the library.
+
+use std::io::Write;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use gh_net::config::{self, Config, Target};
+use gh_net::exit::{Exit, Failure};
+use gh_net::{cli, codespaces, session};
+use gh_net_common::logging;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// How long what still runs may take to end. It is told to by being dropped.
+const LAST_CALL: Duration = Duration::from_secs(2);
+/// The exit code after a second Ctrl-C, as a shell gives it to a program that SIGINT ends.
+const INTERRUPTED: i32 = 130;
+
+fn main() -> ExitCode {
+    let exit = match configured().and_then(bridge) {
+        Ok(()) => Exit::Done,
+        Err(failure) => {
+            // Where stderr is gone, the exit code is all there is to say.
+            let _ = writeln!(std::io::stderr(), "{failure}");
+            failure.exit
+        }
+    };
+    exit.into()
+}
+
+fn configured() -> Result<Config, Failure> {
+    let flags = cli::parse();
+    let config = config::load(&flags, &config::environment())?;
+    logging::init(&config.trace, config.trace_dest.as_deref()).map_err(|error| Failure {
+        exit: Exit::Usage,
+        what: format!("the log can't be written: {error}"),
+        details: None,
+        remedy: Some("Check --trace-dest.".to_owned()),
+    })?;
+    config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    Ok(config)
+}
+
+fn bridge(config: Config) -> Result<(), Failure> {
+    raise_file_limit();
+    let failed = |error: std::io::Error| Failure {
+        exit: Exit::Failed,
+        what: format!("gh-net can't start: {error}"),
+        details: None,
+        remedy: None,
+    };
+    // One thread drives the engine and the sockets, one is left for everything else.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(failed)?;
+    let result = runtime.block_on(async {
+        let stop = stop_on_signals().map_err(failed)?;
+        run(config, stop).await
+    });
+    runtime.shutdown_timeout(LAST_CALL);
+    result
+}
+
+async fn run(mut config: Config, mut stop: session::Stop) -> Result<(), Failure> {
+    if config.target == Target::Codespace(None) {
+        let name = tokio::select! {
+            name = codespaces::choose() => name?,
+            _ = stop.wait_for(|stop| *stop) => return Err(codespaces::Error::Cancelled.into()),
+        };
+        config.target = Target::Codespace(Some(name));
+    }
+    Ok(session::run(config, stop).await?)
+}
+
+/// The first signal asks the session to end; a second one ends the program at once.
+fn stop_on_signals() -> std::io::Result<session::Stop> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let (sender, stop) = watch::channel(false);
+    tokio::spawn(async move {
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                _ = hangup.recv() => {}
+            }
+            if sender.send_replace(true) {
+                std::process::exit(INTERRUPTED);
+            }
+            tracing::info!("ending; once more ends at once");
+        }
+    });
+    Ok(stop)
+}
+
+/// Each flow is a socket; the usual soft limit of 1024 is few.
+fn raise_file_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
+    if let Err(error) = raised {
+        tracing::warn!("the limit of open files stays as it is: {error}");
+    }
+}

@@ -1,0 +1,228 @@
+//! The user's codespaces, and choosing one of them.
+
+pub mod gh;
+
+use std::io::{self, BufRead, IsTerminal, Write};
+
+use gh_net_common::hello::printable;
+use serde::Deserialize;
+use tokio::sync::oneshot;
+
+use crate::exit::{Exit, Explain};
+use gh::Gh;
+
+/// A codespace as gh lists it. Fields a gh leaves out stay empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Codespace {
+    /// What gh knows it by.
+    pub name: String,
+    /// What people call it.
+    pub display_name: String,
+    /// Whose it is.
+    pub owner: String,
+    /// What it was made from.
+    pub repository: String,
+    /// `Available`, `Shutdown`, …
+    pub state: String,
+    /// What is checked out in it.
+    pub git_status: GitStatus,
+    /// When it was used last (RFC 3339).
+    pub last_used_at: String,
+    /// What it runs on.
+    pub machine_name: String,
+}
+
+/// What is checked out in a codespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct GitStatus {
+    /// The branch, tag or commit.
+    #[serde(rename = "ref")]
+    pub reference: String,
+    /// Whether something is changed and not committed.
+    pub has_uncommitted_changes: bool,
+}
+
+/// Why no codespace was chosen.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// gh did not list them.
+    #[error(transparent)]
+    Gh(#[from] gh::Error),
+    /// There is nothing to choose from.
+    #[error("you have no codespaces")]
+    None,
+    /// Nobody can be asked.
+    #[error("no codespace is named, and there is no terminal to choose one on")]
+    NoTerminal(Vec<Codespace>),
+    /// The user did not want any.
+    #[error("no codespace was chosen")]
+    Cancelled,
+}
+
+impl Explain for Error {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Gh(error) => error.exit(),
+            Self::None => Exit::Unreachable,
+            Self::NoTerminal(_) | Self::Cancelled => Exit::Usage,
+        }
+    }
+
+    fn details(&self) -> Option<String> {
+        match self {
+            Self::Gh(error) => error.details(),
+            Self::NoTerminal(list) => Some(list.iter().map(line).collect::<Vec<_>>().join("\n")),
+            Self::None | Self::Cancelled => None,
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Gh(error) => error.remedy(),
+            Self::None => Some("Make one: gh codespace create".to_owned()),
+            Self::NoTerminal(_) => Some("Name one: gh-net NAME".to_owned()),
+            Self::Cancelled => None,
+        }
+    }
+}
+
+/// Lets the user choose one of their codespaces; a lone one is chosen and said.
+///
+/// # Errors
+/// See [`Error`].
+pub async fn choose() -> Result<String, Error> {
+    let mut list = Gh::find().list().await?;
+    list.retain(|codespace| !codespace.name.is_empty());
+    match list.as_slice() {
+        [] => return Err(Error::None),
+        [only] => {
+            tracing::info!("bridging your only codespace: {}", line(only));
+            return Ok(only.name.clone());
+        }
+        [_, _, ..] => {}
+    }
+    if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        return Err(Error::NoTerminal(list));
+    }
+    // A thread of its own: reading from a terminal can't be cancelled, and the runtime would wait for a thread
+    // of its pool at the end.
+    let (answer, chosen) = oneshot::channel();
+    std::thread::spawn(move || answer.send(ask(&list, &mut io::stdin().lock(), &mut io::stderr())));
+    chosen.await.ok().flatten().ok_or(Error::Cancelled)
+}
+
+/// Asks until the answer fits one codespace; the end of the input is no answer.
+fn ask(list: &[Codespace], input: &mut dyn BufRead, output: &mut dyn Write) -> Option<String> {
+    let mut shown: Vec<&Codespace> = list.iter().collect();
+    loop {
+        for (number, codespace) in (1..).zip(&shown) {
+            writeln!(output, "{number:>3}  {}", line(codespace)).ok()?;
+        }
+        write!(output, "Which codespace (its number, or part of its name)? ").ok()?;
+        output.flush().ok()?;
+        let mut answer = String::new();
+        if input.read_line(&mut answer).ok()? == 0 {
+            writeln!(output).ok()?;
+            return None;
+        }
+        match narrow(list, &shown, answer.trim()) {
+            Narrowed::One(codespace) => return Some(codespace.name.clone()),
+            Narrowed::Several(fewer) => shown = fewer,
+            Narrowed::None => {
+                writeln!(output, "None of them is {:?}.", answer.trim()).ok()?;
+                shown = list.iter().collect();
+            }
+        }
+    }
+}
+
+enum Narrowed<'a> {
+    One(&'a Codespace),
+    Several(Vec<&'a Codespace>),
+    None,
+}
+
+/// A number counts in what is shown, a name or a part of a line in all of them.
+fn narrow<'a>(list: &'a [Codespace], shown: &[&'a Codespace], answer: &str) -> Narrowed<'a> {
+    let numbered = answer.parse::<usize>().ok().and_then(|number| shown.get(number.checked_sub(1)?));
+    if let Some(codespace) = numbered.copied().or_else(|| list.iter().find(|c| c.name == answer)) {
+        return Narrowed::One(codespace);
+    }
+    let words = answer.to_lowercase();
+    let fits = |codespace: &&Codespace| line(codespace).to_lowercase().contains(&words);
+    match list.iter().filter(fits).collect::<Vec<_>>().as_slice() {
+        [] => Narrowed::None,
+        [one] => Narrowed::One(one),
+        several => Narrowed::Several(several.to_vec()),
+    }
+}
+
+/// A codespace in one line.
+fn line(codespace: &Codespace) -> String {
+    let Codespace { name, display_name, repository, state, git_status, last_used_at, .. } = codespace;
+    let dirty = if git_status.has_uncommitted_changes { "*" } else { "" };
+    let title = if display_name.is_empty() { String::new() } else { format!("  ({display_name})") };
+    let used = last_used_at.get(..10).map(|day| format!(", last used {day}")).unwrap_or_default();
+    printable(&format!("{name}{title}  {repository} {}{dirty}  {state}{used}", git_status.reference))
+        .replace('\n', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list() -> Vec<Codespace> {
+        let listed = r#"[
+            {"name":"big-fish-x7","displayName":"big fish","owner":"me","repository":"corp/web","state":"Available",
+             "gitStatus":{"ref":"main","hasUncommittedChanges":true},"lastUsedAt":"2024-05-01T10:00:00Z","machineName":"m"},
+            {"name":"big-crab-q2","repository":"corp/db","state":"Shutdown","gitStatus":{"ref":"dev"},"extra":1},
+            {"name":"old-duck","repository":"corp/duck","state":"Shutdown"}
+        ]"#;
+        serde_json::from_str(listed).unwrap()
+    }
+
+    fn asked(typed: &str) -> (Option<String>, String) {
+        let mut output = Vec::new();
+        let chosen = ask(&list(), &mut typed.as_bytes(), &mut output);
+        (chosen, String::from_utf8(output).unwrap())
+    }
+
+    #[test]
+    fn a_number_a_name_or_a_part_chooses() {
+        for (typed, chosen) in [
+            ("2\n", "big-crab-q2"),
+            ("old-duck\n", "old-duck"),
+            ("DUCK\n", "old-duck"),
+            ("corp/web\n", "big-fish-x7"),
+            ("big\n2\n", "big-crab-q2"),
+            ("9\n3\n", "old-duck"),
+        ] {
+            assert_eq!(asked(typed).0.as_deref(), Some(chosen), "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn the_end_of_input_chooses_nothing() {
+        assert_eq!(asked("").0, None);
+        assert_eq!(asked("nothing like it\n").0, None);
+    }
+
+    #[test]
+    fn the_list_shows_what_tells_codespaces_apart() {
+        let (_, output) = asked("");
+        assert!(
+            output
+                .contains("  1  big-fish-x7  (big fish)  corp/web main*  Available, last used 2024-05-01\n"),
+            "{output}"
+        );
+    }
+
+    #[test]
+    fn without_a_terminal_the_names_are_listed() {
+        let error = Error::NoTerminal(list());
+        assert_eq!(error.exit(), Exit::Usage);
+        assert!(error.details().unwrap().contains("big-crab-q2"));
+    }
+}

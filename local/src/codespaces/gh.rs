@@ -1,0 +1,236 @@
+//! Running gh, and understanding why it fails.
+
+use std::ffi::OsString;
+use std::io;
+use std::process::{Output, Stdio};
+
+use gh_net_common::hello::printable;
+use serde::Deserialize;
+use tokio::process::Command;
+
+use super::Codespace;
+use crate::exit::{Exit, Explain};
+
+const FIELDS: &str = "displayName,name,owner,repository,state,gitStatus,lastUsedAt,machineName";
+
+/// The line of devcontainer.json that brings an ssh server.
+const SSHD_FEATURE: &str = "\"features\": { \"ghcr.io/devcontainers/features/sshd:1\": {} }";
+
+/// The user's gh.
+#[derive(Debug)]
+pub struct Gh {
+    program: OsString,
+}
+
+/// Why gh did not do what it was asked for. `said` is what it wrote on stderr.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no gh.
+    #[error("gh, GitHub's command line tool, was not found")]
+    Missing,
+    /// It can't be run.
+    #[error("gh could not be run: {0}")]
+    Spawn(io::Error),
+    /// Nobody is logged in.
+    #[error("gh is not logged in")]
+    NotLoggedIn {
+        /// gh's words.
+        said: String,
+    },
+    /// The token is not good for codespaces.
+    #[error("gh is logged in, but without the codespace scope")]
+    Scope {
+        /// gh's words.
+        said: String,
+    },
+    /// The organisation wants a single sign-on first.
+    #[error("the organisation asks for a single sign-on (SAML) before it lets gh in")]
+    SingleSignOn {
+        /// gh's words.
+        said: String,
+    },
+    /// There is no such codespace.
+    #[error("there is no codespace {name}")]
+    Unknown {
+        /// Its name.
+        name: String,
+        /// gh's words.
+        said: String,
+    },
+    /// No sshd runs in the codespace.
+    #[error("codespace {name} has no ssh server")]
+    NoSshServer {
+        /// Its name.
+        name: String,
+        /// gh's words.
+        said: String,
+    },
+    /// gh succeeded but printed no configuration.
+    #[error("gh printed no ssh configuration for codespace {name}")]
+    NoEntry {
+        /// Its name.
+        name: String,
+    },
+    /// Something else.
+    #[error("gh failed (exit status {})", status.map_or("unknown".to_owned(), |status| status.to_string()))]
+    Failed {
+        /// gh's exit status.
+        status: Option<i32>,
+        /// gh's words.
+        said: String,
+    },
+    /// `gh codespace list` printed something else than a list.
+    #[error("gh's list of codespaces is not understood: {0}")]
+    List(serde_json::Error),
+}
+
+impl Explain for Error {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::NotLoggedIn { .. } | Self::Scope { .. } | Self::SingleSignOn { .. } => Exit::Denied,
+            Self::Unknown { .. } | Self::NoSshServer { .. } | Self::NoEntry { .. } => Exit::Unreachable,
+            Self::Missing | Self::Spawn(_) | Self::Failed { .. } | Self::List(_) => Exit::Failed,
+        }
+    }
+
+    fn details(&self) -> Option<String> {
+        match self {
+            Self::NotLoggedIn { said }
+            | Self::Scope { said }
+            | Self::SingleSignOn { said }
+            | Self::Unknown { said, .. }
+            | Self::NoSshServer { said, .. }
+            | Self::Failed { said, .. } => Some(said.clone()).filter(|said| !said.is_empty()),
+            Self::Missing | Self::Spawn(_) | Self::NoEntry { .. } | Self::List(_) => None,
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Missing => Some(
+                "Install it (https://cli.github.com) and run: gh auth login\n\
+                 Any other ssh host can be bridged without it: gh-net --ssh user@host"
+                    .to_owned(),
+            ),
+            Self::NotLoggedIn { .. } => Some(format!(
+                "Run: gh auth login -h github.com -s codespace{}",
+                under_sudo().unwrap_or_default()
+            )),
+            Self::Scope { .. } => Some("Run: gh auth refresh -h github.com -s codespace".to_owned()),
+            Self::SingleSignOn { .. } => {
+                Some("Run: gh auth refresh, and authorise the organisation.".to_owned())
+            }
+            Self::Unknown { .. } => Some("See: gh codespace list".to_owned()),
+            Self::NoSshServer { .. } => {
+                Some(format!("Add to its devcontainer.json, and rebuild it:\n{SSHD_FEATURE}"))
+            }
+            Self::NoEntry { name } => {
+                Some(format!("See what gh says to: gh codespace ssh --config -c {name}"))
+            }
+            Self::List(_) => Some("Update gh, or name the codespace: gh-net -c NAME".to_owned()),
+            Self::Spawn(_) | Self::Failed { .. } => None,
+        }
+    }
+}
+
+/// A hint, if the user's login is out of gh's sight.
+fn under_sudo() -> Option<&'static str> {
+    let root = nix::unistd::geteuid().is_root() && std::env::var_os("SUDO_USER").is_some();
+    root.then_some(
+        "\nYou run gh-net by sudo, where gh does not see your login. It needs no root: run it as yourself.",
+    )
+}
+
+impl Gh {
+    /// gh says where it is when it runs us as its extension; else it is in PATH.
+    pub fn find() -> Self {
+        if under_sudo().is_some() {
+            tracing::warn!(
+                "running by sudo: gh uses root's login and settings, not yours; gh-net needs no root"
+            );
+        }
+        let program = std::env::var_os("GH_PATH").filter(|path| !path.is_empty());
+        Self { program: program.unwrap_or_else(|| "gh".into()) }
+    }
+
+    /// The user's codespaces.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn list(&self) -> Result<Vec<Codespace>, Error> {
+        let output = self.run(&["codespace", "list", "--json", FIELDS], None).await?;
+        Vec::deserialize(&mut serde_json::Deserializer::from_slice(&output)).map_err(Error::List)
+    }
+
+    /// The ssh configuration for one of them. If it is stopped, this starts it.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn ssh_config(&self, name: &str) -> Result<String, Error> {
+        let output = self.run(&["codespace", "ssh", "--config", "-c", name], Some(name)).await?;
+        Ok(String::from_utf8_lossy(&output).into_owned())
+    }
+
+    async fn run(&self, arguments: &[&str], name: Option<&str>) -> Result<Vec<u8>, Error> {
+        let output = Command::new(&self.program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .map_err(|error| if is_missing(&error) { Error::Missing } else { Error::Spawn(error) })?;
+        let Output { status, stdout, stderr } = output;
+        let said = printable(String::from_utf8_lossy(&stderr).trim());
+        if !status.success() {
+            return Err(classify(status.code(), said, name));
+        }
+        said.lines().for_each(|line| tracing::warn!("gh: {line}"));
+        Ok(stdout)
+    }
+}
+
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
+/// What gh means by its exit status and words (cli/cli 2.23 to 2.60).
+fn classify(status: Option<i32>, said: String, name: Option<&str>) -> Error {
+    let has = |words: &str| said.to_ascii_lowercase().contains(words);
+    if status == Some(4) || has("gh auth login") || has("http 401") {
+        return Error::NotLoggedIn { said };
+    }
+    if has("saml") {
+        return Error::SingleSignOn { said };
+    }
+    if has("http 403") || has("-s codespace") {
+        return Error::Scope { said };
+    }
+    match name.map(str::to_owned) {
+        Some(name) if has("ssh server") => Error::NoSshServer { name, said },
+        Some(name) if has("http 404") || has("not found") => Error::Unknown { name, said },
+        Some(_) | None => Error::Failed { status, said },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_gh_are_understood() {
+        let of = |status, said: &str| classify(Some(status), said.to_owned(), Some("big-fish"));
+        let said = "To get started with GitHub CLI, please run:  gh auth login";
+        assert!(matches!(of(4, said), Error::NotLoggedIn { .. }));
+        let said = "error getting codespaces: HTTP 403: Must have admin rights to Repository.\n\
+                    This API operation needs the \"codespace\" scope. To request it, run:  gh auth refresh -h github.com -s codespace";
+        assert!(matches!(of(1, said), Error::Scope { .. }));
+        let said = "HTTP 403: Resource protected by organization SAML enforcement.";
+        assert!(matches!(of(1, said), Error::SingleSignOn { .. }));
+        let said = "error getting codespace info: getting full codespace details: HTTP 404: Not Found";
+        assert!(matches!(of(1, said), Error::Unknown { .. }));
+        let said = "error getting ssh server details: failed to start SSH server:\n\
+                    Please check if an SSH server is installed in the container.";
+        assert!(matches!(of(1, said), Error::NoSshServer { .. }));
+        assert!(matches!(of(1, "dial tcp: connection refused"), Error::Failed { status: Some(1), .. }));
+    }
+}

@@ -1,0 +1,155 @@
+//! A command of the user's whose stdin and stdout lead to `gh-net-sidecar attach`.
+
+use std::io;
+use std::process::Stdio;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+use tokio::process::{Child, Command};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::said::{self, Said};
+use super::{Carrier, GRACE, Link};
+use crate::exit::{Exit, Explain};
+
+/// Why the command does not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such program.
+    #[error("the command {0:?} was not found")]
+    NotFound(String),
+    /// It can't be started.
+    #[error("the command {command:?} could not be started: {source}")]
+    Spawn {
+        /// The program.
+        command: String,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+impl Explain for Error {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::NotFound(_) => Exit::Usage,
+            Self::Spawn { .. } => Exit::Failed,
+        }
+    }
+
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::NotFound(_) => Some(
+                "--exec takes a program and its arguments; it is run without a shell.\n\
+                 For a shell's features: --exec \"sh -c '…'\""
+                    .to_owned(),
+            ),
+            Self::Spawn { .. } => None,
+        }
+    }
+}
+
+/// Starts the command in a session of its own: Ctrl-C in the terminal must not end it before our goodbye has
+/// passed through it. That also takes the terminal away from it, so it can't ask questions (and, asking from
+/// the background, be stopped for ever).
+pub(super) fn connect(words: &[String]) -> Result<Link, Error> {
+    let name = words.first().cloned().unwrap_or_default();
+    let mut command = Command::new(&name);
+    command
+        .args(words.get(1..).unwrap_or_default())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    // SAFETY: between fork and exec only setsid is called, which is async-signal-safe and allocates nothing.
+    unsafe { command.pre_exec(|| Ok(nix::unistd::setsid().map(drop)?)) };
+    let mut child = command.spawn().map_err(|source| not_started(&name, source))?;
+    let missing = || not_started(&name, io::ErrorKind::BrokenPipe.into());
+    let writer = child.stdin.take().ok_or_else(missing)?;
+    let reader = child.stdout.take().ok_or_else(missing)?;
+    let said = Said::default();
+    if let Some(stderr) = child.stderr.take() {
+        said.listen(stderr, said::remote());
+    }
+    let (stop, stopped) = oneshot::channel();
+    let carrier = Carrier::new(said, stop, tokio::spawn(watch(child, stopped)));
+    Ok(Link { reader: Box::new(reader), writer: Box::new(writer), carrier })
+}
+
+fn not_started(name: &str, source: io::Error) -> Error {
+    if source.kind() == io::ErrorKind::NotFound {
+        return Error::NotFound(name.to_owned());
+    }
+    Error::Spawn { command: name.to_owned(), source }
+}
+
+/// Waits for the command's end; helps it along once `stopped`.
+async fn watch(mut child: Child, stopped: oneshot::Receiver<()>) -> Option<i32> {
+    tokio::select! {
+        status = child.wait() => return status.ok()?.code(),
+        _ = stopped => {}
+    }
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        if let Ok(status) = timeout(GRACE, child.wait()).await {
+            return status.ok()?.code();
+        }
+        // The id is there as long as the child has not been waited for, so it can't be another's yet.
+        if let Some(group) = child.id().and_then(|id| i32::try_from(id).ok()) {
+            let _ = killpg(Pid::from_raw(group), signal);
+        }
+    }
+    child.wait().await.ok()?.code()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::super::LinkEnd;
+    use super::*;
+
+    fn words(line: &str) -> Vec<String> {
+        shlex::split(line).unwrap()
+    }
+
+    #[tokio::test]
+    async fn bytes_pass_both_ways_and_the_end_says_how_it_ended() {
+        let mut link =
+            connect(&words("sh -c 'read line; echo \"got $line\"; echo oops >&2; exit 3'")).unwrap();
+        link.writer.write_all(b"hello\n").await.unwrap();
+        let mut answer = String::new();
+        link.reader.read_to_string(&mut answer).await.unwrap();
+        assert_eq!(answer, "got hello\n");
+        assert_eq!(link.carrier.ended().await, LinkEnd { status: Some(3), said: "oops".into() });
+    }
+
+    #[tokio::test]
+    async fn a_command_that_does_not_exist_is_said() {
+        let error = connect(&words("gh-net-no-such-program attach")).unwrap_err();
+        assert_eq!(error.to_string(), "the command \"gh-net-no-such-program\" was not found");
+        assert_eq!(error.exit(), Exit::Usage);
+    }
+
+    #[tokio::test]
+    async fn closing_ends_a_command_that_reads_to_the_end_of_its_stdin() {
+        let Link { reader, writer, carrier } = connect(&words("sh -c 'cat >/dev/null; exit 7'")).unwrap();
+        drop((reader, writer));
+        assert_eq!(carrier.close().await.status, Some(7));
+    }
+
+    #[tokio::test]
+    async fn closing_ends_a_command_that_ignores_it_and_what_it_has_started() {
+        let line = "sh -c 'trap \"\" TERM; sleep 600 & echo $!; wait; wait; sleep 600'";
+        let Link { mut reader, writer, carrier } = connect(&words(line)).unwrap();
+        let mut buffer = [0; 32];
+        let count = reader.read(&mut buffer).await.unwrap();
+        let grandchild: i32 = std::str::from_utf8(&buffer[..count]).unwrap().trim().parse().unwrap();
+        drop((reader, writer));
+        assert_eq!(carrier.close().await.status, None);
+        assert!(nix::sys::signal::kill(Pid::from_raw(grandchild), None).is_err() || is_zombie(grandchild));
+    }
+
+    fn is_zombie(pid: i32) -> bool {
+        std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+    }
+}
