@@ -1,0 +1,10 @@
+//! Transports against a real sshd, and against a `gh` that says what gh says.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
+
+mod codespaces;
+mod killed;
+mod program;
+mod sidecar;
+mod ssh;
+mod sshd;

@@ -1,0 +1,118 @@
+//! The program `gh-net` run as a user would, without a terminal.
+
+use std::ffi::OsStr;
+use std::process::{Command, Output, Stdio};
+
+use crate::sshd::Sshd;
+
+/// `gh-net` with a clean environment and no terminal to ask on.
+pub(crate) fn gh_net() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_gh-net"));
+    command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", "/nonexistent").stdin(Stdio::null());
+    command
+}
+
+/// What a run that is expected to fail says, with its exit code.
+pub(crate) fn failure<S: AsRef<OsStr>>(command: &mut Command, arguments: &[S]) -> (i32, String) {
+    let Output { status, stderr, .. } = command.args(arguments).output().unwrap();
+    (status.code().unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// `--ssh` arguments with these ssh options.
+pub(crate) fn ssh_arguments(sshd: &Sshd, options: &[String]) -> Vec<String> {
+    let options = options.iter().flat_map(|option| ["--ssh-option".to_owned(), option.clone()]);
+    ["--ssh".to_owned(), sshd.destination()].into_iter().chain(options).collect()
+}
+
+#[test]
+fn a_refused_login_shows_the_words_of_ssh_once_and_a_remedy() {
+    let sshd = Sshd::start();
+    let arguments = ssh_arguments(&sshd, &sshd.options_with("stranger", "known_hosts"));
+    let (code, said) = failure(&mut gh_net(), &arguments);
+    assert_eq!(code, 4, "{said}");
+    assert_eq!(said.matches("Permission denied (publickey)").count(), 1, "{said}");
+    assert!(said.starts_with("gh-net: ssh was not let in by "), "{said}");
+    assert!(said.contains("ssh-add"), "{said}");
+}
+
+#[test]
+fn an_unknown_host_key_is_not_accepted() {
+    let sshd = Sshd::start();
+    let arguments = ssh_arguments(&sshd, &sshd.options_with("user", "no_known_hosts"));
+    let (code, said) = failure(&mut gh_net(), &arguments);
+    assert_eq!(code, 3, "{said}");
+    assert_eq!(said.matches("Host key verification failed").count(), 1, "{said}");
+}
+
+#[test]
+fn a_closed_port_an_unknown_host_and_a_bad_option_are_told_apart() {
+    for (arguments, code, words) in [
+        (["--ssh", "127.0.0.1", "--ssh-option", "Port=1"], 3, "Connection refused"),
+        (["--ssh", "no-such-host.invalid", "--ssh-option", "Port=1"], 3, "Could not resolve hostname"),
+        (["--ssh", "127.0.0.1", "--ssh-option", "NoSuchOption=1"], 2, "Bad configuration option"),
+    ] {
+        let (status, said) = failure(&mut gh_net(), &arguments);
+        assert_eq!(status, code, "{said}");
+        assert_eq!(said.to_lowercase().matches(&words.to_lowercase()).count(), 1, "{said}");
+    }
+}
+
+#[test]
+fn a_server_that_is_no_ssh_server_is_said() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = format!("Port={}", listener.local_addr().unwrap().port());
+    let server = std::thread::spawn(move || {
+        use std::io::Write;
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"HTTP/1.0 400 Bad Request\r\n\r\n").unwrap();
+    });
+    let (code, said) = failure(&mut gh_net(), &["--ssh", "127.0.0.1", "--ssh-option", &port]);
+    server.join().unwrap();
+    assert_eq!(code, 3, "{said}");
+    assert!(said.contains("kex_exchange_identification"), "{said}");
+}
+
+#[test]
+fn what_comes_instead_of_a_sidecar_is_shown() {
+    for (command, words) in [
+        (
+            "sh -c 'echo Segmentation fault; echo core dumped >&2; exit 139'",
+            vec!["Segmentation fault", "core dumped", "139"],
+        ),
+        ("true", vec!["nothing came", "exit status 0"]),
+        ("cat /dev/zero", vec!["something else"]),
+    ] {
+        let (code, said) = failure(&mut gh_net(), &["--exec", command]);
+        assert_eq!(code, 5, "{said}");
+        for words in words {
+            assert!(said.contains(words), "{command}: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_command_that_is_not_there_is_a_usage_error() {
+    let (code, said) = failure(&mut gh_net(), &["--exec", "no-such-program attach"]);
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("\"no-such-program\" was not found"), "{said}");
+}
+
+#[test]
+fn a_bad_value_is_a_usage_error_that_names_its_origin() {
+    let (code, said) = failure(gh_net().env("GH_NET_ROUTE", "everything"), &["--exec", "true"]);
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("GH_NET_ROUTE: \"everything\""), "{said}");
+    let (code, said) = failure(&mut gh_net(), &["--no-such-flag"]);
+    assert_eq!(code, 2, "{said}");
+}
+
+#[test]
+fn the_log_goes_where_it_is_told_to() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = directory.path().join("log");
+    let arguments =
+        ["--exec", "sh -c 'echo noted >&2'", "--trace-dest", log.to_str().unwrap(), "-g", "false"];
+    let (code, _) = failure(&mut gh_net(), &arguments);
+    assert_eq!(code, 5);
+    assert!(std::fs::read_to_string(log).unwrap().contains("over there: noted"));
+}

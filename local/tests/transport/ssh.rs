@@ -1,0 +1,130 @@
+//! `--ssh`: finding, copying and running the sidecar.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use gh_net::cli::Flags;
+use gh_net::config::{self, Environment};
+use gh_net::transport::{Error, Link, LinkEnd, Transport, provision};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::sidecar;
+use crate::sshd::Sshd;
+
+fn transport(sshd: &Sshd, sidecar: Option<&str>, sources: &Path) -> Transport {
+    let flags = Flags {
+        ssh: Some(sshd.destination()),
+        ssh_option: sshd.options(),
+        sidecar: sidecar.map(str::to_owned),
+        ..Flags::default()
+    };
+    let sources = ("GH_NET_SIDECAR_DIR".to_owned(), sources.display().to_string());
+    Transport::new(&config::load(&flags, &Environment::from([sources])).unwrap()).unwrap()
+}
+
+/// Sends a line through the sidecar and back, and ends it.
+async fn echo(mut link: Link) -> LinkEnd {
+    link.writer.write_all(b"there and back\n").await.unwrap();
+    let mut answer = [0; 15];
+    link.reader.read_exact(&mut answer).await.unwrap();
+    assert_eq!(&answer, b"there and back\n");
+    let Link { reader, writer, carrier } = link;
+    drop((reader, writer));
+    carrier.close().await
+}
+
+#[tokio::test]
+async fn the_sidecar_is_copied_once_and_found_afterwards() {
+    let sshd = Sshd::start();
+    let transport = transport(&sshd, None, &sidecar::directory());
+    let end = echo(transport.connect().await.unwrap()).await;
+    assert_eq!(end.status, Some(42), "the exit status comes through");
+    assert!(end.said.contains("attached"), "its words come through: {end:?}");
+    let copied = sidecar::cached(&sshd.home());
+    assert_eq!(copied.len(), 1);
+    assert!(copied[0].starts_with(concat!("gh-net-sidecar-", env!("CARGO_PKG_VERSION"), "-")), "{copied:?}");
+
+    let file = sshd.home().join(".cache/gh-net").join(&copied[0]);
+    let written = std::fs::metadata(&file).unwrap().modified().unwrap();
+    echo(transport.connect().await.unwrap()).await;
+    assert_eq!(std::fs::metadata(&file).unwrap().modified().unwrap(), written, "it is not copied again");
+}
+
+#[tokio::test]
+async fn a_stale_sidecar_is_replaced() {
+    let sshd = Sshd::start();
+    let cache = sshd.home().join(".cache/gh-net");
+    std::fs::create_dir_all(&cache).unwrap();
+    let stale = cache.join("gh-net-sidecar-0.0.1-00000000");
+    std::fs::write(&stale, "#!/bin/sh\necho gh-net-sidecar 0.0.1\n").unwrap();
+    std::fs::set_permissions(&stale, PermissionsExt::from_mode(0o755)).unwrap();
+    echo(transport(&sshd, None, &sidecar::directory()).connect().await.unwrap()).await;
+    assert!(!stale.exists());
+    assert_eq!(sidecar::cached(&sshd.home()).len(), 1);
+}
+
+#[tokio::test]
+async fn a_damaged_copy_is_not_run() {
+    let sshd = Sshd::start();
+    let transport = transport(&sshd, None, &sidecar::directory());
+    echo(transport.connect().await.unwrap()).await;
+    let copy = sshd.home().join(".cache/gh-net").join(&sidecar::cached(&sshd.home())[0]);
+    std::fs::write(&copy, "#!/bin/sh\necho gh-net-sidecar 0.1.0\n").unwrap();
+    echo(transport.connect().await.unwrap()).await;
+    assert!(std::fs::read(&copy).unwrap().starts_with(b"\x7fELF"));
+}
+
+#[tokio::test]
+async fn a_login_shell_that_talks_is_no_obstacle() {
+    let sshd = Sshd::start();
+    // bash reads it for commands over ssh, too.
+    std::fs::write(sshd.home().join(".bashrc"), "echo Welcome to the codespace!; printf 'no newline'\n")
+        .unwrap();
+    let mut link = transport(&sshd, None, &sidecar::directory()).connect().await.unwrap();
+    link.writer.write_all(b"there and back\n").await.unwrap();
+    let Link { mut reader, writer, carrier } = link;
+    drop(writer);
+    let mut answer = String::new();
+    reader.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.ends_with("there and back\n"), "{answer:?}");
+    carrier.close().await;
+}
+
+#[tokio::test]
+async fn a_named_sidecar_is_run_as_it_is() {
+    let sshd = Sshd::start();
+    let directory = sshd.home().join("my tools");
+    std::fs::create_dir(&directory).unwrap();
+    let path = directory.join("gh-net-sidecar");
+    std::fs::copy(sidecar::directory().join("gh-net-sidecar"), &path).unwrap();
+    echo(transport(&sshd, path.to_str(), Path::new("/nowhere")).connect().await.unwrap()).await;
+    assert_eq!(sidecar::cached(&sshd.home()), [""; 0]);
+}
+
+#[tokio::test]
+async fn a_named_sidecar_that_is_not_there_is_a_status_with_words() {
+    let sshd = Sshd::start();
+    let mut link = transport(&sshd, Some("/no/such/sidecar"), Path::new("/nowhere")).connect().await.unwrap();
+    let end = link.carrier.ended().await;
+    assert_eq!(end.status, Some(127));
+    assert!(end.said.contains("/no/such/sidecar"), "{end:?}");
+}
+
+#[tokio::test]
+async fn no_sidecar_anywhere_is_said_with_the_architecture() {
+    let sshd = Sshd::start();
+    let empty = tempfile::tempdir().unwrap();
+    // A sidecar that lies beside the test binary's directory would be found; there is none.
+    let error = transport(&sshd, None, empty.path()).connect().await.unwrap_err();
+    let Error::Provision(provision::Error::None { machine, searched, .. }) = error else { panic!("{error}") };
+    assert_eq!(machine, std::env::consts::ARCH);
+    assert!(searched.contains(empty.path().to_str().unwrap()), "{searched}");
+}
+
+#[tokio::test]
+async fn dropping_a_link_ends_the_connection() {
+    let mut sshd = Sshd::start();
+    let link = transport(&sshd, None, &sidecar::directory()).connect().await.unwrap();
+    drop(link);
+    tokio::task::spawn_blocking(move || sshd.wait_for("Received disconnect")).await.unwrap();
+}
