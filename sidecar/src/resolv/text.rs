@@ -1,0 +1,227 @@
+//! What is written into resolv.conf, and what is read out of one. Pure.
+//!
+//! The file is made so that it explains itself: a mark at its start and one at its end say whose it is, and
+//! the original is kept inside it as comments, so that it can be put back even if all else of us is lost.
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+
+use gh_net_common::frame::is_domain;
+
+/// The first line. A file that begins with it is ours.
+const MARK: &str = "# gh-net wrote this file and puts the original back when it ends.\n";
+
+/// The last line. Our file is always longer than the original, so while the original is being put back
+/// over its start, this line is still there to say that the work is not done.
+const END: &str = "# End of what gh-net wrote.\n";
+
+const HOW_TO_RESTORE: &str = "\
+# It lets names be answered through gh-net's tunnel. To put the original back by hand:
+#   gh-net-sidecar cleanup
+# or, without gh-net: sed -n 's/^#| //p' resolv.conf
+";
+
+/// Stands before each line of the original.
+const KEPT: &str = "#| ";
+
+/// Stands in place of the original if there was none.
+const NO_ORIGINAL: &str = "#- There was no such file before.\n";
+
+/// The longest line we make. musl skips lines of 256 bytes and more, with every domain in them.
+const MAX_LINE: usize = 254;
+
+/// Whether `text` is a file of ours, also one that is only half replaced.
+pub(super) fn is_ours(text: &[u8]) -> bool {
+    text.starts_with(MARK.as_bytes()) || text.ends_with(END.as_bytes())
+}
+
+/// The original that a file of ours keeps: `None` if there was no file.
+pub(super) fn kept_original(ours: &[u8]) -> Option<Vec<u8>> {
+    let mut original = Vec::new();
+    for line in ours.split_inclusive(|&byte| byte == b'\n') {
+        if line == NO_ORIGINAL.as_bytes() {
+            return None;
+        }
+        if let Some(kept) = line.strip_prefix(KEPT.as_bytes()) {
+            original.extend_from_slice(kept);
+        }
+    }
+    Some(original)
+}
+
+/// The file that sends every query to `servers`, and keeps what else `original` says.
+///
+/// The original's own servers are not listed beside ours: musl asks all of them at once and takes the first
+/// answer, which would make the laptop's names a matter of luck.
+pub(super) fn render(original: Option<&[u8]>, servers: &[IpAddr], search: &[String]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for comment in [MARK, HOW_TO_RESTORE] {
+        out.extend_from_slice(comment.as_bytes());
+    }
+    match original {
+        None => out.extend_from_slice(NO_ORIGINAL.as_bytes()),
+        Some(original) => {
+            for line in original.split_inclusive(|&byte| byte == b'\n') {
+                out.extend_from_slice(KEPT.as_bytes());
+                out.extend_from_slice(line);
+            }
+            if !original.is_empty() && !original.ends_with(b"\n") {
+                out.push(b'\n');
+            }
+        }
+    }
+    for server in servers {
+        out.extend_from_slice(format!("nameserver {server}\n").as_bytes());
+    }
+    let original = original.unwrap_or_default();
+    if let Some(line) = search_line(original, search) {
+        out.extend_from_slice(line.as_bytes());
+    }
+    for (keyword, line) in settings(original) {
+        if matches!(keyword, "options" | "sortlist") {
+            out.extend_from_slice(line);
+            out.push(b'\n');
+        }
+    }
+    out.extend_from_slice(END.as_bytes());
+    out
+}
+
+/// The addresses of the `nameserver` lines.
+pub(super) fn nameservers(text: &[u8]) -> Vec<IpAddr> {
+    let mut servers = Vec::new();
+    for (_, line) in settings(text).filter(|(keyword, _)| *keyword == "nameserver") {
+        let address = words(line).nth(1).and_then(|word| word.parse().ok());
+        servers.extend(address.filter(|address| !servers.contains(address)));
+    }
+    servers
+}
+
+/// The original's search list and then the laptop's, as far as they fit one line.
+fn search_line(original: &[u8], search: &[String]) -> Option<String> {
+    let mut seen = HashSet::new();
+    let mut line = String::from("search");
+    for domain in search_list(original) {
+        if seen.insert(canonical(domain)) {
+            line.push(' ');
+            line.push_str(domain);
+        }
+    }
+    for domain in search.iter().filter(|domain| is_domain(domain)) {
+        if line.len() + 1 + domain.len() > MAX_LINE {
+            tracing::warn!("resolv.conf's search line is full: {domain} and what follows it is left out");
+            break;
+        }
+        if seen.insert(canonical(domain)) {
+            line.push(' ');
+            line.push_str(domain);
+        }
+    }
+    line.push('\n');
+    (!seen.is_empty()).then_some(line)
+}
+
+/// The search list in force: of several `search` and `domain` lines the last one counts (resolv.conf(5)).
+fn search_list(text: &[u8]) -> Vec<&str> {
+    settings(text)
+        .filter_map(|(keyword, line)| match keyword {
+            "search" => Some(words(line).skip(1).collect()),
+            "domain" => Some(words(line).skip(1).take(1).collect()),
+            _ => None,
+        })
+        .last()
+        .unwrap_or_default()
+}
+
+fn canonical(domain: &str) -> String {
+    domain.trim_end_matches('.').to_ascii_lowercase()
+}
+
+/// Each line that sets something, with its keyword. Both libcs want the keyword at the start of the line.
+fn settings(text: &[u8]) -> impl DoubleEndedIterator<Item = (&str, &[u8])> {
+    text.split(|&byte| byte == b'\n').filter_map(|line| {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let end = line.iter().position(|byte| matches!(byte, b' ' | b'\t'))?;
+        Some((std::str::from_utf8(&line[..end]).ok()?, line))
+    })
+}
+
+/// The words of a line, up to a comment or to what is not UTF-8.
+fn words(line: &[u8]) -> impl Iterator<Item = &str> {
+    line.split(|byte| matches!(byte, b' ' | b'\t'))
+        .filter(|word| !word.is_empty())
+        .map_while(|word| std::str::from_utf8(word).ok())
+        .take_while(|word| !word.starts_with(['#', ';']))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ORIGINAL: &[u8] = b"# made by docker\nnameserver 168.63.129.16\nnameserver 127.0.0.53 # stub\n\
+        domain old.example\nsearch x.internal.cloudapp.net Corp.Example.\noptions ndots:0 edns0";
+
+    fn rendered(original: Option<&[u8]>, search: &[&str]) -> String {
+        let search: Vec<String> = search.iter().map(ToString::to_string).collect();
+        String::from_utf8(render(original, &["10.97.0.1".parse().unwrap()], &search)).unwrap()
+    }
+
+    fn effective(text: &str) -> Vec<&str> {
+        text.lines().filter(|line| !line.starts_with('#')).collect()
+    }
+
+    #[test]
+    fn only_our_server_stands_there_and_the_rest_is_kept() {
+        let text = rendered(Some(ORIGINAL), &["corp.example", "lan", "LAN", "bad name", "lab.example"]);
+        assert_eq!(
+            effective(&text),
+            [
+                "nameserver 10.97.0.1",
+                "search x.internal.cloudapp.net Corp.Example. lan lab.example",
+                "options ndots:0 edns0"
+            ]
+        );
+    }
+
+    #[test]
+    fn nothing_to_search_makes_no_search_line() {
+        assert_eq!(effective(&rendered(Some(b"nameserver 1.1.1.1\n"), &[])), ["nameserver 10.97.0.1"]);
+        assert_eq!(effective(&rendered(None, &["lan"])), ["nameserver 10.97.0.1", "search lan"]);
+    }
+
+    #[test]
+    fn the_original_can_be_read_back_from_our_file() {
+        let text = rendered(Some(ORIGINAL), &["lan"]);
+        assert!(is_ours(text.as_bytes()) && !is_ours(ORIGINAL));
+        assert_eq!(kept_original(text.as_bytes()).unwrap(), [ORIGINAL, b"\n"].concat());
+        assert_eq!(kept_original(rendered(None, &[]).as_bytes()), None);
+        assert_eq!(kept_original(rendered(Some(b""), &[]).as_bytes()), Some(vec![]));
+    }
+
+    #[test]
+    fn half_restored_is_still_ours() {
+        let mut text = rendered(Some(ORIGINAL), &["lan"]).into_bytes();
+        assert!(text.len() > ORIGINAL.len());
+        text[..ORIGINAL.len()].copy_from_slice(ORIGINAL);
+        assert!(is_ours(&text));
+    }
+
+    #[test]
+    fn the_search_line_stays_within_what_musl_reads() {
+        let many: Vec<String> = (0..40).map(|n| format!("department-{n}.corp.example")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        let text = rendered(Some(ORIGINAL), &many);
+        assert!(text.lines().all(|line| line.len() < 256));
+        assert!(text.contains(" department-0.corp.example department-1.corp.example"));
+    }
+
+    #[test]
+    fn nameservers_are_read_as_the_libcs_do() {
+        assert_eq!(
+            nameservers(ORIGINAL),
+            ["168.63.129.16", "127.0.0.53"].map(|a| a.parse::<IpAddr>().unwrap())
+        );
+        let odd = b"nameserver\t::1\r\n nameserver 1.1.1.1\n#nameserver 2.2.2.2\nnameserver\nnameserver fe80::1%eth0\nnameserver \xff\n";
+        assert_eq!(nameservers(odd), ["::1".parse::<IpAddr>().unwrap()]);
+    }
+}
