@@ -78,11 +78,10 @@ pub(crate) enum Error {
 impl Error {
     fn io(path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
-        match source.kind() {
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                Self::ReadOnly { path, source }
-            }
-            _ => Self::Io { path, source },
+        if matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) {
+            Self::ReadOnly { path, source }
+        } else {
+            Self::Io { path, source }
         }
     }
 }

@@ -129,7 +129,7 @@ fn search_list(text: &[u8]) -> Vec<&str> {
             "domain" => Some(words(line).skip(1).take(1).collect()),
             _ => None,
         })
-        .last()
+        .next_back()
         .unwrap_or_default()
 }
 

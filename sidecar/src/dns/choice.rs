@@ -1,0 +1,118 @@
+//! Who is asked for a name. Pure.
+
+use std::collections::HashSet;
+
+use gh_net_common::frame::{DnsMode, is_domain};
+
+/// One end of the tunnel, with the resolvers it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// The codespace's own resolvers.
+    Codespace,
+    /// The laptop's resolver, over the tunnel.
+    Laptop,
+}
+
+/// The sides to ask for `name`, in this order; each next one only if all before it had no answer. Nobody
+/// can be asked if there are none.
+///
+/// - Names of the laptop's domains go to the laptop alone, whatever the mode: asked elsewhere they would
+///   leak, and a negative answer from there would be wrong.
+/// - Without a link the laptop is left out, so that all else goes on at once.
+pub(super) fn choose(mode: DnsMode, domains: &Domains, name: &[u8], link_up: bool) -> &'static [Side] {
+    let laptop_only = mode != DnsMode::Off && domains.contain(name);
+    match (mode, laptop_only, link_up) {
+        (_, true, true) => &[Side::Laptop],
+        (_, true, false) => &[],
+        (DnsMode::Off, ..) | (_, _, false) => &[Side::Codespace],
+        (DnsMode::Split, ..) => &[Side::Codespace, Side::Laptop],
+        (DnsMode::Local, ..) => &[Side::Laptop, Side::Codespace],
+    }
+}
+
+/// A set of domains, each with all names below it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Domains(HashSet<Box<[u8]>>);
+
+impl Domains {
+    /// The set of `names`, which are written with dots. What is no domain name is left out.
+    pub(super) fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        let names = names.into_iter().map(|name| name.trim_matches('.')).filter(|name| is_domain(name));
+        Self(names.map(wire).collect())
+    }
+
+    /// Whether `name`, in lower case and on the wire, is one of the domains or below one.
+    fn contain(&self, name: &[u8]) -> bool {
+        if self.0.is_empty() {
+            return false;
+        }
+        let mut rest = name;
+        while let [length, after @ ..] = rest {
+            if self.0.contains(rest) {
+                return true;
+            }
+            rest = after.get(usize::from(*length)..).unwrap_or_default();
+        }
+        false
+    }
+}
+
+/// A domain's labels as they are on the wire, without the root's. [`is_domain`] has bounded each by 63.
+fn wire(name: &str) -> Box<[u8]> {
+    let mut wire = Vec::with_capacity(name.len() + 1);
+    for label in name.split('.') {
+        wire.push(label.len() as u8);
+        wire.extend(label.bytes().map(|byte| byte.to_ascii_lowercase()));
+    }
+    wire.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use DnsMode::{Local, Off, Split};
+    use Side::{Codespace, Laptop};
+
+    use super::*;
+
+    fn chosen(mode: DnsMode, name: &str, link_up: bool) -> &'static [Side] {
+        let domains = Domains::new(["Corp.Example", "20.10.in-addr.arpa", ".lan.", "", "b\u{e4}d"]);
+        choose(mode, &domains, &wire(name), link_up)
+    }
+
+    #[test]
+    fn the_laptops_domains_go_to_the_laptop_alone() {
+        for name in ["corp.example", "www.corp.example", "a.b.lan", "7.0.20.10.in-addr.arpa"] {
+            for mode in [Split, Local] {
+                assert_eq!(chosen(mode, name, true), [Laptop], "{name}");
+                assert_eq!(chosen(mode, name, false), [], "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_domain_ends_at_a_label() {
+        for name in ["notcorp.example", "example", "corp.example.com", "1.10.in-addr.arpa", "lan4"] {
+            assert_eq!(chosen(Split, name, true), [Codespace, Laptop], "{name}");
+        }
+    }
+
+    #[test]
+    fn the_mode_says_who_is_first() {
+        assert_eq!(chosen(Split, "github.com", true), [Codespace, Laptop]);
+        assert_eq!(chosen(Split, "printer", true), [Codespace, Laptop]);
+        assert_eq!(chosen(Local, "github.com", true), [Laptop, Codespace]);
+    }
+
+    #[test]
+    fn without_a_link_or_a_hook_the_codespace_answers_alone() {
+        assert_eq!(chosen(Split, "github.com", false), [Codespace]);
+        assert_eq!(chosen(Local, "github.com", false), [Codespace]);
+        assert_eq!(chosen(Off, "www.corp.example", true), [Codespace]);
+    }
+
+    #[test]
+    fn the_root_is_nobodys_domain() {
+        assert_eq!(choose(Split, &Domains::new(["lan"]), b"", true), [Codespace, Laptop]);
+        assert_eq!(choose(Split, &Domains::new([]), &wire("a.lan"), true), [Codespace, Laptop]);
+    }
+}

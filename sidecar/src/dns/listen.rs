@@ -1,0 +1,180 @@
+//! The listening sockets, and the clients behind them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use nix::sys::socket::{setsockopt, sockopt};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::Service;
+use super::upstream::{Transport, framed};
+
+/// Room for a burst of some thousand queries (the kernel counts 768 bytes and more for each).
+const RECEIVE_BUFFER: usize = 4 << 20;
+
+/// TCP clients at a time. Beyond, connections are closed at once.
+const MAX_CLIENTS: usize = 256;
+
+/// How long a TCP client may be silent, or take nothing (RFC 7766 section 6.2.3).
+const IDLE: Duration = Duration::from_secs(10);
+
+/// Queries of one TCP client that are answered at the same time (RFC 7766 section 6.2.1.1).
+const PIPELINE: usize = 16;
+
+/// A message on TCP with its length.
+const MAX_FRAME: usize = 2 + u16::MAX as usize;
+
+/// After an error that may last, such as too many open files.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A UDP socket at `address`, which need not be up yet.
+pub(super) fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = bound(address, Type::DGRAM, Protocol::UDP)?;
+    // The forced size is not held to net.core.rmem_max, but wants CAP_NET_ADMIN.
+    if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    }
+    UdpSocket::from_std(socket.into())
+}
+
+/// A TCP listener at `address`, which need not be up yet.
+pub(super) fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = bound(address, Type::STREAM, Protocol::TCP)?;
+    socket.listen(128)?;
+    TcpListener::from_std(socket.into())
+}
+
+fn bound(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+        socket.set_freebind_v6(true)?;
+    } else {
+        socket.set_freebind_v4(true)?;
+    }
+    if kind == Type::STREAM {
+        // Connections of an earlier session may still be in TIME_WAIT.
+        socket.set_reuse_address(true)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Answers what comes in by `socket`. When the future is dropped, so are the queries under way.
+pub(super) async fn serve_udp(socket: UdpSocket, service: Arc<Service>) {
+    let socket = Arc::new(socket);
+    let mut queries = JoinSet::new();
+    let mut buffer = vec![0; usize::from(u16::MAX)];
+    loop {
+        match socket.recv_from(&mut buffer).await {
+            Ok((length, client)) => {
+                let message = Bytes::copy_from_slice(&buffer[..length]);
+                // Over the bound the query is dropped, and the client asks again.
+                if let Ok(permit) = Arc::clone(&service.in_flight).try_acquire_owned() {
+                    let (service, socket) = (Arc::clone(&service), Arc::clone(&socket));
+                    queries.spawn(async move {
+                        let _permit = permit;
+                        answer_datagram(&service, &socket, message, client).await;
+                    });
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "receiving DNS queries");
+                sleep(PAUSE).await;
+            }
+        }
+        while queries.try_join_next().is_some() {}
+    }
+}
+
+async fn answer_datagram(service: &Service, socket: &UdpSocket, message: Bytes, client: SocketAddr) {
+    if let Some(answer) = service.answer(message, Transport::Udp).await
+        && let Err(error) = socket.send_to(&answer, client).await
+    {
+        tracing::debug!(%client, %error, "answering a DNS query");
+    }
+}
+
+/// Serves the clients that connect to `listener`. When the future is dropped, so are they.
+pub(super) async fn serve_tcp(listener: TcpListener, service: Arc<Service>) {
+    let slots = Arc::new(Semaphore::new(MAX_CLIENTS));
+    let mut clients = JoinSet::new();
+    loop {
+        match listener.accept().await {
+            Ok((stream, client)) => {
+                if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
+                    let service = Arc::clone(&service);
+                    clients.spawn(async move {
+                        let _slot = slot;
+                        if let Err(error) = serve_client(stream, &service).await {
+                            tracing::debug!(%client, %error, "DNS over TCP");
+                        }
+                    });
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accepting DNS over TCP");
+                sleep(PAUSE).await;
+            }
+        }
+        while clients.try_join_next().is_some() {}
+    }
+}
+
+/// Reads queries and writes answers, in the order in which they come to be known.
+async fn serve_client(mut stream: TcpStream, service: &Service) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let (mut reader, mut writer) = stream.split();
+    let mut buffer = BytesMut::new();
+    let mut answering = FuturesUnordered::new();
+    let mut ended = false;
+    let mut idle = Instant::now() + IDLE;
+    loop {
+        while answering.len() < PIPELINE
+            && let Some(message) = take_message(&mut buffer)
+        {
+            answering.push(answer_in_turn(service, message));
+            idle = Instant::now() + IDLE;
+        }
+        if ended && answering.is_empty() {
+            return Ok(());
+        }
+        tokio::select! {
+            Some(answer) = answering.next() => {
+                let Some(answer) = answer else { return Ok(()) };
+                timeout(IDLE, writer.write_all(&framed(&answer))).await??;
+                idle = Instant::now() + IDLE;
+            }
+            read = reader.read_buf(&mut buffer), if !ended && buffer.len() < MAX_FRAME => {
+                ended = read? == 0;
+            }
+            () = sleep_until(idle) => return Ok(()),
+        }
+    }
+}
+
+async fn answer_in_turn(service: &Service, message: Bytes) -> Option<Bytes> {
+    let _permit = service.in_flight.acquire().await.ok()?;
+    service.answer(message, Transport::Tcp).await
+}
+
+/// The first message in `buffer`, if it is whole.
+fn take_message(buffer: &mut BytesMut) -> Option<Bytes> {
+    let length = usize::from(u16::from_be_bytes([*buffer.first()?, *buffer.get(1)?]));
+    if buffer.len() < 2 + length {
+        return None;
+    }
+    buffer.advance(2);
+    Some(buffer.split_to(length).freeze())
+}

@@ -1,0 +1,425 @@
+//! The responder between real sockets on loopback: 127.0.0.1 is ours, .2 the laptop, .3 and .4 the
+//! codespace's resolvers.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+
+use hickory_proto::op::{Edns, Message, MessageType, Query as Question};
+use hickory_proto::rr::rdata::{A, TXT};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::time::timeout;
+
+use super::*;
+
+const OURS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1));
+const LAPTOP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
+const FIRST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 3));
+const SECOND: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 4));
+
+/// What a resolver of the tests makes of a query.
+type Script = fn(&Message, &[u8]) -> Option<Vec<u8>>;
+
+/// A resolver of the tests, and what it was asked.
+struct Server {
+    asked: Arc<Mutex<Vec<Vec<u8>>>>,
+    _tasks: JoinSet<()>,
+}
+
+impl Server {
+    async fn start(address: IpAddr, port: u16, script: Script) -> Self {
+        let udp = UdpSocket::bind((address, port)).await.unwrap();
+        let tcp = TcpListener::bind((address, port)).await.unwrap();
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let mut tasks = JoinSet::new();
+        let log = Arc::clone(&asked);
+        tasks.spawn(async move {
+            let mut buffer = [0; 4096];
+            loop {
+                let (length, client) = udp.recv_from(&mut buffer).await.unwrap();
+                log.lock().unwrap().push(buffer[..length].to_vec());
+                let query = Message::from_vec(&buffer[..length]).unwrap();
+                if let Some(answer) = script(&query, &buffer[..length]) {
+                    udp.send_to(&answer, client).await.unwrap();
+                }
+            }
+        });
+        let log = Arc::clone(&asked);
+        tasks.spawn(async move {
+            loop {
+                let (mut stream, _) = tcp.accept().await.unwrap();
+                let mut message = vec![0; stream.read_u16().await.unwrap().into()];
+                stream.read_exact(&mut message).await.unwrap();
+                log.lock().unwrap().push(message.clone());
+                let query = Message::from_vec(&message).unwrap();
+                if let Some(answer) = script(&query, &message) {
+                    stream.write_u16(answer.len() as u16).await.unwrap();
+                    stream.write_all(&answer).await.unwrap();
+                }
+            }
+        });
+        Self { asked, _tasks: tasks }
+    }
+
+    fn count(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+}
+
+fn reply(query: &Message, code: ResponseCode) -> Message {
+    let mut reply = query.clone();
+    reply.metadata.message_type = MessageType::Response;
+    reply.metadata.response_code = code;
+    reply.edns = None;
+    reply
+}
+
+fn with_address(query: &Message, address: [u8; 4]) -> Option<Vec<u8>> {
+    let mut reply = reply(query, ResponseCode::NoError);
+    reply.add_answer(Record::from_rdata(query.queries[0].name().clone(), 60, RData::A(A(address.into()))));
+    reply.to_vec().ok()
+}
+
+fn code_only(query: &Message, code: ResponseCode) -> Option<Vec<u8>> {
+    reply(query, code).to_vec().ok()
+}
+
+fn public(query: &Message, _: &[u8]) -> Option<Vec<u8>> {
+    with_address(query, [203, 0, 113, 1])
+}
+
+fn corporate(query: &Message, _: &[u8]) -> Option<Vec<u8>> {
+    with_address(query, [10, 20, 0, 10])
+}
+
+fn silent(_: &Message, _: &[u8]) -> Option<Vec<u8>> {
+    None
+}
+
+fn nxdomain(query: &Message, _: &[u8]) -> Option<Vec<u8>> {
+    code_only(query, ResponseCode::NXDomain)
+}
+
+fn refused(query: &Message, _: &[u8]) -> Option<Vec<u8>> {
+    code_only(query, ResponseCode::Refused)
+}
+
+fn nodata(query: &Message, _: &[u8]) -> Option<Vec<u8>> {
+    code_only(query, ResponseCode::NoError)
+}
+
+/// A port that is free on all of the tests' addresses.
+async fn free_port() -> u16 {
+    loop {
+        let probe = UdpSocket::bind((OURS, 0)).await.unwrap();
+        let port = probe.local_addr().unwrap().port();
+        let mut free = true;
+        for address in [LAPTOP, FIRST, SECOND] {
+            free &= UdpSocket::bind((address, port)).await.is_ok();
+        }
+        for address in [OURS, LAPTOP, FIRST, SECOND] {
+            free &= TcpListener::bind((address, port)).await.is_ok();
+        }
+        if free {
+            return port;
+        }
+    }
+}
+
+struct World {
+    port: u16,
+    responder: Responder,
+    laptop: Server,
+    first: Server,
+    client: UdpSocket,
+}
+
+impl World {
+    async fn new(laptop: Script, first: Script) -> Self {
+        let port = free_port().await;
+        let (laptop, first) =
+            (Server::start(LAPTOP, port, laptop).await, Server::start(FIRST, port, first).await);
+        let responder = start(port, &[FIRST]);
+        Self { port, responder, laptop, first, client: client(port).await }
+    }
+
+    async fn ask(&self, name: &str) -> Message {
+        exchange(&self.client, &question(name, RecordType::A)).await
+    }
+
+    fn set(&self, mode: DnsMode) {
+        self.responder.set(Dns { mode, search: vec![], domains: vec!["corp.example".to_owned()] });
+    }
+}
+
+fn start(port: u16, resolvers: &[IpAddr]) -> Responder {
+    let config = Config { listen: vec![OURS], laptop: vec![LAPTOP], resolvers: resolvers.to_vec() };
+    let responder = Responder::start_on(config, port).unwrap();
+    responder.set(Dns { mode: DnsMode::Split, search: vec![], domains: vec!["corp.example".to_owned()] });
+    responder
+}
+
+async fn client(port: u16) -> UdpSocket {
+    let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    client.connect((OURS, port)).await.unwrap();
+    client
+}
+
+fn question(name: &str, kind: RecordType) -> Message {
+    let mut message = Message::query();
+    message.metadata.recursion_desired = true;
+    message.add_query(Question::query(Name::from_ascii(name).unwrap(), kind));
+    message
+}
+
+async fn exchange(client: &UdpSocket, query: &Message) -> Message {
+    client.send(&query.to_vec().unwrap()).await.unwrap();
+    receive(client).await
+}
+
+async fn receive(client: &UdpSocket) -> Message {
+    let mut buffer = vec![0; 65535];
+    let length = timeout(Duration::from_secs(6), client.recv(&mut buffer)).await.unwrap().unwrap();
+    Message::from_vec(&buffer[..length]).unwrap()
+}
+
+fn address(message: &Message) -> String {
+    message.answers.first().map(|record| record.data.to_string()).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn names_go_where_they_belong() {
+    let world = World::new(corporate, public).await;
+    let answer = world.ask("WWW.Corp.Example.").await;
+    assert_eq!(address(&answer), "10.20.0.10");
+    assert_eq!(answer.queries[0].name().to_string(), "WWW.Corp.Example.");
+    assert_eq!((world.laptop.count(), world.first.count()), (1, 0));
+    assert_eq!(address(&world.ask("github.com.").await), "203.0.113.1");
+    assert_eq!((world.laptop.count(), world.first.count()), (1, 1));
+    world.set(DnsMode::Local);
+    assert_eq!(address(&world.ask("github.com.").await), "10.20.0.10");
+}
+
+#[tokio::test]
+async fn the_laptop_helps_where_the_codespace_has_no_answer() {
+    for script in [nxdomain as Script, refused] {
+        let world = World::new(corporate, script).await;
+        assert_eq!(address(&world.ask("printer.").await), "10.20.0.10");
+    }
+}
+
+#[tokio::test]
+async fn negative_answers_stay_what_they_are() {
+    let both = World::new(nxdomain, nxdomain).await;
+    assert_eq!(both.ask("none.example.").await.metadata.response_code, ResponseCode::NXDomain);
+
+    let failing_laptop = World::new(refused, nxdomain).await;
+    let answer = failing_laptop.ask("none.example.").await;
+    assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+
+    let exists = World::new(corporate, nodata).await;
+    let answer = exists.ask("no-such-type.example.").await;
+    assert_eq!((answer.metadata.response_code, answer.answers.len()), (ResponseCode::NoError, 0));
+    assert_eq!(exists.laptop.count(), 0);
+
+    // A name of the laptop's that has other records: not NXDOMAIN, or the client forgets it altogether.
+    let other_type = World::new(nodata, nxdomain).await;
+    let answer = other_type.ask("only-ipv6.lan.").await;
+    assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
+}
+
+#[tokio::test]
+async fn without_a_link_the_codespace_answers_at_once() {
+    let world = World::new(silent, public).await;
+    world.responder.set_link(false);
+    let start = Instant::now();
+    assert_eq!(address(&world.ask("github.com.").await), "203.0.113.1");
+    let mut query = question("www.corp.example.", RecordType::A);
+    query.edns = Some(Edns::new());
+    let answer = exchange(&world.client, &query).await;
+    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+    assert!(answer.edns.is_some());
+    assert!(start.elapsed() < Duration::from_secs(1));
+    assert_eq!(world.laptop.count(), 0);
+}
+
+#[tokio::test]
+async fn what_waits_for_the_laptop_fails_when_the_link_goes() {
+    let world = World::new(silent, public).await;
+    let start = Instant::now();
+    let query = question("www.corp.example.", RecordType::A);
+    world.client.send(&query.to_vec().unwrap()).await.unwrap();
+    while world.laptop.count() == 0 {
+        tokio::task::yield_now().await;
+    }
+    world.responder.set_link(false);
+    assert_eq!(receive(&world.client).await.metadata.response_code, ResponseCode::ServFail);
+    assert!(start.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_dead_resolver_is_passed_over() {
+    let port = free_port().await;
+    let _second = Server::start(SECOND, port, public).await;
+    // Nobody listens at FIRST: the kernel says so at once. Our own address would be a loop.
+    let _responder = start(port, &[OURS, FIRST, SECOND]);
+    let begun = Instant::now();
+    let query = question("github.com.", RecordType::A);
+    assert_eq!(address(&exchange(&client(port).await, &query).await), "203.0.113.1");
+    assert!(begun.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_silent_resolver_costs_one_step() {
+    let port = free_port().await;
+    let _servers = (Server::start(FIRST, port, silent).await, Server::start(SECOND, port, public).await);
+    let _responder = start(port, &[FIRST, SECOND]);
+    let begun = Instant::now();
+    let query = question("github.com.", RecordType::A);
+    assert_eq!(address(&exchange(&client(port).await, &query).await), "203.0.113.1");
+    assert!((STEP..STEP * 2).contains(&begun.elapsed()));
+}
+
+#[tokio::test]
+async fn all_silent_is_a_failure_before_the_client_gives_up() {
+    let world = World::new(silent, silent).await;
+    let answer = world.ask("github.com.").await;
+    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+    assert_eq!((world.first.count(), world.laptop.count()), (2, 2), "datagrams get lost, so both try twice");
+}
+
+#[tokio::test]
+async fn the_laptop_is_enough() {
+    let port = free_port().await;
+    let _laptop = Server::start(LAPTOP, port, corporate).await;
+    let _responder = start(port, &[]);
+    let query = question("github.com.", RecordType::A);
+    assert_eq!(address(&exchange(&client(port).await, &query).await), "10.20.0.10");
+}
+
+#[tokio::test]
+async fn queries_and_truncation_pass_unchanged() {
+    fn truncated(query: &Message, _: &[u8]) -> Option<Vec<u8>> {
+        let mut reply = reply(query, ResponseCode::NoError);
+        reply.metadata.truncation = true;
+        reply.to_vec().ok()
+    }
+    let world = World::new(silent, truncated).await;
+    let mut query = question("big.example.", RecordType::Unknown(65280));
+    query.edns = Some(Edns::new());
+    query.edns.as_mut().unwrap().set_max_payload(1234).set_dnssec_ok(true);
+    let sent = query.to_vec().unwrap();
+    assert!(exchange(&world.client, &query).await.metadata.truncation);
+    assert_eq!(world.first.asked.lock().unwrap()[0][2..], sent[2..]);
+}
+
+#[tokio::test]
+async fn forged_answers_are_ignored() {
+    fn forger(query: &Message, bytes: &[u8]) -> Option<Vec<u8>> {
+        let mut forged = query.clone();
+        forged.metadata.id = query.metadata.id.wrapping_add(1);
+        assert_ne!(bytes.len(), 0);
+        with_address(&forged, [6, 6, 6, 6])
+    }
+    let world = World::new(silent, forger).await;
+    assert_eq!(world.ask("github.com.").await.metadata.response_code, ResponseCode::ServFail);
+}
+
+#[tokio::test]
+async fn over_tcp_large_answers_and_several_at_a_time() {
+    fn large(query: &Message, _: &[u8]) -> Option<Vec<u8>> {
+        let mut reply = reply(query, ResponseCode::NoError);
+        for _ in 0..150 {
+            let text = TXT::new(vec!["x".repeat(250)]);
+            reply.add_answer(Record::from_rdata(query.queries[0].name().clone(), 60, RData::TXT(text)));
+        }
+        reply.to_vec().ok()
+    }
+    let world = World::new(silent, large).await;
+    let mut stream = TcpStream::connect((OURS, world.port)).await.unwrap();
+    let mut ids = HashSet::new();
+    for n in 0..40 {
+        let mut query = question(&format!("big{n}.example."), RecordType::TXT);
+        query.metadata.id = n;
+        ids.insert(n);
+        let query = query.to_vec().unwrap();
+        stream.write_u16(query.len() as u16).await.unwrap();
+        stream.write_all(&query).await.unwrap();
+    }
+    stream.shutdown().await.unwrap();
+    while !ids.is_empty() {
+        let mut answer = vec![0; stream.read_u16().await.unwrap().into()];
+        stream.read_exact(&mut answer).await.unwrap();
+        let answer = Message::from_vec(&answer).unwrap();
+        assert_eq!(answer.answers.len(), 150);
+        assert!(ids.remove(&answer.metadata.id));
+    }
+    assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "half-closed by us, closed by the responder");
+}
+
+#[tokio::test]
+async fn two_types_from_one_socket() {
+    fn slow_a(query: &Message, _: &[u8]) -> Option<Vec<u8>> {
+        if query.queries[0].query_type() == RecordType::A {
+            with_address(query, [10, 20, 0, 10])
+        } else {
+            code_only(query, ResponseCode::NoError)
+        }
+    }
+    let world = World::new(slow_a, slow_a).await;
+    let queries = [RecordType::A, RecordType::AAAA].map(|kind| question("www.corp.example.", kind));
+    for query in &queries {
+        world.client.send(&query.to_vec().unwrap()).await.unwrap();
+    }
+    for _ in &queries {
+        let answer = receive(&world.client).await;
+        let query = queries.iter().find(|query| query.metadata.id == answer.metadata.id).unwrap();
+        assert_eq!(answer.queries, query.queries);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_query_of_a_burst_is_lost() {
+    const COUNT: u16 = 3000;
+    let world = World::new(corporate, public).await;
+    // One client's socket could not hold the answers, and that is not what is tested.
+    let mut clients = JoinSet::new();
+    for first in (0..COUNT).step_by(100) {
+        let client = client(world.port).await;
+        clients.spawn(async move {
+            let mut waiting = HashSet::new();
+            for id in first..first + 100 {
+                let mut query = question(&format!("host{id}.corp.example."), RecordType::A);
+                query.metadata.id = id;
+                waiting.insert(id);
+                client.send(&query.to_vec().unwrap()).await.unwrap();
+            }
+            while !waiting.is_empty() {
+                let answer = receive(&client).await;
+                assert_eq!(address(&answer), "10.20.0.10");
+                waiting.remove(&answer.metadata.id);
+            }
+        });
+    }
+    while let Some(done) = clients.join_next().await {
+        done.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn dropped_means_stopped() {
+    let world = World::new(silent, silent).await;
+    let query = question("www.corp.example.", RecordType::A);
+    world.client.send(&query.to_vec().unwrap()).await.unwrap();
+    while world.laptop.count() == 0 {
+        tokio::task::yield_now().await;
+    }
+    drop(world.responder);
+    let stopped = async {
+        while UdpSocket::bind((OURS, world.port)).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(1), stopped).await.expect("the socket is closed, its queries are gone");
+}

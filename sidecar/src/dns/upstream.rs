@@ -1,0 +1,195 @@
+//! Asks resolvers: a query goes out as it came, over the transport it came by.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use super::message::{self, Query, rcode};
+
+/// A resolver that has not answered for so long is helped by the next one, but still listened to.
+pub(super) const STEP: Duration = Duration::from_millis(1500);
+
+/// Queries that one set of servers is asked at a time; more wait for their turn. A burst must overrun neither
+/// the device's queue (500 packets) nor the server's socket (277 datagrams by default on Linux), and dnsmasq
+/// refuses beyond 150.
+const MAX_ASKING: usize = 128;
+
+/// How a query came, and so how it goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Transport {
+    Udp,
+    Tcp,
+}
+
+/// Resolvers that know the same names.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    servers: Vec<SocketAddr>,
+    slots: Semaphore,
+    ids: Ids,
+}
+
+impl Upstream {
+    pub(super) fn new(servers: Vec<SocketAddr>) -> Self {
+        Self { servers, slots: Semaphore::new(MAX_ASKING), ids: Ids::default() }
+    }
+
+    /// An answer within `time`, which includes the wait for a turn. `None` if there is none.
+    pub(super) async fn ask(&self, query: &Query, by: Transport, time: Duration) -> Option<Bytes> {
+        let deadline = Instant::now() + time;
+        let _slot = timeout_at(deadline, self.slots.acquire()).await.ok()?.ok()?;
+        self.ask_in_turn(query, by, deadline).await
+    }
+
+    /// The first conclusive answer, else an inconclusive one if there was any. The servers are asked in
+    /// turn: the next one when one fails, or is silent for a [`STEP`]. Over UDP, a single server is asked
+    /// twice, for datagrams get lost.
+    async fn ask_in_turn(&self, query: &Query, by: Transport, deadline: Instant) -> Option<Bytes> {
+        let servers = &self.servers;
+        let tries = match by {
+            _ if servers.is_empty() => return None,
+            Transport::Udp => servers.len().max(2),
+            Transport::Tcp => servers.len(),
+        };
+        let step = STEP.min(deadline.saturating_duration_since(Instant::now()) / tries as u32);
+        let mut turn = servers.iter().cycle().take(tries);
+        let mut asked = 0;
+        let mut asking = FuturesUnordered::new();
+        let mut inconclusive = None;
+        let next = sleep(Duration::ZERO);
+        tokio::pin!(next);
+        loop {
+            tokio::select! {
+                biased;
+                Some(outcome) = asking.next() => {
+                    let (server, answer): (SocketAddr, io::Result<Bytes>) = outcome;
+                    match answer {
+                        Ok(answer) if is_conclusive(&answer) => return Some(answer),
+                        answer => {
+                            note(query, server, &answer);
+                            inconclusive = inconclusive.or(answer.ok());
+                        }
+                    }
+                    if asked < servers.len() {
+                        next.as_mut().reset(Instant::now());
+                    } else if asking.is_empty() {
+                        return inconclusive;
+                    }
+                }
+                () = &mut next, if asked < tries => {
+                    if let Some(&server) = turn.next() {
+                        asked += 1;
+                        asking.push(async move { (server, self.ask_one(server, query, by).await) });
+                    }
+                    next.as_mut().reset(Instant::now() + step);
+                }
+                () = sleep_until(deadline) => return inconclusive,
+            }
+        }
+    }
+
+    async fn ask_one(&self, server: SocketAddr, query: &Query, by: Transport) -> io::Result<Bytes> {
+        let id = self.ids.next();
+        match by {
+            Transport::Udp => over_udp(server, query, id).await,
+            Transport::Tcp => over_tcp(server, query, id).await,
+        }
+    }
+}
+
+/// Whether an answer settles the matter for resolvers that know the same names: such a name is, or is not.
+fn is_conclusive(answer: &[u8]) -> bool {
+    matches!(message::code(answer), rcode::NOERROR | rcode::NXDOMAIN)
+}
+
+fn note(query: &Query, server: SocketAddr, answer: &io::Result<Bytes>) {
+    match answer {
+        Ok(answer) => {
+            tracing::debug!(%server, name = query.display(), code = message::code(answer), "no answer");
+        }
+        Err(error) => tracing::debug!(%server, name = query.display(), %error, "no answer"),
+    }
+}
+
+/// A socket of its own a query: a fresh source port and a random id are what an off-path forger must guess
+/// (RFC 5452). Connected, so that the kernel drops what others send and reports a closed port.
+async fn over_udp(server: SocketAddr, query: &Query, id: u16) -> io::Result<Bytes> {
+    let unspecified = match server {
+        SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+        SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
+    };
+    let socket = UdpSocket::bind((unspecified, 0)).await?;
+    socket.connect(server).await?;
+    socket.send(&query.with_id(id)).await?;
+    loop {
+        // An ICMP error makes the socket ready without making it readable.
+        let ready = socket.ready(Interest::READABLE | Interest::ERROR).await?;
+        let received = if ready.is_readable() { receive(&socket, query, id) } else { pending_error(&socket) };
+        match received {
+            Ok(Some(answer)) => return Ok(answer),
+            Ok(None) => tracing::debug!(%server, "a datagram that is no answer to the query"),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Not async, so that the buffer is on the stack for a moment and not in thousands of waiting tasks.
+fn receive(socket: &UdpSocket, query: &Query, id: u16) -> io::Result<Option<Bytes>> {
+    let mut buffer = [0; 65535];
+    let length = socket.try_recv(&mut buffer)?;
+    let answer = &buffer[..length];
+    Ok(query.is_answered_by(answer, id).then(|| query.answer(answer)))
+}
+
+fn pending_error(socket: &UdpSocket) -> io::Result<Option<Bytes>> {
+    socket.try_io(Interest::ERROR, || {
+        Err(SockRef::from(socket).take_error()?.unwrap_or(io::ErrorKind::WouldBlock.into()))
+    })
+}
+
+async fn over_tcp(server: SocketAddr, query: &Query, id: u16) -> io::Result<Bytes> {
+    let mut stream = TcpStream::connect(server).await?;
+    stream.set_nodelay(true)?;
+    stream.write_all(&framed(&query.with_id(id))).await?;
+    let length = stream.read_u16().await?;
+    let mut answer = vec![0; usize::from(length)];
+    stream.read_exact(&mut answer).await?;
+    if query.is_answered_by(&answer, id) {
+        Ok(query.answer(&answer))
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is to another question"))
+    }
+}
+
+/// A message as it is sent over TCP: with its length in front, in one segment (RFC 7766 section 8).
+pub(super) fn framed(message: &[u8]) -> Bytes {
+    let mut framed = BytesMut::with_capacity(2 + message.len());
+    framed.put_u16(message.len() as u16);
+    framed.put_slice(message);
+    framed.freeze()
+}
+
+/// Ids nobody can foresee: a counter under a keyed hash, whose key the standard library takes from the system.
+#[derive(Debug, Default)]
+struct Ids {
+    key: RandomState,
+    count: AtomicU64,
+}
+
+impl Ids {
+    fn next(&self) -> u16 {
+        self.key.hash_one(self.count.fetch_add(1, Ordering::Relaxed)) as u16
+    }
+}
