@@ -1,0 +1,336 @@
+//! Queries as they come from the codespace, and answers as they go back.
+
+use bytes::Bytes;
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::rdata::HINFO;
+use hickory_proto::rr::{DNSClass, RData, Record, RecordType};
+use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
+
+const HEADER_LEN: usize = 12;
+
+/// What a client takes over UDP if it does not say (RFC 1035 section 4.2.1).
+const PLAIN_UDP: u16 = 512;
+
+/// What we say that we take, to clients and to servers alike: it needs no fragments anywhere (DNS flag day 2020).
+const OUR_UDP: u16 = 1232;
+
+/// An OPT record without options: root, type, size, flags, and no data.
+const OPT_LEN: u16 = 11;
+
+/// How long the codespace may remember what does not come out of DNS, in seconds: that has no TTL of its own,
+/// and changes with the laptop's networks.
+const TTL: u32 = 10;
+
+/// What a query came by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Transport {
+    Udp,
+    Tcp,
+}
+
+/// A query to be resolved: one question of class IN.
+#[derive(Debug)]
+pub(super) struct Request {
+    header: [u8; HEADER_LEN],
+    message: Message,
+    question: Query,
+    limit: u16,
+}
+
+/// What to do with what came.
+#[derive(Debug)]
+pub(super) enum Received {
+    /// Resolve it.
+    Request(Box<Request>),
+    /// Send this back.
+    Answer(Bytes),
+    /// It is not a query.
+    Nothing,
+}
+
+/// What is to be said to a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Reply {
+    pub(super) code: ResponseCode,
+    pub(super) authentic: bool,
+    pub(super) truncated: bool,
+    pub(super) answers: Vec<Record>,
+    pub(super) authorities: Vec<Record>,
+    pub(super) additionals: Vec<Record>,
+}
+
+impl Reply {
+    /// A code and no records.
+    pub(super) fn of(code: ResponseCode) -> Self {
+        Self {
+            code,
+            authentic: false,
+            truncated: false,
+            answers: Vec::new(),
+            authorities: Vec::new(),
+            additionals: Vec::new(),
+        }
+    }
+
+    /// Records of our own making.
+    pub(super) fn with_data(question: &Query, data: impl IntoIterator<Item = RData>) -> Self {
+        let record = |data| Record::from_rdata(question.name().clone(), TTL, data);
+        Self { answers: data.into_iter().map(record).collect(), ..Self::of(ResponseCode::NoError) }
+    }
+}
+
+impl From<Message> for Reply {
+    fn from(message: Message) -> Self {
+        Self {
+            code: message.metadata.response_code,
+            authentic: message.metadata.authentic_data,
+            truncated: message.metadata.truncation,
+            answers: message.answers,
+            authorities: message.authorities,
+            additionals: message.additionals,
+        }
+    }
+}
+
+/// Looks at what a client sent.
+pub(super) fn receive(bytes: &[u8], transport: Transport) -> Received {
+    let Some(&header) = bytes.first_chunk() else { return Received::Nothing };
+    // Not a query (QR): two resolvers could keep each other busy for ever.
+    if header[2] & 0x80 != 0 {
+        return Received::Nothing;
+    }
+    let Ok(message) = Message::from_vec(bytes) else {
+        return Received::Answer(bare(&header, ResponseCode::FormErr));
+    };
+    let limit = match (&message.edns, transport) {
+        (_, Transport::Tcp) => u16::MAX,
+        (Some(edns), Transport::Udp) => edns.max_payload().max(PLAIN_UDP),
+        (None, Transport::Udp) => PLAIN_UDP,
+    };
+    let question = message.queries.first().cloned().unwrap_or_default();
+    let request = Request { header, message, question, limit };
+    match request.immediate_reply() {
+        Some(reply) => Received::Answer(request.answer(&reply)),
+        None => Received::Request(Box::new(request)),
+    }
+}
+
+/// Just a header, where the question can't be repeated.
+fn bare(header: &[u8; HEADER_LEN], code: ResponseCode) -> Bytes {
+    let mut answer = [0; HEADER_LEN];
+    answer[..2].copy_from_slice(&header[..2]);
+    // QR, the query's opcode and RD; RA.
+    answer[2] = 0x80 | header[2] & 0x79;
+    answer[3] = 0x80 | code.low();
+    Bytes::copy_from_slice(&answer)
+}
+
+impl Request {
+    pub(super) fn question(&self) -> &Query {
+        &self.question
+    }
+
+    /// What needs nobody to be asked.
+    fn immediate_reply(&self) -> Option<Reply> {
+        if self.message.metadata.op_code != OpCode::Query {
+            return Some(Reply::of(ResponseCode::NotImp));
+        }
+        if self.message.queries.len() != 1 {
+            return Some(Reply::of(ResponseCode::FormErr));
+        }
+        if self.message.edns.as_ref().is_some_and(|edns| edns.version() > 0) {
+            return Some(Reply::of(ResponseCode::BADVERS));
+        }
+        if self.question.query_class() != DNSClass::IN {
+            return Some(Reply::of(ResponseCode::Refused));
+        }
+        let kind = self.question.query_type();
+        // Transfers are answered with many messages.
+        if matches!(kind, RecordType::AXFR | RecordType::IXFR) {
+            return Some(Reply::of(ResponseCode::NotImp));
+        }
+        // RFC 8482 section 4.2: nobody needs all records, and they would not fit.
+        let hinfo = || RData::HINFO(HINFO::new("RFC8482".to_owned(), String::new()));
+        (kind == RecordType::ANY).then(|| Reply::with_data(&self.question, [hinfo()]))
+    }
+
+    /// The query as it is put to a server.
+    pub(super) fn to_server(&self, with_edns: bool) -> Message {
+        let mut query = Message::query();
+        query.metadata.recursion_desired = true;
+        query.metadata.checking_disabled = self.message.metadata.checking_disabled;
+        query.metadata.authentic_data = self.message.metadata.authentic_data;
+        query.queries.push(self.question.clone());
+        if with_edns {
+            let mut edns = Edns::new();
+            edns.set_max_payload(OUR_UDP).set_dnssec_ok(self.dnssec_ok());
+            query.edns = Some(edns);
+        }
+        query
+    }
+
+    fn dnssec_ok(&self) -> bool {
+        self.message.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok)
+    }
+
+    /// `reply` as a message that fits the client. What does not fit is cut at a record's end: musl before
+    /// 1.2.4 knows no TCP and makes do with the records that are there.
+    pub(super) fn answer(&self, reply: &Reply) -> Bytes {
+        self.encoded(reply)
+            .or_else(|| self.encoded(&Reply::of(ResponseCode::ServFail)))
+            .unwrap_or_else(|| bare(&self.header, reply.code))
+    }
+
+    fn encoded(&self, reply: &Reply) -> Option<Bytes> {
+        let mut message = Message::new(self.message.metadata.id, MessageType::Response, OpCode::Query);
+        message.metadata.op_code = self.message.metadata.op_code;
+        message.metadata.recursion_desired = self.message.metadata.recursion_desired;
+        message.metadata.recursion_available = true;
+        message.metadata.checking_disabled = self.message.metadata.checking_disabled;
+        message.metadata.authentic_data = reply.authentic;
+        message.metadata.truncation = reply.truncated;
+        message.metadata.response_code = reply.code;
+        message.queries = self.message.queries.clone();
+        message.answers = reply.answers.clone();
+        message.authorities = reply.authorities.clone();
+        message.additionals = reply.additionals.clone();
+        let mut bytes = Vec::with_capacity(usize::from(PLAIN_UDP));
+        let mut encoder = BinEncoder::new(&mut bytes);
+        encoder.set_max_size(if self.message.edns.is_some() { self.limit - OPT_LEN } else { self.limit });
+        message.emit(&mut encoder).ok()?;
+        // Of a record that did not fit there may be a part left.
+        encoder.trim();
+        if self.message.edns.is_some() {
+            self.append_opt(&mut bytes, reply.code);
+        }
+        Some(bytes.into())
+    }
+
+    /// RFC 6891 section 6.1. The encoder would drop it from an answer that is cut.
+    fn append_opt(&self, bytes: &mut Vec<u8>, code: ResponseCode) {
+        let count = u16::from_be_bytes([bytes[10], bytes[11]]).saturating_add(1);
+        bytes[10..12].copy_from_slice(&count.to_be_bytes());
+        bytes.push(0);
+        bytes.extend(u16::from(RecordType::OPT).to_be_bytes());
+        bytes.extend(OUR_UDP.to_be_bytes());
+        // The code's upper bits, version 0, DO, and no options.
+        bytes.extend([code.high(), 0, u8::from(self.dnssec_ok()) << 7, 0, 0, 0]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::rr::Name;
+    use hickory_proto::rr::rdata::TXT;
+
+    use super::*;
+
+    fn query(kind: RecordType) -> Message {
+        let mut query = Message::query();
+        query.metadata.recursion_desired = true;
+        query.add_query(Query::query(Name::from_ascii("Big.Example.").unwrap(), kind));
+        query
+    }
+
+    fn request(query: &Message, transport: Transport) -> Request {
+        let received = receive(&query.to_vec().unwrap(), transport);
+        let Received::Request(request) = received else { panic!("{received:?}") };
+        *request
+    }
+
+    fn refusal(query: &Message) -> Message {
+        let received = receive(&query.to_vec().unwrap(), Transport::Udp);
+        let Received::Answer(answer) = received else { panic!("{received:?}") };
+        Message::from_vec(&answer).unwrap()
+    }
+
+    fn texts(question: &Query, count: usize) -> Reply {
+        let text = RData::TXT(TXT::new(vec!["x".repeat(100)]));
+        Reply::with_data(question, std::iter::repeat_n(text, count))
+    }
+
+    #[test]
+    fn answers_are_cut_to_what_the_client_takes() {
+        for (edns, limit) in [(None, 512), (Some(300), 512), (Some(1400), 1400), (Some(65535), 65535)] {
+            let mut query = query(RecordType::TXT);
+            query.edns = edns.map(|size| {
+                let mut edns = Edns::new();
+                edns.set_max_payload(size);
+                edns
+            });
+            let request = request(&query, Transport::Udp);
+            let bytes = request.answer(&texts(request.question(), 30));
+            let answer = Message::from_vec(&bytes).unwrap();
+            assert!(bytes.len() <= limit);
+            assert_eq!(answer.metadata.truncation, limit < 4096);
+            assert!(!answer.answers.is_empty(), "as many records as fit");
+            assert_eq!(answer.edns.is_some(), edns.is_some());
+            assert_eq!(answer.metadata.id, query.metadata.id);
+        }
+        let request = request(&query(RecordType::TXT), Transport::Tcp);
+        let answer = Message::from_vec(&request.answer(&texts(request.question(), 30))).unwrap();
+        assert_eq!((answer.answers.len(), answer.metadata.truncation), (30, false));
+    }
+
+    #[test]
+    fn too_much_even_for_tcp_is_cut_too() {
+        let request = request(&query(RecordType::TXT), Transport::Tcp);
+        let answer = Message::from_vec(&request.answer(&texts(request.question(), 1000))).unwrap();
+        assert!(answer.metadata.truncation);
+    }
+
+    #[test]
+    fn the_question_comes_back_in_its_own_case() {
+        let query = query(RecordType::A);
+        let request = request(&query, Transport::Udp);
+        let answer = Message::from_vec(&request.answer(&Reply::of(ResponseCode::NXDomain))).unwrap();
+        assert!(answer.queries[0].name().eq_case(query.queries[0].name()));
+        assert!(answer.metadata.recursion_available && !answer.metadata.authoritative);
+        assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+    }
+
+    #[test]
+    fn what_we_do_not_do_is_said() {
+        let mut notify = query(RecordType::SOA);
+        notify.metadata.op_code = OpCode::Notify;
+        let mut chaos = query(RecordType::TXT);
+        chaos.queries[0].set_query_class(DNSClass::CH);
+        let mut two = query(RecordType::A);
+        two.add_query(two.queries[0].clone());
+        let mut future = query(RecordType::A);
+        future.edns = Some(Edns::new());
+        future.edns.as_mut().unwrap().set_version(1);
+        for (query, code) in [
+            (notify, ResponseCode::NotImp),
+            (query(RecordType::AXFR), ResponseCode::NotImp),
+            (chaos, ResponseCode::Refused),
+            (two, ResponseCode::FormErr),
+            (future, ResponseCode::BADVERS),
+        ] {
+            // 16 has two names.
+            assert_eq!(u16::from(refusal(&query).metadata.response_code), u16::from(code));
+        }
+        let any = refusal(&query(RecordType::ANY));
+        assert_eq!(any.answers[0].record_type(), RecordType::HINFO);
+    }
+
+    #[test]
+    fn what_is_no_query_gets_no_answer() {
+        let response = query(RecordType::A).into_response().to_vec().unwrap();
+        assert!(matches!(receive(&response, Transport::Udp), Received::Nothing));
+        assert!(matches!(receive(b"short", Transport::Udp), Received::Nothing));
+        let mut cut = query(RecordType::A).to_vec().unwrap();
+        cut.pop();
+        let Received::Answer(answer) = receive(&cut, Transport::Udp) else { panic!() };
+        assert_eq!(Message::from_vec(&answer).unwrap().metadata.response_code, ResponseCode::FormErr);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_panics(bytes: Vec<u8>) {
+            if let Received::Request(request) = receive(&bytes, Transport::Udp) {
+                request.answer(&Reply::of(ResponseCode::ServFail));
+            }
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! The name service switch: what getaddrinfo and getnameinfo know.
+//!
+//! Both block, for as long as the C library's resolver has patience, so they run on threads of their own. Not
+//! on tokio's blocking pool: a runtime that is shut down waits for that, and the program's end must not.
+
+use std::ffi::{CStr, CString};
+use std::mem::{size_of, zeroed};
+use std::net::{IpAddr, SocketAddr};
+use std::ptr;
+use std::sync::Arc;
+
+use hickory_proto::op::{Query, ResponseCode};
+use hickory_proto::rr::rdata::PTR;
+use hickory_proto::rr::{Name, RData, RecordType};
+use socket2::{SockAddr, SockAddrStorage};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::message::Reply;
+
+/// Lookups at a time. One that hangs holds its place until the C library gives up.
+const MAX_LOOKUPS: usize = 16;
+
+/// What the switch, or /etc/hosts, says to a question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Found {
+    /// The records of that name and type.
+    Records(Vec<RData>),
+    /// The name exists, without records of that type.
+    NoData,
+    /// The name does not exist.
+    NoName,
+}
+
+impl Found {
+    /// The name of an address.
+    pub(super) fn name(name: Name) -> Self {
+        Self::Records(vec![RData::PTR(PTR(name))])
+    }
+
+    pub(super) fn into_reply(self, question: &Query) -> Reply {
+        match self {
+            Self::Records(records) => Reply::with_data(question, records),
+            Self::NoData => Reply::of(ResponseCode::NoError),
+            Self::NoName => Reply::of(ResponseCode::NXDomain),
+        }
+    }
+}
+
+/// Why a lookup gave nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Nothing {
+    /// There is no such name (EAI_NONAME).
+    NoName,
+    /// The name has no addresses (EAI_NODATA).
+    NoData,
+    /// The lookup failed: that says nothing about the name.
+    Failed,
+}
+
+/// The addresses of a name.
+pub(super) type Forward = fn(&str) -> Result<Vec<IpAddr>, Nothing>;
+/// The name of an address.
+pub(super) type Backward = fn(IpAddr) -> Result<String, Nothing>;
+
+/// The switch, with the two calls it consists of.
+#[derive(Debug)]
+pub(super) struct Nss {
+    forward: Forward,
+    backward: Backward,
+    places: Arc<Semaphore>,
+}
+
+impl Default for Nss {
+    fn default() -> Self {
+        Self::new(getaddrinfo, getnameinfo)
+    }
+}
+
+/// Whether the switch can know anything about a question.
+pub(super) fn knows(question: &Query) -> bool {
+    let (name, kind) = (question.name(), question.query_type());
+    (kind.is_ip_addr() && plain_name(name).is_some())
+        || (kind == RecordType::PTR && address_of(name).is_some())
+}
+
+impl Nss {
+    pub(super) fn new(forward: Forward, backward: Backward) -> Self {
+        Self { forward, backward, places: Arc::new(Semaphore::new(MAX_LOOKUPS)) }
+    }
+
+    /// What the switch says; `None` if it fails or is too busy.
+    pub(super) async fn lookup(&self, question: &Query) -> Option<Found> {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let (forward, backward, question) = (self.forward, self.backward, question.clone());
+        let (done, answer) = oneshot::channel();
+        let work = move || {
+            let _place = place;
+            // Nobody may be waiting any more.
+            let _ = done.send(look_up(forward, backward, &question));
+        };
+        if let Err(error) = std::thread::Builder::new().name("nss".to_owned()).spawn(work) {
+            tracing::warn!(%error, "no thread for a lookup of a name");
+        }
+        answer.await.ok().flatten()
+    }
+}
+
+fn look_up(forward: Forward, backward: Backward, question: &Query) -> Option<Found> {
+    let found = if question.query_type() == RecordType::PTR {
+        backward(address_of(question.name())?).and_then(|name| {
+            let name = Name::from_ascii(format!("{}.", name.trim_end_matches('.')));
+            name.map(Found::name).map_err(|_| Nothing::Failed)
+        })
+    } else {
+        let name = plain_name(question.name())?;
+        // The dot keeps the laptop's search list out: the codespace has one of its own.
+        forward(&format!("{name}.")).map(|addresses| {
+            let useful = addresses.into_iter().filter(|&address| is_of_use(address, &name));
+            select(useful, question.query_type())
+        })
+    };
+    match found {
+        Ok(found) => Some(found),
+        Err(Nothing::NoName) => Some(Found::NoName),
+        Err(Nothing::NoData) => Some(Found::NoData),
+        Err(Nothing::Failed) => None,
+    }
+}
+
+/// The addresses of the wanted family. Never IPv4-mapped ones, with which an AAAA query would be answered
+/// out of an A record, only for the program to come back with IPv4.
+pub(super) fn select(addresses: impl Iterator<Item = IpAddr>, kind: RecordType) -> Found {
+    let wanted = |address| match (address, kind) {
+        (IpAddr::V4(v4), RecordType::A) => Some(RData::A(v4.into())),
+        (IpAddr::V6(v6), RecordType::AAAA) if v6.to_ipv4_mapped().is_none() => Some(RData::AAAA(v6.into())),
+        _ => None,
+    };
+    let records: Vec<RData> = addresses.filter_map(wanted).collect();
+    if records.is_empty() { Found::NoData } else { Found::Records(records) }
+}
+
+/// Whether an address of the laptop's means the same in the codespace. Loopback does for localhost
+/// (RFC 6761 section 6.3).
+pub(super) fn is_of_use(address: IpAddr, name: &str) -> bool {
+    let localhost = name == "localhost" || name.ends_with(".localhost");
+    let link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    !link_local && (localhost || !address.to_canonical().is_loopback())
+}
+
+/// A name as the C library takes it: lower case, without the last dot. `None` if it would be taken for
+/// something else, such as an address, or holds what no host name holds.
+pub(super) fn plain_name(name: &Name) -> Option<String> {
+    let text = name.to_ascii().trim_end_matches('.').to_ascii_lowercase();
+    let last = text.rsplit('.').next()?;
+    let numeric =
+        last.starts_with(|c: char| c.is_ascii_digit()) && !last.contains(|c: char| c > 'f' && c != 'x');
+    (gh_net_common::frame::is_domain(&text) && !numeric).then_some(text)
+}
+
+/// The address whose reverse name this is.
+pub(super) fn address_of(name: &Name) -> Option<IpAddr> {
+    let net = name.parse_arpa_name().ok()?;
+    (net.prefix_len() == net.max_prefix_len()).then(|| net.addr())
+}
+
+fn reason(code: libc::c_int) -> Nothing {
+    /// glibc's and musl's; the libc crate does not have it.
+    const EAI_NODATA: libc::c_int = -5;
+    match code {
+        libc::EAI_NONAME => Nothing::NoName,
+        EAI_NODATA => Nothing::NoData,
+        _ => Nothing::Failed,
+    }
+}
+
+fn getaddrinfo(name: &str) -> Result<Vec<IpAddr>, Nothing> {
+    let name = CString::new(name).map_err(|_| Nothing::Failed)?;
+    let mut list = ptr::null_mut();
+    // SAFETY: all-zero is what the C library wants in the hints' other fields. No AI_ADDRCONFIG (it is the
+    // codespace's families that matter) and no AI_V4MAPPED.
+    let hints = libc::addrinfo { ai_socktype: libc::SOCK_STREAM, ..unsafe { zeroed() } };
+    // SAFETY: the name ends with NUL, there is no service, and `list` takes the result.
+    let code = unsafe { libc::getaddrinfo(name.as_ptr(), ptr::null(), &raw const hints, &raw mut list) };
+    if code != 0 {
+        return Err(reason(code));
+    }
+    let mut addresses = Vec::new();
+    let mut entry = list;
+    while !entry.is_null() {
+        // SAFETY: a successful getaddrinfo gives a list that ends with a null pointer.
+        let info = unsafe { &*entry };
+        addresses.extend(address_in(info));
+        entry = info.ai_next;
+    }
+    // SAFETY: the list came from getaddrinfo and is not used again.
+    unsafe { libc::freeaddrinfo(list) };
+    Ok(addresses)
+}
+
+fn address_in(info: &libc::addrinfo) -> Option<IpAddr> {
+    let length = info.ai_addrlen as usize;
+    if info.ai_addr.is_null() || length > size_of::<SockAddrStorage>() {
+        return None;
+    }
+    let mut storage = SockAddrStorage::zeroed();
+    // SAFETY: the entry has an address of that length, which fits the storage; socket2 looks at its family.
+    let address = unsafe {
+        ptr::copy_nonoverlapping(info.ai_addr.cast::<u8>(), (&raw mut storage).cast::<u8>(), length);
+        SockAddr::new(storage, info.ai_addrlen)
+    };
+    address.as_socket().map(|socket| socket.ip())
+}
+
+fn getnameinfo(address: IpAddr) -> Result<String, Nothing> {
+    let socket = SockAddr::from(SocketAddr::new(address, 0));
+    // NI_MAXHOST.
+    let mut host = [0 as libc::c_char; 1025];
+    // SAFETY: address and buffer are passed with their lengths; no service is wanted.
+    let code = unsafe {
+        libc::getnameinfo(
+            socket.as_ptr().cast(),
+            socket.len(),
+            host.as_mut_ptr(),
+            host.len() as libc::socklen_t,
+            ptr::null_mut(),
+            0,
+            libc::NI_NAMEREQD,
+        )
+    };
+    if code != 0 {
+        return Err(reason(code));
+    }
+    // SAFETY: on success there is a NUL within the buffer.
+    let host = unsafe { CStr::from_ptr(host.as_ptr()) };
+    host.to_str().map(str::to_owned).map_err(|_| Nothing::Failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::from_ascii(text).unwrap()
+    }
+
+    #[test]
+    fn only_host_names_are_put_to_the_c_library() {
+        assert_eq!(plain_name(&name("WWW.Corp.Example.")).as_deref(), Some("www.corp.example"));
+        assert_eq!(plain_name(&name("db_1.")).as_deref(), Some("db_1"));
+        for odd in [".", "10.1.2.3.", "127.1.", "0x7f000001.", "4294967295.", "a\\.b.example.", "*.example."]
+        {
+            assert_eq!(plain_name(&name(odd)), None, "{odd}");
+        }
+        assert!(plain_name(&name("7zip.4ever.")).is_some());
+    }
+
+    #[test]
+    fn reverse_names_are_whole_addresses() {
+        let address = |text| address_of(&name(text)).map(|address| address.to_string());
+        assert_eq!(address("10.0.20.10.in-addr.arpa.").as_deref(), Some("10.20.0.10"));
+        assert_eq!(address("20.10.in-addr.arpa."), None);
+        let six = "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.d.f.ip6.arpa.";
+        assert_eq!(address(six).as_deref(), Some("fd00::1"));
+    }
+
+    #[test]
+    fn an_ipv6_question_never_gets_a_mapped_address() {
+        let addresses = || ["::ffff:10.0.0.1", "10.0.0.1"].map(|a| a.parse().unwrap()).into_iter();
+        assert_eq!(select(addresses(), RecordType::AAAA), Found::NoData);
+        assert!(matches!(select(addresses(), RecordType::A), Found::Records(records) if records.len() == 1));
+    }
+
+    #[test]
+    fn what_means_something_else_over_there_is_left_out() {
+        let useful = |address: &str, name| is_of_use(address.parse().unwrap(), name);
+        assert!(useful("10.0.0.1", "wiki") && useful("127.0.0.1", "localhost"));
+        assert!(
+            !useful("127.0.1.1", "mylaptop") && !useful("::1", "mylaptop") && !useful("fe80::1", "printer")
+        );
+    }
+
+    #[test]
+    fn the_c_library_is_asked() {
+        assert!(getaddrinfo("localhost").unwrap().iter().all(IpAddr::is_loopback));
+        assert_eq!(getaddrinfo("nul\0byte"), Err(Nothing::Failed));
+        assert!(getnameinfo("127.0.0.1".parse().unwrap()).is_ok_and(|name| !name.is_empty()));
+    }
+
+    #[tokio::test]
+    async fn lookups_that_hang_are_bounded() {
+        fn hang(_: &str) -> Result<Vec<IpAddr>, Nothing> {
+            std::thread::sleep(std::time::Duration::from_secs(3600));
+            Err(Nothing::Failed)
+        }
+        let nss = Nss::new(hang, getnameinfo);
+        let question = Query::query(name("slow.example."), RecordType::A);
+        for _ in 0..MAX_LOOKUPS {
+            let lookup = nss.lookup(&question);
+            tokio::pin!(lookup);
+            assert!(futures_util::poll!(lookup).is_pending());
+        }
+        assert_eq!(nss.lookup(&question).await, None, "no more threads than that");
+    }
+}

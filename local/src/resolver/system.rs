@@ -1,0 +1,102 @@
+//! The laptop's configuration: resolv.conf and /etc/hosts.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use gh_net_common::frame::is_domain;
+use hickory_resolver::system_conf::parse_resolv_conf;
+
+use super::Error;
+use super::hosts::Hosts;
+use super::upstream::Upstream;
+
+/// How often the files are looked at, at most.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Where the configuration is, and the port the nameservers listen on.
+#[derive(Debug, Clone)]
+pub(super) struct Paths {
+    pub(super) resolv_conf: PathBuf,
+    pub(super) hosts: PathBuf,
+    pub(super) port: u16,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self { resolv_conf: "/etc/resolv.conf".into(), hosts: "/etc/hosts".into(), port: 53 }
+    }
+}
+
+/// What the files say.
+#[derive(Debug)]
+pub(super) struct System {
+    pub(super) upstream: Upstream,
+    pub(super) search: Vec<String>,
+    pub(super) hosts: Hosts,
+    stamps: [Stamp; 2],
+    looked: Mutex<Instant>,
+}
+
+/// Tells one state of a file from another.
+type Stamp = Option<(u64, u64, i64, i64, u64)>;
+
+impl System {
+    /// Reads the files. One that is missing is an empty one.
+    pub(super) fn load(paths: &Paths) -> Result<Self, Error> {
+        // Before the reading, so that a change in between is found later.
+        let stamps = stamps(paths);
+        let resolv_conf = read(&paths.resolv_conf)?;
+        let hosts = read(&paths.hosts)?;
+        let (servers, search) = match parse_resolv_conf(&resolv_conf) {
+            Ok((config, _)) => {
+                let servers = config.name_servers().iter().map(|server| server.ip).collect();
+                let search = config.search().iter();
+                let search = search.map(|name| name.to_ascii().trim_end_matches('.').to_ascii_lowercase());
+                (servers, search.filter(|name| is_domain(name)).collect())
+            }
+            Err(error) => {
+                tracing::warn!(
+                    "{}: {error}; names are looked up by getaddrinfo",
+                    paths.resolv_conf.display()
+                );
+                (Vec::new(), Vec::new())
+            }
+        };
+        Ok(Self {
+            upstream: Upstream::new(servers, paths.port),
+            search,
+            hosts: Hosts::parse(&String::from_utf8_lossy(&hosts)),
+            stamps,
+            looked: Mutex::new(Instant::now()),
+        })
+    }
+
+    /// Whether the files have changed since. Looks at most once in a while.
+    pub(super) fn is_outdated(&self, paths: &Paths) -> bool {
+        {
+            let Ok(mut looked) = self.looked.lock() else { return false };
+            if looked.elapsed() < LOOK {
+                return false;
+            }
+            *looked = Instant::now();
+        }
+        stamps(paths) != self.stamps
+    }
+}
+
+fn stamps(paths: &Paths) -> [Stamp; 2] {
+    let stamp = |m: Metadata| (m.dev(), m.ino(), m.mtime(), m.mtime_nsec(), m.len());
+    [&paths.resolv_conf, &paths.hosts].map(|path| fs::metadata(path).ok().map(stamp))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    match fs::read(path) {
+        Ok(contents) => Ok(contents),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(Error::Read { path: path.to_owned(), source }),
+    }
+}

@@ -1,0 +1,121 @@
+//! Asks the system's nameservers, by hickory's clients: they choose ports and ids, send again what is lost,
+//! and match answers to questions.
+//!
+//! The servers are asked as the C library asks them: in the order of resolv.conf, the next one when one is
+//! silent or fails, and NXDOMAIN of any is final. hickory's own pool asks two at once and prefers the quicker,
+//! and so a public server's NXDOMAIN would beat the corporate server's answer. It also hides CNAMEs in
+//! front of an empty answer.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use hickory_proto::op::{DnsRequest, DnsRequestOptions, ResponseCode};
+use hickory_resolver::net::NetError;
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::tcp::TcpClientStream;
+use hickory_resolver::net::udp::UdpClientStream;
+use hickory_resolver::net::xfer::{DnsHandle, DnsRequestSender, FirstAnswer};
+use tokio::time::timeout;
+
+use super::message::{Reply, Request};
+
+/// How long one server may be silent. hickory sends again every third of a second.
+const PATIENCE: Duration = Duration::from_millis(1200);
+
+/// For so long a server that was silent is asked last.
+const BENCH: Duration = Duration::from_secs(10);
+
+/// The system's nameservers.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    servers: Vec<Server>,
+    begun: Instant,
+}
+
+#[derive(Debug)]
+struct Server {
+    address: SocketAddr,
+    /// Until when it is asked last, in milliseconds since the beginning.
+    benched: AtomicU64,
+}
+
+impl Upstream {
+    pub(super) fn new(servers: Vec<IpAddr>, port: u16) -> Self {
+        let server = |address| Server { address: SocketAddr::new(address, port), benched: AtomicU64::new(0) };
+        Self { servers: servers.into_iter().map(server).collect(), begun: Instant::now() }
+    }
+
+    pub(super) fn addresses(&self) -> Vec<IpAddr> {
+        self.servers.iter().map(|server| server.address.ip()).collect()
+    }
+
+    /// The answer of the first server that has one, else the first failure. `None` if all are silent.
+    pub(super) async fn ask(&self, request: &Request) -> Option<Reply> {
+        let now = self.elapsed();
+        let mut servers: Vec<&Server> = self.servers.iter().collect();
+        servers.sort_by_key(|server| server.benched.load(Ordering::Relaxed) > now);
+        let mut failure = None;
+        for server in servers {
+            match exchange(server.address, request).await {
+                Ok(reply) if matches!(reply.code, ResponseCode::NoError | ResponseCode::NXDomain) => {
+                    return Some(reply);
+                }
+                Ok(reply) => failure = failure.or(Some(reply)),
+                Err(error) => {
+                    tracing::debug!(server = %server.address, question = %request.question(), %error, "no answer");
+                    if !matches!(error, NetError::Proto(_)) {
+                        let until = self.elapsed() + BENCH.as_millis() as u64;
+                        server.benched.store(until, Ordering::Relaxed);
+                    }
+                }
+            }
+        }
+        failure
+    }
+
+    fn elapsed(&self) -> u64 {
+        self.begun.elapsed().as_millis() as u64
+    }
+}
+
+/// One server's answer: over UDP, and over TCP if that does not hold it. Old servers take EDNS for an
+/// error (RFC 6891 section 7) and are asked again without.
+async fn exchange(server: SocketAddr, request: &Request) -> Result<Reply, NetError> {
+    let reply = over_udp(server, request, true).await?;
+    let refuses_edns = matches!(reply.code, ResponseCode::FormErr | ResponseCode::NotImp);
+    let reply = if refuses_edns { over_udp(server, request, false).await? } else { reply };
+    if !reply.truncated {
+        return Ok(reply);
+    }
+    match over_tcp(server, request, !refuses_edns).await {
+        Ok(whole) => Ok(whole),
+        // A part, marked as one, is better than nothing.
+        Err(error) => {
+            tracing::debug!(%server, %error, "no answer over TCP");
+            Ok(reply)
+        }
+    }
+}
+
+async fn over_udp(server: SocketAddr, request: &Request, with_edns: bool) -> Result<Reply, NetError> {
+    let mut client = UdpClientStream::builder(server, TokioRuntimeProvider::new())
+        .with_timeout(Some(PATIENCE))
+        // hickory's own choice may take a port that another program is just about to listen on.
+        .with_os_port_selection(true)
+        .build();
+    let query = DnsRequest::new(request.to_server(with_edns), DnsRequestOptions::default());
+    let response = client.send_message(query).first_answer().await?;
+    Ok(response.into_message().into())
+}
+
+async fn over_tcp(server: SocketAddr, request: &Request, with_edns: bool) -> Result<Reply, NetError> {
+    let query = DnsRequest::new(request.to_server(with_edns), DnsRequestOptions::default());
+    let answer = async {
+        let provider = TokioRuntimeProvider::new();
+        let client = TcpClientStream::exchange(server, None, PATIENCE, None, provider).await?;
+        client.send(query).first_answer().await
+    };
+    let response = timeout(PATIENCE, answer).await.map_err(|_| NetError::Timeout)??;
+    Ok(response.into_message().into())
+}
