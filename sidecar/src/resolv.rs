@@ -12,7 +12,7 @@ use std::io::{self, Read, Seek, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use crate::undo::{Entry, Journal};
+use crate::undo::{Change, Journal};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -120,12 +120,12 @@ impl Hook {
         servers: &[IpAddr],
         search: &[String],
     ) -> Result<Self, Error> {
-        Self::install_at(Path::new(RESOLV_CONF), |entry| journal.record(entry), servers, search)
+        Self::install_at(Path::new(RESOLV_CONF), |change| journal.record(change), servers, search)
     }
 
     fn install_at(
         path: &Path,
-        record: impl FnOnce(Entry) -> io::Result<()>,
+        record: impl FnOnce(Change) -> io::Result<()>,
         servers: &[IpAddr],
         search: &[String],
     ) -> Result<Self, Error> {
@@ -139,7 +139,7 @@ impl Hook {
         {
             return Err(Error::io(path, source));
         }
-        record(Entry::ResolvConf { path: path.to_owned(), original: original.clone() })
+        record(Change::ResolvConf { path: path.to_owned(), original: original.clone() })
             .map_err(|source| Error::Journal { path: path.to_owned(), source })?;
         let hook = Self { path: path.to_owned(), original };
         hook.write(servers, search)?;
@@ -174,8 +174,8 @@ pub(crate) fn restore(path: &Path, original: &Option<Vec<u8>>) -> io::Result<()>
         Err(Error::Io { source, .. } | Error::ReadOnly { source, .. }) => return Err(source),
         Err(_) => None,
     };
-    if !current.is_some_and(|current| text::is_ours(&current)) {
-        if fs::read(path).ok().as_ref() != original.as_ref() {
+    if !current.as_deref().is_some_and(text::is_ours) {
+        if current != *original {
             tracing::warn!("{} was rewritten by another program and is left as it is", path.display());
         }
         return Ok(());

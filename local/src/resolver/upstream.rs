@@ -111,9 +111,10 @@ async fn over_udp(server: SocketAddr, request: &Request, with_edns: bool) -> Res
 
 async fn over_tcp(server: SocketAddr, request: &Request, with_edns: bool) -> Result<Reply, NetError> {
     let query = DnsRequest::new(request.to_server(with_edns), DnsRequestOptions::default());
+    // The provider owns the task that serves the connection: both end with this call.
+    let provider = TokioRuntimeProvider::new();
     let answer = async {
-        let provider = TokioRuntimeProvider::new();
-        let client = TcpClientStream::exchange(server, None, PATIENCE, None, provider).await?;
+        let client = TcpClientStream::exchange(server, None, PATIENCE, None, provider.clone()).await?;
         client.send(query).first_answer().await
     };
     let response = timeout(PATIENCE, answer).await.map_err(|_| NetError::Timeout)??;

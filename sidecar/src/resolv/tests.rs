@@ -22,10 +22,9 @@ impl Fixture {
     fn install(&self) -> Result<(Hook, Option<Vec<u8>>), Error> {
         let mut journalled = None;
         let before = fs::read(&self.path).ok();
-        let record = |entry| {
+        let record = |change| {
             assert_eq!(fs::read(&self.path).ok(), before, "the journal comes first");
-            #[allow(irrefutable_let_patterns)]
-            if let Entry::ResolvConf { original, .. } = entry {
+            if let Change::ResolvConf { original, .. } = change {
                 journalled = Some(original);
             }
             Ok(())
