@@ -29,7 +29,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hickory_proto::op::{Query, ResponseCode};
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use message::{Received, Reply, Request, Transport};
 use nss::{Found, Nss};
@@ -40,6 +40,9 @@ const BUDGET: Duration = Duration::from_secs(4);
 
 /// How long DNS may be silent before getaddrinfo is asked beside it.
 const HEDGE: Duration = Duration::from_millis(250);
+
+/// How long an NXDOMAIN is held back for getaddrinfo to know better.
+const SECOND_OPINION: Duration = Duration::from_secs(1);
 
 /// Queries under way at a time; each holds a socket or two. dnsmasq refuses beyond 150.
 const MAX_ASKING: usize = 128;
@@ -145,50 +148,62 @@ impl Resolver {
             Received::Nothing => return None,
         };
         let reply = match self.shared.waiting.try_acquire() {
-            Ok(_place) => timeout(BUDGET, self.resolve_in_turn(&request)).await.ok().flatten(),
+            Ok(_place) => self.resolve_in_turn(&request, Instant::now() + BUDGET).await,
             Err(_) => None,
         };
         Some(request.answer(&reply.unwrap_or_else(|| Reply::of(ResponseCode::ServFail))))
     }
 
-    async fn resolve_in_turn(&self, request: &Request) -> Option<Reply> {
-        let _turn = self.shared.turns.acquire().await.ok()?;
+    async fn resolve_in_turn(&self, request: &Request, deadline: Instant) -> Option<Reply> {
+        let _turn = timeout_at(deadline, self.shared.turns.acquire()).await.ok()?.ok()?;
         let system = self.current();
         match system.hosts.answer(request.question()) {
             Some(found) => Some(found.into_reply(request.question())),
-            None if nss::knows(request.question()) => self.resolve_both_ways(&system, request).await,
-            None => system.upstream.ask(request).await,
+            None if nss::knows(request.question()) => {
+                self.resolve_both_ways(&system, request, deadline).await
+            }
+            None => timeout_at(deadline, system.upstream.ask(request)).await.ok().flatten(),
         }
     }
 
     /// DNS and, where that has no answer or none yet, the name service switch.
-    async fn resolve_both_ways(&self, system: &System, request: &Request) -> Option<Reply> {
-        let dns = system.upstream.ask(request);
-        tokio::pin!(dns);
-        let early = timeout(HEDGE, &mut dns).await;
-        if let Ok(Some(reply)) = &early
-            && reply.code == ResponseCode::NoError
-        {
-            return early.ok().flatten();
-        }
-        let nss = self.shared.nss.lookup(request.question());
-        tokio::pin!(nss);
-        let (reply, found) = match early {
-            Ok(reply) => (reply, nss.await),
-            Err(_) => tokio::select! {
-                reply = &mut dns => match reply {
-                    Some(reply) if reply.code == ResponseCode::NoError => return Some(reply),
-                    reply => (reply, nss.await),
-                },
+    async fn resolve_both_ways(
+        &self,
+        system: &System,
+        request: &Request,
+        deadline: Instant,
+    ) -> Option<Reply> {
+        let question = request.question();
+        let dns = async { timeout_at(deadline, system.upstream.ask(request)).await.ok().flatten() };
+        let nss = self.shared.nss.lookup(question);
+        tokio::pin!(dns, nss);
+        let mut in_time = timeout(HEDGE, &mut dns).await.ok();
+        if in_time.is_none() {
+            tokio::select! {
+                reply = &mut dns => in_time = Some(reply),
                 found = &mut nss => match found {
-                    Some(found @ (Found::Records(_) | Found::NoData)) => {
-                        return Some(found.into_reply(request.question()));
-                    }
-                    found => (dns.await, found),
+                    Some(found @ (Found::Records(_) | Found::NoData)) => return Some(found.into_reply(question)),
+                    found => return decide(dns.await, found, question),
                 },
-            },
+            }
+        }
+        let reply = in_time.flatten();
+        let patience = match reply.as_ref().map(|reply| reply.code) {
+            Some(ResponseCode::NoError) => return reply,
+            Some(ResponseCode::NXDomain) => deadline.min(Instant::now() + SECOND_OPINION),
+            _ => deadline,
         };
-        decide(reply, found, request.question())
+        let found = timeout_at(patience, nss).await.ok().flatten();
+        decide(reply, found, question)
+    }
+}
+
+/// Nothing but the name service switch.
+#[cfg(test)]
+impl Default for Resolver {
+    fn default() -> Self {
+        let nothing = Paths { resolv_conf: PathBuf::new(), hosts: PathBuf::new(), port: 53 };
+        Self::new(nothing, Nss::default()).unwrap()
     }
 }
 

@@ -88,9 +88,9 @@ impl Nss {
         Self { forward, backward, places: Arc::new(Semaphore::new(MAX_LOOKUPS)) }
     }
 
-    /// What the switch says; `None` if it fails or is too busy.
+    /// What the switch says; `None` if it fails. Waits for its turn.
     pub(super) async fn lookup(&self, question: &Query) -> Option<Found> {
-        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
         let (forward, backward, question) = (self.forward, self.backward, question.clone());
         let (done, answer) = oneshot::channel();
         let work = move || {
@@ -237,6 +237,8 @@ fn getnameinfo(address: IpAddr) -> Result<String, Nothing> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     fn name(text: &str) -> Name {
@@ -288,17 +290,24 @@ mod tests {
 
     #[tokio::test]
     async fn lookups_that_hang_are_bounded() {
+        static RUNNING: AtomicUsize = AtomicUsize::new(0);
         fn hang(_: &str) -> Result<Vec<IpAddr>, Nothing> {
-            std::thread::sleep(std::time::Duration::from_secs(3600));
-            Err(Nothing::Failed)
+            RUNNING.fetch_add(1, Ordering::SeqCst);
+            loop {
+                std::thread::park();
+            }
         }
         let nss = Nss::new(hang, getnameinfo);
         let question = Query::query(name("slow.example."), RecordType::A);
-        for _ in 0..MAX_LOOKUPS {
+        for _ in 0..2 * MAX_LOOKUPS {
             let lookup = nss.lookup(&question);
             tokio::pin!(lookup);
             assert!(futures_util::poll!(lookup).is_pending());
         }
-        assert_eq!(nss.lookup(&question).await, None, "no more threads than that");
+        while RUNNING.load(Ordering::SeqCst) < MAX_LOOKUPS {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(nss.places.available_permits(), 0, "whoever comes later waits");
+        assert_eq!(RUNNING.load(Ordering::SeqCst), MAX_LOOKUPS);
     }
 }

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
 
 use hickory_proto::op::{Edns, Message, MessageType};
 use hickory_proto::rr::rdata::{A, CNAME, NULL, SOA, TXT};
@@ -71,6 +70,9 @@ fn forward(name: &str) -> Result<Vec<IpAddr>, Nothing> {
     match name {
         "nas.local." => Ok(vec!["192.168.1.9".parse().unwrap()]),
         "broken.example." => Err(Nothing::Failed),
+        "hanging.example." => loop {
+            std::thread::park();
+        },
         _ => Err(Nothing::NoName),
     }
 }
@@ -299,6 +301,15 @@ async fn failures_are_failures() {
     assert_eq!(code("www.corp.example.", RecordType::MX).await, ResponseCode::ServFail);
     assert_eq!(code("broken.example.", RecordType::A).await, ResponseCode::ServFail);
     assert_eq!(code("none.example.", RecordType::A).await, ResponseCode::NXDomain, "the switch is sure");
+}
+
+#[tokio::test]
+async fn a_switch_that_hangs_costs_a_negative_answer_one_second() {
+    let world = World::new(&[nxdomain]).await;
+    let begun = Instant::now();
+    let answer = world.ask("hanging.example.", RecordType::A).await;
+    assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+    assert!(begun.elapsed() < Duration::from_secs(2));
 }
 
 #[tokio::test]
