@@ -17,7 +17,7 @@ use ipnet::IpNet;
 
 use crate::cli::Flags;
 use crate::exit::{Exit, Explain};
-pub use raw::RouteSource;
+use crate::policy::RouteChoice;
 use raw::{KEYS, Raw};
 
 /// Variables that are ours but no keys.
@@ -37,7 +37,7 @@ pub struct Config {
     /// Where else sidecars to copy may lie on the laptop.
     pub sidecar_dir: Option<PathBuf>,
     /// What is forwarded; never empty.
-    pub routes: Vec<RouteSource>,
+    pub routes: Vec<RouteChoice>,
     /// What is not forwarded all the same.
     pub exclude: Vec<IpNet>,
     /// How names are resolved.
@@ -172,7 +172,7 @@ fn resolve(raw: Raw, warnings: Vec<String>) -> Config {
         ssh_options: raw.ssh_option.map_or_else(Vec::new, |list| list.0.into_iter().map(|o| o.0).collect()),
         sidecar: raw.sidecar.map_or(Sidecar::Provision, |path| Sidecar::At(path.0.0)),
         sidecar_dir: raw.sidecar_dir,
-        routes: routes.unwrap_or_else(|| vec![RouteSource::Auto]),
+        routes: routes.unwrap_or_else(|| vec![RouteChoice::Auto]),
         exclude: raw.exclude.map_or_else(Vec::new, |list| list.0.into_iter().map(|n| n.0).collect()),
         dns: raw.dns.map_or(DnsMode::Split, |dns| dns.0.0),
         gui: raw.gui.is_none_or(|gui| gui.0),

@@ -289,7 +289,7 @@ impl Io {
                 Err(ReadError::Truncated) => return Err(LinkEnd::Lost(LostLink::Cut)),
                 Err(ReadError::Io(error)) => return Err(LinkEnd::Lost(LostLink::Read(error))),
             };
-            bytes += self.take_frame(frame, &mut linked.pulse, now)?;
+            bytes += self.take_frame(frame, linked, now)?;
             if bytes >= FRAME_BYTES {
                 break;
             }
@@ -298,7 +298,13 @@ impl Io {
     }
 
     /// Takes one frame. Returns how many bytes of packet it was.
-    fn take_frame(&mut self, frame: Frame, pulse: &mut Pulse, now: Instant) -> Result<usize, LinkEnd> {
+    fn take_frame<R, W>(
+        &mut self,
+        frame: Frame,
+        linked: &mut Linked<'_, R, W>,
+        now: Instant,
+    ) -> Result<usize, LinkEnd> {
+        let Linked { link, pulse, .. } = linked;
         pulse.heard(now);
         match frame {
             Frame::Packet(packet) => {
@@ -314,6 +320,11 @@ impl Io {
                 if let Some(trip) = pulse.ponged(value, Instant::now()) {
                     self.counters.round_trip = Some(trip);
                     self.engine.handle_round_trip(trip, now);
+                    // Frames are dealt with in order: what was sent before the ping is done.
+                    if let Some(settled) = link.settled.take() {
+                        // A session that does not care is no error.
+                        let _ = settled.send(());
+                    }
                 }
             }
             Frame::Notice(notice) => self.say(&notice, now),

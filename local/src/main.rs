@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use gh_net::config::{self, Config, Target};
 use gh_net::exit::{Exit, Failure};
+use gh_net::transport::Transport;
 use gh_net::{cli, codespaces, session};
 use gh_net_common::logging;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -69,7 +70,8 @@ async fn run(mut config: Config, mut stop: session::Stop) -> Result<(), Failure>
         };
         config.target = Target::Codespace(Some(name));
     }
-    Ok(session::run(config, stop).await?)
+    let transport = Transport::new(&config).ok_or(codespaces::Error::Cancelled)?;
+    session::run(&config, &transport, stop).await
 }
 
 /// The first signal asks the session to end; a second one ends the program at once.

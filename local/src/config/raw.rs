@@ -11,6 +11,8 @@ use gh_net_common::frame::DnsMode;
 use ipnet::IpNet;
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
+use crate::policy::RouteChoice;
+
 /// The keys of [`Raw`], as flags and the file spell them.
 pub(super) const KEYS: [&str; 12] = [
     "codespace",
@@ -37,7 +39,7 @@ pub(super) struct Raw {
     pub(super) ssh_option: Option<Lines<SshOption>>,
     pub(super) sidecar: Option<Text<RemotePath>>,
     pub(super) sidecar_dir: Option<PathBuf>,
-    pub(super) route: Option<List<RouteSource>>,
+    pub(super) route: Option<List<RouteChoice>>,
     pub(super) exclude: Option<List<Network>>,
     pub(super) dns: Option<Text<Dns>>,
     pub(super) gui: Option<Text<bool>>,
@@ -140,34 +142,6 @@ impl FromStr for RemotePath {
             return Err(format!("{text:?} is not a path that can be run over there"));
         }
         Ok(Self(text.to_owned()))
-    }
-}
-
-/// Where forwarded networks come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RouteSource {
-    /// The laptop's routes, but for its default routes.
-    Auto,
-    /// The private ranges, whatever the laptop's routes.
-    Private,
-    /// This network.
-    Network(IpNet),
-}
-
-impl FromStr for RouteSource {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "auto" => Ok(Self::Auto),
-            "private" => Ok(Self::Private),
-            other => match other.parse() {
-                Ok(Network(network)) => Ok(Self::Network(network)),
-                Err(_) => {
-                    Err(format!("{other:?} is neither auto nor private nor a network such as 10.0.0.0/8"))
-                }
-            },
-        }
     }
 }
 

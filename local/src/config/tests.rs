@@ -27,7 +27,7 @@ fn refused(text: &str, pairs: &[(&str, &str)], flags: Flags) -> String {
 fn defaults_hold_where_nothing_is_set() {
     let config = load(&Flags::default(), &Environment::new()).unwrap();
     assert_eq!(config.target, Target::Codespace(None));
-    assert_eq!(config.routes, [RouteSource::Auto]);
+    assert_eq!(config.routes, [RouteChoice::Auto]);
     assert_eq!(config.dns, DnsMode::Split);
     assert_eq!(config.trace, "info");
     assert_eq!(config.sidecar, Sidecar::Provision);
@@ -42,7 +42,7 @@ fn a_flag_wins_over_a_variable_and_a_variable_over_the_file() {
     let config = loaded(text, &pairs, flags).unwrap();
     assert_eq!(config.dns, DnsMode::Split);
     assert_eq!(config.trace, "debug");
-    assert_eq!(config.routes, [RouteSource::Network("10.0.0.0/8".parse().unwrap()), RouteSource::Auto]);
+    assert_eq!(config.routes, [RouteChoice::Network("10.0.0.0/8".parse().unwrap()), RouteChoice::Auto]);
     assert!(!config.gui);
 }
 

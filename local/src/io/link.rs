@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use gh_net_common::frame::{Frame, FrameError, Goodbye, HEADER_LEN};
 use gh_net_common::framed::{FrameReader, FrameWriter};
+use tokio::sync::oneshot;
 
 /// Between pings while packets pass, so that the link's window follows its round trip.
 const PING: Duration = Duration::from_secs(1);
@@ -26,6 +27,8 @@ pub struct LinkIo<R, W> {
     pub reader: FrameReader<R>,
     /// Frames to the sidecar.
     pub writer: FrameWriter<W>,
+    /// Told once the sidecar has dealt with what the session sent first.
+    pub settled: Option<oneshot::Sender<()>>,
 }
 
 /// How a link ended.

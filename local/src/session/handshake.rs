@@ -1,54 +1,214 @@
-//! The first words of a link: preambles and hellos.
+//! From two raw streams to an open session: preamble, hello, open.
 
-use gh_net_common::frame::Frame;
+use std::time::Duration;
+
+use gh_net_common::frame::{Frame, Goodbye, Open, Opened, Reason};
 use gh_net_common::framed::{FrameReader, FrameWriter, NoiseLimit, PreambleError, ReadError};
-use gh_net_common::hello::{self, Agreed, Mismatch, Side};
+use gh_net_common::hello::{self, Mismatch, Side, printable};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
 
-/// Why there was no handshake.
+/// How long the sidecar may take from its preamble to its answer. It asks sudo and makes a device.
+const ANSWER: Duration = Duration::from_secs(8);
+
+/// Why there is no session.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The other side does not speak our protocol.
+pub enum HandshakeError {
+    /// Something else than a sidecar answered.
     #[error(transparent)]
     Preamble(#[from] PreambleError),
-    /// It speaks another version of it.
-    #[error(transparent)]
-    Version(#[from] Mismatch),
-    /// It broke the protocol.
+    /// The stream broke.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// It said goodbye at once.
-    #[error("the sidecar refused the session: {0}")]
-    Refused(String),
-    /// It ended, or said something else, where its hello was due.
-    #[error("the sidecar did not say hello")]
-    NoHello,
+    /// The stream ended before the session was open.
+    #[error("the sidecar ended before the session was open")]
+    Ended,
+    /// The sidecar fell silent.
+    #[error("the sidecar did not answer within {} seconds", ANSWER.as_secs())]
+    Silence,
+    /// No protocol version in common.
+    #[error(transparent)]
+    Version(#[from] Mismatch),
+    /// The sidecar sent something that has no place here.
+    #[error("the sidecar broke the protocol: {0}")]
+    Protocol(&'static str),
+    /// The sidecar refuses.
+    #[error("{}", printable(&.0.text))]
+    Refused(Goodbye),
+    /// Writing failed.
+    #[error("writing to the sidecar failed: {0}")]
+    Write(std::io::Error),
 }
 
-/// Sends our preamble and hello, and waits for theirs.
+/// Asks for a session. Notices that come before the answer are logged.
 ///
 /// # Errors
-/// See [`Error`].
-pub async fn shake_hands<R, W>(
+/// See [`HandshakeError`].
+pub(super) async fn open<R, W>(
     reader: &mut FrameReader<R>,
     writer: &mut FrameWriter<W>,
-) -> Result<Agreed, Error>
+    request: Open,
+) -> Result<Opened, HandshakeError>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
     let ours = hello::ours();
     writer.push(&Frame::Hello(ours.clone()));
-    // If the other side is gone already, what it said instead is found below.
-    let _ = writer.flush().await;
-    let noise = reader.preamble(NoiseLimit::default()).await?;
+    // A far side that does not read, or is gone, shows itself in the reading.
+    let noise = {
+        let (sent, noise) = tokio::join!(
+            timeout(NoiseLimit::default().time, writer.flush()),
+            reader.preamble(NoiseLimit::default())
+        );
+        let noise = noise?;
+        sent.map_err(|_| HandshakeError::Silence)?.map_err(HandshakeError::Write)?;
+        noise
+    };
     if !noise.is_empty() {
-        let text = hello::printable(&String::from_utf8_lossy(&noise));
-        tracing::debug!("before the sidecar spoke there came: {}", text.trim_end());
+        tracing::debug!("before the sidecar spoke: {}", printable(&String::from_utf8_lossy(&noise)));
     }
-    match reader.next().await? {
-        Some(Frame::Hello(theirs)) => Ok(hello::negotiate(Side::Laptop, &ours, &theirs)?),
-        Some(Frame::Goodbye(goodbye)) => Err(Error::Refused(hello::printable(&goodbye.text))),
-        Some(_) | None => Err(Error::NoHello),
+    timeout(ANSWER, negotiate(reader, writer, &ours, request)).await.map_err(|_| HandshakeError::Silence)?
+}
+
+async fn negotiate<R, W>(
+    reader: &mut FrameReader<R>,
+    writer: &mut FrameWriter<W>,
+    ours: &gh_net_common::frame::Hello,
+    request: Open,
+) -> Result<Opened, HandshakeError>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
+    let Frame::Hello(theirs) = next(reader).await? else {
+        return Err(HandshakeError::Protocol("its first frame is no hello"));
+    };
+    if let Err(mismatch) = hello::negotiate(Side::Laptop, ours, &theirs) {
+        writer.push(&Frame::Goodbye(Goodbye { reason: Reason::Version, text: mismatch.to_string() }));
+        writer.flush().await.map_err(HandshakeError::Write)?;
+        return Err(mismatch.into());
+    }
+    tracing::debug!("sidecar {}", printable(&theirs.software));
+    writer.push(&Frame::Open(request));
+    writer.flush().await.map_err(HandshakeError::Write)?;
+    match next(reader).await? {
+        Frame::Opened(opened) => check(opened),
+        Frame::Hello(_)
+        | Frame::Open(_)
+        | Frame::Packet(_)
+        | Frame::Delivered(_)
+        | Frame::Ping(_)
+        | Frame::Pong(_)
+        | Frame::Routes(_)
+        | Frame::Dns(_)
+        | Frame::Notice(_)
+        | Frame::Goodbye(_) => Err(HandshakeError::Protocol("it does not answer the request")),
+    }
+}
+
+/// The next frame that is neither a notice nor a goodbye.
+async fn next<R: AsyncRead + Unpin>(reader: &mut FrameReader<R>) -> Result<Frame, HandshakeError> {
+    loop {
+        match reader.next().await?.ok_or(HandshakeError::Ended)? {
+            Frame::Notice(notice) => super::show(&notice),
+            Frame::Goodbye(goodbye) => return Err(HandshakeError::Refused(goodbye)),
+            frame => return Ok(frame),
+        }
+    }
+}
+
+/// IPv6's minimum MTU: less makes no tunnel for it (RFC 8200, 5).
+const MIN_MTU: u16 = 1280;
+
+fn check(opened: Opened) -> Result<Opened, HandshakeError> {
+    if opened.mtu < MIN_MTU {
+        return Err(HandshakeError::Protocol("the tunnel's MTU is below 1280 bytes"));
+    }
+    if opened.addresses.is_empty() {
+        return Err(HandshakeError::Protocol("the tunnel has no addresses"));
+    }
+    Ok(opened)
+}
+
+#[cfg(test)]
+mod tests {
+    use gh_net_common::frame::{Families, Hello, Token};
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    fn request() -> Open {
+        Open {
+            resume: None,
+            mtu: 65_520,
+            families: Families { v4: true, v6: true },
+            grace: 0,
+            wanted: Vec::new(),
+            avoid: Vec::new(),
+        }
+    }
+
+    fn opened(mtu: u16) -> Frame {
+        let addresses = vec![gh_net_common::frame::TunnelAddress {
+            sidecar: "198.19.240.1/30".parse().unwrap(),
+            gateway: "198.19.240.2".parse().unwrap(),
+        }];
+        Frame::Opened(Opened {
+            session: [1; 16],
+            token: Token([2; 32]),
+            resumed: false,
+            mtu,
+            addresses,
+            device: "ghnet0".into(),
+            networks: Vec::new(),
+            resolvers: Vec::new(),
+        })
+    }
+
+    async fn with_sidecar(frames: &[Frame]) -> Result<Opened, HandshakeError> {
+        let (near, far) = duplex(64 * 1024);
+        let mut sidecar = FrameWriter::new(far);
+        frames.iter().for_each(|frame| sidecar.push(frame));
+        sidecar.flush().await.unwrap();
+        let (read, write): (tokio::io::ReadHalf<DuplexStream>, _) = tokio::io::split(near);
+        open(&mut FrameReader::new(read), &mut FrameWriter::new(write), request()).await
+    }
+
+    #[tokio::test]
+    async fn a_sidecar_that_answers_opens_the_session() {
+        let opened = with_sidecar(&[Frame::Hello(hello::ours()), opened(65_520)]).await.unwrap();
+        assert_eq!(opened.mtu, 65_520);
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_given_in_the_sidecars_own_words() {
+        let text = "no TUN device here".to_owned();
+        let goodbye = Frame::Goodbye(Goodbye { reason: Reason::Tun, text });
+        let error = with_sidecar(&[Frame::Hello(hello::ours()), goodbye]).await.unwrap_err();
+        assert_eq!(error.to_string(), "no TUN device here");
+    }
+
+    #[tokio::test]
+    async fn another_version_says_which_side_to_update() {
+        let newer = Hello { lowest: 9, highest: 9, ..hello::ours() };
+        let error = with_sidecar(&[Frame::Hello(newer)]).await.unwrap_err().to_string();
+        assert!(error.contains("update gh-net on the laptop"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn an_impossible_mtu_is_refused() {
+        let error = with_sidecar(&[Frame::Hello(hello::ours()), opened(100)]).await.unwrap_err();
+        assert!(matches!(error, HandshakeError::Protocol(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn half_a_handshake_ends_in_time() {
+        let (near, mut far) = duplex(64 * 1024);
+        far.write_all(&gh_net_common::frame::PREAMBLE).await.unwrap();
+        let (read, write) = tokio::io::split(near);
+        let opening = open(&mut FrameReader::new(read), &mut FrameWriter::new(write), request()).await;
+        assert!(matches!(opening, Err(HandshakeError::Silence)));
+        drop(far);
     }
 }

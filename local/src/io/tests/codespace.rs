@@ -88,7 +88,7 @@ fn link() -> (Laptop, Laptop) {
     let (here, there) = tokio::io::duplex(PIPE);
     let ends = [here, there].map(|end| {
         let (reader, writer) = split(end);
-        LinkIo { reader: FrameReader::new(reader), writer: FrameWriter::new(writer) }
+        LinkIo { reader: FrameReader::new(reader), writer: FrameWriter::new(writer), settled: None }
     });
     let [here, there] = ends;
     (here, there)
@@ -105,7 +105,7 @@ impl Codespace {
             addresses.push(IpCidr::new(CODESPACE.into(), 24)).unwrap();
         });
         interface.routes_mut().add_default_ipv4_route(GATEWAY).unwrap();
-        let (laptop, LinkIo { reader, writer }) = link();
+        let (laptop, LinkIo { reader, writer, .. }) = link();
         let codespace = Self {
             interface,
             sockets: SocketSet::new(vec![]),
@@ -123,7 +123,7 @@ impl Codespace {
 
     /// Loses the link, with what is on it, and makes a new one.
     pub(super) fn relink(&mut self) -> Laptop {
-        let (laptop, LinkIo { reader, writer }) = link();
+        let (laptop, LinkIo { reader, writer, .. }) = link();
         (self.reader, self.writer, self.taken) = (reader, writer, 0);
         self.wire.inbound.clear();
         laptop

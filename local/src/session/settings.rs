@@ -1,0 +1,96 @@
+//! From the configuration and the laptop's networks to what the sidecar is told. Pure.
+
+use gh_net_common::frame::{Dns, DnsMode, Frame, MAX_PREFIXES, Routes, is_domain};
+use ipnet::IpNet;
+
+use crate::config::Config;
+use crate::netwatch::Snapshot;
+use crate::policy::{Choice, Codespace, Policy};
+use crate::resolver::{Resolver, zones};
+
+/// Names listed in the log line at most.
+const LISTED: usize = 8;
+
+/// What the user chose to forward.
+pub(super) fn choice(config: &Config) -> Choice {
+    Choice { routes: config.routes.clone(), excludes: config.exclude.clone() }
+}
+
+/// Prefixes the tunnel's own addresses must stay clear of.
+pub(super) fn avoid(config: &Config, snapshot: &Snapshot) -> Vec<IpNet> {
+    let policy = Policy::new(&choice(config), snapshot, &Codespace::default());
+    policy.tunnel_avoid().iter().take(MAX_PREFIXES).copied().collect()
+}
+
+/// The frames that set a new link up: all routes, and how names are resolved.
+pub(super) fn frames(config: &Config, policy: &Policy, resolver: &Resolver) -> Vec<Frame> {
+    let mut frames = routes(policy.routes());
+    if config.dns != DnsMode::Off {
+        frames.push(Frame::Dns(dns(config.dns, policy.routes(), &resolver.search())));
+    }
+    frames
+}
+
+/// The full set, in as many frames as it takes.
+fn routes(routes: &[IpNet]) -> Vec<Frame> {
+    let empty: &[IpNet] = &[];
+    let chunks = if routes.is_empty() { vec![empty] } else { routes.chunks(MAX_PREFIXES).collect() };
+    let frame = |(index, chunk): (usize, &[IpNet])| {
+        Frame::Routes(Routes { full: index == 0, add: chunk.to_vec(), remove: Vec::new() })
+    };
+    chunks.into_iter().enumerate().map(frame).collect()
+}
+
+/// Search domains of the laptop are the laptop's to answer, and so are the reverse zones of what it
+/// forwards.
+fn dns(mode: DnsMode, routes: &[IpNet], search: &[String]) -> Dns {
+    let search: Vec<String> = search.iter().filter(|name| is_domain(name)).cloned().collect();
+    let mut domains = search.clone();
+    domains.extend(zones::reverse_zones(routes));
+    domains.truncate(MAX_PREFIXES);
+    Dns { mode, search, domains }
+}
+
+/// Networks for a log line.
+pub(super) fn listed(routes: &[IpNet]) -> String {
+    if routes.is_empty() {
+        return "no network of the laptop".to_owned();
+    }
+    let mut text: Vec<String> = routes.iter().take(LISTED).map(ToString::to_string).collect();
+    if routes.len() > LISTED {
+        text.push(format!("and {} more", routes.len() - LISTED));
+    }
+    text.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_large_set_of_routes_is_split_and_only_its_first_frame_replaces() {
+        let many: Vec<IpNet> =
+            (0..5000u32).map(|n| IpNet::new(std::net::Ipv4Addr::from(n << 8).into(), 24).unwrap()).collect();
+        let frames = routes(&many);
+        let mut seen = Vec::new();
+        for (index, frame) in frames.iter().enumerate() {
+            let Frame::Routes(routes) = frame else { panic!("{frame:?}") };
+            assert_eq!(routes.full, index == 0);
+            seen.extend_from_slice(&routes.add);
+        }
+        assert_eq!(seen, many);
+    }
+
+    #[test]
+    fn no_routes_is_a_set_too() {
+        assert_eq!(routes(&[]), [Frame::Routes(Routes { full: true, add: vec![], remove: vec![] })]);
+    }
+
+    #[test]
+    fn domains_are_the_search_domains_and_the_reverse_zones() {
+        let routes = ["10.20.0.0/16".parse().unwrap()];
+        let dns = dns(DnsMode::Split, &routes, &["corp.internal".into(), "not a domain".into()]);
+        assert_eq!(dns.search, ["corp.internal"]);
+        assert_eq!(dns.domains, ["corp.internal", "20.10.in-addr.arpa"]);
+    }
+}
