@@ -1,2 +1,156 @@
-//! placeholder
-fn main() {}
+//! `gh-net-sidecar`: the codespace's end of gh-net.
+//!
+//! ssh starts [`attach`]; it hands its stdin and stdout to the [`owner`], a process of its own that has the
+//! [`session`]: the [device](tun), the [gateway hook](routes), the [resolver hook](resolv) with its
+//! [responder](dns), and the [`pump`] between device and [`link`]. Every change to the machine is in the
+//! [journal](undo) before it is made.
+//!
+//! stdout carries frames. Only `status` and `cleanup` print on it.
+
+#![allow(unreachable_pub, reason = "in a program, `pub` says: for other modules")]
+
+use std::ffi::OsString;
+use std::io::{Write, stderr, stdout};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod address;
+mod attach;
+mod cleanup;
+mod dns;
+mod exit;
+mod handover;
+mod link;
+mod netlink;
+mod notify;
+mod owner;
+mod privilege;
+mod pump;
+mod resolv;
+mod routes;
+mod session;
+mod state;
+mod status;
+mod tun;
+mod undo;
+
+/// The codespace's end of gh-net
+#[derive(Debug, Parser)]
+#[command(name = "gh-net-sidecar", version, after_help = exit::HELP)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Serve a session over stdin and stdout; gh-net starts this over ssh
+    Attach(attach::Options),
+    /// Show the session
+    Status {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// End the session, if there is one, and undo everything it changed
+    Cleanup,
+    /// What `attach` starts to have the session
+    #[command(hide = true)]
+    Owner(Trace),
+    /// Exit with 0 if there is enough privilege
+    #[command(hide = true)]
+    Probe,
+}
+
+/// Where to log to. `attach` passes it on to the owner, which has no stderr.
+#[derive(Debug, clap::Args)]
+struct Trace {
+    /// What to log, for example debug
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    trace: String,
+    /// The file to log into; without one, nothing is logged
+    #[arg(long, value_name = "FILE")]
+    trace_dest: Option<PathBuf>,
+}
+
+impl Trace {
+    /// The arguments that say the same, wherever they are read.
+    fn arguments(&self) -> Vec<OsString> {
+        let Some(file) = &self.trace_dest else { return Vec::new() };
+        let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
+        vec!["--trace".into(), self.trace.clone().into(), "--trace-dest".into(), file.into()]
+    }
+
+    fn start(&self) -> anyhow::Result<()> {
+        if let Some(file) = &self.trace_dest {
+            gh_net_common::logging::init(&self.trace, Some(file))?;
+        }
+        Ok(())
+    }
+}
+
+fn main() -> ExitCode {
+    let code = match Arguments::parse().command {
+        Action::Attach(options) => attach::run(&options),
+        Action::Status { json } => show_status(json).unwrap_or_else(failed),
+        Action::Cleanup => clean_up().unwrap_or_else(failed),
+        Action::Owner(trace) => {
+            trace.start().and_then(|()| owner::run()).map_or_else(failed, |()| exit::DONE)
+        }
+        Action::Probe if privilege::is_enough() => exit::DONE,
+        Action::Probe => exit::PRIVILEGE,
+    };
+    ExitCode::from(code)
+}
+
+fn show_status(json: bool) -> anyhow::Result<u8> {
+    if let Some(code) = needs_privilege(if json { &["status", "--json"] } else { &["status"] }) {
+        return Ok(code);
+    }
+    let status = cleanup::status()?;
+    print(&if json { status::json(status.as_ref())? + "\n" } else { status::plain(status.as_ref()) });
+    Ok(exit::DONE)
+}
+
+fn clean_up() -> anyhow::Result<u8> {
+    if let Some(code) = needs_privilege(&["cleanup"]) {
+        return Ok(code);
+    }
+    let report = cleanup::run()?;
+    if report == undo::Report::default() {
+        print("nothing to undo\n");
+    }
+    for done in &report.undone {
+        print(&format!("undone: {done}\n"));
+    }
+    for failure in &report.failed {
+        complain(&format!("not undone: {failure}"));
+    }
+    Ok(if report.is_clean() { exit::DONE } else { exit::FAILED })
+}
+
+/// Goes on as root, where there is anything to be seen with root's eyes only.
+fn needs_privilege(arguments: &[&str]) -> Option<u8> {
+    if privilege::is_enough() || !state::StateDir::locate().exists() {
+        return None;
+    }
+    let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+    complain(&privilege::elevate(&arguments).to_string());
+    Some(exit::PRIVILEGE)
+}
+
+fn failed(error: anyhow::Error) -> u8 {
+    complain(&format!("{error:#}"));
+    exit::FAILED
+}
+
+/// To people. stdout and stderr may be closed; that is no reason to panic.
+fn complain(text: &str) {
+    let _ = writeln!(stderr(), "gh-net-sidecar: {text}");
+}
+
+fn print(text: &str) {
+    let _ = stdout().write_all(text.as_bytes());
+}

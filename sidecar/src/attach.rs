@@ -1,0 +1,209 @@
+//! `gh-net-sidecar attach`: what ssh starts. It gets the privilege, finds or starts the owner, hands it stdin
+//! and stdout, and waits to pass on how the link ended.
+//!
+//! Nothing here catches a signal: when `attach` dies, the owner sees its connection close and takes that for
+//! the end of the link.
+
+use std::fs::File;
+use std::io::{self, Write, stdin, stdout};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::Context;
+use bytes::BytesMut;
+use gh_net_common::frame::{Frame, Goodbye, PREAMBLE, Reason};
+use gh_net_common::hello;
+use nix::poll::{PollFd, PollFlags, poll};
+
+use crate::handover::{Client, Reply, Request};
+use crate::state::StateDir;
+use crate::undo::Journal;
+use crate::{Trace, complain, exit, link, privilege};
+
+/// Another `attach` may start an owner, or an owner may end, while we look. Each try waits for a process to
+/// start or to end, so there is no need to wait between them.
+const TRIES: usize = 20;
+
+/// How to attach.
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// The other end of the ssh connection; by default as sshd says it in the environment
+    #[arg(long, value_name = "ADDRESS", hide = true)]
+    ssh_peer: Option<IpAddr>,
+    #[command(flatten)]
+    trace: Trace,
+}
+
+/// How it ended for this link.
+enum Outcome {
+    /// The owner said so.
+    Exit(u8, String),
+    /// The owner did not take the link: ask again.
+    Again,
+    /// The owner took the link and died.
+    OwnerLost,
+}
+
+/// Serves one link. Returns the exit code.
+pub fn run(options: &Options) -> u8 {
+    if !link::is_pipe(&stdin()) || !link::is_pipe(&stdout()) {
+        complain(
+            "attach speaks a binary protocol over stdin and stdout, which must be pipes or sockets, not a terminal, \
+             a file or /dev/null. gh-net starts it by itself; with ssh leave out -t, with docker exec use -i \
+             without -t",
+        );
+        return exit::USAGE;
+    }
+    let peer = options.ssh_peer.or_else(ssh_peer);
+    if !privilege::is_enough() {
+        let mut arguments = vec!["attach".into()];
+        if let Some(peer) = peer {
+            arguments.extend(["--ssh-peer".into(), peer.to_string().into()]);
+        }
+        arguments.extend(options.trace.arguments());
+        let error = privilege::elevate(&arguments);
+        return refuse(Goodbye { reason: Reason::Privilege, text: error.to_string() });
+    }
+    match attach(peer, &options.trace) {
+        Ok((code, text)) => {
+            if code != exit::DONE {
+                complain(&text);
+            }
+            code
+        }
+        Err(error) => refuse(Goodbye { reason: Reason::Failed, text: format!("{error:#}") }),
+    }
+}
+
+/// The client's address as sshd puts it into the environment: "client port server port".
+fn ssh_peer() -> Option<IpAddr> {
+    let variable = ["SSH_CONNECTION", "SSH_CLIENT"].iter().find_map(|name| std::env::var(name).ok())?;
+    parse_peer(&variable)
+}
+
+fn parse_peer(variable: &str) -> Option<IpAddr> {
+    // A link-local address comes with its interface, fe80::1%eth0.
+    variable.split_whitespace().next()?.split('%').next()?.parse().ok()
+}
+
+/// Speaks just enough of the protocol to tell the laptop why nothing comes of it.
+fn refuse(goodbye: Goodbye) -> u8 {
+    let code = exit::code(goodbye.reason);
+    complain(&goodbye.text);
+    let mut bytes = BytesMut::from(&PREAMBLE[..]);
+    Frame::Hello(hello::ours()).encode(&mut bytes);
+    Frame::Goodbye(goodbye).encode(&mut bytes);
+    if let Ok(fd) = stdout().as_fd().try_clone_to_owned() {
+        // Said on stderr already; who does not read this reads that.
+        let _ = File::from(fd).write_all(&bytes);
+    }
+    code
+}
+
+fn attach(peer: Option<IpAddr>, trace: &Trace) -> anyhow::Result<(u8, String)> {
+    let state = StateDir::locate();
+    for _ in 0..TRIES {
+        let stream = match UnixStream::connect(state.socket()) {
+            Ok(stream) => stream,
+            Err(_) => start_owner(trace).context("starting the owner process")?,
+        };
+        match hand_over(stream, peer).context("handing the link to the owner")? {
+            Outcome::Exit(code, text) => return Ok((code, text)),
+            Outcome::Again => {}
+            Outcome::OwnerLost => return Ok((exit::FAILED, recover(&state))),
+        }
+    }
+    anyhow::bail!("the owner process does not start; see {}", state.path().display())
+}
+
+/// Starts an owner, detached, with the other end of what is returned as its stdin.
+fn start_owner(trace: &Trace) -> io::Result<UnixStream> {
+    let (ours, theirs) = UnixStream::pair()?;
+    Command::new(this_program())
+        .arg("owner")
+        .args(trace.arguments())
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    Ok(ours)
+}
+
+/// This very program, even if its file was replaced since; without /proc, the one of its name.
+fn this_program() -> PathBuf {
+    let running = Path::new("/proc/self/exe");
+    if running.exists() {
+        return running.to_owned();
+    }
+    std::env::args_os().next().map_or_else(|| PathBuf::from("gh-net-sidecar"), PathBuf::from)
+}
+
+fn hand_over(stream: UnixStream, peer: Option<IpAddr>) -> io::Result<Outcome> {
+    let mut owner = Client::new(stream)?;
+    let (stdin, stdout) = (stdin(), stdout());
+    match owner.send(&Request::Attach { peer }, &[stdin.as_fd(), stdout.as_fd()]) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(Outcome::Again),
+        sent => sent?,
+    }
+    let mut accepted = false;
+    loop {
+        match owner.reply()? {
+            Some(Reply::Accepted) => accepted = true,
+            Some(Reply::Exit { code, text }) => return Ok(Outcome::Exit(code, text)),
+            None if accepted => return Ok(Outcome::OwnerLost),
+            None | Some(Reply::Taken | Reply::Status(_) | Reply::Undone(_)) => return Ok(Outcome::Again),
+        }
+    }
+}
+
+/// The owner was killed: undo in its place, now rather than at the next start.
+fn recover(state: &StateDir) -> String {
+    let died = "the owner process was killed";
+    if let Some(owner) = state.owner() {
+        wait_for_exit(owner);
+    }
+    match state.try_lock() {
+        Ok(Some(lock)) => match Journal::open(&state.journal()).map(|mut journal| journal.undo()) {
+            Ok(report) => {
+                state.remove(lock, !report.is_clean());
+                if report.is_clean() {
+                    format!("{died}; everything was undone")
+                } else {
+                    format!("{died}; not undone: {}", report.failed.join("; "))
+                }
+            }
+            Err(error) => format!("{died}, and its journal can't be read: {error}"),
+        },
+        Ok(None) => format!("{died}; another one has taken over"),
+        Err(error) => format!("{died}; {error}"),
+    }
+}
+
+/// Its connection is closed before the rest of it, among that the device and the lock.
+fn wait_for_exit(process: u32) {
+    const PATIENCE: u16 = 5000;
+    // SAFETY: pidfd_open(2) takes two integers and returns a new descriptor, or -1.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, process, 0) };
+    let Some(fd) = i32::try_from(fd).ok().filter(|fd| *fd >= 0) else { return };
+    // SAFETY: the descriptor is new, and nobody else's.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut polled = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    // If it takes longer, the lock is still held, and that is said.
+    let _ = poll(&mut polled, PATIENCE);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peer_is_what_sshd_says() {
+        assert_eq!(parse_peer("10.0.0.5 51234 172.16.5.4 2222"), Some([10, 0, 0, 5].into()));
+        assert_eq!(parse_peer("fe80::1%eth0 51234 fe80::2 22"), Some("fe80::1".parse().unwrap()));
+        assert_eq!(parse_peer("UNKNOWN 65535 UNKNOWN 65535"), None);
+        assert_eq!(parse_peer(""), None);
+    }
+}

@@ -1,0 +1,72 @@
+//! `gh-net-sidecar cleanup`: the session is ended and everything undone, by its owner or, if that is dead, by
+//! its journal. And what `status` asks the owner.
+
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+
+use crate::handover::{Client, Reply, Request};
+use crate::state::StateDir;
+use crate::status::Status;
+use crate::undo::{Journal, Report};
+
+/// An owner that does not answer for this long hangs.
+const ANSWER: Duration = Duration::from_secs(15);
+/// An owner may be starting or ending while we look.
+const TRIES: usize = 20;
+
+/// Ends whatever there is.
+///
+/// # Errors
+/// The owner hangs, or the state directory is of no use.
+pub fn run() -> anyhow::Result<Report> {
+    let state = StateDir::locate();
+    for _ in 0..TRIES {
+        if !state.exists() {
+            return Ok(Report::default());
+        }
+        match ask(&state, &Request::Cleanup)? {
+            Some(Reply::Undone(report)) => return Ok(report),
+            Some(Reply::Accepted | Reply::Taken | Reply::Exit { .. } | Reply::Status(_)) | None => {}
+        }
+        if let Some(lock) = state.try_lock()? {
+            let mut journal =
+                Journal::open(&state.journal()).with_context(|| state.journal().display().to_string())?;
+            let report = journal.undo();
+            state.remove(lock, !report.is_clean());
+            return Ok(report);
+        }
+    }
+    bail!("the owner process{} does not answer", name(&state))
+}
+
+/// The session, if there is one.
+///
+/// # Errors
+/// The owner hangs.
+pub fn status() -> anyhow::Result<Option<Status>> {
+    match ask(&StateDir::locate(), &Request::Status)? {
+        Some(Reply::Status(status)) => Ok(Some(*status)),
+        Some(Reply::Accepted | Reply::Taken | Reply::Exit { .. } | Reply::Undone(_)) | None => Ok(None),
+    }
+}
+
+/// The owner's answer; `None` if there is no owner, or it is ending.
+fn ask(state: &StateDir, request: &Request) -> anyhow::Result<Option<Reply>> {
+    let Ok(stream) = UnixStream::connect(state.socket()) else { return Ok(None) };
+    stream.set_read_timeout(Some(ANSWER))?;
+    let mut owner = Client::new(stream)?;
+    if owner.send(request, &[]).is_err() {
+        return Ok(None);
+    }
+    owner.reply().with_context(|| {
+        let seconds = ANSWER.as_secs();
+        let name = name(state);
+        format!("the owner process{name} has not answered for {seconds} s; kill -9 it and run cleanup again")
+    })
+}
+
+fn name(state: &StateDir) -> String {
+    state.owner().map(|pid| format!(" (pid {pid})")).unwrap_or_default()
+}

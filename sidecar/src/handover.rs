@@ -1,0 +1,227 @@
+//! The owner's socket: how `attach`, `status` and `cleanup` speak with the owner.
+//!
+//! A client sends one [`Request`] as a line of JSON, with the descriptors of its stdin and stdout beside it
+//! (SCM_RIGHTS) if it attaches. The owner answers with [`Reply`] lines and closes. A client that closes first
+//! takes its link back.
+//!
+//! The socket lies in a directory that only root enters, and each side checks that the other is root or its
+//! own user.
+
+use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Write};
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+
+use nix::sys::socket::{
+    ControlMessage, ControlMessageOwned, MsgFlags, getsockopt, recvmsg, sendmsg, sockopt,
+};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncWriteExt, Interest};
+
+use crate::status::Status;
+use crate::undo::Report;
+
+/// A request is a line of at most this many bytes.
+const MAX_REQUEST: usize = 4096;
+
+/// What a client wants.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Serve a link over the two descriptors that come along.
+    Attach {
+        /// The other end of the ssh connection, if that is known.
+        peer: Option<IpAddr>,
+    },
+    /// Say how things are.
+    Status,
+    /// End the session and undo everything.
+    Cleanup,
+}
+
+/// What the owner answers.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// To `attach`: the descriptors are taken; an [`Reply::Exit`] follows when the link has ended.
+    Accepted,
+    /// To `attach` by an owner it has just started: another owner was quicker; ask that one.
+    Taken,
+    /// To `attach`: exit with this code.
+    Exit {
+        /// The exit code.
+        code: u8,
+        /// Why.
+        text: String,
+    },
+    /// To `status`.
+    Status(Box<Status>),
+    /// To `cleanup`: all of this is undone.
+    Undone(Report),
+}
+
+/// A client's end.
+#[derive(Debug)]
+pub struct Client {
+    stream: BufReader<UnixStream>,
+}
+
+impl Client {
+    /// Speaks over `stream`.
+    ///
+    /// # Errors
+    /// The other end belongs to somebody else.
+    pub fn new(stream: UnixStream) -> io::Result<Self> {
+        check_peer(&stream)?;
+        Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    /// Sends the request, with descriptors beside it.
+    ///
+    /// # Errors
+    /// The socket's own.
+    pub fn send(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let mut line = serde_json::to_vec(request)?;
+        line.push(b'\n');
+        let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&raw)];
+        let rights = if raw.is_empty() { &[][..] } else { &rights[..] };
+        let stream = self.stream.get_mut();
+        let sent =
+            sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(&line)], rights, MsgFlags::MSG_NOSIGNAL, None)?;
+        stream.write_all(&line[sent..])
+    }
+
+    /// Waits for the next reply; `None` when the owner is gone.
+    ///
+    /// # Errors
+    /// The socket's own, or an answer that is none.
+    pub fn reply(&mut self) -> io::Result<Option<Reply>> {
+        let mut line = String::new();
+        match self.stream.read_line(&mut line) {
+            Ok(0) => Ok(None),
+            Ok(_) => Ok(Some(serde_json::from_str(&line)?)),
+            // An owner that ends resets the connections it has not looked at.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The owner's side: takes the request and its descriptors. A connection without one is closed.
+///
+/// # Errors
+/// The socket's own, or what came is no request.
+pub async fn receive(stream: &tokio::net::UnixStream) -> io::Result<(Request, Vec<OwnedFd>)> {
+    check_peer(stream)?;
+    let mut line = Vec::new();
+    let mut descriptors = Vec::new();
+    while line.last() != Some(&b'\n') {
+        stream.readable().await?;
+        match stream.try_io(Interest::READABLE, || receive_some(stream.as_raw_fd(), &mut descriptors)) {
+            Ok(piece) if piece.is_empty() => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(piece) => line.extend(piece),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        if line.len() > MAX_REQUEST {
+            return Err(io::Error::other("the request is too long"));
+        }
+    }
+    Ok((serde_json::from_slice(&line)?, descriptors))
+}
+
+fn receive_some(socket: RawFd, descriptors: &mut Vec<OwnedFd>) -> io::Result<Vec<u8>> {
+    let mut piece = vec![0; MAX_REQUEST];
+    let mut slices = [IoSliceMut::new(&mut piece)];
+    let mut control = nix::cmsg_space!([RawFd; 2]);
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let message = recvmsg::<()>(socket, &mut slices, Some(&mut control), flags)?;
+    for part in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(raw) = part {
+            // SAFETY: the kernel has just made these descriptors for us; nobody else knows them.
+            descriptors.extend(raw.into_iter().map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }));
+        }
+    }
+    let length = message.bytes;
+    piece.truncate(length);
+    Ok(piece)
+}
+
+/// Answers. That the client is gone is no error of ours.
+pub async fn reply(stream: &mut tokio::net::UnixStream, reply: &Reply) {
+    let result = async {
+        let mut line = serde_json::to_vec(reply)?;
+        line.push(b'\n');
+        stream.write_all(&line).await
+    };
+    if let Err(error) = result.await {
+        tracing::debug!(%error, "a client did not wait for its answer");
+    }
+}
+
+/// Waits until the client closes its end.
+pub async fn closed(stream: &tokio::net::UnixStream) {
+    let mut byte = [0];
+    loop {
+        if stream.readable().await.is_err() {
+            return;
+        }
+        match stream.try_read(&mut byte) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Ok(0) | Err(_) => return,
+            Ok(_) => {}
+        }
+    }
+}
+
+fn check_peer(socket: &impl AsFd) -> io::Result<()> {
+    let peer = getsockopt(&socket.as_fd(), sockopt::PeerCredentials)?.uid();
+    if peer == 0 || peer == nix::unistd::geteuid().as_raw() {
+        return Ok(());
+    }
+    Err(io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        format!("the process at the other end of the owner's socket belongs to user {peer}"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_descriptor_arrives_and_works() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        runtime.block_on(async {
+            let (near, far) = UnixStream::pair().unwrap();
+            far.set_nonblocking(true).unwrap();
+            let mut far = tokio::net::UnixStream::from_std(far).unwrap();
+            let (mut given, kept) = UnixStream::pair().unwrap();
+            let mut client = Client::new(near).unwrap();
+            let request = Request::Attach { peer: Some("10.0.0.5".parse().unwrap()) };
+            client.send(&request, &[kept.as_fd(), kept.as_fd()]).unwrap();
+            let (received, descriptors) = receive(&far).await.unwrap();
+            assert_eq!(received, request);
+            assert_eq!(descriptors.len(), 2);
+            given.write_all(b"x").unwrap();
+            assert_eq!(nix::unistd::read(&descriptors[0], &mut [0; 9]).unwrap(), 1);
+            reply(&mut far, &Reply::Exit { code: 5, text: "busy".into() }).await;
+            drop(far);
+            assert!(matches!(client.reply().unwrap(), Some(Reply::Exit { code: 5, .. })));
+            assert!(client.reply().unwrap().is_none());
+        });
+    }
+
+    #[test]
+    fn an_endless_request_is_cut_off() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        runtime.block_on(async {
+            let (mut near, far) = UnixStream::pair().unwrap();
+            far.set_nonblocking(true).unwrap();
+            let far = tokio::net::UnixStream::from_std(far).unwrap();
+            near.write_all(&[b' '; 3 * MAX_REQUEST]).unwrap();
+            assert!(receive(&far).await.is_err());
+        });
+    }
+}

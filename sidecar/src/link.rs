@@ -1,0 +1,264 @@
+//! A link: the stdin and stdout of one ssh session, in the owner's hands, and the handshake over them.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use gh_net_common::frame::{Frame, Goodbye, Open, Reason};
+use gh_net_common::framed::{FrameReader, FrameWriter, NoiseLimit};
+use gh_net_common::hello::{self, Side};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::UnixStream;
+use tokio::select;
+use tokio::time::timeout;
+
+use crate::handover::{self, Reply};
+use crate::{exit, pump::Pump};
+
+/// From the first byte to [`Open`], at most.
+const HANDSHAKE: Duration = Duration::from_secs(30);
+/// A goodbye that the other side does not take is given up after this time.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// A pipe or socket that was handed to us. Blocking or not is a setting of the open file, which others share:
+/// it is put back at the end.
+#[derive(Debug)]
+pub struct Stream {
+    fd: AsyncFd<OwnedFd>,
+    flags: OFlag,
+}
+
+impl Stream {
+    /// Both ends of a link. They may be one and the same socket.
+    fn pair(stdin: OwnedFd, stdout: OwnedFd) -> io::Result<(Self, Self)> {
+        let flags = |fd: &OwnedFd| Ok::<_, io::Error>(OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?));
+        // Both are asked before either is changed.
+        let (stdin_flags, stdout_flags) = (flags(&stdin)?, flags(&stdout)?);
+        Ok((Self::new(stdin, stdin_flags)?, Self::new(stdout, stdout_flags)?))
+    }
+
+    fn new(fd: OwnedFd, flags: OFlag) -> io::Result<Self> {
+        fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        // SAFETY: an `OwnedFd` is the same open descriptor for as long as it lives.
+        let fd = unsafe { AsyncFd::register(fd) }?;
+        Ok(Self { fd, flags })
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let _ = fcntl(self.fd.get_ref(), FcntlArg::F_SETFL(self.flags));
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let mut guard = ready!(self.fd.poll_read_ready(cx))?;
+            // SAFETY: nothing in it is de-initialised.
+            let room = unsafe { buffer.unfilled_mut() };
+            match guard.try_io(|fd| read(fd.get_ref(), room)) {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(Err(error)) => return Poll::Ready(Err(error)),
+                Ok(Ok(length)) => {
+                    // SAFETY: the kernel has written `length` bytes there.
+                    unsafe { buffer.assume_init(length) };
+                    buffer.advance(length);
+                    return Poll::Ready(Ok(()));
+                }
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+/// read(2) into memory that need not be initialised.
+fn read(fd: &OwnedFd, room: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    // SAFETY: `room` is writable for its whole length.
+    let length = unsafe { libc::read(fd.as_raw_fd(), room.as_mut_ptr().cast(), room.len()) };
+    usize::try_from(length).map_err(|_| io::Error::last_os_error())
+}
+
+impl Stream {
+    fn poll_io(
+        &self,
+        cx: &mut Context<'_>,
+        mut io: impl FnMut(&OwnedFd) -> nix::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let mut guard = ready!(self.fd.poll_write_ready(cx))?;
+            match guard.try_io(|fd| Ok(io(fd.get_ref())?)) {
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(result) => return Poll::Ready(result),
+                Err(_would_block) => {}
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_io(cx, |fd| nix::unistd::write(fd, bytes))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_io(cx, |fd| nix::sys::uio::writev(fd, slices))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// One ssh session that carries us.
+#[derive(Debug)]
+pub struct Link {
+    /// The frames' way in and out.
+    pub pump: Pump<Stream>,
+    /// The other end of the ssh connection, if that is known.
+    pub peer: Option<IpAddr>,
+    /// The `attach` that waits for the link's end.
+    control: UnixStream,
+}
+
+impl Link {
+    /// Takes stdin and stdout of an `attach` over.
+    ///
+    /// # Errors
+    /// They are nothing that can be waited for.
+    pub fn new(
+        stdin: OwnedFd,
+        stdout: OwnedFd,
+        control: UnixStream,
+        peer: Option<IpAddr>,
+    ) -> io::Result<Self> {
+        let (stdin, stdout) = Stream::pair(stdin, stdout)?;
+        let pump = Pump::new(FrameReader::new(stdin), FrameWriter::new(stdout));
+        Ok(Self { pump, peer, control })
+    }
+
+    /// Both hellos, then the laptop's request.
+    ///
+    /// # Errors
+    /// What the laptop is to be told.
+    pub async fn handshake(&mut self) -> Result<Open, Goodbye> {
+        let seconds = HANDSHAKE.as_secs();
+        let (pump, control) = self.parts();
+        select! {
+            result = timeout(HANDSHAKE, shake_hands(pump)) => result
+                .unwrap_or_else(|_| Err(protocol(format!("no complete handshake within {seconds} seconds")))),
+            () = handover::closed(control) => Err(protocol("attach ended during the handshake".to_owned())),
+        }
+    }
+
+    /// What moves the frames, and what closes when the `attach` at the other end is gone.
+    pub fn parts(&mut self) -> (&mut Pump<Stream>, &UnixStream) {
+        (&mut self.pump, &self.control)
+    }
+
+    /// Ends the link: the goodbye to the laptop, the exit code to `attach`.
+    pub async fn end(mut self, goodbye: Goodbye) {
+        self.pump.writer.push(&Frame::Goodbye(goodbye.clone()));
+        if !matches!(timeout(FAREWELL, self.pump.writer.flush()).await, Ok(Ok(()))) {
+            tracing::debug!("the laptop did not wait for the goodbye");
+        }
+        self.leave(exit::code(goodbye.reason), goodbye.text).await;
+    }
+
+    /// Ends what is left of a link that is cut.
+    pub async fn leave(self, code: u8, text: String) {
+        let Self { pump, mut control, .. } = self;
+        drop(pump);
+        handover::reply(&mut control, &Reply::Exit { code, text }).await;
+    }
+}
+
+/// Both hellos, then the laptop's request.
+async fn shake_hands(pump: &mut Pump<Stream>) -> Result<Open, Goodbye> {
+    let ours = hello::ours();
+    let Pump { reader, writer, .. } = pump;
+    writer.push(&Frame::Hello(ours.clone()));
+    writer.flush().await.map_err(|error| protocol(error.to_string()))?;
+    let limit = NoiseLimit { time: HANDSHAKE, ..NoiseLimit::default() };
+    reader.preamble(limit).await.map_err(|error| protocol(error.to_string()))?;
+    let mut next = async || match reader.next().await {
+        Ok(Some(frame)) => Ok(frame),
+        Ok(None) => Err(protocol("the connection ended during the handshake".to_owned())),
+        Err(error) => Err(protocol(error.to_string())),
+    };
+    let Frame::Hello(theirs) = next().await? else {
+        return Err(protocol("the first message is no hello".to_owned()));
+    };
+    hello::negotiate(Side::Codespace, &ours, &theirs)
+        .map_err(|mismatch| Goodbye { reason: Reason::Version, text: mismatch.to_string() })?;
+    let second = next().await?;
+    if let Frame::Open(open) = second {
+        return Ok(open);
+    }
+    let Frame::Goodbye(goodbye) = second else {
+        return Err(protocol("the second message does not open a session".to_owned()));
+    };
+    Err(goodbye)
+}
+
+/// The other side does not keep to the protocol.
+pub fn protocol(text: String) -> Goodbye {
+    Goodbye { reason: Reason::Protocol, text }
+}
+
+/// Whether frames can pass over this descriptor: a pipe or a socket.
+pub fn is_pipe(fd: &impl AsFd) -> bool {
+    use nix::sys::stat::{SFlag, fstat};
+    let kind = |mode: u32| SFlag::from_bits_truncate(mode) & SFlag::S_IFMT;
+    fstat(fd).is_ok_and(|found| matches!(kind(found.st_mode), SFlag::S_IFIFO | SFlag::S_IFSOCK))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocking_mode_is_put_back_even_if_both_ends_are_one_socket() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        let _entered = runtime.enter();
+        let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        let flags = || OFlag::from_bits_retain(fcntl(&ours, FcntlArg::F_GETFL).unwrap());
+        let (stdin, stdout) =
+            Stream::pair(ours.try_clone().unwrap().into(), ours.try_clone().unwrap().into()).unwrap();
+        assert!(flags().contains(OFlag::O_NONBLOCK));
+        drop(stdin);
+        drop(stdout);
+        assert!(!flags().contains(OFlag::O_NONBLOCK));
+    }
+
+    #[test]
+    fn only_pipes_and_sockets_carry_frames() {
+        let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(is_pipe(&socket));
+        assert!(is_pipe(&nix::unistd::pipe().unwrap().0));
+        assert!(!is_pipe(&std::fs::File::open("/dev/null").unwrap()));
+        assert!(!is_pipe(&tempfile::tempfile().unwrap()));
+    }
+}

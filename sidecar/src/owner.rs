@@ -1,0 +1,342 @@
+//! The owner: the process that has the session. It is detached from every ssh session, and serves the links
+//! that `attach` hands to it, one after the other.
+//!
+//! It ends when there is neither a session nor anybody who may begin one, and leaves nothing behind.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use gh_net_common::frame::{Goodbye, Level, Notice, Open, Reason};
+use nix::sys::stat::{Mode, umask};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::select;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::handover::{self, Reply, Request};
+use crate::link::Link;
+use crate::notify::Notifier;
+use crate::session::{End, Session};
+use crate::state::{Lock, StateDir};
+use crate::undo::{Journal, Report};
+
+/// Clients that may be in the middle of a request or a handshake at a time.
+const MAX_CLIENTS: usize = 16;
+/// A client has this long for its request.
+const REQUEST: Duration = Duration::from_secs(5);
+
+/// A client that has said what it wants.
+#[derive(Debug)]
+enum Client {
+    /// A laptop that wants a session.
+    Laptop(Box<Link>, Box<Open>),
+    /// `status` waits for an answer.
+    Status(UnixStream),
+    /// `cleanup` waits for an answer.
+    Cleanup(UnixStream),
+    /// It came to nothing, and has been told.
+    Gone,
+}
+
+/// Runs an owner, whose first client is at the other end of stdin.
+///
+/// # Errors
+/// The system refused something an owner can't be without.
+pub fn run() -> anyhow::Result<()> {
+    // Not the leader of a process group, having just been started by `attach`.
+    nix::unistd::setsid()?;
+    umask(Mode::from_bits_truncate(0o077));
+    std::env::set_current_dir("/")?;
+    let first = io::stdin().as_fd().try_clone_to_owned()?;
+    detach_stdin()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let first = std::os::unix::net::UnixStream::from(first);
+        first.set_nonblocking(true)?;
+        let mut first = UnixStream::from_std(first)?;
+        let state = StateDir::locate();
+        match state.try_lock() {
+            Ok(Some(lock)) => Owner::new(state, lock)?.serve(first).await,
+            Ok(None) => handover::reply(&mut first, &Reply::Taken).await,
+            Err(error) => refuse(first, error.to_string()).await,
+        }
+        Ok(())
+    })
+}
+
+/// Nobody but us may keep the first client's connection open.
+fn detach_stdin() -> io::Result<()> {
+    let null = std::fs::File::open("/dev/null").map(OwnedFd::from);
+    match null {
+        Ok(null) => nix::unistd::dup2_stdin(null)?,
+        // No /dev in here: closed will do, std opens nothing in its place.
+        Err(_) => nix::unistd::close(0)?,
+    }
+    Ok(())
+}
+
+/// Tells the laptop of the first client that nothing comes of it.
+async fn refuse(stream: UnixStream, text: String) {
+    let goodbye = Goodbye { reason: Reason::Failed, text };
+    if let Client::Laptop(link, _) = greet(stream).await {
+        link.end(goodbye).await;
+    }
+}
+
+struct Owner {
+    state: StateDir,
+    lock: Lock,
+    listener: UnixListener,
+    clients: JoinSet<Client>,
+    session: Option<Session>,
+    notifier: Notifier,
+    notices: mpsc::Receiver<Notice>,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// What the owner has to deal with next.
+enum Event {
+    Connected(UnixStream),
+    Client(Client),
+    Session(End),
+    Notice(Notice),
+    Signal(&'static str),
+}
+
+impl Owner {
+    fn new(state: StateDir, lock: Lock) -> anyhow::Result<Self> {
+        // An owner that was killed leaves its socket behind.
+        let _ = std::fs::remove_file(state.socket());
+        let listener = UnixListener::bind(state.socket())?;
+        std::fs::set_permissions(state.socket(), std::fs::Permissions::from_mode(0o600))?;
+        let (notifier, notices) = Notifier::new();
+        Ok(Self {
+            state,
+            lock,
+            listener,
+            clients: JoinSet::new(),
+            session: None,
+            notifier,
+            notices,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn serve(mut self, first: UnixStream) {
+        self.recover();
+        self.clients.spawn(greet(first));
+        while self.session.is_some() || !self.clients.is_empty() {
+            let goodbye = match self.next().await {
+                Event::Connected(stream) => {
+                    self.clients.spawn(greet(stream));
+                    continue;
+                }
+                Event::Client(Client::Cleanup(stream)) => return self.end_for_cleanup(stream).await,
+                Event::Client(client) => {
+                    self.serve_client(client).await;
+                    continue;
+                }
+                Event::Notice(notice) => {
+                    if let Some(session) = &mut self.session {
+                        session.notice(notice);
+                    }
+                    continue;
+                }
+                Event::Signal(name) => {
+                    let text = format!("gh-net-sidecar was ended by {name}");
+                    let farewell = self.end_session(Goodbye { reason: Reason::Terminated, text });
+                    self.remove_state();
+                    return farewell.say().await;
+                }
+                Event::Session(End::Cut) => continue,
+                Event::Session(End::GraceOver) => {
+                    Goodbye { reason: Reason::Done, text: "nobody resumed the session".to_owned() }
+                }
+                Event::Session(End::Over(goodbye)) => goodbye,
+            };
+            let farewell = self.end_session(goodbye);
+            if self.clients.is_empty() {
+                // Before the goodbye: a laptop that reads it finds nothing of us.
+                self.remove_state();
+                return farewell.say().await;
+            }
+            farewell.say().await;
+        }
+        self.remove_state();
+    }
+
+    async fn next(&mut self) -> Event {
+        let Self { session, clients, .. } = self;
+        let has_link = session.as_ref().is_some_and(Session::has_link);
+        select! {
+            Ok((stream, _)) = self.listener.accept(), if clients.len() < MAX_CLIENTS => Event::Connected(stream),
+            Some(client) = clients.join_next() => Event::Client(client.unwrap_or(Client::Gone)),
+            Some(event) = next_of_session(session) => event,
+            // Notices wait until there is somebody to read them.
+            Some(notice) = self.notices.recv(), if has_link => Event::Notice(notice),
+            _ = self.terminate.recv() => Event::Signal("SIGTERM"),
+            _ = self.interrupt.recv() => Event::Signal("SIGINT"),
+        }
+    }
+
+    /// Undoes what an owner that was killed has left.
+    fn recover(&mut self) {
+        match Journal::open(&self.state.journal()).map(|mut journal| journal.undo()) {
+            Ok(report) if report == Report::default() => {}
+            Ok(report) => {
+                let done = report.undone.join(", ");
+                let text = format!("an earlier session had not ended cleanly; undone now: {done}");
+                self.notifier.notify(Level::Info, text);
+                for failure in report.failed {
+                    self.notifier.notify(Level::Error, format!("not undone: {failure}"));
+                }
+            }
+            Err(error) => self.notifier.notify(Level::Error, format!("the journal: {error}")),
+        }
+    }
+
+    async fn serve_client(&mut self, client: Client) {
+        match client {
+            Client::Laptop(link, open) => self.serve_laptop(*link, &open).await,
+            Client::Status(mut stream) => {
+                if let Some(session) = &self.session {
+                    handover::reply(&mut stream, &Reply::Status(Box::new(session.status()))).await;
+                }
+            }
+            Client::Cleanup(_) | Client::Gone => {}
+        }
+    }
+
+    async fn serve_laptop(&mut self, link: Link, open: &Open) {
+        match (&self.session, &open.resume) {
+            (Some(session), Some(claimed)) if session.is_resumed_by(claimed) => {}
+            (_, Some(_)) => {
+                let text = "there is no such session any more; it ended, or its grace did".to_owned();
+                return link.end(Goodbye { reason: Reason::NoSession, text }).await;
+            }
+            (Some(session), None) if session.has_link() => {
+                let goodbye = session.busy();
+                return link.end(goodbye).await;
+            }
+            (Some(_), None) => {
+                let text = "another session was begun in its place".to_owned();
+                self.end_session(Goodbye { reason: Reason::Done, text }).say().await;
+            }
+            (None, None) => {}
+        }
+        let session = match self.session.take() {
+            Some(session) => Ok(session),
+            None => self.start_session(&link, open),
+        };
+        match session {
+            Ok(mut session) => {
+                let old = session.attach(link, open);
+                self.session = Some(session);
+                if let Some(old) = old {
+                    old.leave(crate::exit::DONE, "another link took its place".to_owned()).await;
+                }
+            }
+            Err(goodbye) => link.end(goodbye).await,
+        }
+    }
+
+    fn start_session(&mut self, link: &Link, open: &Open) -> Result<Session, Goodbye> {
+        let journal = Journal::open(&self.state.journal()).map_err(|error| Goodbye {
+            reason: Reason::Failed,
+            text: format!("{}: {error}", self.state.journal().display()),
+        })?;
+        Session::start(open, link.peer, journal, self.notifier.clone())
+    }
+
+    /// Undoes everything. Only then may the goodbye be said.
+    fn end_session(&mut self, goodbye: Goodbye) -> Farewell {
+        let (link, report) = self.session.take().map(Session::undo).unwrap_or_default();
+        tracing::info!(?report, ?goodbye, "the session has ended");
+        Farewell { link, goodbye, report }
+    }
+
+    async fn end_for_cleanup(mut self, mut cleanup: UnixStream) {
+        let text = "gh-net-sidecar cleanup ended the session".to_owned();
+        let farewell = self.end_session(Goodbye { reason: Reason::Terminated, text });
+        let report = farewell.report.clone();
+        self.remove_state();
+        handover::reply(&mut cleanup, &Reply::Undone(report)).await;
+        farewell.say().await;
+    }
+
+    fn remove_state(self) {
+        let clean = Journal::open(&self.state.journal()).is_ok_and(|journal| journal.is_empty());
+        self.state.remove(self.lock, !clean);
+    }
+}
+
+/// What is left of a session that is undone: something to say.
+struct Farewell {
+    link: Option<Link>,
+    goodbye: Goodbye,
+    report: Report,
+}
+
+impl Farewell {
+    /// Says goodbye, and what could not be undone, if anything could not.
+    async fn say(self) {
+        let Self { link: Some(link), mut goodbye, report } = self else { return };
+        if !report.is_clean() {
+            let failed = report.failed.join("; ");
+            goodbye.text = format!("not everything could be undone: {failed}. {}", goodbye.text);
+            goodbye.reason = Reason::Failed;
+        }
+        link.end(goodbye).await;
+    }
+}
+
+async fn next_of_session(session: &mut Option<Session>) -> Option<Event> {
+    let session = session.as_mut()?;
+    Some(Event::Session(session.run().await))
+}
+
+/// Takes a client's request and, from a laptop, the handshake.
+async fn greet(stream: UnixStream) -> Client {
+    let (request, descriptors) = match timeout(REQUEST, handover::receive(&stream)).await {
+        Ok(Ok(received)) => received,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "a client's request was not understood");
+            return Client::Gone;
+        }
+        Err(_) => return Client::Gone,
+    };
+    match request {
+        Request::Status => Client::Status(stream),
+        Request::Cleanup => Client::Cleanup(stream),
+        Request::Attach { peer } => shake_hands(stream, descriptors, peer).await,
+    }
+}
+
+async fn shake_hands(
+    mut stream: UnixStream,
+    descriptors: Vec<OwnedFd>,
+    peer: Option<std::net::IpAddr>,
+) -> Client {
+    let Ok([stdin, stdout]) = <[OwnedFd; 2]>::try_from(descriptors) else { return Client::Gone };
+    handover::reply(&mut stream, &Reply::Accepted).await;
+    let mut link = match Link::new(stdin, stdout, stream, peer) {
+        Ok(link) => link,
+        Err(error) => {
+            tracing::warn!(%error, "a link can't be used");
+            return Client::Gone;
+        }
+    };
+    match link.handshake().await {
+        Ok(open) => Client::Laptop(Box::new(link), Box::new(open)),
+        Err(goodbye) => {
+            link.end(goodbye).await;
+            Client::Gone
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The pump: packets between the device and the link, as fast as both take them.
+//!
+//! One turn handles what the link has brought, then reads packets from the device while the window allows,
+//! then writes all that is queued in one go; turns follow each other until nothing more is ready. Nothing
+//! waits for a timer.
+//!
+//! Uplink, what is under way is bounded by the [window](gh_net_common::window): while it is closed the device
+//! is not read, and packets wait, and at worst are dropped, in the device's own queue, where the codespace's
+//! kernel sees it. Downlink, every batch of packets is answered with a [`Frame::Delivered`].
+
+use std::io;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use gh_net_common::frame::{Dns, Frame, HEADER_LEN, Routes};
+use gh_net_common::framed::{FrameReader, FrameWriter, ReadError};
+use gh_net_common::window::Window;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::status::Counters;
+use crate::tun::Device;
+
+/// Packets are queued for the link up to this many bytes. What is queued behind them, control frames too,
+/// waits no longer than these take.
+const BATCH: usize = 256 * 1024;
+/// Above this many queued bytes, which only answers to a peer that does not read can make, the link is not
+/// read either.
+const MAX_QUEUED: usize = 2 * BATCH;
+/// Packets of this many bytes are taken off the link before they are reported.
+const REPORT: u64 = 128 * 1024;
+/// Turns until other tasks get their turn.
+const TURNS: usize = 16;
+/// The link is measured this often, while there is traffic.
+const MEASURE: Duration = Duration::from_secs(1);
+
+/// What the session has to deal with.
+#[derive(Debug)]
+pub enum Event {
+    /// The laptop's networks changed.
+    Routes(Routes),
+    /// The laptop's DNS settings changed.
+    Dns(Dns),
+    /// The laptop ends the session.
+    Goodbye,
+    /// The link ended without a goodbye.
+    Cut(String),
+    /// The laptop does not keep to the protocol.
+    Violation(String),
+    /// The device is gone.
+    DeviceLost(io::Error),
+}
+
+/// One link's frames, and how many bytes are under way.
+#[derive(Debug)]
+pub struct Pump<S> {
+    /// Frames from the laptop.
+    pub reader: FrameReader<S>,
+    /// Frames to the laptop.
+    pub writer: FrameWriter<S>,
+    window: Window,
+    /// Bytes of packet frames taken off this link.
+    taken: u64,
+    arena: BytesMut,
+    started: Instant,
+    measured: Option<Instant>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
+    /// A pump for a new link.
+    pub fn new(reader: FrameReader<S>, writer: FrameWriter<S>) -> Self {
+        Self {
+            reader,
+            writer,
+            window: Window::default(),
+            taken: 0,
+            arena: BytesMut::new(),
+            started: Instant::now(),
+            measured: None,
+        }
+    }
+
+    /// Pumps until something happens that is not for the pump to deal with.
+    pub fn poll(&mut self, cx: &mut Context<'_>, device: &Device, counters: &mut Counters) -> Poll<Event> {
+        for _ in 0..TURNS {
+            let downlink = match self.poll_downlink(cx, device, counters) {
+                Ok(progress) => progress,
+                Err(event) => return Poll::Ready(event),
+            };
+            let uplink = match self.poll_uplink(cx, device, counters) {
+                Ok(progress) => progress,
+                Err(error) => return Poll::Ready(Event::DeviceLost(error)),
+            };
+            let queued = self.writer.queued();
+            if let Poll::Ready(Err(error)) = self.writer.poll_flush(cx) {
+                return Poll::Ready(Event::Cut(format!("writing to the link failed: {error}")));
+            }
+            // A queue that was too full to read has room now.
+            let written = self.writer.queued() < queued;
+            if !downlink && !uplink && !written {
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// From the link to the device. Tells whether there was anything.
+    fn poll_downlink(
+        &mut self,
+        cx: &mut Context<'_>,
+        device: &Device,
+        counters: &mut Counters,
+    ) -> Result<bool, Event> {
+        let before = self.taken;
+        let mut progress = false;
+        let result = loop {
+            if self.writer.queued() > MAX_QUEUED || self.taken - before > REPORT {
+                break Ok(());
+            }
+            match self.reader.poll_next(cx) {
+                Poll::Pending => break Ok(()),
+                Poll::Ready(Ok(Some(Frame::Packet(packet)))) => self.deliver(&packet, device, counters),
+                Poll::Ready(Ok(Some(frame))) => {
+                    if let Err(event) = self.control(frame) {
+                        break Err(event);
+                    }
+                }
+                Poll::Ready(Ok(None)) => break Err(Event::Cut("the link was closed".to_owned())),
+                Poll::Ready(Err(error @ ReadError::Frame(_))) => {
+                    break Err(Event::Violation(error.to_string()));
+                }
+                Poll::Ready(Err(error)) => break Err(Event::Cut(error.to_string())),
+            }
+            progress = true;
+        };
+        if self.taken > before {
+            self.writer.push(&Frame::Delivered(self.taken));
+        }
+        result.map(|()| progress)
+    }
+
+    /// One bad packet never ends anything: it is dropped and counted.
+    fn deliver(&mut self, packet: &Bytes, device: &Device, counters: &mut Counters) {
+        self.taken += (HEADER_LEN + packet.len()) as u64;
+        if !is_packet(packet) {
+            counters.downlink_malformed += 1;
+            return;
+        }
+        match device.write(packet) {
+            Ok(()) => {
+                counters.downlink_packets += 1;
+                counters.downlink_bytes += packet.len() as u64;
+            }
+            Err(error) => {
+                counters.downlink_refused += 1;
+                tracing::debug!(%error, "the kernel refused a packet of {} bytes", packet.len());
+            }
+        }
+    }
+
+    fn control(&mut self, frame: Frame) -> Result<(), Event> {
+        match frame {
+            Frame::Delivered(total) => self.window.delivered(total, Instant::now()),
+            Frame::Ping(value) => self.writer.push(&Frame::Pong(value)),
+            Frame::Pong(value) => self.measure(value),
+            Frame::Routes(routes) => return Err(Event::Routes(routes)),
+            Frame::Dns(dns) => return Err(Event::Dns(dns)),
+            Frame::Goodbye(goodbye) => {
+                tracing::info!(?goodbye, "the laptop ends the session");
+                return Err(Event::Goodbye);
+            }
+            Frame::Packet(_) => {}
+            Frame::Hello(_) | Frame::Open(_) | Frame::Opened(_) | Frame::Notice(_) => {
+                return Err(Event::Violation("a message that has no place in a session".to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    /// A pong's value is when its ping was sent. Only the latest one is believed.
+    fn measure(&mut self, value: u64) {
+        let sent = self.started + Duration::from_nanos(value.min(i64::MAX as u64));
+        let now = Instant::now();
+        if self.measured == Some(sent) && sent <= now {
+            self.window.measured(now - sent, now);
+        }
+    }
+
+    /// From the device to the queue. Tells whether there was anything.
+    fn poll_uplink(
+        &mut self,
+        cx: &mut Context<'_>,
+        device: &Device,
+        counters: &mut Counters,
+    ) -> io::Result<bool> {
+        let now = Instant::now();
+        let mut progress = false;
+        while self.window.is_open() && self.writer.queued() < BATCH {
+            let Poll::Ready(packet) = device.poll_read(cx, &mut self.arena)? else { break };
+            self.ping(now);
+            counters.uplink_packets += 1;
+            counters.uplink_bytes += packet.len() as u64;
+            self.window.sent((HEADER_LEN + packet.len()) as u64, now);
+            self.writer.push_packet(packet);
+            progress = true;
+        }
+        Ok(progress)
+    }
+
+    /// Measures the link, in front of the packets that make it worth while.
+    fn ping(&mut self, now: Instant) {
+        if self.measured.is_none_or(|last| now.saturating_duration_since(last) >= MEASURE) {
+            let value = (now - self.started).as_nanos() as u64;
+            self.measured = Some(self.started + Duration::from_nanos(value));
+            self.writer.push(&Frame::Ping(value));
+        }
+    }
+}
+
+/// Whether `packet` says of itself that it is one whole IP packet of this length.
+fn is_packet(packet: &[u8]) -> bool {
+    let length = |at: usize| packet.get(at..at + 2).map(|two| usize::from(two[0]) << 8 | usize::from(two[1]));
+    match packet.first().map(|byte| byte >> 4) {
+        Some(4) => packet.len() >= 20 && length(2) == Some(packet.len()),
+        Some(6) => packet.len() >= 40 && length(4) == Some(packet.len() - 40),
+        Some(_) | None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_whole_packet_is_told_from_what_is() {
+        let mut v4 = vec![0x45, 0, 0, 28];
+        v4.resize(28, 0);
+        assert!(is_packet(&v4));
+        v4.push(0);
+        assert!(!is_packet(&v4));
+        let mut v6 = vec![0x60, 0, 0, 0, 0, 8];
+        v6.resize(48, 0);
+        assert!(is_packet(&v6));
+        assert!(!is_packet(&v6[..47]));
+        for junk in [&[][..], &[0x45], &[0x45, 0, 0, 4], &[0; 40], &[0xff; 60], &[0x60; 5]] {
+            assert!(!is_packet(junk));
+        }
+    }
+}

@@ -1,0 +1,132 @@
+use gh_net_common::frame::Routes;
+use proptest::prelude::*;
+
+use super::*;
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+fn tunnel(v6: bool) -> Vec<TunnelAddress> {
+    let mut tunnel =
+        vec![TunnelAddress { sidecar: net("198.19.240.1/30"), gateway: "198.19.240.2".parse().unwrap() }];
+    if v6 {
+        tunnel.push(TunnelAddress {
+            sidecar: net("fd67:682d:6e65:74::1/126"),
+            gateway: "fd67:682d:6e65:74::2".parse().unwrap(),
+        });
+    }
+    tunnel
+}
+
+fn add(nets: &[&str]) -> Routes {
+    Routes { full: false, add: nets.iter().map(|n| net(n)).collect(), remove: vec![] }
+}
+
+#[test]
+fn a_family_has_two_rules_and_only_if_it_is_wanted() {
+    let both = rules(Families { v4: true, v6: true });
+    assert_eq!(both.len(), 4);
+    let v4 = rules(Families { v4: true, v6: false });
+    assert_eq!(v4.len(), 2);
+    assert!(v4[0].but_default && v4[0].priority < v4[1].priority && v4[1].table == TABLE);
+}
+
+#[test]
+fn the_gateway_is_reached_by_the_tunnel_from_the_start() {
+    let table = Plan::new(tunnel(true)).table();
+    assert_eq!(table[&net("198.19.240.2/32")], Way::Tunnel);
+    assert_eq!(table[&net("fd67:682d:6e65:74::2/128")], Way::Tunnel);
+    assert_eq!(table[&net("169.254.0.0/16")], Way::Around);
+}
+
+#[test]
+fn what_carries_us_goes_around_whatever_routes_arrive() {
+    let mut plan = Plan::new(tunnel(false));
+    plan.set_exceptions(["10.0.0.5".parse().unwrap(), "::ffff:10.0.0.6".parse().unwrap()]);
+    plan.update(&add(&["10.0.0.0/8", "10.0.0.5/32", "10.0.0.6/32"]));
+    let table = plan.table();
+    assert_eq!(table[&net("10.0.0.0/8")], Way::Tunnel);
+    assert_eq!(table[&net("10.0.0.5/32")], Way::Around);
+    assert_eq!(table[&net("10.0.0.6/32")], Way::Around);
+}
+
+#[test]
+fn what_belongs_to_no_network_is_refused_and_counted() {
+    let mut plan = Plan::new(tunnel(true));
+    let refused = plan.update(&add(&[
+        "127.0.0.0/8",
+        "169.254.169.254/32",
+        "239.1.0.0/16",
+        "fe80::/64",
+        "::1/128",
+        "198.19.240.0/30",
+        "198.19.240.2/32",
+        "fd67:682d:6e65:74::/126",
+    ]));
+    assert_eq!(refused, Refused { never: 8, ..Refused::default() });
+    assert!(plan.laptop().is_empty());
+}
+
+#[test]
+fn a_default_route_of_the_laptop_is_taken_as_it_is() {
+    let mut plan = Plan::new(tunnel(false));
+    assert_eq!(plan.update(&add(&["0.0.0.0/0"])), Refused::default());
+    assert_eq!(plan.table()[&net("0.0.0.0/0")], Way::Tunnel);
+    assert_eq!(plan.table()[&net("224.0.0.0/4")], Way::Around);
+}
+
+#[test]
+fn routes_of_a_family_the_tunnel_lacks_are_counted() {
+    let mut plan = Plan::new(tunnel(false));
+    assert_eq!(plan.update(&add(&["2001:db8::/32", "10.0.0.0/8"])).family, 1);
+    assert_eq!(plan.laptop().len(), 1);
+}
+
+#[test]
+fn the_number_of_routes_is_bounded() {
+    let mut plan = Plan::new(tunnel(false));
+    let many = (0..MAX_ROUTES as u32 + 5).map(|n| IpNet::from(IpAddr::from((0x0a00_0000 + n).to_be_bytes())));
+    let refused = plan.update(&Routes { full: true, add: many.collect(), remove: vec![] });
+    assert_eq!(refused.surplus, 5);
+    assert_eq!(plan.laptop().len(), MAX_ROUTES);
+}
+
+#[test]
+fn a_full_set_replaces_and_a_change_changes() {
+    let mut plan = Plan::new(tunnel(false));
+    plan.update(&add(&["10.0.0.0/8", "10.20.0.7/16"]));
+    plan.update(&Routes { full: false, add: vec![], remove: vec![net("10.20.99.0/16")] });
+    assert_eq!(plan.laptop().iter().copied().collect::<Vec<_>>(), [net("10.0.0.0/8")]);
+    plan.update(&Routes { full: true, add: vec![net("192.168.7.0/24")], remove: vec![] });
+    assert_eq!(plan.laptop().iter().copied().collect::<Vec<_>>(), [net("192.168.7.0/24")]);
+}
+
+#[test]
+fn a_route_that_changes_its_way_is_removed_and_added() {
+    let old = Table::from([(net("10.0.0.5/32"), Way::Tunnel)]);
+    let new = Table::from([(net("10.0.0.5/32"), Way::Around)]);
+    let diff = diff(&old, &new);
+    assert_eq!(diff.remove, [(net("10.0.0.5/32"), Way::Tunnel)]);
+    assert_eq!(diff.add, [(net("10.0.0.5/32"), Way::Around)]);
+}
+
+fn any_table() -> impl Strategy<Value = Table> {
+    let way = prop_oneof![Just(Way::Tunnel), Just(Way::Around)];
+    prop::collection::btree_map((0_u8..20).prop_map(|n| IpNet::from(IpAddr::from([10, 0, 0, n]))), way, 0..15)
+}
+
+proptest! {
+    #[test]
+    fn the_difference_leads_from_the_old_table_to_the_new(old in any_table(), new in any_table()) {
+        let diff = diff(&old, &new);
+        let mut table = old.clone();
+        for (net, way) in &diff.remove {
+            prop_assert_eq!(table.remove(net), Some(*way));
+        }
+        for (net, way) in &diff.add {
+            prop_assert_eq!(table.insert(*net, *way), None);
+        }
+        prop_assert_eq!(table, new);
+    }
+}

@@ -1,0 +1,445 @@
+//! A session: the device, the hooks and whatever link there is, from the first `Open` to the undo.
+
+use std::collections::BTreeSet;
+use std::future::{pending, poll_fn};
+use std::io;
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use gh_net_common::frame::{
+    self, DnsMode, Frame, Goodbye, Level, MAX_PREFIXES, Notice, Open, Opened, Reason, Token, TunnelAddress,
+};
+use ipnet::IpNet;
+use netlink_packet_route::route::RouteType;
+use tokio::select;
+use tokio::time::{Instant, sleep_until};
+
+use crate::address;
+use crate::dns::{self, Responder};
+use crate::handover;
+use crate::link::{Link, protocol};
+use crate::netlink::{Netlink, Route};
+use crate::notify::Notifier;
+use crate::pump::Event;
+use crate::resolv;
+use crate::routes::{self, Plan, Refused, netlink::Gateway};
+use crate::status::{self, Counters, Status};
+use crate::tun::{self, Device};
+use crate::undo::{Change, Journal, Report};
+
+/// The routing table `main`.
+const MAIN: u32 = 254;
+
+/// How a session, or its link, came to an end.
+#[derive(Debug)]
+pub enum End {
+    /// The session is over. `goodbye` says what the laptop is told once all is undone.
+    Over(Goodbye),
+    /// The link is gone; the session waits for the next one.
+    Cut,
+    /// It waited for too long.
+    GraceOver,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub struct Session {
+    id: [u8; 16],
+    token: Token,
+    started: Instant,
+    since: SystemTime,
+    grace: Duration,
+    /// When the session without a link ends.
+    deadline: Option<Instant>,
+    link: Option<Link>,
+    device: Device,
+    addresses: Vec<TunnelAddress>,
+    plan: Plan,
+    gateway: Gateway,
+    dns: Dns,
+    journal: Journal,
+    counters: Counters,
+    notifier: Notifier,
+    said: BTreeSet<&'static str>,
+}
+
+/// What names are resolved by.
+#[derive(Debug, Default)]
+struct Dns {
+    responder: Option<Responder>,
+    hook: Option<resolv::Hook>,
+    search: Vec<String>,
+    mode: Option<DnsMode>,
+}
+
+impl Session {
+    /// Makes the device and the gateway hook. If that fails, what was done is undone.
+    ///
+    /// # Errors
+    /// What the laptop is to be told.
+    pub fn start(
+        open: &Open,
+        peer: Option<IpAddr>,
+        mut journal: Journal,
+        notifier: Notifier,
+    ) -> Result<Self, Goodbye> {
+        match Self::set_up(open, peer, &mut journal, &notifier) {
+            Ok((device, addresses, plan, gateway, id, token)) => Ok(Self {
+                id,
+                token,
+                started: Instant::now(),
+                since: SystemTime::now(),
+                grace: Duration::from_secs(open.grace.into()),
+                deadline: None,
+                link: None,
+                device,
+                addresses,
+                plan,
+                gateway,
+                dns: Dns::default(),
+                journal,
+                counters: Counters::default(),
+                notifier,
+                said: BTreeSet::new(),
+            }),
+            Err(mut goodbye) => {
+                for failure in journal.undo().failed {
+                    goodbye.text.push_str(&format!("; not undone: {failure}"));
+                }
+                Err(goodbye)
+            }
+        }
+    }
+
+    #[expect(clippy::type_complexity, reason = "the parts of a session, named where they are taken apart")]
+    fn set_up(
+        open: &Open,
+        peer: Option<IpAddr>,
+        journal: &mut Journal,
+        notifier: &Notifier,
+    ) -> Result<(Device, Vec<TunnelAddress>, Plan, Gateway, [u8; 16], Token), Goodbye> {
+        let secret = random::<48>().map_err(failed("no random numbers for the session's token"))?;
+        let (id, token) = secret.split_at(16);
+        let id = <[u8; 16]>::try_from(id).unwrap_or_default();
+        let token = Token(<[u8; 32]>::try_from(token).unwrap_or_default());
+        let mut netlink = Netlink::open().map_err(failed("netlink"))?;
+        let routes = netlink.routes().map_err(failed("reading the routes"))?;
+        let mut taken: Vec<IpNet> = open.avoid.clone();
+        taken.extend(routes.iter().map(|route| route.destination));
+        taken.extend(netlink.addresses().map_err(failed("reading the addresses"))?);
+        let mtu = open.mtu.clamp(tun::MIN_MTU, tun::MAX_MTU);
+        let device = Device::create(mtu, journal)
+            .map_err(|error| Goodbye { reason: error.reason(), text: error.to_string() })?;
+        let addresses = add_addresses(&device, open, &taken, notifier)?;
+        let mut plan = Plan::new(addresses.clone());
+        plan.set_exceptions(exceptions(&routes, peer));
+        let gateway = Gateway::install(&plan, device.index(), journal)
+            .map_err(failed("setting up the routing hook"))?;
+        Ok((device, addresses, plan, gateway, id, token))
+    }
+
+    /// Whether `claimed` is this session and its token. Takes the same time whatever is wrong with it.
+    pub fn is_resumed_by(&self, claimed: &([u8; 16], Token)) -> bool {
+        let (id, token) = claimed;
+        let ours = self.id.iter().chain(&self.token.0);
+        let theirs = id.iter().chain(&token.0);
+        ours.zip(theirs).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
+    }
+
+    /// Whether the laptop is connected.
+    pub fn has_link(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// What another laptop is told.
+    pub fn busy(&self) -> Goodbye {
+        let from = self.link.as_ref().and_then(|link| link.peer);
+        let from = from.map(|peer| format!(", from {peer}")).unwrap_or_default();
+        let text = format!(
+            "another gh-net session has been in progress for {}{from}. End it there, or run \
+             `sudo gh-net-sidecar cleanup` in the codespace",
+            status::duration(self.started.elapsed())
+        );
+        Goodbye { reason: Reason::Busy, text }
+    }
+
+    /// The session goes on over `link`. Returns the link it had, if it still had one.
+    pub fn attach(&mut self, mut link: Link, open: &Open) -> Option<Link> {
+        let mut netlink = Netlink::open();
+        let routes = netlink.as_mut().map(Netlink::routes).ok().and_then(Result::ok).unwrap_or_default();
+        self.plan.set_exceptions(exceptions(&routes, link.peer));
+        link.pump.writer.push(&Frame::Opened(Opened {
+            session: self.id,
+            token: self.token,
+            resumed: open.resume.is_some(),
+            mtu: self.device.mtu(),
+            addresses: self.addresses.clone(),
+            device: tun::NAME.to_owned(),
+            networks: self.networks(&routes),
+            resolvers: resolv::nameservers(),
+        }));
+        self.grace = Duration::from_secs(open.grace.into());
+        self.deadline = None;
+        let old = self.link.replace(link);
+        self.follow_plan();
+        if let Some(responder) = &self.dns.responder {
+            responder.set_link(true);
+        }
+        old
+    }
+
+    /// The networks that the codespace reaches by itself: those of `main` win over ours.
+    fn networks(&self, routes: &[Route]) -> Vec<IpNet> {
+        let own = |net: &IpNet| self.addresses.iter().any(|a| a.sidecar.trunc().contains(net));
+        let mut networks: Vec<IpNet> = routes
+            .iter()
+            .filter(|route| route.table == MAIN && route.kind == RouteType::Unicast)
+            .map(|route| route.destination)
+            .filter(|net| net.prefix_len() > 0 && !routes::is_never(net) && !own(net))
+            .collect();
+        networks.sort();
+        networks.dedup();
+        networks.truncate(MAX_PREFIXES);
+        networks
+    }
+
+    /// Runs until something ends. Cancel safe.
+    pub async fn run(&mut self) -> End {
+        loop {
+            let Some(link) = &mut self.link else {
+                match self.deadline {
+                    Some(deadline) => sleep_until(deadline).await,
+                    None => pending().await,
+                }
+                return End::GraceOver;
+            };
+            let (pump, control) = link.parts();
+            let event = select! {
+                event = poll_fn(|cx| pump.poll(cx, &self.device, &mut self.counters)) => event,
+                () = handover::closed(control) => Event::Cut("attach was ended".to_owned()),
+            };
+            if let Some(end) = self.handle(event).await {
+                return end;
+            }
+        }
+    }
+
+    async fn handle(&mut self, event: Event) -> Option<End> {
+        match event {
+            Event::Routes(change) => {
+                let refused = self.plan.update(&change);
+                self.report(refused);
+                self.follow_plan();
+                None
+            }
+            Event::Dns(dns) => {
+                self.set_dns(dns);
+                None
+            }
+            Event::Goodbye => Some(End::Over(Goodbye { reason: Reason::Done, text: String::new() })),
+            Event::Violation(text) => Some(End::Over(protocol(text))),
+            Event::DeviceLost(error) => Some(End::Over(Goodbye {
+                reason: Reason::Tun,
+                text: format!("the device {} was taken away: {error}", tun::NAME),
+            })),
+            Event::Cut(why) => Some(self.cut(&why).await),
+        }
+    }
+
+    /// The link is gone. The session waits for the next one, if it was asked to.
+    async fn cut(&mut self, why: &str) -> End {
+        tracing::info!(why, grace = ?self.grace, "the link was cut");
+        if self.grace.is_zero() {
+            return End::Over(Goodbye { reason: Reason::Done, text: why.to_owned() });
+        }
+        if let Some(link) = self.link.take() {
+            link.leave(crate::exit::DONE, why.to_owned()).await;
+        }
+        if let Some(responder) = &self.dns.responder {
+            responder.set_link(false);
+        }
+        self.deadline = Some(Instant::now() + self.grace);
+        End::Cut
+    }
+
+    fn follow_plan(&mut self) {
+        match self.gateway.follow(&self.plan) {
+            Ok(refused) => {
+                if let Some(first) = refused.first() {
+                    let count = refused.len();
+                    self.say(
+                        Level::Warning,
+                        format!("the kernel refused {count} routes, among them {first}"),
+                    );
+                }
+            }
+            Err(error) => self.say(Level::Error, format!("the routes could not be changed: {error}")),
+        }
+    }
+
+    fn report(&mut self, refused: Refused) {
+        let Refused { family, never, surplus } = refused;
+        let family_text =
+            format!("{family} routes are ignored: the tunnel does not have their address family");
+        let never_text =
+            format!("{never} routes are ignored: loopback, link-local, multicast or the tunnel itself");
+        let surplus_text =
+            format!("{surplus} routes are ignored: more than {} at a time", routes::MAX_ROUTES);
+        for (kind, count, text) in [
+            ("family", family, family_text),
+            ("never", never, never_text),
+            ("surplus", surplus, surplus_text),
+        ] {
+            // Each kind is said once: the laptop's routes may change every second.
+            if count > 0 && self.said.insert(kind) {
+                self.say(Level::Warning, text);
+            }
+        }
+    }
+
+    fn say(&self, level: Level, text: String) {
+        self.notifier.notify(level, text);
+    }
+
+    /// Words for the laptop's user.
+    pub fn notice(&mut self, notice: Notice) {
+        if let Some(link) = &mut self.link {
+            link.pump.writer.push(&Frame::Notice(notice));
+        }
+    }
+
+    /// Follows the laptop's DNS settings: the responder first, then resolv.conf that names it.
+    fn set_dns(&mut self, dns: frame::Dns) {
+        let off = dns.mode == DnsMode::Off;
+        let unhook = self.dns.hook.is_some() && (off || self.dns.search != dns.search);
+        if unhook {
+            self.dns.hook = None;
+            let report = self.journal.undo_where(|change| matches!(change, Change::ResolvConf { .. }));
+            for failure in report.failed {
+                self.say(Level::Error, failure);
+            }
+        }
+        self.dns.mode = Some(dns.mode);
+        self.dns.search.clone_from(&dns.search);
+        if off {
+            self.dns.responder = None;
+        } else if let Err(error) = self.hook_dns(dns) {
+            self.say(Level::Warning, format!("names of the laptop's networks are not resolved: {error}"));
+        }
+    }
+
+    fn hook_dns(&mut self, dns: frame::Dns) -> anyhow::Result<()> {
+        let listen: Vec<IpAddr> = self.addresses.iter().map(|a| a.sidecar.addr()).collect();
+        let search = dns.search.clone();
+        let responder = match self.dns.responder.take() {
+            Some(responder) => responder,
+            None => Responder::start(dns::Config {
+                listen: listen.clone(),
+                laptop: self.addresses.iter().map(|a| a.gateway).collect(),
+                resolvers: resolv::nameservers(),
+            })?,
+        };
+        responder.set(dns);
+        responder.set_link(self.link.is_some());
+        self.dns.responder = Some(responder);
+        if self.dns.hook.is_none() {
+            self.dns.hook = Some(resolv::Hook::install(&mut self.journal, &listen, &search)?);
+        }
+        Ok(())
+    }
+
+    /// How things are.
+    pub fn status(&self) -> Status {
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        Status {
+            session: self.id.iter().map(|byte| format!("{byte:02x}")).collect(),
+            since: self.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            seconds: self.started.elapsed().as_secs(),
+            link: match &self.link {
+                Some(link) => status::Link::Up { peer: link.peer },
+                None => status::Link::Grace { seconds: left.unwrap_or_default().as_secs() },
+            },
+            device: tun::NAME.to_owned(),
+            mtu: self.device.mtu(),
+            addresses: self
+                .addresses
+                .iter()
+                .map(|a| status::Address { sidecar: a.sidecar, gateway: a.gateway })
+                .collect(),
+            routes: self.plan.laptop().iter().copied().collect(),
+            dns: match self.dns.mode {
+                None | Some(DnsMode::Off) => "off",
+                Some(DnsMode::Split) => "split",
+                Some(DnsMode::Local) => "local",
+            }
+            .to_owned(),
+            owner: std::process::id(),
+            counters: self.counters,
+        }
+    }
+
+    /// Takes everything back, in reverse. What is left is the link, if there is one, for the goodbye.
+    pub fn undo(self) -> (Option<Link>, Report) {
+        let Self { link, device, mut journal, dns, gateway, .. } = self;
+        drop(dns);
+        let mut report = journal.undo();
+        drop(gateway);
+        drop(device);
+        report.undone.push(format!("device {}", tun::NAME));
+        (link, report)
+    }
+}
+
+/// The addresses the device was given. A family the codespace does not have is left out, with a notice.
+fn add_addresses(
+    device: &Device,
+    open: &Open,
+    taken: &[IpNet],
+    notifier: &Notifier,
+) -> Result<Vec<TunnelAddress>, Goodbye> {
+    let mut addresses = Vec::new();
+    let mut problems = Vec::new();
+    for (v6, wanted) in [(false, open.families.v4), (true, open.families.v6)] {
+        if !wanted {
+            continue;
+        }
+        let family = if v6 { "IPv6" } else { "IPv4" };
+        match address::choose(v6, &open.wanted, taken) {
+            Ok(address) => match device.add_address(&address) {
+                Ok(()) => addresses.push(address),
+                Err(error) => {
+                    problems.push(format!("{family} is not available in the codespace ({error})"));
+                }
+            },
+            Err(error) => problems.push(error.to_string()),
+        }
+    }
+    if addresses.is_empty() {
+        problems.push("the tunnel has no addresses at all".to_owned());
+        return Err(Goodbye { reason: Reason::Failed, text: problems.join("; ") });
+    }
+    for problem in problems {
+        let left = if addresses[0].gateway.is_ipv4() { "IPv4" } else { "IPv6" };
+        notifier.notify(Level::Warning, format!("{problem}; only {left} is forwarded"));
+    }
+    Ok(addresses)
+}
+
+/// What carries us: the ssh connection's other end, the next hops of the default routes, the resolvers.
+fn exceptions(routes: &[Route], peer: Option<IpAddr>) -> BTreeSet<IpAddr> {
+    let defaults = routes.iter().filter(|route| route.destination.prefix_len() == 0);
+    let gateways = defaults.filter_map(|route| route.gateway);
+    peer.into_iter().chain(gateways).chain(resolv::nameservers()).collect()
+}
+
+fn failed(what: &'static str) -> impl Fn(io::Error) -> Goodbye {
+    move |error| Goodbye { reason: Reason::Failed, text: format!("{what}: {error}") }
+}
+
+/// Bytes from the kernel's generator, getrandom(2).
+fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    // SAFETY: the buffer is writable for its whole length. Up to 256 bytes come in one piece.
+    let length = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), N, 0) };
+    if usize::try_from(length) == Ok(N) { Ok(bytes) } else { Err(io::Error::last_os_error()) }
+}

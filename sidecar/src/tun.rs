@@ -1,0 +1,268 @@
+//! The TUN device: whole IP packets from and to the codespace's kernel.
+//!
+//! The device lives as long as its descriptor. The kernel removes it, with its addresses and routes, when
+//! the owner closes it or dies.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use gh_net_common::frame::{Reason, TunnelAddress};
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkFlags, LinkMessage,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+use tokio::io::unix::AsyncFd;
+
+use crate::netlink::Netlink;
+use crate::privilege::REMEDY;
+use crate::undo::{Change, Journal};
+
+/// The device's name.
+pub const NAME: &str = "ghnet0";
+/// The largest MTU that is of use: 64 KiB less 16, a multiple of what the kernel likes, as loopback's is not.
+pub const MAX_MTU: u16 = 65_520;
+/// The smallest: what IPv6 demands (RFC 8200, section 5).
+pub const MIN_MTU: u16 = 1280;
+
+const NODE: &str = "/dev/net/tun";
+/// Memory that packets are read into, several to a piece.
+const ARENA: usize = 256 * 1024;
+
+/// Why there is no device.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No node, and it can't be made.
+    #[error("/dev/net/tun is missing and could not be made ({0}). {REMEDY}")]
+    NoNode(io::Error),
+    /// The node is there, and the container's device rules forbid it.
+    #[error(
+        "/dev/net/tun is there, but this container may not open it ({0}): its device rules forbid it. {REMEDY}"
+    )]
+    Forbidden(io::Error),
+    /// The kernel has no TUN driver.
+    #[error("this kernel has no TUN driver ({0}); on the host of the container: modprobe tun")]
+    NoDriver(io::Error),
+    /// The capability is missing.
+    #[error("making a TUN device needs the capability NET_ADMIN ({0}). {REMEDY}")]
+    NoPrivilege(io::Error),
+    /// There is such a device already.
+    #[error(
+        "there is a network device {NAME} already, of another program or of a gh-net-sidecar in another container \
+         that shares this network; end that one, or remove the device: ip link delete {NAME}"
+    )]
+    Taken,
+    /// Anything else.
+    #[error("the TUN device could not be set up: {0}")]
+    Other(io::Error),
+}
+
+impl Error {
+    /// The reason in a goodbye.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::NoPrivilege(_) => Reason::Privilege,
+            Self::NoNode(_) | Self::Forbidden(_) | Self::NoDriver(_) | Self::Taken | Self::Other(_) => {
+                Reason::Tun
+            }
+        }
+    }
+}
+
+/// An open device.
+#[derive(Debug)]
+pub struct Device {
+    fd: AsyncFd<OwnedFd>,
+    index: u32,
+    mtu: u16,
+}
+
+impl Device {
+    /// Makes the device and sets it up, without addresses.
+    ///
+    /// # Errors
+    /// See [`Error`]. If the node was made, that is in the journal.
+    pub fn create(mtu: u16, journal: &mut Journal) -> Result<Self, Error> {
+        open_node(journal)?;
+        // Attaching to a device that somebody made persistent would succeed, and it would outlive us.
+        if nix::net::if_::if_nametoindex(NAME).is_ok() {
+            return Err(Error::Taken);
+        }
+        let mut config = ::tun::configure();
+        config.tun_name(NAME).platform_config(|platform| {
+            // What it would do with its own ioctls is done below, by netlink, for both families.
+            platform.ensure_root_privileges(false);
+        });
+        let device = ::tun::Device::new(&config).map_err(|error| match io::Error::from(error) {
+            error if error.raw_os_error() == Some(libc::EPERM) => Error::NoPrivilege(error),
+            error if error.raw_os_error() == Some(libc::EBUSY) => Error::Taken,
+            error => Error::Other(error),
+        })?;
+        device.set_nonblock().map_err(Error::Other)?;
+        // SAFETY: `into_raw_fd` gives the descriptor up, and nobody else knows it.
+        let fd = unsafe { OwnedFd::from_raw_fd(device.into_raw_fd()) };
+        let index = nix::net::if_::if_nametoindex(NAME).map_err(|errno| Error::Other(errno.into()))?;
+        set_up(index, mtu).map_err(Error::Other)?;
+        // SAFETY: an `OwnedFd` is the same open descriptor for as long as it lives.
+        let fd = unsafe { AsyncFd::register(fd) }.map_err(|error| Error::Other(error.into()))?;
+        Ok(Self { fd, index, mtu })
+    }
+
+    /// The kernel's index of it.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Its MTU in bytes.
+    pub fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
+    /// Gives the device an address, without the route to its prefix that the kernel would add to `main`.
+    ///
+    /// # Errors
+    /// What the kernel answered; EACCES or EOPNOTSUPP if the family is disabled.
+    pub fn add_address(&self, address: &TunnelAddress) -> io::Result<()> {
+        let own = address.sidecar;
+        let mut message = AddressMessage::default();
+        message.header.family = match own {
+            IpNet::V4(_) => AddressFamily::Inet,
+            IpNet::V6(_) => AddressFamily::Inet6,
+        };
+        message.header.prefix_len = own.prefix_len();
+        message.header.index = self.index;
+        message.header.flags = AddressHeaderFlags::Nodad;
+        message.attributes = vec![
+            AddressAttribute::Local(own.addr()),
+            AddressAttribute::Address(own.addr()),
+            AddressAttribute::Flags(AddressFlags::Nodad | AddressFlags::Noprefixroute),
+        ];
+        let request = RouteNetlinkMessage::NewAddress(message);
+        Netlink::open()?.request(request, NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// The next packet, taken off the front of `arena`, which is refilled with memory when it runs low.
+    pub fn poll_read(&self, cx: &mut Context<'_>, arena: &mut BytesMut) -> Poll<io::Result<Bytes>> {
+        let mtu = usize::from(self.mtu);
+        if arena.len() < mtu {
+            // Takes the same memory again if the packets that were in it are gone, as they mostly are.
+            arena.clear();
+            arena.reserve(ARENA);
+            arena.resize(ARENA, 0);
+        }
+        loop {
+            let mut guard = match ready!(self.fd.poll_read_ready(cx)) {
+                Ok(guard) => guard,
+                Err(error) => return Poll::Ready(Err(error)),
+            };
+            let read = |fd: &AsyncFd<OwnedFd>| Ok(nix::unistd::read(fd.get_ref(), &mut arena[..mtu])?);
+            match guard.try_io(read) {
+                Ok(Ok(length)) => return Poll::Ready(Ok(arena.split_to(length).freeze())),
+                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(Err(error)) => return Poll::Ready(Err(error)),
+                Err(_would_block) => {}
+            }
+        }
+    }
+
+    /// Hands a packet to the kernel. Never waits: the kernel takes it or refuses it.
+    ///
+    /// # Errors
+    /// The kernel's: EINVAL if it is no packet, EIO if the device is down.
+    pub fn write(&self, packet: &[u8]) -> io::Result<()> {
+        nix::unistd::write(self.fd.get_ref(), packet)?;
+        Ok(())
+    }
+}
+
+fn set_up(index: u32, mtu: u16) -> io::Result<()> {
+    let mut netlink = Netlink::open()?;
+    let mut set = |flags: LinkFlags, attributes: Vec<LinkAttribute>| {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        message.header.flags = flags;
+        message.header.change_mask = flags;
+        message.attributes = attributes;
+        netlink.request(RouteNetlinkMessage::SetLink(message), 0)
+    };
+    // Without a link-local address the kernel neither solicits routers nor reports multicast groups on it.
+    let no_link_local = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
+    let no_link_local = vec![AfSpecUnspec::Inet6(vec![no_link_local])];
+    if let Err(error) = set(LinkFlags::empty(), vec![LinkAttribute::AfSpecUnspec(no_link_local)]) {
+        tracing::debug!(%error, "no IPv6 here, it seems");
+    }
+    set(LinkFlags::empty(), vec![LinkAttribute::Mtu(mtu.into())])?;
+    // Settings of our own device, gone with it. /proc/sys is read-only in most containers, and all of it works
+    // without them, but for time-exceeded messages of routers outside the laptop's networks.
+    for (setting, value) in [
+        (format!("/proc/sys/net/ipv6/conf/{NAME}/accept_ra"), "0"),
+        (format!("/proc/sys/net/ipv4/conf/{NAME}/rp_filter"), "2"),
+    ] {
+        if let Err(error) = fs::write(&setting, value) {
+            tracing::debug!(%error, "{setting} is left as it is");
+        }
+    }
+    set(LinkFlags::Up, vec![])
+}
+
+/// Makes sure that there is a node and that it can be opened.
+fn open_node(journal: &mut Journal) -> Result<(), Error> {
+    let path = Path::new(NODE);
+    let open = || OpenOptions::new().read(true).write(true).open(path);
+    let error = match open() {
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            make_node(path, journal).map_err(Error::NoNode)?;
+            match open() {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            }
+        }
+        Err(error) => error,
+    };
+    Err(match error.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => Error::Forbidden(error),
+        Some(libc::ENODEV | libc::ENXIO) => Error::NoDriver(error),
+        _ => Error::Other(error),
+    })
+}
+
+fn make_node(path: &Path, journal: &mut Journal) -> io::Result<()> {
+    let parent = path.parent().unwrap_or(Path::new("/"));
+    let directory = !parent.exists();
+    journal.record(Change::DeviceNode { path: path.to_owned(), directory })?;
+    if directory {
+        DirBuilder::new().mode(0o755).create(parent)?;
+    }
+    // Documentation/admin-guide/devices.txt: 10 misc, 200 TUN.
+    mknod(path, SFlag::S_IFCHR, Mode::from_bits_truncate(0o600), makedev(10, 200))?;
+    Ok(())
+}
+
+/// Takes [`make_node`] back. Fine if there is nothing to take back.
+///
+/// # Errors
+/// The system refused, or what is there now is no such node.
+pub fn remove_node(path: &PathBuf, directory: bool) -> io::Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_char_device() && found.rdev() == makedev(10, 200) => {
+            fs::remove_file(path)?;
+        }
+        Ok(_) => return Err(io::Error::other("it is something else now, and left alone")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    if directory && let Some(parent) = path.parent() {
+        // Fails, rightly, if others have put something into it.
+        let _ = fs::remove_dir(parent);
+    }
+    Ok(())
+}
