@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use gh_net_common::frame::{Goodbye, Level, Notice, Open, Reason};
+use gh_net_common::frame::{Frame, Goodbye, Level, Notice, Open, Reason};
 use nix::sys::stat::{Mode, umask};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::select;
@@ -256,7 +256,12 @@ impl Owner {
 
     /// Undoes everything. Only then may the goodbye be said.
     fn end_session(&mut self, goodbye: Goodbye) -> Farewell {
-        let (link, report) = self.session.take().map(Session::undo).unwrap_or_default();
+        let (mut link, report) = self.session.take().map(Session::undo).unwrap_or_default();
+        while let Some(link) = &mut link
+            && let Ok(notice) = self.notices.try_recv()
+        {
+            link.pump.writer.push(&Frame::Notice(notice));
+        }
         tracing::info!(?report, ?goodbye, "the session has ended");
         Farewell { link, goodbye, report }
     }

@@ -82,6 +82,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
 
     /// Pumps until something happens that is not for the pump to deal with.
     pub fn poll(&mut self, cx: &mut Context<'_>, device: &Device, counters: &mut Counters) -> Poll<Event> {
+        if let Poll::Ready(error) = device.poll_lost(cx) {
+            return Poll::Ready(Event::DeviceLost(error));
+        }
         for _ in 0..TURNS {
             let downlink = match self.poll_downlink(cx, device, counters) {
                 Ok(progress) => progress,

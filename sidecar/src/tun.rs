@@ -173,6 +173,21 @@ impl Device {
         }
     }
 
+    /// Ready when the device was removed by somebody else.
+    pub fn poll_lost(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        loop {
+            match ready!(self.fd.poll_write_ready(cx)) {
+                Err(error) => return Poll::Ready(error),
+                // EPOLLERR alone, which mio takes for this, is how a TUN descriptor says it has no device.
+                Ok(guard) if guard.ready().is_write_closed() => {
+                    return Poll::Ready(io::Error::from_raw_os_error(libc::ENODEV));
+                }
+                // Writable it is at all times.
+                Ok(mut guard) => guard.clear_ready(),
+            }
+        }
+    }
+
     /// Hands a packet to the kernel. Never waits: the kernel takes it or refuses it.
     ///
     /// # Errors

@@ -1,0 +1,185 @@
+//! What is missing, forbidden or broken, and what the laptop's user reads about it.
+
+use gh_net_common::frame::{Frame, Level, Notice, Reason};
+use tokio::process::Command;
+
+use crate::codespace::{SIDECAR, has_device, in_codespace, sh, snapshot};
+use crate::laptop::{Laptop, open, routes};
+
+/// `attach`, started by `setpriv` with less privilege than the test has.
+fn with_less(arguments: &[&str]) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(arguments).arg(SIDECAR).arg("attach");
+    command
+}
+
+#[test]
+fn root_without_the_capability_is_told_which_line_grants_it() {
+    in_codespace(|| async {
+        let before = snapshot();
+        let mut laptop =
+            Laptop::start(with_less(&["--bounding-set", "-net_admin", "--inh-caps", "-net_admin"])).await;
+        let goodbye = laptop.goodbye().await;
+        assert_eq!(goodbye.reason, Reason::Privilege);
+        for part in ["NET_ADMIN", "ghcr.io/gh-net/gh-net/gh-net:1", "--cap-add NET_ADMIN"] {
+            assert!(goodbye.text.contains(part), "{}", goodbye.text);
+        }
+        assert_eq!(laptop.exit_code().await, Some(3));
+        assert_eq!(snapshot(), before);
+    });
+}
+
+#[test]
+fn a_user_who_may_not_sudo_is_told_what_sudo_said() {
+    in_codespace(|| async {
+        let copy = "/run/gh-net-sidecar";
+        sh(&format!("chmod 755 /run; cp {SIDECAR} {copy}; chmod 755 {copy}"));
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", copy, "attach"]);
+        let mut laptop = Laptop::start(command).await;
+        let goodbye = laptop.goodbye().await;
+        assert_eq!(goodbye.reason, Reason::Privilege);
+        assert!(goodbye.text.contains("user 65534") && goodbye.text.contains("sudo"), "{}", goodbye.text);
+        assert_eq!(laptop.exit_code().await, Some(3));
+    });
+}
+
+#[test]
+fn a_missing_device_node_is_made_and_removed() {
+    in_codespace(|| async {
+        sh("mount -t tmpfs tmpfs /dev/net");
+        let before = snapshot();
+        let (laptop, _) = Laptop::session(0).await;
+        assert!(has_device());
+        assert!(sh("ls /dev/net").contains("tun"));
+        laptop.cut().await;
+        assert_eq!(snapshot(), before);
+    });
+}
+
+#[test]
+fn a_device_node_that_cannot_be_made_is_named() {
+    in_codespace(|| async {
+        sh("mount -t tmpfs -o ro tmpfs /dev/net");
+        let mut laptop = Laptop::connect().await;
+        let goodbye = laptop.ask(open(0)).await.unwrap_err();
+        assert_eq!(goodbye.reason, Reason::Tun);
+        assert!(goodbye.text.contains("/dev/net/tun is missing"), "{}", goodbye.text);
+        assert!(goodbye.text.contains("--device /dev/net/tun"), "{}", goodbye.text);
+        assert_eq!(laptop.exit_code().await, Some(4));
+    });
+}
+
+#[test]
+fn a_device_node_that_may_not_be_opened_is_told_from_a_missing_one() {
+    in_codespace(|| async {
+        // nodev: opening the node fails as it does when the container's device rules forbid it.
+        sh("mount -t tmpfs -o nodev tmpfs /dev/net; mknod /dev/net/tun c 10 200");
+        let mut laptop = Laptop::connect().await;
+        let goodbye = laptop.ask(open(0)).await.unwrap_err();
+        assert_eq!(goodbye.reason, Reason::Tun);
+        assert!(goodbye.text.contains("may not open it"), "{}", goodbye.text);
+    });
+}
+
+#[test]
+fn a_device_of_our_name_is_left_alone() {
+    in_codespace(|| async {
+        sh("ip tuntap add dev ghnet0 mode tun");
+        let before = snapshot();
+        let mut laptop = Laptop::connect().await;
+        let goodbye = laptop.ask(open(0)).await.unwrap_err();
+        assert_eq!(goodbye.reason, Reason::Tun);
+        assert!(goodbye.text.contains("ip link delete ghnet0"), "{}", goodbye.text);
+        laptop.exit_code().await;
+        assert_eq!(snapshot(), before);
+    });
+}
+
+#[test]
+fn without_ipv6_the_rest_works_and_it_is_said() {
+    in_codespace(|| async {
+        sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
+        let before = snapshot();
+        let (mut laptop, opened) = Laptop::session(0).await;
+        assert_eq!(opened.addresses.len(), 1);
+        let Frame::Notice(Notice { level, text }) = laptop.next().await else { panic!("no notice") };
+        assert_eq!(level, Level::Warning);
+        assert!(text.contains("IPv6 is not available"), "{text}");
+        laptop.send(&[routes(&["10.20.0.0/16"])]).await;
+        laptop.settle().await;
+        assert!(!sh("ip -6 rule").contains("26727"));
+        laptop.cut().await;
+        assert_eq!(snapshot(), before);
+    });
+}
+
+#[test]
+fn a_device_that_is_taken_away_ends_the_session() {
+    in_codespace(|| async {
+        let before = snapshot();
+        let (mut laptop, _) = Laptop::session(60).await;
+        sh("ip link delete ghnet0");
+        let goodbye = laptop.goodbye().await;
+        assert_eq!(goodbye.reason, Reason::Tun);
+        assert!(goodbye.text.contains("taken away"), "{}", goodbye.text);
+        assert_eq!(snapshot(), before);
+    });
+}
+
+#[test]
+fn frames_that_have_no_place_end_the_session_cleanly() {
+    let misplaced = [
+        Frame::Open(open(0)),
+        Frame::Hello(gh_net_common::hello::ours()),
+        Frame::Notice(Notice { level: Level::Info, text: "boo".into() }),
+    ];
+    for frame in misplaced {
+        in_codespace(move || async move {
+            let before = snapshot();
+            let (mut laptop, _) = Laptop::session(60).await;
+            laptop.send(&[frame]).await;
+            assert_eq!(laptop.goodbye().await.reason, Reason::Protocol);
+            assert_eq!(laptop.exit_code().await, Some(7));
+            assert_eq!(snapshot(), before);
+        });
+    }
+}
+
+#[test]
+fn another_version_is_told_which_side_to_update() {
+    in_codespace(|| async {
+        let mut hello = gh_net_common::hello::ours();
+        (hello.lowest, hello.highest) = (900, 901);
+        let mut laptop = Laptop::greet(hello).await;
+        let goodbye = laptop.goodbye().await;
+        assert_eq!(goodbye.reason, Reason::Version);
+        assert!(goodbye.text.contains("update gh-net-sidecar"), "{}", goodbye.text);
+        assert_eq!(laptop.exit_code().await, Some(7));
+    });
+}
+
+#[test]
+fn an_end_in_the_handshake_leaves_nothing() {
+    in_codespace(|| async {
+        let before = snapshot();
+        Laptop::connect().await.cut().await;
+        assert_eq!(snapshot(), before);
+    });
+}
+
+#[test]
+fn what_is_no_pipe_is_refused_in_words() {
+    in_codespace(|| async {
+        let before = snapshot();
+        for redirects in ["</dev/null", ">/dev/null", "</etc/passwd"] {
+            let said = sh(&format!("{SIDECAR} attach {redirects} 2>&1 | cat; true"));
+            let said = said
+                + &sh(&format!("{SIDECAR} attach 2>/run/said {redirects} || cat /run/said; rm /run/said"));
+            assert!(said.contains("must be pipes or sockets"), "{redirects}: {said}");
+        }
+        let said = sh(&format!("script -qec '{SIDECAR} attach' /dev/null </dev/null || true"));
+        assert!(said.contains("without -t"), "{said}");
+        assert_eq!(snapshot(), before);
+    });
+}

@@ -1,0 +1,156 @@
+//! A laptop by hand: what gh-net would say over ssh, said frame by frame.
+
+use std::net::IpAddr;
+use std::process::Stdio;
+use std::time::Duration;
+
+use gh_net_common::frame::{Families, Frame, Goodbye, Hello, Open, Opened, Routes};
+use gh_net_common::framed::{FrameReader, FrameWriter, NoiseLimit};
+use gh_net_common::hello;
+use ipnet::IpNet;
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::time::timeout;
+
+use crate::codespace::SIDECAR;
+
+/// Nothing here takes as long.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// One ssh session's worth of it.
+pub struct Laptop {
+    child: Child,
+    reader: FrameReader<ChildStdout>,
+    pub writer: FrameWriter<ChildStdin>,
+}
+
+/// A request for a session, with these seconds of grace.
+pub fn open(grace: u16) -> Open {
+    Open {
+        resume: None,
+        mtu: 65_520,
+        families: Families { v4: true, v6: true },
+        grace,
+        wanted: vec![],
+        avoid: vec![],
+    }
+}
+
+/// Networks to add.
+pub fn routes(nets: &[&str]) -> Frame {
+    Frame::Routes(Routes { full: true, add: nets.iter().map(|n| net(n)).collect(), remove: vec![] })
+}
+
+pub fn net(text: &str) -> IpNet {
+    text.parse().expect("a prefix")
+}
+
+impl Laptop {
+    /// Starts `attach` as sshd would, from `peer`, and says hello.
+    pub async fn connect_from(peer: IpAddr) -> Self {
+        let mut command = Command::new(SIDECAR);
+        command.arg("attach").env("SSH_CONNECTION", format!("{peer} 50000 172.16.5.4 22"));
+        Self::start(command).await
+    }
+
+    pub async fn connect() -> Self {
+        Self::connect_from([127, 0, 0, 1].into()).await
+    }
+
+    /// Starts `attach` and says this hello.
+    pub async fn greet(hello: Hello) -> Self {
+        let mut command = Command::new(SIDECAR);
+        command.arg("attach");
+        Self::start_with(command, hello).await
+    }
+
+    /// Starts `command` and says hello.
+    pub async fn start(command: Command) -> Self {
+        Self::start_with(command, hello::ours()).await
+    }
+
+    async fn start_with(mut command: Command, hello: Hello) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().expect("it starts");
+        let mut reader = FrameReader::new(child.stdout.take().expect("piped"));
+        let mut writer = FrameWriter::new(child.stdin.take().expect("piped"));
+        writer.push(&Frame::Hello(hello));
+        // What refuses at once does not read any more.
+        let _ = writer.flush().await;
+        let noise = reader.preamble(NoiseLimit::default()).await.expect("the preamble");
+        assert!(noise.is_empty(), "noise on stdout: {noise:?}");
+        let mut laptop = Self { child, reader, writer };
+        let hello = laptop.next().await;
+        assert!(matches!(hello, Frame::Hello(_)), "{hello:?} in place of a hello");
+        laptop
+    }
+
+    /// Asks for a session.
+    pub async fn ask(&mut self, open: Open) -> Result<Opened, Goodbye> {
+        self.send(&[Frame::Open(open)]).await;
+        match self.next().await {
+            Frame::Opened(opened) => Ok(opened),
+            Frame::Goodbye(goodbye) => Err(goodbye),
+            other => panic!("{other:?} is no answer"),
+        }
+    }
+
+    /// A session, connected and opened.
+    pub async fn session(grace: u16) -> (Self, Opened) {
+        let mut laptop = Self::connect().await;
+        let opened = laptop.ask(open(grace)).await.expect("a session");
+        (laptop, opened)
+    }
+
+    pub async fn send(&mut self, frames: &[Frame]) {
+        for frame in frames {
+            self.writer.push(frame);
+        }
+        self.writer.flush().await.expect("the sidecar reads");
+    }
+
+    /// The next frame.
+    pub async fn next(&mut self) -> Frame {
+        let next = timeout(PATIENCE, self.reader.next()).await.expect("a frame in time");
+        next.expect("a frame").expect("a frame, not the end")
+    }
+
+    /// The next frame that `pick` takes; others are passed over.
+    pub async fn until<T>(&mut self, mut pick: impl FnMut(Frame) -> Option<T>) -> T {
+        loop {
+            if let Some(picked) = pick(self.next().await) {
+                return picked;
+            }
+        }
+    }
+
+    /// Waits until the sidecar has handled all that was sent before.
+    pub async fn settle(&mut self) {
+        self.send(&[Frame::Ping(0x5e77)]).await;
+        self.until(|frame| (frame == Frame::Pong(0x5e77)).then_some(())).await;
+    }
+
+    pub async fn goodbye(&mut self) -> Goodbye {
+        self.until(|frame| match frame {
+            Frame::Goodbye(goodbye) => Some(goodbye),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Waits until `attach` has exited.
+    pub async fn exit_code(mut self) -> Option<i32> {
+        timeout(PATIENCE, self.child.wait()).await.expect("an exit in time").expect("its status").code()
+    }
+
+    /// Cuts the link: both pipes close. Returns how `attach` exits.
+    pub async fn cut(self) -> Option<i32> {
+        let Self { mut child, reader, writer } = self;
+        drop((reader, writer));
+        timeout(PATIENCE, child.wait()).await.expect("an exit in time").expect("its status").code()
+    }
+
+    /// The process id of `attach`.
+    pub fn attach(&self) -> i32 {
+        self.child.id().expect("it runs").try_into().expect("a process id")
+    }
+}

@@ -1,0 +1,163 @@
+//! Which packets take the tunnel, as the kernel decides it.
+
+use gh_net_common::frame::{Frame, Goodbye, Reason, Routes};
+
+use crate::codespace::{in_codespace, route_to, sh, snapshot};
+use crate::laptop::{Laptop, net, open, routes};
+
+#[test]
+fn the_laptops_networks_take_the_tunnel_and_nothing_else_does() {
+    in_codespace(|| async {
+        let main = || sh("ip route show table main; ip -6 route show table main");
+        let before = main();
+        let (mut laptop, _) = Laptop::session(0).await;
+        laptop.send(&[routes(&["10.20.0.0/16", "192.168.0.0/16", "172.16.0.0/12", "fd20::/32"])]).await;
+        laptop.settle().await;
+        assert_eq!(main(), before, "main was edited");
+        for there in ["10.20.0.10", "192.168.1.1", "172.17.0.1", "fd20::1", "198.19.240.2"] {
+            assert!(route_to(there).contains("dev ghnet0"), "{}", route_to(there));
+        }
+        // The codespace's own networks, though the laptop claims larger ones; and the internet.
+        for (here, via) in [
+            ("172.16.5.77", "dev eth0"),
+            ("192.168.77.5", "via 172.16.5.9"),
+            ("1.1.1.1", "via 172.16.5.1"),
+            ("2606:4700::1111", "via 2001:db8:5::1"),
+            ("127.0.0.1", "dev lo"),
+        ] {
+            assert!(route_to(here).contains(via), "{}", route_to(here));
+        }
+        let rules = sh("ip rule; ip -6 rule");
+        let lookup = "30000:\tfrom all lookup main suppress_prefixlength 0\n30001:\tfrom all lookup 26727\n";
+        assert_eq!(rules.matches(lookup).count(), 2, "{rules}");
+    });
+}
+
+#[test]
+fn what_carries_us_stays_direct_even_if_its_network_is_forwarded() {
+    in_codespace(|| async {
+        sh("echo 'nameserver 10.20.0.53' >> /etc/resolv.conf");
+        let mut laptop = Laptop::connect_from([10, 20, 0, 99].into()).await;
+        laptop.ask(open(0)).await.unwrap();
+        laptop.send(&[routes(&["10.20.0.0/16", "10.20.0.99/32", "172.16.0.0/12"])]).await;
+        laptop.settle().await;
+        assert!(route_to("10.20.0.98").contains("dev ghnet0"));
+        for direct in ["10.20.0.99", "10.20.0.53"] {
+            assert!(route_to(direct).contains("via 172.16.5.1"), "{}", route_to(direct));
+        }
+        assert!(route_to("172.16.5.1").contains("dev eth0"));
+    });
+}
+
+#[test]
+fn a_resuming_laptop_that_has_moved_stays_direct() {
+    in_codespace(|| async {
+        let mut laptop = Laptop::connect_from([10, 20, 0, 99].into()).await;
+        let opened = laptop.ask(open(60)).await.unwrap();
+        laptop.send(&[routes(&["10.20.0.0/16"])]).await;
+        laptop.settle().await;
+        laptop.cut().await;
+        let mut moved = Laptop::connect_from([10, 20, 0, 7].into()).await;
+        let mut request = open(0);
+        request.resume = Some((opened.session, opened.token));
+        moved.ask(request).await.unwrap();
+        assert!(route_to("10.20.0.7").contains("via 172.16.5.1"));
+        assert!(route_to("10.20.0.99").contains("dev ghnet0"));
+    });
+}
+
+#[test]
+fn changes_are_followed_live() {
+    in_codespace(|| async {
+        let (mut laptop, _) = Laptop::session(0).await;
+        laptop.send(&[routes(&["10.20.0.0/16", "10.30.0.0/16"])]).await;
+        let change =
+            Routes { full: false, add: vec![net("10.40.0.0/16")], remove: vec![net("10.30.0.0/16")] };
+        laptop.send(&[Frame::Routes(change)]).await;
+        laptop.settle().await;
+        assert!(route_to("10.40.0.1").contains("dev ghnet0"));
+        assert!(route_to("10.30.0.1").contains("via 172.16.5.1"));
+        laptop.send(&[routes(&["10.50.0.0/16"])]).await;
+        laptop.settle().await;
+        assert!(route_to("10.20.0.1").contains("via 172.16.5.1"));
+        assert!(route_to("10.50.0.1").contains("dev ghnet0"));
+    });
+}
+
+#[test]
+fn a_default_route_of_the_laptop_takes_all_but_what_must_stay() {
+    in_codespace(|| async {
+        let (mut laptop, _) = Laptop::session(0).await;
+        laptop.send(&[routes(&["0.0.0.0/0", "::/0"])]).await;
+        laptop.settle().await;
+        for there in ["1.1.1.1", "2606:4700::1111"] {
+            assert!(route_to(there).contains("dev ghnet0"), "{}", route_to(there));
+        }
+        for here in ["172.16.5.53", "169.254.169.254", "168.63.129.16", "224.0.0.251", "172.16.5.1"] {
+            assert!(route_to(here).contains("dev eth0"), "{}", route_to(here));
+        }
+    });
+}
+
+#[test]
+fn routes_the_tunnel_cannot_take_are_said_once() {
+    in_codespace(|| async {
+        let mut laptop = Laptop::connect().await;
+        let mut request = open(0);
+        request.families.v6 = false;
+        laptop.ask(request).await.unwrap();
+        for _ in 0..3 {
+            laptop.send(&[routes(&["10.20.0.0/16", "fd20::/32", "169.254.0.0/16"])]).await;
+        }
+        laptop.send(&[Frame::Goodbye(Goodbye { reason: Reason::Done, text: String::new() })]).await;
+        let mut notices = Vec::new();
+        laptop
+            .until(|frame| match frame {
+                Frame::Notice(notice) => {
+                    notices.push(notice.text);
+                    None
+                }
+                Frame::Goodbye(_) => Some(()),
+                _ => None,
+            })
+            .await;
+        assert_eq!(notices.len(), 2, "{notices:?}");
+        assert!(notices[0].contains("address family") && notices[1].contains("link-local"), "{notices:?}");
+    });
+}
+
+#[test]
+fn thousands_of_routes_come_and_go() {
+    in_codespace(|| async {
+        let before = snapshot();
+        let (mut laptop, _) = Laptop::session(0).await;
+        let nets: Vec<_> = (0..10_000_u32)
+            .map(|n| ipnet::IpNet::new([10, (n >> 8) as u8, n as u8, 0].into(), 24).unwrap())
+            .collect();
+        for chunk in nets.chunks(2000) {
+            laptop.send(&[Frame::Routes(Routes { full: false, add: chunk.to_vec(), remove: vec![] })]).await;
+        }
+        laptop.settle().await;
+        assert_eq!(sh("ip route show table 26727 dev ghnet0").lines().count(), 10_001);
+        laptop.send(&[routes(&["10.0.0.0/8"])]).await;
+        laptop.settle().await;
+        assert_eq!(sh("ip route show table 26727 dev ghnet0").lines().count(), 2);
+        laptop.cut().await;
+        assert_eq!(snapshot(), before);
+    });
+}
+
+#[test]
+fn taken_prefixes_are_avoided_and_wishes_followed() {
+    in_codespace(|| async {
+        let mut laptop = Laptop::connect().await;
+        let mut request = open(0);
+        request.avoid = vec![net("198.19.0.0/16")];
+        request.wanted = vec![net("fd99::/64")];
+        let opened = laptop.ask(request).await.unwrap();
+        let addresses: Vec<String> = opened.addresses.iter().map(|a| a.sidecar.to_string()).collect();
+        assert_eq!(addresses, ["198.18.0.1/30", "fd99::1/64"]);
+        assert!(route_to("fd99::2").contains("dev ghnet0"));
+        assert!(route_to("fd99::3").contains("via 2001:db8:5::1"));
+    });
+}

@@ -1,0 +1,194 @@
+//! Packets through the tunnel, both ways.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
+use std::time::Duration;
+
+use bytes::Bytes;
+use gh_net_common::frame::{Frame, HEADER_LEN};
+
+use crate::codespace::{in_codespace, sidecar};
+use crate::laptop::{Laptop, open, routes};
+
+const OURS: Ipv4Addr = Ipv4Addr::new(198, 19, 240, 1);
+const SERVER: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 10);
+
+/// A socket of a program in the codespace.
+fn socket(address: IpAddr) -> UdpSocket {
+    let socket = UdpSocket::bind((address, 0)).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    socket
+}
+
+fn sum(bytes: &[u8]) -> u32 {
+    bytes.chunks(2).map(|two| u32::from(two[0]) << 8 | u32::from(*two.get(1).unwrap_or(&0))).sum()
+}
+
+fn checksum(mut sum: u32) -> [u8; 2] {
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    (!(sum as u16)).to_be_bytes()
+}
+
+fn udp(from: u16, to: u16, payload: &[u8], pseudo: u32) -> Vec<u8> {
+    let length = (8 + payload.len()) as u16;
+    let ports = [from.to_be_bytes(), to.to_be_bytes(), length.to_be_bytes(), [0, 0]].concat();
+    let mut datagram = [&ports[..], payload].concat();
+    let check = checksum(sum(&datagram) + pseudo + 17 + u32::from(length));
+    datagram[6..8].copy_from_slice(&check);
+    datagram
+}
+
+/// A datagram of the server to the codespace.
+fn v4_packet(from: u16, to: u16, payload: &[u8]) -> Vec<u8> {
+    let datagram = udp(from, to, payload, sum(&SERVER.octets()) + sum(&OURS.octets()));
+    let length = (20 + datagram.len()) as u16;
+    let mut header = [&[0x45, 0][..], &length.to_be_bytes(), &[0, 0, 0x40, 0, 64, 17, 0, 0]].concat();
+    header.extend(SERVER.octets());
+    header.extend(OURS.octets());
+    let check = checksum(sum(&header));
+    header[10..12].copy_from_slice(&check);
+    [header, datagram].concat()
+}
+
+fn v6_packet(source: Ipv6Addr, destination: Ipv6Addr, from: u16, to: u16, payload: &[u8]) -> Vec<u8> {
+    let datagram = udp(from, to, payload, sum(&source.octets()) + sum(&destination.octets()));
+    let mut header = [&[0x60, 0, 0, 0][..], &(datagram.len() as u16).to_be_bytes(), &[17, 64]].concat();
+    header.extend(source.octets());
+    header.extend(destination.octets());
+    [header, datagram].concat()
+}
+
+async fn packet(laptop: &mut Laptop) -> Bytes {
+    laptop
+        .until(|frame| match frame {
+            Frame::Packet(packet) => Some(packet),
+            _ => None,
+        })
+        .await
+}
+
+async fn delivered(laptop: &mut Laptop, total: u64) {
+    laptop.until(|frame| (frame == Frame::Delivered(total)).then_some(())).await;
+}
+
+#[test]
+fn a_datagram_goes_there_and_its_answer_comes_back() {
+    in_codespace(|| async {
+        let (mut laptop, _) = Laptop::session(0).await;
+        laptop.send(&[routes(&["10.20.0.0/16"])]).await;
+        laptop.settle().await;
+        let socket = socket([0, 0, 0, 0].into());
+        let port = socket.local_addr().unwrap().port();
+        for size in [1, 1400, 60_000] {
+            socket.send_to(&vec![7; size], (SERVER, 9)).unwrap();
+            let sent = packet(&mut laptop).await;
+            assert_eq!(sent[16..20], SERVER.octets());
+            assert_eq!(sent[12..16], OURS.octets());
+            assert_eq!(sent[28..], vec![7; size]);
+            laptop.send(&[Frame::Packet(v4_packet(9, port, &vec![8; size]).into())]).await;
+            let mut answer = vec![0; 65_536];
+            let (length, from) = socket.recv_from(&mut answer).unwrap();
+            assert_eq!((from.ip(), length), (SERVER.into(), size));
+            assert_eq!(answer[..length], vec![8; size]);
+        }
+    });
+}
+
+#[test]
+fn the_same_over_ipv6() {
+    in_codespace(|| async {
+        let (mut laptop, opened) = Laptop::session(0).await;
+        laptop.send(&[routes(&["fd20::/32"])]).await;
+        laptop.settle().await;
+        let IpAddr::V6(ours) = opened.addresses[1].sidecar.addr() else { panic!() };
+        let server: Ipv6Addr = "fd20::10".parse().unwrap();
+        let socket = socket(Ipv6Addr::UNSPECIFIED.into());
+        socket.send_to(b"hello", (server, 9)).unwrap();
+        // The very first packet: the kernel has nothing of its own to say on the device.
+        let sent = packet(&mut laptop).await;
+        assert_eq!((&sent[8..24], &sent[24..40]), (&ours.octets()[..], &server.octets()[..]));
+        let port = socket.local_addr().unwrap().port();
+        laptop.send(&[Frame::Packet(v6_packet(server, ours, 9, port, b"world").into())]).await;
+        let mut answer = [0; 16];
+        assert_eq!(socket.recv_from(&mut answer).unwrap().0, 5);
+    });
+}
+
+#[test]
+fn what_was_taken_off_the_link_is_reported_whole() {
+    in_codespace(|| async {
+        let (mut laptop, _) = Laptop::session(0).await;
+        let packet = v4_packet(9, 9, &[0; 1000]);
+        let size = (HEADER_LEN + packet.len()) as u64;
+        let many = vec![Frame::Packet(packet.into()); 500];
+        laptop.send(&many).await;
+        delivered(&mut laptop, 500 * size).await;
+        laptop.send(&many[..1]).await;
+        delivered(&mut laptop, 501 * size).await;
+    });
+}
+
+#[test]
+fn junk_is_dropped_and_counted_and_ends_nothing() {
+    in_codespace(|| async {
+        let (mut laptop, _) = Laptop::session(0).await;
+        let junk = [&[][..], &[0x45], &[0xff; 100], &[0x60; 39], &[0; 65_536]];
+        for junk in junk {
+            laptop.send(&[Frame::Packet(Bytes::copy_from_slice(junk))]).await;
+        }
+        laptop.settle().await;
+        let status = sidecar(&["status", "--json"]).stdout;
+        let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+        assert_eq!(status["session"]["counters"]["downlink_malformed"], junk.len());
+    });
+}
+
+#[test]
+fn a_laptop_that_reports_nothing_gets_no_more_than_a_window() {
+    in_codespace(|| async {
+        let (mut laptop, _) = Laptop::session(0).await;
+        laptop.send(&[routes(&["10.20.0.0/16"])]).await;
+        laptop.settle().await;
+        let socket = socket([0, 0, 0, 0].into());
+        let mut taken = 0;
+        // Twice what a first window holds; the rest waits in the device.
+        let mut total = 0;
+        for _ in 0..64 {
+            total += socket.send_to(&[7; 32_000], (SERVER, 9)).unwrap();
+        }
+        laptop.send(&[Frame::Ping(1)]).await;
+        laptop
+            .until(|frame| match frame {
+                Frame::Packet(packet) => {
+                    taken += packet.len();
+                    None
+                }
+                Frame::Pong(1) => Some(()),
+                _ => None,
+            })
+            .await;
+        laptop.settle().await;
+        assert!(taken < 1_200_000 && taken < total, "{taken} of {total}");
+        // It moves on as soon as something is reported.
+        laptop.send(&[Frame::Delivered(1_000_000)]).await;
+        packet(&mut laptop).await;
+    });
+}
+
+#[test]
+fn control_frames_pass_a_full_window() {
+    in_codespace(|| async {
+        let mut laptop = Laptop::connect().await;
+        let mut request = open(0);
+        request.mtu = 1280;
+        assert_eq!(laptop.ask(request).await.unwrap().mtu, 1280);
+        laptop.send(&[routes(&["10.20.0.0/16"])]).await;
+        laptop.settle().await;
+        let socket = socket([0, 0, 0, 0].into());
+        for _ in 0..2000 {
+            socket.send_to(&[7; 1000], (SERVER, 9)).unwrap();
+        }
+        laptop.settle().await;
+    });
+}
