@@ -16,7 +16,7 @@ const V6_LENGTH: u8 = 126;
 
 /// Why a family gets no address.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// What the user asked for clashes.
     #[error("the prefix {wanted} that was asked for the tunnel overlaps {taken}, which is in use")]
     Taken {
@@ -38,7 +38,7 @@ pub enum Error {
 ///
 /// # Errors
 /// There is none; see [`Error`].
-pub fn choose(v6: bool, wanted: &[IpNet], taken: &[IpNet]) -> Result<TunnelAddress, Error> {
+pub(crate) fn choose(v6: bool, wanted: &[IpNet], taken: &[IpNet]) -> Result<TunnelAddress, Error> {
     let taken: Vec<IpNet> =
         taken.iter().filter(|net| is_v6(net) == v6 && !covers_all(net)).copied().collect();
     let clash = |net: &IpNet| {

@@ -29,7 +29,7 @@ const TRIES: usize = 20;
 
 /// How to attach.
 #[derive(Debug, clap::Args)]
-pub struct Options {
+pub(crate) struct Options {
     /// The other end of the ssh connection; by default as sshd says it in the environment
     #[arg(long, value_name = "ADDRESS", hide = true)]
     ssh_peer: Option<IpAddr>,
@@ -48,7 +48,7 @@ enum Outcome {
 }
 
 /// Serves one link. Returns the exit code.
-pub fn run(options: &Options) -> u8 {
+pub(crate) fn run(options: &Options) -> u8 {
     if !link::is_pipe(&stdin()) || !link::is_pipe(&stdout()) {
         complain(
             "attach speaks a binary protocol over stdin and stdout, which must be pipes or sockets, not a terminal, \

@@ -20,7 +20,7 @@ const TRIES: usize = 20;
 ///
 /// # Errors
 /// The owner hangs, or the state directory is of no use.
-pub fn run() -> anyhow::Result<Report> {
+pub(crate) fn run() -> anyhow::Result<Report> {
     let state = StateDir::locate();
     for _ in 0..TRIES {
         if !state.exists() {
@@ -45,7 +45,7 @@ pub fn run() -> anyhow::Result<Report> {
 ///
 /// # Errors
 /// The owner hangs.
-pub fn status() -> anyhow::Result<Option<Status>> {
+pub(crate) fn status() -> anyhow::Result<Option<Status>> {
     match ask(&StateDir::locate(), &Request::Status)? {
         Some(Reply::Status(status)) => Ok(Some(*status)),
         Some(Reply::Accepted | Reply::Taken | Reply::Exit { .. } | Reply::Undone(_)) | None => Ok(None),

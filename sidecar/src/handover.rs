@@ -27,7 +27,7 @@ const MAX_REQUEST: usize = 4096;
 /// What a client wants.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Request {
+pub(crate) enum Request {
     /// Serve a link over the two descriptors that come along.
     Attach {
         /// The other end of the ssh connection, if that is known.
@@ -42,7 +42,7 @@ pub enum Request {
 /// What the owner answers.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Reply {
+pub(crate) enum Reply {
     /// To `attach`: the descriptors are taken; an [`Reply::Exit`] follows when the link has ended.
     Accepted,
     /// To `attach` by an owner it has just started: another owner was quicker; ask that one.
@@ -62,7 +62,7 @@ pub enum Reply {
 
 /// A client's end.
 #[derive(Debug)]
-pub struct Client {
+pub(crate) struct Client {
     stream: BufReader<UnixStream>,
 }
 
@@ -71,7 +71,7 @@ impl Client {
     ///
     /// # Errors
     /// The other end belongs to somebody else.
-    pub fn new(stream: UnixStream) -> io::Result<Self> {
+    pub(crate) fn new(stream: UnixStream) -> io::Result<Self> {
         check_peer(&stream)?;
         Ok(Self { stream: BufReader::new(stream) })
     }
@@ -80,7 +80,7 @@ impl Client {
     ///
     /// # Errors
     /// The socket's own.
-    pub fn send(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    pub(crate) fn send(&mut self, request: &Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');
         let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
@@ -96,7 +96,7 @@ impl Client {
     ///
     /// # Errors
     /// The socket's own, or an answer that is none.
-    pub fn reply(&mut self) -> io::Result<Option<Reply>> {
+    pub(crate) fn reply(&mut self) -> io::Result<Option<Reply>> {
         let mut line = String::new();
         match self.stream.read_line(&mut line) {
             Ok(0) => Ok(None),
@@ -112,7 +112,7 @@ impl Client {
 ///
 /// # Errors
 /// The socket's own, or what came is no request.
-pub async fn receive(stream: &tokio::net::UnixStream) -> io::Result<(Request, Vec<OwnedFd>)> {
+pub(crate) async fn receive(stream: &tokio::net::UnixStream) -> io::Result<(Request, Vec<OwnedFd>)> {
     check_peer(stream)?;
     let mut line = Vec::new();
     let mut descriptors = Vec::new();
@@ -149,7 +149,7 @@ fn receive_some(socket: RawFd, descriptors: &mut Vec<OwnedFd>) -> io::Result<Vec
 }
 
 /// Answers. That the client is gone is no error of ours.
-pub async fn reply(stream: &mut tokio::net::UnixStream, reply: &Reply) {
+pub(crate) async fn reply(stream: &mut tokio::net::UnixStream, reply: &Reply) {
     let result = async {
         let mut line = serde_json::to_vec(reply)?;
         line.push(b'\n');
@@ -161,7 +161,7 @@ pub async fn reply(stream: &mut tokio::net::UnixStream, reply: &Reply) {
 }
 
 /// Waits until the client closes its end.
-pub async fn closed(stream: &tokio::net::UnixStream) {
+pub(crate) async fn closed(stream: &tokio::net::UnixStream) {
     let mut byte = [0];
     loop {
         if stream.readable().await.is_err() {

@@ -29,7 +29,7 @@ const FAREWELL: Duration = Duration::from_secs(3);
 /// A pipe or socket that was handed to us. Blocking or not is a setting of the open file, which others share:
 /// it is put back at the end.
 #[derive(Debug)]
-pub struct Stream {
+pub(crate) struct Stream {
     fd: AsyncFd<OwnedFd>,
     flags: OFlag,
 }
@@ -134,11 +134,11 @@ impl AsyncWrite for Stream {
 
 /// One ssh session that carries us.
 #[derive(Debug)]
-pub struct Link {
+pub(crate) struct Link {
     /// The frames' way in and out.
-    pub pump: Pump<Stream>,
+    pub(crate) pump: Pump<Stream>,
     /// The other end of the ssh connection, if that is known.
-    pub peer: Option<IpAddr>,
+    pub(crate) peer: Option<IpAddr>,
     /// The `attach` that waits for the link's end.
     control: UnixStream,
 }
@@ -148,7 +148,7 @@ impl Link {
     ///
     /// # Errors
     /// They are nothing that can be waited for.
-    pub fn new(
+    pub(crate) fn new(
         stdin: OwnedFd,
         stdout: OwnedFd,
         control: UnixStream,
@@ -163,7 +163,7 @@ impl Link {
     ///
     /// # Errors
     /// What the laptop is to be told.
-    pub async fn handshake(&mut self) -> Result<Open, Goodbye> {
+    pub(crate) async fn handshake(&mut self) -> Result<Open, Goodbye> {
         let seconds = HANDSHAKE.as_secs();
         let (pump, control) = self.parts();
         select! {
@@ -174,12 +174,12 @@ impl Link {
     }
 
     /// What moves the frames, and what closes when the `attach` at the other end is gone.
-    pub fn parts(&mut self) -> (&mut Pump<Stream>, &UnixStream) {
+    pub(crate) fn parts(&mut self) -> (&mut Pump<Stream>, &UnixStream) {
         (&mut self.pump, &self.control)
     }
 
     /// Ends the link: the goodbye to the laptop, the exit code to `attach`.
-    pub async fn end(mut self, goodbye: Goodbye) {
+    pub(crate) async fn end(mut self, goodbye: Goodbye) {
         self.pump.writer.push(&Frame::Goodbye(goodbye.clone()));
         if !matches!(timeout(FAREWELL, self.pump.writer.flush()).await, Ok(Ok(()))) {
             tracing::debug!("the laptop did not wait for the goodbye");
@@ -188,7 +188,7 @@ impl Link {
     }
 
     /// Ends what is left of a link that is cut.
-    pub async fn leave(self, code: u8, text: String) {
+    pub(crate) async fn leave(self, code: u8, text: String) {
         let Self { pump, mut control, .. } = self;
         drop(pump);
         handover::reply(&mut control, &Reply::Exit { code, text }).await;
@@ -224,12 +224,12 @@ async fn shake_hands(pump: &mut Pump<Stream>) -> Result<Open, Goodbye> {
 }
 
 /// The other side does not keep to the protocol.
-pub fn protocol(text: String) -> Goodbye {
+pub(crate) fn protocol(text: String) -> Goodbye {
     Goodbye { reason: Reason::Protocol, text }
 }
 
 /// Whether frames can pass over this descriptor: a pipe or a socket.
-pub fn is_pipe(fd: &impl AsFd) -> bool {
+pub(crate) fn is_pipe(fd: &impl AsFd) -> bool {
     use nix::sys::stat::{SFlag, fstat};
     let kind = |mode: u32| SFlag::from_bits_truncate(mode) & SFlag::S_IFMT;
     fstat(fd).is_ok_and(|found| matches!(kind(found.st_mode), SFlag::S_IFIFO | SFlag::S_IFSOCK))

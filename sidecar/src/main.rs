@@ -7,8 +7,6 @@
 //!
 //! stdout carries frames. Only `status` and `cleanup` print on it.
 
-#![allow(unreachable_pub, reason = "in a program, `pub` says: for other modules")]
-
 use std::ffi::OsString;
 use std::io::{Write, stderr, stdout};
 use std::path::PathBuf;

@@ -27,25 +27,25 @@ const HEADER: usize = 16;
 
 /// An open conversation.
 #[derive(Debug)]
-pub struct Netlink {
+pub(crate) struct Netlink {
     socket: Socket,
     sequence: u32,
 }
 
 /// One request of a batch: what to do, and its `NLM_F_*` flags.
-pub type Request = (RouteNetlinkMessage, u16);
+pub(crate) type Request = (RouteNetlinkMessage, u16);
 
 /// A route as far as we care.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Route {
+pub(crate) struct Route {
     /// Where it leads.
-    pub destination: IpNet,
+    pub(crate) destination: IpNet,
     /// Its table.
-    pub table: u32,
+    pub(crate) table: u32,
     /// Unicast, local, broadcast, …
-    pub kind: RouteType,
+    pub(crate) kind: RouteType,
     /// The next hop, if there is one.
-    pub gateway: Option<IpAddr>,
+    pub(crate) gateway: Option<IpAddr>,
 }
 
 impl Netlink {
@@ -53,7 +53,7 @@ impl Netlink {
     ///
     /// # Errors
     /// The socket's own.
-    pub fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -64,7 +64,7 @@ impl Netlink {
     ///
     /// # Errors
     /// What the kernel answered.
-    pub fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+    pub(crate) fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
         match self.batch(vec![(message, flags)])?.pop() {
             Some((_, error)) => Err(error),
             None => Ok(()),
@@ -76,7 +76,7 @@ impl Netlink {
     ///
     /// # Errors
     /// The conversation itself failed.
-    pub fn batch(&mut self, requests: Vec<Request>) -> io::Result<Vec<(usize, io::Error)>> {
+    pub(crate) fn batch(&mut self, requests: Vec<Request>) -> io::Result<Vec<(usize, io::Error)>> {
         let mut failures = Vec::new();
         let mut done = 0;
         let mut rest = requests.into_iter().peekable();
@@ -124,7 +124,7 @@ impl Netlink {
     ///
     /// # Errors
     /// What the kernel answered.
-    pub fn dump(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
+    pub(crate) fn dump(&mut self, message: RouteNetlinkMessage) -> io::Result<Vec<RouteNetlinkMessage>> {
         let mut bytes = Vec::new();
         self.serialize(message, NLM_F_DUMP, &mut bytes);
         let current = self.sequence;
@@ -179,7 +179,7 @@ impl Netlink {
     ///
     /// # Errors
     /// What the kernel answered.
-    pub fn routes(&mut self) -> io::Result<Vec<Route>> {
+    pub(crate) fn routes(&mut self) -> io::Result<Vec<Route>> {
         Ok(self.route_messages()?.iter().filter_map(parse_route).collect())
     }
 
@@ -187,7 +187,7 @@ impl Netlink {
     ///
     /// # Errors
     /// What the kernel answered.
-    pub fn route_messages(&mut self) -> io::Result<Vec<RouteMessage>> {
+    pub(crate) fn route_messages(&mut self) -> io::Result<Vec<RouteMessage>> {
         let mut found = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut query = RouteMessage::default();
@@ -207,7 +207,7 @@ impl Netlink {
     ///
     /// # Errors
     /// What the kernel answered.
-    pub fn addresses(&mut self) -> io::Result<Vec<IpNet>> {
+    pub(crate) fn addresses(&mut self) -> io::Result<Vec<IpNet>> {
         let messages = self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()))?;
         let address = |message| {
             let RouteNetlinkMessage::NewAddress(message) = message else { return None };
@@ -221,7 +221,7 @@ impl Netlink {
 }
 
 /// The number of the table a route is in.
-pub fn table_of(route: &RouteMessage) -> u32 {
+pub(crate) fn table_of(route: &RouteMessage) -> u32 {
     let attribute = route.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Table(table) => Some(*table),
         _ => None,

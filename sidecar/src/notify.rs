@@ -8,17 +8,17 @@ const WAITING: usize = 32;
 
 /// Says things. Clone it freely.
 #[derive(Debug, Clone)]
-pub struct Notifier(mpsc::Sender<Notice>);
+pub(crate) struct Notifier(mpsc::Sender<Notice>);
 
 impl Notifier {
     /// A notifier, and where its notices come out.
-    pub fn new() -> (Self, mpsc::Receiver<Notice>) {
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Notice>) {
         let (sender, receiver) = mpsc::channel(WAITING);
         (Self(sender), receiver)
     }
 
     /// Says `text` to the user. While there is no link, it waits for one; when too much waits, it is only logged.
-    pub fn notify(&self, level: Level, text: String) {
+    pub(crate) fn notify(&self, level: Level, text: String) {
         tracing::info!(?level, "{text}");
         if self.0.try_send(Notice { level, text }).is_err() {
             tracing::warn!("that notice is not shown: too many wait");

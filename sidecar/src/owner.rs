@@ -46,7 +46,7 @@ enum Client {
 ///
 /// # Errors
 /// The system refused something an owner can't be without.
-pub fn run() -> anyhow::Result<()> {
+pub(crate) fn run() -> anyhow::Result<()> {
     // Not the leader of a process group, having just been started by `attach`.
     nix::unistd::setsid()?;
     umask(Mode::from_bits_truncate(0o077));

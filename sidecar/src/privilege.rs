@@ -19,13 +19,13 @@ const CAP_DAC_OVERRIDE: u32 = 1;
 const CAP_NET_ADMIN: u32 = 12;
 
 /// The lines that grant what is missing, in every message that says so.
-pub const REMEDY: &str = "In a codespace or dev container, add to devcontainer.json: \
+pub(crate) const REMEDY: &str = "In a codespace or dev container, add to devcontainer.json: \
      \"features\": { \"ghcr.io/gh-net/gh-net/gh-net:1\": {} } and rebuild. \
      With docker: --cap-add NET_ADMIN --device /dev/net/tun";
 
 /// Why there is not enough of it.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// Root, but of a container that was not given the capability.
     #[error("not even root has the capability NET_ADMIN here, so no tunnel can be made. {REMEDY}")]
     Container,
@@ -46,7 +46,7 @@ pub enum Error {
 }
 
 /// Whether this process may do the job.
-pub fn is_enough() -> bool {
+pub(crate) fn is_enough() -> bool {
     let Ok(effective) = effective_capabilities() else { return false };
     let has = |capability: u32| effective & (1 << capability) != 0;
     // /run belongs to root; others write there only by overriding its permissions.
@@ -55,7 +55,7 @@ pub fn is_enough() -> bool {
 
 /// Becomes this program with `arguments` by sudo, in place of this process. Returns only if that is not
 /// possible.
-pub fn elevate(arguments: &[OsString]) -> Error {
+pub(crate) fn elevate(arguments: &[OsString]) -> Error {
     if geteuid().is_root() {
         return Error::Container;
     }
@@ -110,7 +110,7 @@ fn effective_capabilities() -> io::Result<u64> {
 
 /// Whether this process got more privilege by its file than its caller has (`AT_SECURE`): then the caller's
 /// environment is not to be trusted.
-pub fn is_secure_execution() -> bool {
+pub(crate) fn is_secure_execution() -> bool {
     // SAFETY: `getauxval` has no preconditions.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
 }

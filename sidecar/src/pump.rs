@@ -36,7 +36,7 @@ const MEASURE: Duration = Duration::from_secs(1);
 
 /// What the session has to deal with.
 #[derive(Debug)]
-pub enum Event {
+pub(crate) enum Event {
     /// The laptop's networks changed.
     Routes(Routes),
     /// The laptop's DNS settings changed.
@@ -53,11 +53,11 @@ pub enum Event {
 
 /// One link's frames, and how many bytes are under way.
 #[derive(Debug)]
-pub struct Pump<S> {
+pub(crate) struct Pump<S> {
     /// Frames from the laptop.
-    pub reader: FrameReader<S>,
+    pub(crate) reader: FrameReader<S>,
     /// Frames to the laptop.
-    pub writer: FrameWriter<S>,
+    pub(crate) writer: FrameWriter<S>,
     window: Window,
     /// Bytes of packet frames taken off this link.
     taken: u64,
@@ -68,7 +68,7 @@ pub struct Pump<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
     /// A pump for a new link.
-    pub fn new(reader: FrameReader<S>, writer: FrameWriter<S>) -> Self {
+    pub(crate) fn new(reader: FrameReader<S>, writer: FrameWriter<S>) -> Self {
         Self {
             reader,
             writer,
@@ -81,7 +81,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
     }
 
     /// Pumps until something happens that is not for the pump to deal with.
-    pub fn poll(&mut self, cx: &mut Context<'_>, device: &Device, counters: &mut Counters) -> Poll<Event> {
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        device: &Device,
+        counters: &mut Counters,
+    ) -> Poll<Event> {
         if let Poll::Ready(error) = device.poll_lost(cx) {
             return Poll::Ready(Event::DeviceLost(error));
         }

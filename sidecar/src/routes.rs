@@ -24,15 +24,15 @@ use gh_net_common::frame::{self, Families, TunnelAddress};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-pub mod netlink;
+pub(crate) mod netlink;
 
 /// Our own routing table.
-pub const TABLE: u32 = 26_727;
+pub(crate) const TABLE: u32 = 26_727;
 /// The priority of the first of our two rules; the second has the next. The kernel's own rules are 0
 /// (local), 32766 (main) and 32767 (default).
-pub const PRIORITY: u32 = 30_000;
+pub(crate) const PRIORITY: u32 = 30_000;
 /// The networks of the laptop that are taken at most.
-pub const MAX_ROUTES: usize = 16_384;
+pub(crate) const MAX_ROUTES: usize = 16_384;
 
 /// Networks that never take the tunnel: loopback, link-local (the metadata service among them), multicast,
 /// broadcast, and the address Azure serves its virtual machines from.
@@ -49,15 +49,15 @@ const NEVER: [&str; 8] = [
 
 /// A routing rule of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rule {
+pub(crate) struct Rule {
     /// IPv6, else IPv4.
-    pub v6: bool,
+    pub(crate) v6: bool,
     /// Its place among the rules.
-    pub priority: u32,
+    pub(crate) priority: u32,
     /// The table that is looked up.
-    pub table: u32,
+    pub(crate) table: u32,
     /// Whether what the lookup finds is not taken if it is a default route.
-    pub but_default: bool,
+    pub(crate) but_default: bool,
 }
 
 impl fmt::Display for Rule {
@@ -68,7 +68,7 @@ impl fmt::Display for Rule {
 }
 
 /// The rules of the hook.
-pub fn rules(families: Families) -> Vec<Rule> {
+pub(crate) fn rules(families: Families) -> Vec<Rule> {
     const MAIN: u32 = 254;
     let mut rules = Vec::new();
     for (v6, wanted) in [(false, families.v4), (true, families.v6)] {
@@ -82,7 +82,7 @@ pub fn rules(families: Families) -> Vec<Rule> {
 
 /// What becomes of a packet that our table has a route for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
+pub(crate) enum Way {
     /// It takes the tunnel.
     Tunnel,
     /// It goes the way it would go without us.
@@ -90,19 +90,19 @@ pub enum Way {
 }
 
 /// The content of our table.
-pub type Table = BTreeMap<IpNet, Way>;
+pub(crate) type Table = BTreeMap<IpNet, Way>;
 
 /// How to get from one table to another.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Diff {
+pub(crate) struct Diff {
     /// Routes to take away, first.
-    pub remove: Vec<(IpNet, Way)>,
+    pub(crate) remove: Vec<(IpNet, Way)>,
     /// Routes to add.
-    pub add: Vec<(IpNet, Way)>,
+    pub(crate) add: Vec<(IpNet, Way)>,
 }
 
 /// What changes `old` into `new`. What goes around the tunnel is added before what goes through it.
-pub fn diff(old: &Table, new: &Table) -> Diff {
+pub(crate) fn diff(old: &Table, new: &Table) -> Diff {
     let missing_in =
         |other: &Table, (net, way): (&IpNet, &Way)| (other.get(net) != Some(way)).then_some((*net, *way));
     let mut add: Vec<_> = new.iter().filter_map(|route| missing_in(old, route)).collect();
@@ -112,18 +112,18 @@ pub fn diff(old: &Table, new: &Table) -> Diff {
 
 /// Networks of the laptop that were not taken, and why. Counts, because there may be thousands.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub struct Refused {
+pub(crate) struct Refused {
     /// Of a family the tunnel does not have.
-    pub family: usize,
+    pub(crate) family: usize,
     /// Loopback, link-local, multicast, or the tunnel's own prefix.
-    pub never: usize,
+    pub(crate) never: usize,
     /// More than [`MAX_ROUTES`].
-    pub surplus: usize,
+    pub(crate) surplus: usize,
 }
 
 /// What our table is to hold.
 #[derive(Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     families: Families,
     tunnel: Vec<TunnelAddress>,
     around: BTreeSet<IpNet>,
@@ -132,19 +132,19 @@ pub struct Plan {
 
 impl Plan {
     /// A plan for a tunnel with these addresses, without any network of the laptop yet.
-    pub fn new(tunnel: Vec<TunnelAddress>) -> Self {
+    pub(crate) fn new(tunnel: Vec<TunnelAddress>) -> Self {
         let has = |v6: bool| tunnel.iter().any(|address| address.gateway.is_ipv6() == v6);
         let families = Families { v4: has(false), v6: has(true) };
         Self { families, tunnel, around: BTreeSet::new(), laptop: BTreeSet::new() }
     }
 
     /// The families the tunnel has.
-    pub fn families(&self) -> Families {
+    pub(crate) fn families(&self) -> Families {
         self.families
     }
 
     /// The addresses that carry us from now on.
-    pub fn set_exceptions(&mut self, exceptions: impl IntoIterator<Item = IpAddr>) {
+    pub(crate) fn set_exceptions(&mut self, exceptions: impl IntoIterator<Item = IpAddr>) {
         self.around = exceptions
             .into_iter()
             .map(|address| IpNet::from(address.to_canonical()))
@@ -153,7 +153,7 @@ impl Plan {
     }
 
     /// Takes the laptop's word for which networks are its own.
-    pub fn update(&mut self, change: &frame::Routes) -> Refused {
+    pub(crate) fn update(&mut self, change: &frame::Routes) -> Refused {
         if change.full {
             self.laptop.clear();
         }
@@ -176,12 +176,12 @@ impl Plan {
     }
 
     /// The laptop's networks that are forwarded.
-    pub fn laptop(&self) -> &BTreeSet<IpNet> {
+    pub(crate) fn laptop(&self) -> &BTreeSet<IpNet> {
         &self.laptop
     }
 
     /// The table that follows from all of it.
-    pub fn table(&self) -> Table {
+    pub(crate) fn table(&self) -> Table {
         let mut table = Table::new();
         table.extend(self.laptop.iter().map(|net| (*net, Way::Tunnel)));
         table.extend(self.tunnel.iter().map(|address| (address.gateway.into(), Way::Tunnel)));
@@ -207,7 +207,7 @@ fn never() -> impl Iterator<Item = IpNet> {
 }
 
 /// Whether all of `net` is among what never takes the tunnel.
-pub fn is_never(net: &IpNet) -> bool {
+pub(crate) fn is_never(net: &IpNet) -> bool {
     never().any(|never| never.contains(net))
 }
 

@@ -32,7 +32,7 @@ const MAIN: u32 = 254;
 
 /// How a session, or its link, came to an end.
 #[derive(Debug)]
-pub enum End {
+pub(crate) enum End {
     /// The session is over. `goodbye` says what the laptop is told once all is undone.
     Over(Goodbye),
     /// The link is gone; the session waits for the next one.
@@ -43,7 +43,7 @@ pub enum End {
 
 /// See the [module](self).
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     id: [u8; 16],
     token: Token,
     started: Instant,
@@ -64,12 +64,12 @@ pub struct Session {
 }
 
 /// What names are resolved by.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Dns {
+    mode: DnsMode,
     responder: Option<Responder>,
     hook: Option<resolv::Hook>,
     search: Vec<String>,
-    mode: Option<DnsMode>,
 }
 
 impl Session {
@@ -77,7 +77,7 @@ impl Session {
     ///
     /// # Errors
     /// What the laptop is to be told.
-    pub fn start(
+    pub(crate) fn start(
         open: &Open,
         peer: Option<IpAddr>,
         mut journal: Journal,
@@ -96,7 +96,7 @@ impl Session {
                 addresses,
                 plan,
                 gateway,
-                dns: Dns::default(),
+                dns: Dns { mode: DnsMode::Off, responder: None, hook: None, search: vec![] },
                 journal,
                 counters: Counters::default(),
                 notifier,
@@ -139,7 +139,7 @@ impl Session {
     }
 
     /// Whether `claimed` is this session and its token. Takes the same time whatever is wrong with it.
-    pub fn is_resumed_by(&self, claimed: &([u8; 16], Token)) -> bool {
+    pub(crate) fn is_resumed_by(&self, claimed: &([u8; 16], Token)) -> bool {
         let (id, token) = claimed;
         let ours = self.id.iter().chain(&self.token.0);
         let theirs = id.iter().chain(&token.0);
@@ -147,12 +147,12 @@ impl Session {
     }
 
     /// Whether the laptop is connected.
-    pub fn has_link(&self) -> bool {
+    pub(crate) fn has_link(&self) -> bool {
         self.link.is_some()
     }
 
     /// What another laptop is told.
-    pub fn busy(&self) -> Goodbye {
+    pub(crate) fn busy(&self) -> Goodbye {
         let from = self.link.as_ref().and_then(|link| link.peer);
         let from = from.map(|peer| format!(", from {peer}")).unwrap_or_default();
         let text = format!(
@@ -164,7 +164,7 @@ impl Session {
     }
 
     /// The session goes on over `link`. Returns the link it had, if it still had one.
-    pub fn attach(&mut self, mut link: Link, open: &Open) -> Option<Link> {
+    pub(crate) fn attach(&mut self, mut link: Link, open: &Open) -> Option<Link> {
         let mut netlink = Netlink::open();
         let routes = netlink.as_mut().map(Netlink::routes).ok().and_then(Result::ok).unwrap_or_default();
         self.plan.set_exceptions(exceptions(&routes, link.peer));
@@ -204,7 +204,7 @@ impl Session {
     }
 
     /// Runs until something ends. Cancel safe.
-    pub async fn run(&mut self) -> End {
+    pub(crate) async fn run(&mut self) -> End {
         loop {
             let Some(link) = &mut self.link else {
                 match self.deadline {
@@ -302,32 +302,23 @@ impl Session {
     }
 
     /// Words for the laptop's user.
-    pub fn notice(&mut self, notice: Notice) {
+    pub(crate) fn notice(&mut self, notice: Notice) {
         if let Some(link) = &mut self.link {
             link.pump.writer.push(&Frame::Notice(notice));
         }
     }
 
-    /// Follows the laptop's DNS settings: the responder first, then resolv.conf that names it.
+    /// Follows the laptop's DNS settings.
     fn set_dns(&mut self, dns: frame::Dns) {
-        let off = dns.mode == DnsMode::Off;
-        let unhook = self.dns.hook.is_some() && (off || self.dns.search != dns.search);
-        if unhook {
-            self.dns.hook = None;
-            let report = self.journal.undo_where(|change| matches!(change, Change::ResolvConf { .. }));
-            for failure in report.failed {
-                self.say(Level::Error, failure);
-            }
-        }
-        self.dns.mode = Some(dns.mode);
-        self.dns.search.clone_from(&dns.search);
-        if off {
-            self.dns.responder = None;
+        self.dns.mode = dns.mode;
+        if dns.mode == DnsMode::Off {
+            self.unhook_dns();
         } else if let Err(error) = self.hook_dns(dns) {
             self.say(Level::Warning, format!("names of the laptop's networks are not resolved: {error}"));
         }
     }
 
+    /// The responder first, then resolv.conf that names it.
     fn hook_dns(&mut self, dns: frame::Dns) -> anyhow::Result<()> {
         let listen: Vec<IpAddr> = self.addresses.iter().map(|a| a.sidecar.addr()).collect();
         let search = dns.search.clone();
@@ -342,14 +333,29 @@ impl Session {
         responder.set(dns);
         responder.set_link(self.link.is_some());
         self.dns.responder = Some(responder);
-        if self.dns.hook.is_none() {
-            self.dns.hook = Some(resolv::Hook::install(&mut self.journal, &listen, &search)?);
+        match &self.dns.hook {
+            Some(hook) if self.dns.search != search => hook.update(&listen, &search)?,
+            Some(_) => {}
+            None => {
+                self.dns.hook = Some(resolv::Hook::install(&mut self.journal, &listen, &search)?);
+            }
         }
+        self.dns.search = search;
         Ok(())
     }
 
+    fn unhook_dns(&mut self) {
+        self.dns.hook = None;
+        let report = self.journal.undo_where(|change| matches!(change, Change::ResolvConf { .. }));
+        for failure in report.failed {
+            self.say(Level::Error, failure);
+        }
+        // Only when nobody is sent to it any more.
+        self.dns.responder = None;
+    }
+
     /// How things are.
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         Status {
             session: self.id.iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -368,9 +374,9 @@ impl Session {
                 .collect(),
             routes: self.plan.laptop().iter().copied().collect(),
             dns: match self.dns.mode {
-                None | Some(DnsMode::Off) => "off",
-                Some(DnsMode::Split) => "split",
-                Some(DnsMode::Local) => "local",
+                DnsMode::Off => "off",
+                DnsMode::Split => "split",
+                DnsMode::Local => "local",
             }
             .to_owned(),
             owner: std::process::id(),
@@ -379,7 +385,7 @@ impl Session {
     }
 
     /// Takes everything back, in reverse. What is left is the link, if there is one, for the goodbye.
-    pub fn undo(self) -> (Option<Link>, Report) {
+    pub(crate) fn undo(self) -> (Option<Link>, Report) {
         let Self { link, device, mut journal, dns, gateway, .. } = self;
         drop(dns);
         let mut report = journal.undo();

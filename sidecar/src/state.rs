@@ -13,15 +13,15 @@ use crate::privilege;
 
 const DEFAULT: &str = "/run/gh-net";
 /// Names another directory. For tests.
-pub const VARIABLE: &str = "GH_NET_STATE_DIR";
+pub(crate) const VARIABLE: &str = "GH_NET_STATE_DIR";
 
 /// Where the state is, whether or not it exists.
 #[derive(Debug, Clone)]
-pub struct StateDir(PathBuf);
+pub(crate) struct StateDir(PathBuf);
 
 /// Why the state directory is of no use.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// The system refused.
     #[error("{path}: {error}")]
     Io {
@@ -37,30 +37,30 @@ pub enum Error {
 
 /// The right to change the machine, held while it is.
 #[derive(Debug)]
-pub struct Lock {
+pub(crate) struct Lock {
     _file: Flock<File>,
 }
 
 impl StateDir {
     /// `/run/gh-net`, or where the environment says. A program that was started with more privilege than its
     /// caller has does not listen to its caller's environment.
-    pub fn locate() -> Self {
+    pub(crate) fn locate() -> Self {
         let named = std::env::var_os(VARIABLE).filter(|_| !privilege::is_secure_execution());
         Self(named.map_or_else(|| PathBuf::from(DEFAULT), PathBuf::from))
     }
 
     /// The directory itself.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
     /// The owner's socket.
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.0.join("owner.sock")
     }
 
     /// The journal.
-    pub fn journal(&self) -> PathBuf {
+    pub(crate) fn journal(&self) -> PathBuf {
         self.0.join("journal")
     }
 
@@ -69,7 +69,7 @@ impl StateDir {
     }
 
     /// Whether there is a state directory at all.
-    pub fn exists(&self) -> bool {
+    pub(crate) fn exists(&self) -> bool {
         self.0.exists()
     }
 
@@ -92,7 +92,7 @@ impl StateDir {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn try_lock(&self) -> Result<Option<Lock>, Error> {
+    pub(crate) fn try_lock(&self) -> Result<Option<Lock>, Error> {
         let path = self.lock_file();
         let failed = |error| Error::Io { path: path.clone(), error };
         loop {
@@ -118,12 +118,12 @@ impl StateDir {
     }
 
     /// The process id of the owner that holds the lock, as it wrote it down.
-    pub fn owner(&self) -> Option<u32> {
+    pub(crate) fn owner(&self) -> Option<u32> {
         fs::read_to_string(self.lock_file()).ok()?.trim().parse().ok()
     }
 
     /// Removes everything, the lock last. The journal is kept if `keep_journal` says that it is still needed.
-    pub fn remove(&self, lock: Lock, keep_journal: bool) {
+    pub(crate) fn remove(&self, lock: Lock, keep_journal: bool) {
         let mut files = vec![self.socket()];
         if !keep_journal {
             files.push(self.journal());

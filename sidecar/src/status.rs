@@ -8,56 +8,56 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Of the JSON. A field more does not change it.
-pub const SCHEMA: u32 = 1;
+pub(crate) const SCHEMA: u32 = 1;
 
 /// Packets and bytes since the session began.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counters {
+pub(crate) struct Counters {
     /// Packets to the laptop.
-    pub uplink_packets: u64,
+    pub(crate) uplink_packets: u64,
     /// Their bytes.
-    pub uplink_bytes: u64,
+    pub(crate) uplink_bytes: u64,
     /// Packets from the laptop.
-    pub downlink_packets: u64,
+    pub(crate) downlink_packets: u64,
     /// Their bytes.
-    pub downlink_bytes: u64,
+    pub(crate) downlink_bytes: u64,
     /// What came from the laptop and is no IP packet.
-    pub downlink_malformed: u64,
+    pub(crate) downlink_malformed: u64,
     /// Packets from the laptop that the kernel did not take.
-    pub downlink_refused: u64,
+    pub(crate) downlink_refused: u64,
 }
 
 /// The session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
+pub(crate) struct Status {
     /// Its name, in hexadecimal.
-    pub session: String,
+    pub(crate) session: String,
     /// When it began, in seconds since 1970.
-    pub since: u64,
+    pub(crate) since: u64,
     /// For how long it has been going, in seconds.
-    pub seconds: u64,
+    pub(crate) seconds: u64,
     /// Its link.
-    pub link: Link,
+    pub(crate) link: Link,
     /// The device's name.
-    pub device: String,
+    pub(crate) device: String,
     /// The device's MTU in bytes.
-    pub mtu: u16,
+    pub(crate) mtu: u16,
     /// The tunnel's addresses.
-    pub addresses: Vec<Address>,
+    pub(crate) addresses: Vec<Address>,
     /// The laptop's networks that are forwarded.
-    pub routes: Vec<IpNet>,
+    pub(crate) routes: Vec<IpNet>,
     /// Who answers names: off, split or local.
-    pub dns: String,
+    pub(crate) dns: String,
     /// The owner's process id.
-    pub owner: u32,
+    pub(crate) owner: u32,
     /// How much has passed.
-    pub counters: Counters,
+    pub(crate) counters: Counters,
 }
 
 /// Whether the laptop can be reached.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
-pub enum Link {
+pub(crate) enum Link {
     /// It can.
     Up {
         /// The other end of the ssh connection.
@@ -72,11 +72,11 @@ pub enum Link {
 
 /// The two ends of the tunnel in one family.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Address {
+pub(crate) struct Address {
     /// The codespace's end.
-    pub sidecar: IpNet,
+    pub(crate) sidecar: IpNet,
     /// The laptop's end.
-    pub gateway: IpAddr,
+    pub(crate) gateway: IpAddr,
 }
 
 /// The JSON document.
@@ -88,13 +88,13 @@ struct Document<'a> {
 }
 
 /// The JSON form, one line.
-pub fn json(status: Option<&Status>) -> serde_json::Result<String> {
+pub(crate) fn json(status: Option<&Status>) -> serde_json::Result<String> {
     let version = env!("CARGO_PKG_VERSION");
     serde_json::to_string(&Document { schema: SCHEMA, version, session: status })
 }
 
 /// The form for people.
-pub fn plain(status: Option<&Status>) -> String {
+pub(crate) fn plain(status: Option<&Status>) -> String {
     let Some(status) = status else { return "no session\n".to_owned() };
     let mut out = String::new();
     let mut line = |name: &str, text: String| {
@@ -131,7 +131,7 @@ pub fn plain(status: Option<&Status>) -> String {
 }
 
 /// A length of time in the two units that matter.
-pub fn duration(time: Duration) -> String {
+pub(crate) fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
         0..60 => format!("{seconds} s"),

@@ -27,11 +27,11 @@ use crate::privilege::REMEDY;
 use crate::undo::{Change, Journal};
 
 /// The device's name.
-pub const NAME: &str = "ghnet0";
+pub(crate) const NAME: &str = "ghnet0";
 /// The largest MTU that is of use: 64 KiB less 16, a multiple of what the kernel likes, as loopback's is not.
-pub const MAX_MTU: u16 = 65_520;
+pub(crate) const MAX_MTU: u16 = 65_520;
 /// The smallest: what IPv6 demands (RFC 8200, section 5).
-pub const MIN_MTU: u16 = 1280;
+pub(crate) const MIN_MTU: u16 = 1280;
 
 const NODE: &str = "/dev/net/tun";
 /// Memory that packets are read into, several to a piece.
@@ -39,7 +39,7 @@ const ARENA: usize = 256 * 1024;
 
 /// Why there is no device.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(crate) enum Error {
     /// No node, and it can't be made.
     #[error("/dev/net/tun is missing and could not be made ({0}). {REMEDY}")]
     NoNode(io::Error),
@@ -67,7 +67,7 @@ pub enum Error {
 
 impl Error {
     /// The reason in a goodbye.
-    pub fn reason(&self) -> Reason {
+    pub(crate) fn reason(&self) -> Reason {
         match self {
             Self::NoPrivilege(_) => Reason::Privilege,
             Self::NoNode(_) | Self::Forbidden(_) | Self::NoDriver(_) | Self::Taken | Self::Other(_) => {
@@ -79,7 +79,7 @@ impl Error {
 
 /// An open device.
 #[derive(Debug)]
-pub struct Device {
+pub(crate) struct Device {
     fd: AsyncFd<OwnedFd>,
     index: u32,
     mtu: u16,
@@ -90,7 +90,7 @@ impl Device {
     ///
     /// # Errors
     /// See [`Error`]. If the node was made, that is in the journal.
-    pub fn create(mtu: u16, journal: &mut Journal) -> Result<Self, Error> {
+    pub(crate) fn create(mtu: u16, journal: &mut Journal) -> Result<Self, Error> {
         open_node(journal)?;
         // Attaching to a device that somebody made persistent would succeed, and it would outlive us.
         if nix::net::if_::if_nametoindex(NAME).is_ok() {
@@ -117,12 +117,12 @@ impl Device {
     }
 
     /// The kernel's index of it.
-    pub fn index(&self) -> u32 {
+    pub(crate) fn index(&self) -> u32 {
         self.index
     }
 
     /// Its MTU in bytes.
-    pub fn mtu(&self) -> u16 {
+    pub(crate) fn mtu(&self) -> u16 {
         self.mtu
     }
 
@@ -130,7 +130,7 @@ impl Device {
     ///
     /// # Errors
     /// What the kernel answered; EACCES or EOPNOTSUPP if the family is disabled.
-    pub fn add_address(&self, address: &TunnelAddress) -> io::Result<()> {
+    pub(crate) fn add_address(&self, address: &TunnelAddress) -> io::Result<()> {
         let own = address.sidecar;
         let mut message = AddressMessage::default();
         message.header.family = match own {
@@ -150,7 +150,7 @@ impl Device {
     }
 
     /// The next packet, taken off the front of `arena`, which is refilled with memory when it runs low.
-    pub fn poll_read(&self, cx: &mut Context<'_>, arena: &mut BytesMut) -> Poll<io::Result<Bytes>> {
+    pub(crate) fn poll_read(&self, cx: &mut Context<'_>, arena: &mut BytesMut) -> Poll<io::Result<Bytes>> {
         let mtu = usize::from(self.mtu);
         if arena.len() < mtu {
             // Takes the same memory again if the packets that were in it are gone, as they mostly are.
@@ -174,7 +174,7 @@ impl Device {
     }
 
     /// Ready when the device was removed by somebody else.
-    pub fn poll_lost(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    pub(crate) fn poll_lost(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
         loop {
             match ready!(self.fd.poll_write_ready(cx)) {
                 Err(error) => return Poll::Ready(error),
@@ -192,7 +192,7 @@ impl Device {
     ///
     /// # Errors
     /// The kernel's: EINVAL if it is no packet, EIO if the device is down.
-    pub fn write(&self, packet: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&self, packet: &[u8]) -> io::Result<()> {
         nix::unistd::write(self.fd.get_ref(), packet)?;
         Ok(())
     }
@@ -266,7 +266,7 @@ fn make_node(path: &Path, journal: &mut Journal) -> io::Result<()> {
 ///
 /// # Errors
 /// The system refused, or what is there now is no such node.
-pub fn remove_node(path: &PathBuf, directory: bool) -> io::Result<()> {
+pub(crate) fn remove_node(path: &PathBuf, directory: bool) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_char_device() && found.rdev() == makedev(10, 200) => {
             fs::remove_file(path)?;

@@ -26,7 +26,7 @@ const MAX_CHANGES: usize = 1024;
 /// A change to the machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Change {
+pub(crate) enum Change {
     /// A routing rule is added.
     Rule(Rule),
     /// Routes are put into our own table.
@@ -46,7 +46,7 @@ pub enum Change {
         /// The file.
         path: PathBuf,
         /// What it held; `None`: it did not exist.
-        original: Option<String>,
+        original: Option<Vec<u8>>,
     },
 }
 
@@ -81,23 +81,23 @@ impl fmt::Display for Change {
 
 /// What undoing came to, in words.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Report {
+pub(crate) struct Report {
     /// What is as it was before.
-    pub undone: Vec<String>,
+    pub(crate) undone: Vec<String>,
     /// What could not be undone, and why.
-    pub failed: Vec<String>,
+    pub(crate) failed: Vec<String>,
 }
 
 impl Report {
     /// Whether everything is as it was before.
-    pub fn is_clean(&self) -> bool {
+    pub(crate) fn is_clean(&self) -> bool {
         self.failed.is_empty()
     }
 }
 
 /// The changes made and not yet undone, in memory and on disk.
 #[derive(Debug)]
-pub struct Journal {
+pub(crate) struct Journal {
     path: PathBuf,
     file: File,
     changes: Vec<Change>,
@@ -108,7 +108,7 @@ impl Journal {
     ///
     /// # Errors
     /// The file can't be read or written.
-    pub fn open(path: &Path) -> io::Result<Self> {
+    pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).read(true).append(true).mode(0o600).open(path)?;
         let mut changes = Vec::new();
         for line in BufReader::new(&file).lines() {
@@ -122,7 +122,7 @@ impl Journal {
     }
 
     /// Whether there is nothing to undo.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
 
@@ -130,7 +130,7 @@ impl Journal {
     ///
     /// # Errors
     /// It could not be written down: the change must not be made.
-    pub fn record(&mut self, change: Change) -> io::Result<()> {
+    pub(crate) fn record(&mut self, change: Change) -> io::Result<()> {
         if self.changes.contains(&change) {
             return Ok(());
         }
@@ -146,12 +146,12 @@ impl Journal {
     }
 
     /// Undoes every change, the latest first. What could not be undone stays in the journal.
-    pub fn undo(&mut self) -> Report {
+    pub(crate) fn undo(&mut self) -> Report {
         self.undo_where(|_| true)
     }
 
     /// Undoes the changes that `which` chooses, the latest first.
-    pub fn undo_where(&mut self, which: impl Fn(&Change) -> bool) -> Report {
+    pub(crate) fn undo_where(&mut self, which: impl Fn(&Change) -> bool) -> Report {
         let mut report = Report::default();
         let mut left = Vec::new();
         for change in std::mem::take(&mut self.changes).into_iter().rev() {
@@ -228,7 +228,7 @@ mod tests {
     fn a_failure_is_reported_does_not_stop_the_rest_and_stays_in_the_journal() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
-        let bad = Change::ResolvConf { path: "/etc/shadow".into(), original: Some("x".into()) };
+        let bad = Change::ResolvConf { path: "/etc/shadow".into(), original: Some(b"x".to_vec()) };
         let mut journal = Journal::open(&path).unwrap();
         journal.record(harmless("a")).unwrap();
         journal.record(bad.clone()).unwrap();

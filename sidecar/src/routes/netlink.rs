@@ -19,7 +19,7 @@ const TABLE_IN_ATTRIBUTE: u8 = 252;
 
 /// The hook as it is in the kernel.
 #[derive(Debug)]
-pub struct Gateway {
+pub(crate) struct Gateway {
     netlink: Netlink,
     device: u32,
     installed: Table,
@@ -30,7 +30,7 @@ impl Gateway {
     ///
     /// # Errors
     /// The kernel refused a rule, or the conversation with it failed. What was done is in the journal.
-    pub fn install(plan: &Plan, device: u32, journal: &mut Journal) -> io::Result<Self> {
+    pub(crate) fn install(plan: &Plan, device: u32, journal: &mut Journal) -> io::Result<Self> {
         let mut gateway = Self { netlink: Netlink::open()?, device, installed: Table::new() };
         journal.record(Change::Table { table: TABLE })?;
         // The table is ours alone; what is in it was left by an owner whose journal was lost.
@@ -53,7 +53,7 @@ impl Gateway {
     ///
     /// # Errors
     /// The conversation with the kernel failed.
-    pub fn follow(&mut self, plan: &Plan) -> io::Result<Vec<String>> {
+    pub(crate) fn follow(&mut self, plan: &Plan) -> io::Result<Vec<String>> {
         let diff = diff(&self.installed, &plan.table());
         let removals: Vec<Request> = diff
             .remove
@@ -142,7 +142,7 @@ fn only_key(mut route: RouteMessage) -> RouteMessage {
 ///
 /// # Errors
 /// What the kernel answered.
-pub fn flush_table(table: u32) -> io::Result<()> {
+pub(crate) fn flush_table(table: u32) -> io::Result<()> {
     Gateway { netlink: Netlink::open()?, device: 0, installed: Table::new() }.flush(table)
 }
 
@@ -150,7 +150,7 @@ pub fn flush_table(table: u32) -> io::Result<()> {
 ///
 /// # Errors
 /// What the kernel answered.
-pub fn delete_rule(rule: &Rule) -> io::Result<()> {
+pub(crate) fn delete_rule(rule: &Rule) -> io::Result<()> {
     let RouteNetlinkMessage::NewRule(message) = new_rule(rule) else { return Ok(()) };
     match Netlink::open()?.request(RouteNetlinkMessage::DelRule(message), 0) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EAFNOSUPPORT)) => Ok(()),

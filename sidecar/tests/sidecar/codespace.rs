@@ -8,7 +8,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
 /// The binary under test.
-pub const SIDECAR: &str = env!("CARGO_BIN_EXE_gh-net-sidecar");
+pub(crate) const SIDECAR: &str = env!("CARGO_BIN_EXE_gh-net-sidecar");
 
 const SETUP: &str = "
     ip link set lo up
@@ -37,7 +37,7 @@ const SNAPSHOT: &str = "
 
 /// Runs a test in a codespace. Without the privilege to make one, the test fails in CI and is skipped
 /// elsewhere, visibly.
-pub fn in_codespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
+pub(crate) fn in_codespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     // Namespaces are a thread's, and this thread may be the test runner's own.
     let body = move || {
         if let Err(error) = enter() {
@@ -68,7 +68,7 @@ fn enter() -> nix::Result<()> {
 }
 
 /// What a shell prints. Fails the test if it fails.
-pub fn sh(script: &str) -> String {
+pub(crate) fn sh(script: &str) -> String {
     let Output { status, stdout, stderr } =
         Command::new("sh").args(["-ec", script]).output().expect("sh runs");
     let stderr = String::from_utf8_lossy(&stderr);
@@ -77,26 +77,26 @@ pub fn sh(script: &str) -> String {
 }
 
 /// All that must be as it was when the sidecar is gone.
-pub fn snapshot() -> String {
+pub(crate) fn snapshot() -> String {
     sh(SNAPSHOT)
 }
 
 /// The route the kernel takes, without the parts that don't matter here.
-pub fn route_to(address: &str) -> String {
+pub(crate) fn route_to(address: &str) -> String {
     sh(&format!("ip route get {address}"))
 }
 
 /// Whether there is a tunnel device.
-pub fn has_device() -> bool {
+pub(crate) fn has_device() -> bool {
     Path::new("/sys/class/net").exists() && sh("ip -o link").contains("ghnet0")
 }
 
 /// Runs a subcommand of the sidecar that prints.
-pub fn sidecar(arguments: &[&str]) -> Output {
+pub(crate) fn sidecar(arguments: &[&str]) -> Output {
     Command::new(SIDECAR).args(arguments).output().expect("the sidecar runs")
 }
 
 /// The process id of the owner.
-pub fn owner() -> i32 {
+pub(crate) fn owner() -> i32 {
     fs::read_to_string("/run/gh-net/owner.lock").expect("an owner").trim().parse().expect("its process id")
 }

@@ -17,14 +17,14 @@ use crate::codespace::SIDECAR;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// One ssh session's worth of it.
-pub struct Laptop {
+pub(crate) struct Laptop {
     child: Child,
     reader: FrameReader<ChildStdout>,
-    pub writer: FrameWriter<ChildStdin>,
+    pub(crate) writer: FrameWriter<ChildStdin>,
 }
 
 /// A request for a session, with these seconds of grace.
-pub fn open(grace: u16) -> Open {
+pub(crate) fn open(grace: u16) -> Open {
     Open {
         resume: None,
         mtu: 65_520,
@@ -36,35 +36,35 @@ pub fn open(grace: u16) -> Open {
 }
 
 /// Networks to add.
-pub fn routes(nets: &[&str]) -> Frame {
+pub(crate) fn routes(nets: &[&str]) -> Frame {
     Frame::Routes(Routes { full: true, add: nets.iter().map(|n| net(n)).collect(), remove: vec![] })
 }
 
-pub fn net(text: &str) -> IpNet {
+pub(crate) fn net(text: &str) -> IpNet {
     text.parse().expect("a prefix")
 }
 
 impl Laptop {
     /// Starts `attach` as sshd would, from `peer`, and says hello.
-    pub async fn connect_from(peer: IpAddr) -> Self {
+    pub(crate) async fn connect_from(peer: IpAddr) -> Self {
         let mut command = Command::new(SIDECAR);
         command.arg("attach").env("SSH_CONNECTION", format!("{peer} 50000 172.16.5.4 22"));
         Self::start(command).await
     }
 
-    pub async fn connect() -> Self {
+    pub(crate) async fn connect() -> Self {
         Self::connect_from([127, 0, 0, 1].into()).await
     }
 
     /// Starts `attach` and says this hello.
-    pub async fn greet(hello: Hello) -> Self {
+    pub(crate) async fn greet(hello: Hello) -> Self {
         let mut command = Command::new(SIDECAR);
         command.arg("attach");
         Self::start_with(command, hello).await
     }
 
     /// Starts `command` and says hello.
-    pub async fn start(command: Command) -> Self {
+    pub(crate) async fn start(command: Command) -> Self {
         Self::start_with(command, hello::ours()).await
     }
 
@@ -85,7 +85,7 @@ impl Laptop {
     }
 
     /// Asks for a session.
-    pub async fn ask(&mut self, open: Open) -> Result<Opened, Goodbye> {
+    pub(crate) async fn ask(&mut self, open: Open) -> Result<Opened, Goodbye> {
         self.send(&[Frame::Open(open)]).await;
         match self.next().await {
             Frame::Opened(opened) => Ok(opened),
@@ -95,13 +95,13 @@ impl Laptop {
     }
 
     /// A session, connected and opened.
-    pub async fn session(grace: u16) -> (Self, Opened) {
+    pub(crate) async fn session(grace: u16) -> (Self, Opened) {
         let mut laptop = Self::connect().await;
         let opened = laptop.ask(open(grace)).await.expect("a session");
         (laptop, opened)
     }
 
-    pub async fn send(&mut self, frames: &[Frame]) {
+    pub(crate) async fn send(&mut self, frames: &[Frame]) {
         for frame in frames {
             self.writer.push(frame);
         }
@@ -109,13 +109,13 @@ impl Laptop {
     }
 
     /// The next frame.
-    pub async fn next(&mut self) -> Frame {
+    pub(crate) async fn next(&mut self) -> Frame {
         let next = timeout(PATIENCE, self.reader.next()).await.expect("a frame in time");
         next.expect("a frame").expect("a frame, not the end")
     }
 
     /// The next frame that `pick` takes; others are passed over.
-    pub async fn until<T>(&mut self, mut pick: impl FnMut(Frame) -> Option<T>) -> T {
+    pub(crate) async fn until<T>(&mut self, mut pick: impl FnMut(Frame) -> Option<T>) -> T {
         loop {
             if let Some(picked) = pick(self.next().await) {
                 return picked;
@@ -124,12 +124,12 @@ impl Laptop {
     }
 
     /// Waits until the sidecar has handled all that was sent before.
-    pub async fn settle(&mut self) {
+    pub(crate) async fn settle(&mut self) {
         self.send(&[Frame::Ping(0x5e77)]).await;
         self.until(|frame| (frame == Frame::Pong(0x5e77)).then_some(())).await;
     }
 
-    pub async fn goodbye(&mut self) -> Goodbye {
+    pub(crate) async fn goodbye(&mut self) -> Goodbye {
         self.until(|frame| match frame {
             Frame::Goodbye(goodbye) => Some(goodbye),
             _ => None,
@@ -138,19 +138,19 @@ impl Laptop {
     }
 
     /// Waits until `attach` has exited.
-    pub async fn exit_code(mut self) -> Option<i32> {
+    pub(crate) async fn exit_code(mut self) -> Option<i32> {
         timeout(PATIENCE, self.child.wait()).await.expect("an exit in time").expect("its status").code()
     }
 
     /// Cuts the link: both pipes close. Returns how `attach` exits.
-    pub async fn cut(self) -> Option<i32> {
+    pub(crate) async fn cut(self) -> Option<i32> {
         let Self { mut child, reader, writer } = self;
         drop((reader, writer));
         timeout(PATIENCE, child.wait()).await.expect("an exit in time").expect("its status").code()
     }
 
     /// The process id of `attach`.
-    pub fn attach(&self) -> i32 {
+    pub(crate) fn attach(&self) -> i32 {
         self.child.id().expect("it runs").try_into().expect("a process id")
     }
 }

@@ -1,8 +1,6 @@
 //! Drives the built `gh-net-sidecar` as a laptop would, in a network and mount namespace of each test's own,
 //! and looks at what it does there with the tools an administrator has.
 
-#![allow(unreachable_pub, reason = "in a program, `pub` says: for other modules")]
-
 mod codespace;
 mod failures;
 mod laptop;
