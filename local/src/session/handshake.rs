@@ -113,7 +113,15 @@ async fn next<R: AsyncRead + Unpin>(reader: &mut FrameReader<R>) -> Result<Frame
         match reader.next().await?.ok_or(HandshakeError::Ended)? {
             Frame::Notice(notice) => super::show(&notice),
             Frame::Goodbye(goodbye) => return Err(HandshakeError::Refused(goodbye)),
-            frame => return Ok(frame),
+            frame @ (Frame::Hello(_)
+            | Frame::Open(_)
+            | Frame::Opened(_)
+            | Frame::Packet(_)
+            | Frame::Delivered(_)
+            | Frame::Ping(_)
+            | Frame::Pong(_)
+            | Frame::Routes(_)
+            | Frame::Dns(_)) => return Ok(frame),
         }
     }
 }
