@@ -1,1 +1,3 @@
-//! placeholder
+//! What the tests, the demo and the benchmarks of gh-net are made of.
+
+pub mod lab;

@@ -1,0 +1,86 @@
+//! The lab's name servers: dnsmasq as public DNS of the codespace, and as the corporate DNS of the laptop.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use super::{Host, Lab};
+
+/// Public DNS. `only-public.example` is what the corporate DNS does not know.
+const PUBLIC: &str = "
+    address=/example.com/203.0.113.10
+    address=/example.com/2001:db8:113::10
+    address=/only-public.example/203.0.113.10
+    txt-record=view.example.com,public
+    local=/internal/
+    local=/arpa/
+    local=/example.com/
+";
+
+/// Corporate DNS. Its view of example.com is another one, so that a test sees who was asked. TYPE65 (HTTPS) is
+/// `1 . alpn=h2`, in the only form that dnsmasq knows for it: hex. `$BIG` and `$HUGE` are TXT records over 512
+/// and over 4096 bytes.
+const CORPORATE: &str = "
+    host-record=www.corp.internal,10.20.0.10,fd20:20::10
+    host-record=v4only.corp.internal,10.20.0.10
+    host-record=blackhole.corp.internal,10.20.0.66
+    cname=intranet.corp.internal,www.corp.internal
+    txt-record=text.corp.internal,\"hello from corp\"
+    $BIG
+    $HUGE
+    srv-host=_ldap._tcp.corp.internal,www.corp.internal,389,10,20
+    mx-host=corp.internal,mail.corp.internal,10
+    host-record=mail.corp.internal,10.20.0.25
+    ptr-record=25.0.20.10.in-addr.arpa,mail.corp.internal
+    dns-rr=svc.corp.internal,65,0001000001000302683200
+    address=/example.com/10.20.0.80
+    txt-record=view.example.com,corporate
+    local=/internal/
+    local=/arpa/
+    local=/example.com/
+";
+
+impl Lab {
+    pub(super) fn start_dns(&mut self) -> Result<()> {
+        self.start_dnsmasq("internet", "172.16.5.1,203.0.113.10", PUBLIC)?;
+        let corporate = CORPORATE
+            .replace("$BIG", &txt_record("big.corp.internal", 6))
+            .replace("$HUGE", &txt_record("huge.corp.internal", 24));
+        self.start_dnsmasq("corp", "10.20.0.53,fd20:20::53", &corporate)?;
+
+        let home = "nameserver 10.20.0.53\nsearch corp.internal\n";
+        self.laptop.write("/etc/resolv.conf", 0o644, home)?;
+        let azure = "# made by the platform\nnameserver 172.16.5.1\nsearch xyz.internal.cloudapp.net\n";
+        self.codespace.write("/etc/resolv.conf", 0o644, azure)
+    }
+
+    /// The name server's log so far, one line a query.
+    pub fn corp_dns_log(&self) -> String {
+        self.daemons[1].stderr()
+    }
+
+    /// The public name server's log so far.
+    pub fn public_dns_log(&self) -> String {
+        self.daemons[0].stderr()
+    }
+
+    fn start_dnsmasq(&mut self, host: &str, addresses: &str, records: &str) -> Result<()> {
+        let host: &Host = if host == "corp" { &self.corp } else { &self.internet };
+        let records: String = records.lines().map(|line| format!("{}\n", line.trim())).collect();
+        host.write("/run/lab/dnsmasq.conf", 0o644, records)?;
+        let daemon = host.spawn(&format!(
+            "dnsmasq --keep-in-foreground --user=root --pid-file= --log-facility=- --log-queries \
+             --conf-file=/run/lab/dnsmasq.conf --no-resolv --no-hosts --bind-interfaces --cache-size=0 \
+             --dns-forward-max=4096 --edns-packet-max=4096 --listen-address={addresses}"
+        ))?;
+        daemon.wait_for("started, version", Duration::from_secs(10))?;
+        self.daemons.push(daemon);
+        Ok(())
+    }
+}
+
+/// A TXT record of `strings` strings with 200 bytes each.
+fn txt_record(name: &str, strings: usize) -> String {
+    let strings = (0..strings).map(|i| format!("{i:02}{}", "x".repeat(198)));
+    format!("txt-record={name},{}", strings.collect::<Vec<_>>().join(","))
+}

@@ -1,0 +1,67 @@
+//! What the lab needs of the machine it runs on.
+
+use std::env;
+use std::path::Path;
+
+use nix::sched::{CloneFlags, unshare};
+
+/// Programs the lab runs, and the Debian packages they are in.
+const TOOLS: [(&str, &str); 16] = [
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("sshd", "openssh-server"),
+    ("ssh", "openssh-client"),
+    ("ssh-keygen", "openssh-client"),
+    ("sudo", "sudo"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("dig", "bind9-dnsutils"),
+    ("iperf3", "iperf3"),
+    ("ping", "iputils-ping"),
+    ("traceroute", "traceroute"),
+    ("curl", "curl"),
+    ("nc", "netcat-openbsd"),
+    ("gh", "gh"),
+    ("su", "util-linux"),
+    ("cc", "build-essential"),
+];
+
+/// The tools that are missing, as (program, Debian package).
+pub fn missing_tools() -> Vec<(&'static str, &'static str)> {
+    const PLACES: [&str; 6] =
+        ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+    let there = |program: &str| PLACES.iter().any(|place| Path::new(place).join(program).exists());
+    TOOLS.into_iter().filter(|(program, _)| !there(program)).collect()
+}
+
+/// Whether this process may make namespaces.
+pub fn privileged() -> bool {
+    // On a thread of its own, as it can't be taken back.
+    std::thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID).is_ok())
+        .join()
+        .unwrap_or(false)
+}
+
+/// What to tell someone who may not.
+pub fn explain_missing_privilege() -> &'static str {
+    "the lab makes network namespaces and needs root for it: run this as root"
+}
+
+/// Whether a test that needs the lab is to be skipped, after saying so.
+///
+/// # Panics
+/// With `CI=true`, instead of a skip.
+#[allow(clippy::print_stderr, reason = "a skip that nobody sees is a test that nobody runs")]
+pub(super) fn skip() -> bool {
+    let missing = missing_tools();
+    let why = if !missing.is_empty() {
+        let names: Vec<_> = missing.iter().map(|(program, package)| format!("{program} ({package})")).collect();
+        format!("the lab lacks {}; `cargo xtask test` as root installs it", names.join(", "))
+    } else if privileged() {
+        return false;
+    } else {
+        explain_missing_privilege().to_owned()
+    };
+    assert!(env::var_os("CI").is_none_or(|ci| ci != "true"), "{why}");
+    eprintln!("SKIPPED: {why}");
+    true
+}

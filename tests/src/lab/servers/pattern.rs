@@ -1,0 +1,52 @@
+//! A stream of bytes that can be made and checked anywhere: any byte missing, doubled or moved shows.
+
+use sha2::{Digest, Sha256};
+
+use super::hex;
+
+const BLOCK: usize = 1 << 20;
+
+/// The first `len` bytes of the one endless stream, block by block.
+#[derive(Debug)]
+pub struct Pattern {
+    block: Vec<u8>,
+    number: u64,
+    left: u64,
+}
+
+impl Pattern {
+    /// The first `len` bytes.
+    pub fn new(len: u64) -> Self {
+        let mut state = 0x9e37_79b9_7f4a_7c15u64;
+        let words = (0..BLOCK / 8).flat_map(|_| {
+            // xorshift64: what can't be compressed, so that no layer does better than it would.
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state.to_le_bytes()
+        });
+        Self { block: words.collect(), number: 0, left: len }
+    }
+
+    /// The next block, or `None` at the end. Each begins with its number.
+    pub fn next_block(&mut self) -> Option<&[u8]> {
+        if self.left == 0 {
+            return None;
+        }
+        self.block[..8].copy_from_slice(&self.number.to_be_bytes());
+        self.number += 1;
+        let len = self.left.min(BLOCK as u64);
+        self.left -= len;
+        Some(&self.block[..len as usize])
+    }
+
+    /// The hash of the first `len` bytes.
+    pub fn sha256(len: u64) -> String {
+        let mut pattern = Self::new(len);
+        let mut hash = Sha256::new();
+        while let Some(block) = pattern.next_block() {
+            hash.update(block);
+        }
+        hex(hash)
+    }
+}
