@@ -40,6 +40,7 @@ pub use login::{LAPTOP_HOME, LAPTOP_USER};
 pub use privilege::{explain_missing_privilege, missing_tools, privileged};
 pub use process::{Output, Process};
 pub use servers::{Event, EventKind, Servers};
+pub use state::State;
 
 use container::PidNamespace;
 
@@ -145,7 +146,8 @@ impl Lab {
 
     fn start_servers(&mut self) -> Result<()> {
         self.servers.push(Servers::corporate(&self.corp)?);
-        for (host, port) in [(&self.internet, 80), (&self.lan, 80), (&self.laptop, 8000), (&self.nested, 80)] {
+        for (host, port) in [(&self.internet, 80), (&self.lan, 80), (&self.laptop, 8000), (&self.nested, 80)]
+        {
             self.servers.push(Servers::web(host, port)?);
         }
         let iperf = self.corp.spawn("iperf3 --server --forceflush")?;

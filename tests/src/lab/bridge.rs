@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::{Binaries, Lab, LAPTOP_USER, Output, Process};
+use super::{Binaries, LAPTOP_USER, Lab, Output, Process};
 
 /// How long a bridge may take from its start to `ready`: an ssh login, a copy of the sidecar, a handshake.
 const READY: Duration = Duration::from_secs(40);
@@ -158,7 +158,12 @@ impl Bridge<'_> {
     pub fn stop_by(self, signal: Signal) -> Result<Output> {
         self.process.signal(signal)?;
         let output = self.process.finish(END)?;
-        ensure!(output.code() == 0, "gh-net ended with {} after {signal}:\n{}", output.status, output.errors());
+        ensure!(
+            output.code() == 0,
+            "gh-net ended with {} after {signal}:\n{}",
+            output.status,
+            output.errors()
+        );
         self.lab.wait_for_sidecars_end()?;
         Ok(output)
     }

@@ -18,7 +18,7 @@ const PUBLIC: &str = "
 ";
 
 /// Corporate DNS. Its view of example.com is another one, so that a test sees who was asked. TYPE65 (HTTPS) is
-/// `1 . alpn=h2`, in the only form that dnsmasq knows for it: hex. `$BIG` and `$HUGE` are TXT records over 512
+/// `1 . alpn=h2`, in the only form that dnsmasq knows for it: hex. `$BIG` and `$HUGE` are TXT answers over 512
 /// and over 4096 bytes.
 const CORPORATE: &str = "
     host-record=www.corp.internal,10.20.0.10,fd20:20::10
@@ -32,7 +32,7 @@ const CORPORATE: &str = "
     mx-host=corp.internal,mail.corp.internal,10
     host-record=mail.corp.internal,10.20.0.25
     ptr-record=25.0.20.10.in-addr.arpa,mail.corp.internal
-    dns-rr=svc.corp.internal,65,0001000001000302683200
+    dns-rr=svc.corp.internal,65,00010000010003026832
     address=/example.com/10.20.0.80
     txt-record=view.example.com,corporate
     local=/internal/
@@ -44,8 +44,8 @@ impl Lab {
     pub(super) fn start_dns(&mut self) -> Result<()> {
         self.start_dnsmasq("internet", "172.16.5.1,203.0.113.10", PUBLIC)?;
         let corporate = CORPORATE
-            .replace("$BIG", &txt_record("big.corp.internal", 6))
-            .replace("$HUGE", &txt_record("huge.corp.internal", 24));
+            .replace("$BIG", &txt_records("big.corp.internal", 6))
+            .replace("$HUGE", &txt_records("huge.corp.internal", 24));
         self.start_dnsmasq("corp", "10.20.0.53,fd20:20::53", &corporate)?;
 
         let home = "nameserver 10.20.0.53\nsearch corp.internal\n";
@@ -79,8 +79,7 @@ impl Lab {
     }
 }
 
-/// A TXT record of `strings` strings with 200 bytes each.
-fn txt_record(name: &str, strings: usize) -> String {
-    let strings = (0..strings).map(|i| format!("{i:02}{}", "x".repeat(198)));
-    format!("txt-record={name},{}", strings.collect::<Vec<_>>().join(","))
+/// `count` TXT records of 200 bytes each. One long one would not fit a line of dnsmasq's configuration.
+fn txt_records(name: &str, count: usize) -> String {
+    (0..count).map(|i| format!("txt-record={name},{i:02}{}\n", "x".repeat(198))).collect()
 }

@@ -27,8 +27,7 @@ const TOOLS: [(&str, &str); 16] = [
 
 /// The tools that are missing, as (program, Debian package).
 pub fn missing_tools() -> Vec<(&'static str, &'static str)> {
-    const PLACES: [&str; 6] =
-        ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
+    const PLACES: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
     let there = |program: &str| PLACES.iter().any(|place| Path::new(place).join(program).exists());
     TOOLS.into_iter().filter(|(program, _)| !there(program)).collect()
 }
@@ -54,7 +53,8 @@ pub fn explain_missing_privilege() -> &'static str {
 pub(super) fn skip() -> bool {
     let missing = missing_tools();
     let why = if !missing.is_empty() {
-        let names: Vec<_> = missing.iter().map(|(program, package)| format!("{program} ({package})")).collect();
+        let names: Vec<_> =
+            missing.iter().map(|(program, package)| format!("{program} ({package})")).collect();
         format!("the lab lacks {}; `cargo xtask test` as root installs it", names.join(", "))
     } else if privileged() {
         return false;

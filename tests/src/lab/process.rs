@@ -219,9 +219,8 @@ impl Collector {
 
     fn wait_until(&self, deadline: Instant, done: impl Fn(&Collected) -> bool) -> bool {
         let limit = deadline.saturating_duration_since(Instant::now());
-        let waited = self.0.1.wait_timeout_while(self.lock(), limit, |collected| {
-            !collected.ended && !done(collected)
-        });
+        let waited =
+            self.0.1.wait_timeout_while(self.lock(), limit, |collected| !collected.ended && !done(collected));
         done(&waited.unwrap_or_else(PoisonError::into_inner).0)
     }
 

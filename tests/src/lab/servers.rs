@@ -204,8 +204,7 @@ fn udp(port: u16, answer: fn(&[u8]) -> Option<Vec<u8>>) -> io::Result<()> {
     let v6 = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
     v6.set_only_v6(true)?;
     let v4 = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-    let any: [SocketAddr; 2] =
-        [(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()];
+    let any: [SocketAddr; 2] = [(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()];
     for (socket, address) in [v6, v4].into_iter().zip(any) {
         socket.set_nonblocking(true)?;
         socket.set_recv_buffer_size(8 << 20)?;

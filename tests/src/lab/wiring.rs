@@ -38,7 +38,8 @@ impl Lab {
         self.wire_internet()?;
         self.wire_codespace()?;
         self.wire_home()?;
-        self.wire_corp()
+        self.wire_corp()?;
+        self.hosts().into_iter().try_for_each(wait_for_link_local)
     }
 
     fn wire_internet(&self) -> Result<()> {
@@ -200,8 +201,22 @@ END",
 fn cable((left, left_name): (&Host, &str), (right, right_name): (&Host, &str)) -> Result<()> {
     let mut command = left.command("/bin/sh");
     // The right host's namespace has no name; it comes as the descriptor of stdin.
-    command.stdin(Stdio::from(right.net().try_clone()?)).arg("-c").arg(format!(
-        "ip link add {left_name} type veth peer name {right_name} netns /proc/self/fd/0"
-    ));
+    command
+        .stdin(Stdio::from(right.net().try_clone()?))
+        .arg("-c")
+        .arg(format!("ip link add {left_name} type veth peer name {right_name} netns /proc/self/fd/0"));
     left.start(command)?.finish(Duration::from_secs(10))?.ok().map(drop)
+}
+
+/// The kernel gives interfaces their link-local addresses and routes some moments after they are up.
+fn wait_for_link_local(host: &Host) -> Result<()> {
+    host.script(
+        "up() { ip -o link show up | grep -vc LOOPBACK; }
+        ready() { ip -6 route show table local | grep -c '^local fe80'; }
+        for attempt in $(seq 500); do
+            test \"$(ready)\" -ge \"$(up)\" && exit
+            sleep 0.01
+        done
+        ip -6 addr; exit 1",
+    )
 }
