@@ -34,7 +34,7 @@ mod state;
 mod wiring;
 
 pub use binaries::Binaries;
-pub use bridge::{Bridge, BridgeCommand};
+pub use bridge::{Bridge, BridgeCommand, Bridged};
 pub use host::Host;
 pub use login::{LAPTOP_HOME, LAPTOP_USER};
 pub use privilege::{explain_missing_privilege, missing_tools, privileged};

@@ -125,6 +125,29 @@ impl Lab {
     }
 }
 
+/// A lab with a bridge, for all tests of one file to share. It ends with the process.
+#[derive(Debug)]
+pub struct Bridged {
+    /// The lab.
+    pub lab: &'static Lab,
+    /// The bridge.
+    pub bridge: Bridge<'static>,
+}
+
+impl Bridged {
+    /// Builds the lab and starts the bridge; `None` where the privilege for it is missing.
+    ///
+    /// # Errors
+    /// See [`Lab::for_test`] and [`BridgeCommand::ready`].
+    pub fn start(options: Options, args: &[&str]) -> Result<Option<Self>> {
+        let Some(lab) = Lab::for_test(options)? else { return Ok(None) };
+        let lab: &'static Lab = Box::leak(Box::new(lab));
+        let bridge = lab.bridge(args)?;
+        lab.start_container()?;
+        Ok(Some(Self { lab, bridge }))
+    }
+}
+
 /// A bridge over which packets flow. Killed when dropped.
 #[derive(Debug)]
 pub struct Bridge<'lab> {

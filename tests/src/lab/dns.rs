@@ -33,6 +33,7 @@ const CORPORATE: &str = "
     host-record=mail.corp.internal,10.20.0.25
     ptr-record=25.0.20.10.in-addr.arpa,mail.corp.internal
     dns-rr=svc.corp.internal,65,00010000010003026832
+    host-record=wiki.partner.example,10.20.0.10
     address=/example.com/10.20.0.80
     txt-record=view.example.com,corporate
     local=/internal/

@@ -1,7 +1,7 @@
 //! Processes whose output is collected while they run, and awaited without polling.
 
 use std::io::Read;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -39,6 +39,8 @@ pub struct Output {
     pub stdout: Vec<u8>,
     /// What it wrote on stderr.
     pub stderr: Vec<u8>,
+    /// The most memory it, or a child of its own, ever had, in bytes.
+    pub peak_memory: u64,
 }
 
 impl Output {
@@ -163,10 +165,11 @@ impl Process {
             self.child.wait()?;
             bail!("`{}` took longer than {limit:?}:\n{}{}", self.what, self.stdout(), self.stderr());
         }
+        let peak_memory = peak_memory(&self.pidfd)?;
         let status = self.child.wait()?;
         let linger = Instant::now() + LINGER;
         let (stdout, stderr) = (self.stdout.finish(linger), self.stderr.finish(linger));
-        Ok(Output { what: std::mem::take(&mut self.what), status, stdout, stderr })
+        Ok(Output { what: std::mem::take(&mut self.what), status, stdout, stderr, peak_memory })
     }
 }
 
@@ -175,6 +178,22 @@ impl Drop for Process {
         // Both fail for a process that has been waited for, which is as well.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// What the kernel says of a process that has ended and has not been waited for. The C library's `waitid` does
+/// not have its fifth argument.
+fn peak_memory(pidfd: &OwnedFd) -> Result<u64> {
+    // SAFETY: both structures are plain numbers, for which zeros are valid, and outlive the call.
+    unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let options = libc::WEXITED | libc::WNOWAIT;
+        let fd = pidfd.as_raw_fd();
+        match libc::syscall(libc::SYS_waitid, libc::P_PIDFD, fd, &raw mut info, options, &raw mut usage) {
+            0 => Ok(usage.ru_maxrss as u64 * 1024),
+            _ => Err(std::io::Error::last_os_error()).context("waitid"),
+        }
     }
 }
 

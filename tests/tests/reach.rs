@@ -1,0 +1,210 @@
+//! Programs in the codespace reach what the laptop reaches: by address and by name, IPv4 and IPv6, TCP, UDP, ICMP.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use gh_net_tests::lab::servers::{ECHO, Pattern};
+use gh_net_tests::lab::{Binaries, Bridged, Host, Lab, Options};
+
+static BRIDGED: LazyLock<Option<Bridged>> =
+    LazyLock::new(|| Bridged::start(Options::default(), &[]).expect("a bridge"));
+
+const CORP: [&str; 2] = ["10.20.0.10", "fd20:20::10"];
+
+fn address(host: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(host.parse().unwrap(), port)
+}
+
+#[test]
+fn curl_by_ipv4_by_ipv6_and_by_name() -> Result<()> {
+    let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
+    for url in [
+        "http://10.20.0.10/",
+        "http://[fd20:20::10]/",
+        "http://www.corp.internal/",
+        "-4 http://www.corp.internal/",
+        "-6 http://www.corp.internal/",
+        "http://intranet.corp.internal/",
+    ] {
+        assert_eq!(lab.codespace.shell(&format!("curl -sS -g {url}"))?, "hello from corp", "{url}");
+    }
+    Ok(())
+}
+
+#[test]
+fn servers_see_the_laptop() -> Result<()> {
+    let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
+    assert_eq!(lab.codespace.shell("curl -sS http://10.20.0.10/whoami")?, "10.8.0.2");
+    assert_eq!(lab.codespace.shell("curl -sS -g 'http://[fd20:20::10]/whoami'")?, "fd20:8::2");
+    Ok(())
+}
+
+#[test]
+fn the_lan_of_the_laptop_is_reached_too() -> Result<()> {
+    let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
+    assert_eq!(lab.codespace.shell("curl -sS http://192.168.1.50/")?, "hello from lan");
+    assert_eq!(lab.codespace.shell("curl -sS -g 'http://[fd19:168::50]/'")?, "hello from lan");
+    Ok(())
+}
+
+#[test]
+fn ping_small_and_large() -> Result<()> {
+    let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
+    for host in CORP {
+        for size in [0, 56, 1400, 20_000] {
+            let said = lab.codespace.shell(&format!("ping -c 3 -i 0.2 -W 3 -s {size} {host}"))?;
+            assert!(said.contains("3 received"), "{size} bytes to {host}: {said}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn pings_of_two_programs_do_not_mix() -> Result<()> {
+    let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
+    let line = "ping -c 10 -i 0.1 -W 3 10.20.0.10";
+    let running = [lab.codespace.spawn(line)?, lab.codespace.spawn(line)?, lab.nested.spawn(line)?];
+    for ping in running {
+        let said = ping.finish(Duration::from_secs(20))?.ok()?;
+        assert!(said.contains("10 received") && !said.contains("DUP"), "{said}");
+    }
+    Ok(())
+}
+
+#[test]
+fn traceroute_sees_the_way() -> Result<()> {
+    let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
+    for (flags, hosts) in [("-4", ["10.8.0.1", "10.20.0.10"]), ("-6", ["fd20:8::1", "fd20:20::10"])] {
+        for method in ["--udp", "--icmp"] {
+            let line = format!("traceroute -n {flags} {method} -q 1 -w 3 -m 8 {}", hosts[1]);
+            let said = lab.codespace.shell(&line)?;
+            let hops: Vec<_> = said.lines().skip(1).map(|line| line.split_whitespace().nth(1)).collect();
+            let ours = |hop: &&str| hops.contains(&Some(*hop));
+            assert!(hosts.iter().all(ours), "{line}: {said}");
+            assert_eq!(hops.last(), Some(&Some(hosts[1])), "{line}: {said}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn udp_echo_of_all_sizes() -> Result<()> {
+    let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
+    udp_echoes(&lab.codespace, "10.20.0.10")?;
+    udp_echoes(&lab.codespace, "fd20:20::10")
+}
+
+fn udp_echoes(host: &Host, server: &'static str) -> Result<()> {
+    let client = host.thread(move || -> Result<()> {
+        let any = if server.contains(':') { "[::]:0" } else { "0.0.0.0:0" };
+        let socket = UdpSocket::bind(any)?;
+        socket.connect(address(server, ECHO))?;
+        socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let mut buffer = vec![0; 1 << 16];
+        for size in [0, 1, 1400, 1472, 1473, 9000, 60_000, 65_000] {
+            let mut pattern = Pattern::new(size);
+            let datagram = pattern.next_block().unwrap_or_default();
+            socket.send(datagram).with_context(|| format!("sending {size} bytes"))?;
+            let len = socket.recv(&mut buffer).with_context(|| format!("the echo of {size} bytes"))?;
+            ensure!(&buffer[..len] == datagram, "{size} bytes came back as {len} others");
+        }
+        Ok(())
+    });
+    client.join().expect("the client does not panic")
+}
+
+#[test]
+fn one_udp_socket_talks_to_many() -> Result<()> {
+    let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
+    let client = lab.codespace.thread(|| -> Result<()> {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+        let servers = [address("10.20.0.10", ECHO), address("10.20.0.53", ECHO)];
+        for server in servers {
+            socket.send_to(server.to_string().as_bytes(), server)?;
+        }
+        let mut buffer = [0; 64];
+        for _ in servers {
+            let (len, from) = socket.recv_from(&mut buffer)?;
+            ensure!(buffer[..len] == *from.to_string().as_bytes(), "an answer came from {from}");
+        }
+        Ok(())
+    });
+    client.join().expect("the client does not panic")
+}
+
+#[test]
+fn five_hundred_connections_at_once() -> Result<()> {
+    let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
+    let client = lab.codespace.thread(|| -> Result<()> {
+        let mut streams = Vec::new();
+        for number in 0..500u32 {
+            let host = CORP[number as usize % 2];
+            let stream = TcpStream::connect_timeout(&address(host, ECHO), Duration::from_secs(10));
+            let stream = stream.with_context(|| format!("connection {number}"))?;
+            stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+            streams.push(stream);
+        }
+        for (number, stream) in streams.iter_mut().enumerate() {
+            stream.write_all(&number.to_be_bytes())?;
+        }
+        for (number, stream) in streams.iter_mut().enumerate() {
+            let mut back = [0; 8];
+            stream.read_exact(&mut back).with_context(|| format!("the echo on connection {number}"))?;
+            ensure!(back == number.to_be_bytes(), "connection {number} got another one's bytes");
+        }
+        Ok(())
+    });
+    client.join().expect("the client does not panic")
+}
+
+#[test]
+fn a_container_in_the_codespace_reaches_it() -> Result<()> {
+    let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
+    assert_eq!(lab.nested.shell("curl -sS http://10.20.0.10/")?, "hello from corp");
+    assert_eq!(lab.nested.shell("curl -sS http://www.corp.internal/")?, "hello from corp");
+    assert_eq!(lab.nested.shell("curl -sS http://example.com/whoami")?, "172.16.5.4");
+    lab.nested.shell("ping -c 2 -W 3 10.20.0.10")?;
+    udp_echoes(&lab.nested, "10.20.0.10")
+}
+
+#[test]
+fn a_codespace_with_ipv6_of_its_own_keeps_it() -> Result<()> {
+    let options = Options { codespace_ipv6: true, ..Options::default() };
+    let Some(Bridged { lab, bridge }) = Bridged::start(options, &[])? else { return Ok(()) };
+    assert_eq!(lab.codespace.shell("curl -sS -g 'http://[fd20:20::10]/whoami'")?, "fd20:8::2");
+    assert_eq!(lab.codespace.shell("curl -sS -6 http://example.com/whoami")?, "fd00:c0de::4");
+    assert_eq!(lab.leaks()?, 0);
+    bridge.stop().map(drop)
+}
+
+#[test]
+fn a_banner_of_the_login_shell_is_no_obstacle() -> Result<()> {
+    let options = Options { noisy_login: true, ..Options::default() };
+    let Some(Bridged { lab, bridge }) = Bridged::start(options, &[])? else { return Ok(()) };
+    assert_eq!(lab.codespace.shell("curl -sS http://www.corp.internal/")?, "hello from corp");
+    bridge.stop().map(drop)
+}
+
+#[test]
+fn root_over_there_needs_no_sudo() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    lab.codespace.write("/etc/sudoers", 0o440, "")?;
+    let bridge = lab.gh_net(&["--ssh", "codespace-root"])?.ready()?;
+    assert_eq!(lab.codespace.shell("curl -sS http://www.corp.internal/")?, "hello from corp");
+    bridge.stop().map(drop)
+}
+
+#[test]
+fn any_command_can_carry_it() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let sidecar = &Binaries::get()?.sidecar;
+    lab.codespace.install(sidecar, "/run/lab/gh-net-sidecar")?;
+    let carried = ["--exec", "ssh codespace-root '/run/lab/gh-net-sidecar' attach"];
+    let bridge = lab.gh_net(&carried)?.ready()?;
+    assert_eq!(lab.codespace.shell("curl -sS http://www.corp.internal/")?, "hello from corp");
+    bridge.stop().map(drop)
+}
