@@ -25,6 +25,7 @@ mod binaries;
 mod bridge;
 mod container;
 mod dns;
+mod github;
 mod host;
 mod login;
 mod privilege;
@@ -35,6 +36,7 @@ mod wiring;
 
 pub use binaries::Binaries;
 pub use bridge::{Bridge, BridgeCommand, Bridged};
+pub use github::{Account, CODESPACE, CODESPACE_WITHOUT_SSHD};
 pub use host::Host;
 pub use login::{LAPTOP_HOME, LAPTOP_USER};
 pub use privilege::{explain_missing_privilege, missing_tools, privileged};

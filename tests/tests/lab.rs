@@ -4,7 +4,7 @@ use std::sync::{LazyLock, Mutex};
 
 use anyhow::Result;
 use gh_net_tests::lab::servers::Pattern;
-use gh_net_tests::lab::{Lab, Options};
+use gh_net_tests::lab::{CODESPACE, CODESPACE_WITHOUT_SSHD, Lab, Options};
 
 static LAB: LazyLock<Option<Lab>> = LazyLock::new(|| Lab::for_test(Options::default()).expect("the lab"));
 /// The leak counters count for the whole lab.
@@ -121,5 +121,23 @@ fn the_state_of_a_host_changes_only_with_the_host() -> Result<()> {
     lab.codespace.shell("ip route add 10.20.0.0/16 via 172.16.5.1")?;
     let after = before.diff(&lab.codespace.state()?);
     assert!(after.contains("+ 10.20.0.0/16 via 172.16.5.1"), "{after}");
+    Ok(())
+}
+
+#[test]
+fn the_real_gh_lists_the_codespaces_of_the_stand_in() -> Result<()> {
+    let Some(mut lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    lab.start_github()?;
+    let environment = "GITHUB_API_URL=http://127.0.0.1:8100/two GH_TOKEN=x GH_CONFIG_DIR=/tmp/gh";
+    let list = lab
+        .laptop
+        .shell(&format!("{environment} /run/lab/gh/gh codespace list --json name --jq '.[].name'"))?;
+    assert_eq!(list, format!("{CODESPACE}\n{CODESPACE_WITHOUT_SSHD}"));
+    let unknown = lab.laptop.run(&format!("{environment} /run/lab/gh/gh codespace ssh --config -c nope"))?;
+    assert!(unknown.errors().contains("HTTP 404"), "{}", unknown.errors());
+
+    let config = format!("/run/lab/gh/gh codespace ssh --config -c {CODESPACE} > ~/config");
+    let login = "ssh -F ~/config cs.big-fish-x7.main id -un";
+    assert_eq!(lab.laptop.shell(&format!("su dev -c '{config}; {login}'"))?, "vscode");
     Ok(())
 }

@@ -15,7 +15,7 @@ static BRIDGED: LazyLock<Option<Bridged>> =
 const CORP: [&str; 2] = ["10.20.0.10", "fd20:20::10"];
 
 fn address(host: &str, port: u16) -> SocketAddr {
-    SocketAddr::new(host.parse().unwrap(), port)
+    SocketAddr::new(host.parse().expect("an address"), port)
 }
 
 #[test]

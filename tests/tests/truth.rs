@@ -27,7 +27,7 @@ fn in_codespace<T: Send + 'static>(
 }
 
 fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&SocketAddr::new(host.parse().unwrap(), port), SOON)?;
+    let stream = TcpStream::connect_timeout(&SocketAddr::new(host.parse().expect("an address"), port), SOON)?;
     stream.set_read_timeout(Some(SOON))?;
     stream.set_write_timeout(Some(SOON))?;
     Ok(stream)

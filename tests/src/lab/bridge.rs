@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::{Binaries, LAPTOP_USER, Lab, Output, Process};
+use super::{Binaries, LAPTOP_USER, Lab, Options, Output, Process};
 
 /// How long a bridge may take from its start to `ready`: an ssh login, a copy of the sidecar, a handshake.
 const READY: Duration = Duration::from_secs(40);

@@ -18,6 +18,7 @@ use super::Host;
 mod http;
 mod pattern;
 
+pub(super) use http::read_path;
 pub use pattern::Pattern;
 
 /// TCP and UDP: what comes goes back.
@@ -86,6 +87,14 @@ impl Servers {
         Self::run(host, move |servers| {
             servers.tcp(port, move |_, stream, peer| http::serve(name, stream, peer))
         })
+    }
+
+    /// A server of another module's.
+    pub(super) fn custom<F>(host: &Host, port: u16, serve: fn(TcpStream) -> F) -> Result<Arc<Self>>
+    where
+        F: Future<Output = io::Result<()>> + Send + 'static,
+    {
+        Self::run(host, move |servers| servers.tcp(port, move |_, stream, _| serve(stream)))
     }
 
     /// Runs servers on a thread in the host's network. `listen` opens all sockets.

@@ -11,7 +11,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use sha2::{Digest, Sha256};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
 use super::{Pattern, hex};
@@ -45,7 +45,7 @@ pub(super) async fn serve(name: &'static str, stream: TcpStream, peer: SocketAdd
     stream.shutdown().await
 }
 
-async fn read_request(stream: &mut BufReader<TcpStream>) -> io::Result<Request> {
+async fn read_request(stream: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Request> {
     let mut line = String::new();
     stream.read_line(&mut line).await?;
     let mut words = line.split_whitespace().map(str::to_owned);
@@ -64,6 +64,11 @@ async fn read_request(stream: &mut BufReader<TcpStream>) -> io::Result<Request> 
             None => return Ok(request),
         }
     }
+}
+
+/// Reads a request without a body; gives its path.
+pub(in super::super) async fn read_path(stream: &mut TcpStream) -> io::Result<String> {
+    Ok(read_request(&mut BufReader::new(stream)).await?.path)
 }
 
 async fn answer(stream: &mut BufReader<TcpStream>, status: &str, body: &str) -> io::Result<()> {

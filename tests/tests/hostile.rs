@@ -1,0 +1,188 @@
+//! Something else than a sidecar at the other end: gh-net ends in time, says what came, and does not grow.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use bytes::{Bytes, BytesMut};
+use gh_net_common::frame::{Frame, Level, Notice, Opened, PREAMBLE, Token, TunnelAddress};
+use gh_net_common::hello;
+use gh_net_tests::lab::{Lab, Options, Output};
+
+const LIMIT: Duration = Duration::from_secs(30);
+const MEMORY: u64 = 200 << 20;
+
+/// What a fake says first, and what it then says again and again (nothing: it is silent for ever).
+struct Fake {
+    name: &'static str,
+    once: Vec<u8>,
+    forever: Vec<u8>,
+}
+
+/// The command for `--exec` that is a shell script.
+fn script(lab: &Lab, name: &str, lines: &str) -> Result<String> {
+    let path = format!("/run/lab/fake/{name}");
+    lab.laptop.write(&path, 0o755, format!("#!/bin/sh\n{lines}\n"))?;
+    Ok(path)
+}
+
+impl Fake {
+    fn install(&self, lab: &Lab) -> Result<String> {
+        let path = |part: &str| format!("/run/lab/fake/{}.{part}", self.name);
+        lab.laptop.write(path("once"), 0o644, self.once.as_slice())?;
+        // A megabyte at a time, so that it is a flood.
+        let times = (1 << 20) / self.forever.len().max(1);
+        lab.laptop.write(path("forever"), 0o644, self.forever.repeat(times))?;
+        let after =
+            if self.forever.is_empty() { "exec sleep 1000" } else { "while cat $0.forever; do :; done" };
+        script(lab, self.name, &format!("cat $0.once; {after}"))
+    }
+}
+
+fn frames(frames: &[Frame]) -> Vec<u8> {
+    let mut bytes = BytesMut::from(PREAMBLE.as_slice());
+    frames.iter().for_each(|frame| frame.encode(&mut bytes));
+    bytes.to_vec()
+}
+
+fn opened() -> Frame {
+    Frame::Opened(Opened {
+        session: [7; 16],
+        token: Token([7; 32]),
+        resumed: false,
+        mtu: 65520,
+        addresses: vec![TunnelAddress {
+            sidecar: "100.100.64.2/30".parse().expect("a prefix"),
+            gateway: "100.100.64.1".parse().expect("an address"),
+        }],
+        device: "ghnet0".to_owned(),
+        networks: Vec::new(),
+        resolvers: Vec::new(),
+    })
+}
+
+fn greeting() -> Vec<u8> {
+    frames(&[Frame::Hello(hello::ours())])
+}
+
+/// Runs gh-net against a command.
+fn against(lab: &Lab, command: &str) -> Result<Output> {
+    lab.gh_net(&["--exec", command])?.start()?.finish(LIMIT)
+}
+
+fn check(name: &str, output: &Output, words: &[&str]) {
+    let said = output.errors();
+    assert!(!matches!(output.code(), 0 | 101), "{name}: exit code {}: {said}", output.code());
+    assert!(!said.contains("panicked"), "{name}: {said}");
+    assert!(output.peak_memory < MEMORY, "{name}: {} MiB", output.peak_memory >> 20);
+    assert!(said.len() < 10_000, "{name}: a message of {} bytes", said.len());
+    assert!(said.chars().all(|c| !c.is_control() || c == '\n' || c == '\t'), "{name}: {said:?}");
+    for word in words {
+        assert!(said.contains(word), "{name} does not say {word:?}: {said}");
+    }
+}
+
+#[test]
+fn what_is_no_sidecar_is_shown() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let cases: [(&str, &str, &[&str]); 9] = [
+        ("eof", "exit 0", &["nothing came"]),
+        ("words", "echo 'This account is currently not available.'", &["currently not available"]),
+        ("stderr", "echo 'sudo: a password is required' >&2; exit 1", &["a password is required"]),
+        ("banner", "exec yes 'Welcome to nowhere'", &["Welcome to nowhere"]),
+        ("zeros", "exec cat /dev/zero", &["what came instead"]),
+        ("garbage", "exec cat /dev/urandom", &["what came instead"]),
+        ("escapes", "printf '\\033[2J\\033]0;owned\\007some text'", &["some text"]),
+        ("half", "printf '\\000gh-n'", &[]),
+        ("bytes", "head -c 70000 /dev/urandom", &["what came instead"]),
+    ];
+    for (name, lines, words) in cases {
+        let output = against(&lab, &script(&lab, name, lines)?)?;
+        check(name, &output, words);
+    }
+    Ok(())
+}
+
+#[test]
+fn silence_is_not_waited_for_for_ever() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let output = against(&lab, "sleep 1000")?;
+    check("silence", &output, &["nothing came"]);
+    Ok(())
+}
+
+#[test]
+fn a_missing_command_is_named() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    check("missing", &against(&lab, "/no/such/program attach")?, &["/no/such/program"]);
+    Ok(())
+}
+
+#[test]
+fn broken_protocol_ends_the_session() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let huge = [PREAMBLE.as_slice(), &[1, 0xff, 0xff, 0xff]].concat();
+    let unknown = [200, 0, 0, 4, 1, 2, 3, 4];
+    let notice = frames(&[Frame::Notice(Notice { level: Level::Warning, text: "x".repeat(500) })]);
+    let future = frames(&[Frame::Hello(gh_net_common::frame::Hello {
+        lowest: 9000,
+        highest: 9001,
+        capabilities: 0,
+        software: "99.0.0".to_owned(),
+    })]);
+    let cases = [
+        (Fake { name: "preamble", once: PREAMBLE.to_vec(), forever: vec![] }, &[][..]),
+        (Fake { name: "greeting", once: greeting(), forever: vec![] }, &[]),
+        (Fake { name: "huge", once: huge, forever: vec![0] }, &["broke the protocol"]),
+        (Fake { name: "unknown", once: greeting(), forever: unknown.to_vec() }, &[]),
+        (Fake { name: "notices", once: greeting(), forever: notice[PREAMBLE.len()..].to_vec() }, &[]),
+        (Fake { name: "future", once: future, forever: vec![] }, &["update gh-net on the laptop"]),
+        (Fake { name: "early", once: frames(&[opened()]), forever: vec![] }, &[]),
+    ];
+    // Side by side: most of them last as long as gh-net waits for an answer.
+    std::thread::scope(|scope| {
+        let running = cases.map(|(fake, words)| {
+            let lab = &lab;
+            scope.spawn(move || -> Result<()> {
+                let output = against(lab, &fake.install(lab)?)?;
+                check(fake.name, &output, words);
+                Ok(())
+            })
+        });
+        running.into_iter().try_for_each(|fake| fake.join().expect("no check failed"))
+    })
+}
+
+/// A sidecar that greets well and then floods: gh-net goes on within its bounds and still ends on Ctrl-C.
+#[test]
+fn a_flood_after_the_handshake_does_not_grow_it() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let handshake = frames(&[Frame::Hello(hello::ours()), opened()]);
+    let junk: Vec<u8> = (0..1400u32).map(|i| (i * 31 % 251) as u8).collect();
+    let floods = [
+        ("packets", vec![Frame::Packet(Bytes::from(junk))]),
+        ("empty", vec![Frame::Packet(Bytes::new())]),
+        ("connections", (1..=200).map(syn).collect()),
+        ("pings", vec![Frame::Ping(1), Frame::Pong(2), Frame::Delivered(u64::MAX)]),
+    ];
+    for (name, flood) in floods {
+        let forever = frames(&flood)[PREAMBLE.len()..].to_vec();
+        let fake = Fake { name, once: handshake.clone(), forever };
+        let process = lab.gh_net(&["--exec", &fake.install(&lab)?])?.start()?;
+        process.wait_for("ready", LIMIT)?;
+        std::thread::sleep(Duration::from_secs(3));
+        process.signal(nix::sys::signal::Signal::SIGINT)?;
+        let output = process.finish(LIMIT)?;
+        ensure!(!output.errors().contains("panicked"), "{name}: {}", output.errors());
+        ensure!(output.peak_memory < MEMORY, "{name}: {} MiB", output.peak_memory >> 20);
+    }
+    Ok(())
+}
+
+/// A SYN from one of many ports to a host that does not answer.
+fn syn(port: u16) -> Frame {
+    let builder =
+        etherparse::PacketBuilder::ipv4([100, 100, 64, 2], [10, 20, 0, 66], 64).tcp(port, 80, 1, 65535).syn();
+    let mut packet = Vec::new();
+    builder.write(&mut packet, &[]).expect("a vector takes it");
+    Frame::Packet(packet.into())
+}
