@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use anyhow::Context;
 use bytes::BytesMut;
@@ -122,14 +122,22 @@ fn attach(peer: Option<IpAddr>, trace: &Trace) -> anyhow::Result<(u8, String)> {
 /// Starts an owner, detached, with the other end of what is returned as its stdin.
 fn start_owner(trace: &Trace) -> io::Result<UnixStream> {
     let (ours, theirs) = UnixStream::pair()?;
+    let (stdout, stderr) = nowhere()?;
     Command::new(this_program())
         .arg("owner")
         .args(trace.arguments())
-        .stdin(Stdio::from(OwnedFd::from(theirs)))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
+        .stdin(OwnedFd::from(theirs))
+        .stdout(OwnedFd::from(stdout))
+        .stderr(OwnedFd::from(stderr))
         .spawn()?;
     Ok(ours)
+}
+
+/// Two sockets whose other ends are closed. Unlike /dev/null they can be had in an empty root directory.
+fn nowhere() -> io::Result<(UnixStream, UnixStream)> {
+    let (one, _) = UnixStream::pair()?;
+    let two = one.try_clone()?;
+    Ok((one, two))
 }
 
 /// This very program, even if its file was replaced since; without /proc, the one of its name.

@@ -7,6 +7,8 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::Duration;
 
 use ipnet::IpNet;
 use netlink_packet_core::{
@@ -17,6 +19,7 @@ use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, Ro
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Requests that go into one `send`. Were each to fail, their error messages still fit the receive buffer.
 const BATCH: usize = 100;
@@ -217,6 +220,47 @@ impl Netlink {
             })
         };
         Ok(messages.into_iter().filter_map(address).collect())
+    }
+}
+
+/// Hears of new IPv6 routes.
+#[derive(Debug)]
+pub(crate) struct RouteWatch(Netlink);
+
+impl RouteWatch {
+    /// Begins to listen.
+    ///
+    /// # Errors
+    /// The socket's own.
+    pub(crate) fn start() -> io::Result<Self> {
+        // rtnetlink(7): RTNLGRP_IPV6_ROUTE.
+        const IPV6_ROUTE: u32 = 11;
+        let netlink = Netlink::open()?;
+        netlink.socket.add_membership(IPV6_ROUTE)?;
+        Ok(Self(netlink))
+    }
+
+    /// Waits for a route to exactly `destination`, but not for longer than `patience` without any news.
+    /// Tells whether it came.
+    ///
+    /// # Errors
+    /// The socket's own.
+    pub(crate) fn wait_for(&self, destination: IpNet, patience: Duration) -> io::Result<bool> {
+        let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+        let mut came = false;
+        while !came {
+            // SAFETY: the socket stays open across the call.
+            let socket = unsafe { BorrowedFd::borrow_raw(self.0.socket.as_raw_fd()) };
+            if poll(&mut [PollFd::new(socket, PollFlags::POLLIN)], timeout)? == 0 {
+                return Ok(false);
+            }
+            self.0.receive(|_, payload| {
+                if let NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) = payload {
+                    came |= parse_route(&route).is_some_and(|route| route.destination == destination);
+                }
+            })?;
+        }
+        Ok(true)
     }
 }
 

@@ -52,7 +52,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     umask(Mode::from_bits_truncate(0o077));
     std::env::set_current_dir("/")?;
     let first = io::stdin().as_fd().try_clone_to_owned()?;
-    detach_stdin()?;
+    // The connection is ours to close. In its place comes what ends at once.
+    nix::unistd::dup2_stdin(std::os::unix::net::UnixStream::pair()?.0)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let first = std::os::unix::net::UnixStream::from(first);
@@ -66,17 +67,6 @@ pub(crate) fn run() -> anyhow::Result<()> {
         }
         Ok(())
     })
-}
-
-/// Nobody but us may keep the first client's connection open.
-fn detach_stdin() -> io::Result<()> {
-    let null = std::fs::File::open("/dev/null").map(OwnedFd::from);
-    match null {
-        Ok(null) => nix::unistd::dup2_stdin(null)?,
-        // No /dev in here: closed will do, std opens nothing in its place.
-        Err(_) => nix::unistd::close(0)?,
-    }
-    Ok(())
 }
 
 /// Tells the laptop of the first client that nothing comes of it.

@@ -9,6 +9,7 @@ use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use gh_net_common::frame::{Reason, TunnelAddress};
@@ -22,7 +23,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use tokio::io::unix::AsyncFd;
 
-use crate::netlink::Netlink;
+use crate::netlink::{Netlink, RouteWatch};
 use crate::privilege::REMEDY;
 use crate::undo::{Change, Journal};
 
@@ -32,6 +33,9 @@ pub(crate) const NAME: &str = "ghnet0";
 pub(crate) const MAX_MTU: u16 = 65_520;
 /// The smallest: what IPv6 demands (RFC 8200, section 5).
 pub(crate) const MIN_MTU: u16 = 1280;
+
+/// The kernel starts to receive on a new IPv6 address a moment after it has accepted it (addrconf_dad_work).
+const SETTLE: Duration = Duration::from_secs(2);
 
 const NODE: &str = "/dev/net/tun";
 /// Memory that packets are read into, several to a piece.
@@ -145,8 +149,15 @@ impl Device {
             AddressAttribute::Address(own.addr()),
             AddressAttribute::Flags(AddressFlags::Nodad | AddressFlags::Noprefixroute),
         ];
+        let watch = own.addr().is_ipv6().then(RouteWatch::start).transpose()?;
         let request = RouteNetlinkMessage::NewAddress(message);
-        Netlink::open()?.request(request, NLM_F_CREATE | NLM_F_EXCL)
+        Netlink::open()?.request(request, NLM_F_CREATE | NLM_F_EXCL)?;
+        if let Some(watch) = watch
+            && !watch.wait_for(own.addr().into(), SETTLE)?
+        {
+            tracing::warn!("the kernel takes its time with {own}");
+        }
+        Ok(())
     }
 
     /// The next packet, taken off the front of `arena`, which is refilled with memory when it runs low.
