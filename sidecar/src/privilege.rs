@@ -33,7 +33,7 @@ pub(crate) enum Error {
     #[error(
         "gh-net-sidecar needs root or the capability NET_ADMIN, and runs as user {uid}; `sudo -n` did not help: \
          {sudo}. Allow it to sudo without a password, log in as root, or run once as root: \
-         setcap cap_net_admin,cap_dac_override+ep {program}"
+         setcap cap_net_admin,cap_net_bind_service,cap_dac_override+ep {program}"
     )]
     Denied {
         /// Who runs it.

@@ -1,9 +1,9 @@
 //! What is missing, forbidden or broken, and what the laptop's user reads about it.
 
-use gh_net_common::frame::{Frame, Level, Notice, Reason};
+use gh_net_common::frame::{Dns, DnsMode, Frame, Level, Notice, Reason};
 use tokio::process::Command;
 
-use crate::codespace::{SIDECAR, has_device, in_codespace, sh, snapshot};
+use crate::codespace::{SIDECAR, has_device, in_codespace, route_to, sh, snapshot};
 use crate::laptop::{Laptop, open, routes};
 
 /// `attach`, started by `setpriv` with less privilege than the test has.
@@ -32,15 +32,52 @@ fn root_without_the_capability_is_told_which_line_grants_it() {
 #[test]
 fn a_user_who_may_not_sudo_is_told_what_sudo_said() {
     in_codespace(|| async {
-        let copy = "/run/gh-net-sidecar";
-        sh(&format!("chmod 755 /run; cp {SIDECAR} {copy}; chmod 755 {copy}"));
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", copy, "attach"]);
-        let mut laptop = Laptop::start(command).await;
+        let mut laptop = Laptop::start(by_nobody("")).await;
         let goodbye = laptop.goodbye().await;
         assert_eq!(goodbye.reason, Reason::Privilege);
         assert!(goodbye.text.contains("user 65534") && goodbye.text.contains("sudo"), "{}", goodbye.text);
         assert_eq!(laptop.exit_code().await, Some(3));
+    });
+}
+
+/// `attach` of a copy of the sidecar that everybody may run, by nobody in particular.
+fn by_nobody(setup: &str) -> Command {
+    let copy = "/run/gh-net-sidecar";
+    sh(&format!("chmod 755 /run; cp {SIDECAR} {copy}; chmod 755 {copy}; {}", setup.replace("COPY", copy)));
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", "65534", "--regid", "65534", "--clear-groups", copy, "attach"]);
+    command.env("SSH_CONNECTION", "10.20.0.99 50000 172.16.5.4 22");
+    command
+}
+
+async fn session_and_end(command: Command) {
+    let before = snapshot();
+    let mut laptop = Laptop::start(command).await;
+    laptop.ask(open(0)).await.expect("a session");
+    let dns = Dns { mode: DnsMode::Split, search: vec!["corp.example".into()], domains: vec![] };
+    laptop.send(&[routes(&["10.20.0.0/16"]), Frame::Dns(dns)]).await;
+    laptop.settle().await;
+    assert!(route_to("10.20.0.10").contains("dev ghnet0"));
+    assert!(route_to("10.20.0.99").contains("via 172.16.5.1"), "the ssh peer was forgotten");
+    assert!(sh("cat /etc/resolv.conf").contains("nameserver 198.19.240.1"));
+    assert_eq!(laptop.cut().await, Some(0));
+    assert_eq!(snapshot(), before);
+}
+
+#[test]
+fn a_user_who_may_sudo_has_a_session() {
+    in_codespace(|| async {
+        let allow = "mount -t tmpfs -o mode=755 tmpfs /etc/sudoers.d
+            echo 'nobody ALL=(root) NOPASSWD: COPY' > /etc/sudoers.d/gh-net";
+        session_and_end(by_nobody(allow)).await;
+    });
+}
+
+#[test]
+fn file_capabilities_are_enough() {
+    in_codespace(|| async {
+        session_and_end(by_nobody("setcap cap_net_admin,cap_net_bind_service,cap_dac_override+ep COPY"))
+            .await;
     });
 }
 

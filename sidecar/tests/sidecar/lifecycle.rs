@@ -53,6 +53,32 @@ fn when_the_goodbye_is_answered_all_is_as_before() {
 }
 
 #[test]
+fn names_are_hooked_as_the_laptop_wishes() {
+    in_codespace(|| async {
+        let original = sh("cat /etc/resolv.conf");
+        let (mut laptop, _) = Laptop::session(0).await;
+        let dns = |mode, search: &[&str]| {
+            let search = search.iter().map(|name| (*name).to_owned()).collect();
+            Frame::Dns(Dns { mode, search, domains: vec![] })
+        };
+        laptop.send(&[dns(DnsMode::Split, &["corp.example"])]).await;
+        laptop.settle().await;
+        let hooked = sh("cat /etc/resolv.conf");
+        assert!(hooked.contains("nameserver 198.19.240.1"), "{hooked}");
+        assert!(hooked.contains("internal.example corp.example"), "{hooked}");
+        assert!(sh("ss -Hlntu sport = 53").contains("198.19.240.1:53"));
+        laptop.send(&[dns(DnsMode::Local, &["lab.example"])]).await;
+        laptop.settle().await;
+        let hooked = sh("cat /etc/resolv.conf");
+        assert!(hooked.contains("internal.example lab.example"), "{hooked}");
+        laptop.send(&[dns(DnsMode::Off, &[])]).await;
+        laptop.settle().await;
+        assert_eq!(sh("cat /etc/resolv.conf"), original);
+        assert_eq!(sh("ss -Hlntu sport = 53"), "");
+    });
+}
+
+#[test]
 fn a_cut_link_without_grace_ends_it() {
     in_codespace(|| async {
         let before = snapshot();
