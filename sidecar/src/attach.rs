@@ -9,6 +9,7 @@ use std::io::{self, Write, stdin, stdout};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -124,6 +125,7 @@ fn start_owner(trace: &Trace) -> io::Result<UnixStream> {
     let (ours, theirs) = UnixStream::pair()?;
     let (stdout, stderr) = nowhere()?;
     Command::new(this_program())
+        .arg0("gh-net-sidecar")
         .arg("owner")
         .args(trace.arguments())
         .stdin(OwnedFd::from(theirs))

@@ -49,6 +49,8 @@ enum Client {
 pub(crate) fn run() -> anyhow::Result<()> {
     // Not the leader of a process group, having just been started by `attach`.
     nix::unistd::setsid()?;
+    // Started as /proc/self/exe, it would be "exe" to ps and top.
+    nix::sys::prctl::set_name(c"gh-net-sidecar")?;
     umask(Mode::from_bits_truncate(0o077));
     std::env::set_current_dir("/")?;
     let first = io::stdin().as_fd().try_clone_to_owned()?;

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::future::{pending, poll_fn};
-use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -14,7 +13,6 @@ use netlink_packet_route::route::RouteType;
 use tokio::select;
 use tokio::time::{Instant, sleep_until};
 
-use crate::address;
 use crate::dns::{self, Responder};
 use crate::handover;
 use crate::link::{Link, protocol};
@@ -26,6 +24,10 @@ use crate::routes::{self, Plan, Refused, netlink::Gateway};
 use crate::status::{self, Counters, Status};
 use crate::tun::{self, Device};
 use crate::undo::{Change, Journal, Report};
+
+mod ground;
+
+use ground::{Ground, exceptions, names};
 
 /// The routing table `main`.
 const MAIN: u32 = 254;
@@ -83,59 +85,35 @@ impl Session {
         mut journal: Journal,
         notifier: Notifier,
     ) -> Result<Self, Goodbye> {
-        match Self::set_up(open, peer, &mut journal, &notifier) {
-            Ok((device, addresses, plan, gateway, id, token)) => Ok(Self {
-                id,
-                token,
-                started: Instant::now(),
-                since: SystemTime::now(),
-                grace: Duration::from_secs(open.grace.into()),
-                deadline: None,
-                link: None,
-                device,
-                addresses,
-                plan,
-                gateway,
-                dns: Dns { mode: DnsMode::Off, responder: None, hook: None, search: vec![] },
-                journal,
-                counters: Counters::default(),
-                notifier,
-                said: BTreeSet::new(),
-            }),
+        let made = names().and_then(|names| Ok((names, Ground::make(open, peer, &mut journal, &notifier)?)));
+        let ((id, token), ground) = match made {
+            Ok(made) => made,
             Err(mut goodbye) => {
                 for failure in journal.undo().failed {
                     goodbye.text.push_str(&format!("; not undone: {failure}"));
                 }
-                Err(goodbye)
+                return Err(goodbye);
             }
-        }
-    }
-
-    #[expect(clippy::type_complexity, reason = "the parts of a session, named where they are taken apart")]
-    fn set_up(
-        open: &Open,
-        peer: Option<IpAddr>,
-        journal: &mut Journal,
-        notifier: &Notifier,
-    ) -> Result<(Device, Vec<TunnelAddress>, Plan, Gateway, [u8; 16], Token), Goodbye> {
-        let secret = random::<48>().map_err(failed("no random numbers for the session's token"))?;
-        let (id, token) = secret.split_at(16);
-        let id = <[u8; 16]>::try_from(id).unwrap_or_default();
-        let token = Token(<[u8; 32]>::try_from(token).unwrap_or_default());
-        let mut netlink = Netlink::open().map_err(failed("netlink"))?;
-        let routes = netlink.routes().map_err(failed("reading the routes"))?;
-        let mut taken: Vec<IpNet> = open.avoid.clone();
-        taken.extend(routes.iter().map(|route| route.destination));
-        taken.extend(netlink.addresses().map_err(failed("reading the addresses"))?);
-        let mtu = open.mtu.clamp(tun::MIN_MTU, tun::MAX_MTU);
-        let device = Device::create(mtu, journal)
-            .map_err(|error| Goodbye { reason: error.reason(), text: error.to_string() })?;
-        let addresses = add_addresses(&device, open, &taken, notifier)?;
-        let mut plan = Plan::new(addresses.clone());
-        plan.set_exceptions(exceptions(&routes, peer));
-        let gateway = Gateway::install(&plan, device.index(), journal)
-            .map_err(failed("setting up the routing hook"))?;
-        Ok((device, addresses, plan, gateway, id, token))
+        };
+        let Ground { device, addresses, plan, gateway } = ground;
+        Ok(Self {
+            id,
+            token,
+            started: Instant::now(),
+            since: SystemTime::now(),
+            grace: Duration::from_secs(open.grace.into()),
+            deadline: None,
+            link: None,
+            device,
+            addresses,
+            plan,
+            gateway,
+            dns: Dns { mode: DnsMode::Off, responder: None, hook: None, search: vec![] },
+            journal,
+            counters: Counters::default(),
+            notifier,
+            said: BTreeSet::new(),
+        })
     }
 
     /// Whether `claimed` is this session and its token. Takes the same time whatever is wrong with it.
@@ -394,58 +372,4 @@ impl Session {
         report.undone.push(format!("device {}", tun::NAME));
         (link, report)
     }
-}
-
-/// The addresses the device was given. A family the codespace does not have is left out, with a notice.
-fn add_addresses(
-    device: &Device,
-    open: &Open,
-    taken: &[IpNet],
-    notifier: &Notifier,
-) -> Result<Vec<TunnelAddress>, Goodbye> {
-    let mut addresses = Vec::new();
-    let mut problems = Vec::new();
-    for (v6, wanted) in [(false, open.families.v4), (true, open.families.v6)] {
-        if !wanted {
-            continue;
-        }
-        let family = if v6 { "IPv6" } else { "IPv4" };
-        match address::choose(v6, &open.wanted, taken) {
-            Ok(address) => match device.add_address(&address) {
-                Ok(()) => addresses.push(address),
-                Err(error) => {
-                    problems.push(format!("{family} is not available in the codespace ({error})"));
-                }
-            },
-            Err(error) => problems.push(error.to_string()),
-        }
-    }
-    if addresses.is_empty() {
-        problems.push("the tunnel has no addresses at all".to_owned());
-        return Err(Goodbye { reason: Reason::Failed, text: problems.join("; ") });
-    }
-    for problem in problems {
-        let left = if addresses[0].gateway.is_ipv4() { "IPv4" } else { "IPv6" };
-        notifier.notify(Level::Warning, format!("{problem}; only {left} is forwarded"));
-    }
-    Ok(addresses)
-}
-
-/// What carries us: the ssh connection's other end, the next hops of the default routes, the resolvers.
-fn exceptions(routes: &[Route], peer: Option<IpAddr>) -> BTreeSet<IpAddr> {
-    let defaults = routes.iter().filter(|route| route.destination.prefix_len() == 0);
-    let gateways = defaults.filter_map(|route| route.gateway);
-    peer.into_iter().chain(gateways).chain(resolv::nameservers()).collect()
-}
-
-fn failed(what: &'static str) -> impl Fn(io::Error) -> Goodbye {
-    move |error| Goodbye { reason: Reason::Failed, text: format!("{what}: {error}") }
-}
-
-/// Bytes from the kernel's generator, getrandom(2).
-fn random<const N: usize>() -> io::Result<[u8; N]> {
-    let mut bytes = [0; N];
-    // SAFETY: the buffer is writable for its whole length. Up to 256 bytes come in one piece.
-    let length = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), N, 0) };
-    if usize::try_from(length) == Ok(N) { Ok(bytes) } else { Err(io::Error::last_os_error()) }
 }

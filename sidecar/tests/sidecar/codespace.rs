@@ -45,12 +45,22 @@ pub(crate) fn in_codespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Se
             eprintln!("SKIPPED: this test needs root: {error}");
             return;
         }
+        let _codespace = Codespace;
         sh(SETUP);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(test());
     };
     if let Err(panic) = std::thread::spawn(body).join() {
         std::panic::resume_unwind(panic);
+    }
+}
+
+/// Leaves no owner behind that waits out its grace, however the test ends.
+struct Codespace;
+
+impl Drop for Codespace {
+    fn drop(&mut self) {
+        sidecar(&["cleanup"]);
     }
 }
 
