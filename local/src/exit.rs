@@ -19,14 +19,16 @@ pub enum Exit {
     Denied = 4,
     /// The sidecar can't do its job over there.
     Sidecar = 5,
+    /// A second signal ended everything at once, as a shell says it of SIGINT.
+    Interrupted = 130,
 }
 
-/// What `--help` says about [`Exit`] and about a second Ctrl-C.
+/// What `--help` says about [`Exit`].
 pub const HELP: &str = "\
 Exit codes:
   0    ended by the user (Ctrl-C, SIGTERM)
   1    any other failure
-  2    wrong usage or configuration, or nothing was chosen
+  2    wrong usage or configuration, or cancelled before there was a connection
   3    the codespace can't be reached: unknown, without an ssh server, or ssh failed
   4    not let in: gh is not logged in or lacks the codespace scope, or ssh refused the login
   5    the sidecar can't work there: missing, not privileged, no TUN device, other version

@@ -11,12 +11,10 @@ use gh_net::{cli, codespaces, session};
 use gh_net_common::logging;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// How long what still runs may take to end. It is told to by being dropped.
-const LAST_CALL: Duration = Duration::from_secs(2);
-/// The exit code after a second Ctrl-C, as a shell gives it to a program that SIGINT ends.
-const INTERRUPTED: i32 = 130;
+const LAST_CALL: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let exit = match configured().and_then(bridge) {
@@ -55,8 +53,16 @@ fn bridge(config: Config) -> Result<(), Failure> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(failed)?;
     let result = runtime.block_on(async {
-        let stop = stop_on_signals().map_err(failed)?;
-        run(config, stop).await
+        let Signals { stop, at_once } = signals().map_err(failed)?;
+        tokio::select! {
+            result = run(config, stop) => result,
+            _ = at_once => Err(Failure {
+                exit: Exit::Interrupted,
+                what: "ended at once; the other side was not told".to_owned(),
+                details: None,
+                remedy: None,
+            }),
+        }
     });
     runtime.shutdown_timeout(LAST_CALL);
     result
@@ -74,26 +80,35 @@ async fn run(mut config: Config, mut stop: session::Stop) -> Result<(), Failure>
     session::run(&config, &transport, stop).await
 }
 
-/// The first signal asks the session to end; a second one ends the program at once.
-fn stop_on_signals() -> std::io::Result<session::Stop> {
+/// What signals ask for: the first an end of the session, a second an end at once.
+struct Signals {
+    stop: session::Stop,
+    at_once: oneshot::Receiver<()>,
+}
+
+fn signals() -> std::io::Result<Signals> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let (sender, stop) = watch::channel(false);
+    let (first, stop) = watch::channel(false);
+    let (second, at_once) = oneshot::channel();
     tokio::spawn(async move {
-        loop {
+        for count in 0.. {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
                 _ = hangup.recv() => {}
             }
-            if sender.send_replace(true) {
-                std::process::exit(INTERRUPTED);
+            if count > 0 {
+                break;
             }
             tracing::info!("ending; once more ends at once");
+            first.send_replace(true);
         }
+        // Nobody listens if everything has ended meanwhile.
+        let _ = second.send(());
     });
-    Ok(stop)
+    Ok(Signals { stop, at_once })
 }
 
 /// Each flow is a socket; the usual soft limit of 1024 is few.

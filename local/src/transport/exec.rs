@@ -59,8 +59,7 @@ pub(super) fn connect(words: &[String]) -> Result<Link, Error> {
         .args(words.get(1..).unwrap_or_default())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+        .stderr(Stdio::piped());
     // SAFETY: between fork and exec only setsid is called, which is async-signal-safe and allocates nothing.
     unsafe { command.pre_exec(|| Ok(nix::unistd::setsid().map(drop)?)) };
     let mut child = command.spawn().map_err(|source| not_started(&name, source))?;
@@ -72,7 +71,7 @@ pub(super) fn connect(words: &[String]) -> Result<Link, Error> {
         said.listen(stderr, said::remote());
     }
     let (stop, stopped) = oneshot::channel();
-    let carrier = Carrier::new(said, stop, tokio::spawn(watch(child, stopped)));
+    let carrier = Carrier::new(said, stop, tokio::spawn(watch(Running(child), stopped)));
     Ok(Link { reader: Box::new(reader), writer: Box::new(writer), carrier })
 }
 
@@ -83,22 +82,41 @@ fn not_started(name: &str, source: io::Error) -> Error {
     Error::Spawn { command: name.to_owned(), source }
 }
 
-/// Waits for the command's end; helps it along once `stopped`.
-async fn watch(mut child: Child, stopped: oneshot::Receiver<()>) -> Option<i32> {
-    tokio::select! {
-        status = child.wait() => return status.ok()?.code(),
-        _ = stopped => {}
+/// The command, which leads a process group of its own. Dropping it ends the group.
+struct Running(Child);
+
+impl Running {
+    async fn ended(&mut self) -> Option<i32> {
+        self.0.wait().await.ok()?.code()
     }
-    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-        if let Ok(status) = timeout(GRACE, child.wait()).await {
-            return status.ok()?.code();
-        }
-        // The id is there as long as the child has not been waited for, so it can't be another's yet.
-        if let Some(group) = child.id().and_then(|id| i32::try_from(id).ok()) {
+
+    fn signal(&self, signal: Signal) {
+        // There is an id only as long as the command has not been waited for, so it can't be another's yet.
+        if let Some(group) = self.0.id().and_then(|id| i32::try_from(id).ok()) {
             let _ = killpg(Pid::from_raw(group), signal);
         }
     }
-    child.wait().await.ok()?.code()
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.signal(Signal::SIGKILL);
+    }
+}
+
+/// Waits for the command's end; helps it along once `stopped`.
+async fn watch(mut command: Running, stopped: oneshot::Receiver<()>) -> Option<i32> {
+    tokio::select! {
+        status = command.ended() => return status,
+        _ = stopped => {}
+    }
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        if let Ok(status) = timeout(GRACE, command.ended()).await {
+            return status;
+        }
+        command.signal(signal);
+    }
+    command.ended().await
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@
 
 mod dial;
 mod failure;
+mod terminal;
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
@@ -33,6 +34,7 @@ use super::{Carrier, GRACE, Link};
 use crate::exit::{Exit, Explain};
 use dial::{Dialling, Watcher};
 pub use failure::Reason;
+use terminal::Lent;
 
 /// Where the master listens, within its directory; the `openssh` crate expects this name.
 const SOCKET: &str = "master";
@@ -81,6 +83,9 @@ pub enum Error {
         /// What to do.
         remedy: String,
     },
+    /// The user pressed Ctrl-C while it asked.
+    #[error("connecting was cancelled")]
+    Interrupted,
     /// The connection was there, but no command can be run over it.
     #[error("the ssh connection does not run commands: {0}")]
     Command(String),
@@ -91,6 +96,7 @@ impl Explain for Error {
         match self {
             Self::Failed { reason, .. } => reason.exit(),
             Self::Command(_) => Exit::Unreachable,
+            Self::Interrupted => Exit::Usage,
             Self::Missing | Self::Local { .. } => Exit::Failed,
         }
     }
@@ -98,7 +104,7 @@ impl Explain for Error {
     fn details(&self) -> Option<String> {
         match self {
             Self::Failed { said, .. } => said.clone(),
-            Self::Missing | Self::Local { .. } | Self::Command(_) => None,
+            Self::Missing | Self::Local { .. } | Self::Interrupted | Self::Command(_) => None,
         }
     }
 
@@ -106,7 +112,7 @@ impl Explain for Error {
         match self {
             Self::Missing => Some("Install the OpenSSH client.".to_owned()),
             Self::Failed { remedy, .. } => Some(remedy.clone()),
-            Self::Local { .. } | Self::Command(_) => None,
+            Self::Local { .. } | Self::Interrupted | Self::Command(_) => None,
         }
     }
 }
@@ -223,16 +229,16 @@ pub(super) struct Output {
 impl Master {
     /// Connects. ssh may ask questions on the terminal meanwhile.
     pub(super) async fn dial(host: Host) -> Result<Self, Error> {
-        let interactive = io::stdin().is_terminal();
+        let terminal = Lent::to_ssh();
         // ssh's words reach the user once: as they come where it talks with the user, else in our error.
-        let shown = interactive && io::stderr().is_terminal();
-        let mut ssh = Dialling::start(&host.arguments(interactive), interactive)?;
+        let shown = terminal.is_some() && io::stderr().is_terminal();
+        let mut ssh = Dialling::start(&host.arguments(terminal.is_some()), terminal)?;
         let mut watcher = Watcher::start(&ssh, host.directory.path())?;
         let said = Said::default();
         let connected = ssh.listen(&said, shown);
-        let success = ssh.finish().await?;
+        let success = ssh.finish().await;
         watcher.dialled().await;
-        if success {
+        if success? {
             connected.store(true, Ordering::Relaxed);
             said.clear();
             let session = Arc::new(Session::new_native_mux(host.directory));

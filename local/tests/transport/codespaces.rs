@@ -11,7 +11,7 @@ use crate::program::{failure, gh_net};
 use crate::sshd::Sshd;
 
 /// A directory with a `gh` in it that runs `script`.
-fn fake_gh(script: &str) -> TempDir {
+pub(crate) fn fake_gh(script: &str) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("gh");
     std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();

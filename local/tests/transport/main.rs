@@ -8,3 +8,4 @@ mod program;
 mod sidecar;
 mod ssh;
 mod sshd;
+mod terminal;

@@ -7,6 +7,7 @@ use gh_net::cli::Flags;
 use gh_net::config::{self, Environment};
 use gh_net::transport::{Error, Link, LinkEnd, Transport, provision};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::sidecar;
 use crate::sshd::Sshd;
@@ -119,6 +120,45 @@ async fn no_sidecar_anywhere_is_said_with_the_architecture() {
     let Error::Provision(provision::Error::None { machine, searched, .. }) = error else { panic!("{error}") };
     assert_eq!(machine, std::env::consts::ARCH);
     assert!(searched.contains(empty.path().to_str().unwrap()), "{searched}");
+}
+
+/// A relay to `port` for one connection, which is cut when the sender is used.
+async fn relay(port: u16) -> (u16, tokio::sync::oneshot::Sender<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let own = listener.local_addr().unwrap().port();
+    let (cut, is_cut) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let (mut near, _) = listener.accept().await.unwrap();
+        let mut far = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut near, &mut far) => {}
+            _ = is_cut => {}
+        }
+    });
+    (own, cut)
+}
+
+#[tokio::test]
+async fn a_cut_connection_ends_the_link_with_the_words_of_ssh() {
+    let sshd = Sshd::start();
+    let (port, cut) = relay(sshd.port()).await;
+    let flags = Flags {
+        ssh: Some(sshd.destination()),
+        ssh_option: [
+            vec![format!("Port={port}"), format!("HostKeyAlias=[127.0.0.1]:{}", sshd.port())],
+            sshd.options(),
+        ]
+        .concat(),
+        sidecar: Some(sidecar::directory().join("gh-net-sidecar").display().to_string()),
+        ..Flags::default()
+    };
+    let transport = Transport::new(&config::load(&flags, &Environment::new()).unwrap()).unwrap();
+    let mut link = transport.connect().await.unwrap();
+    cut.send(()).unwrap();
+    assert_eq!(link.reader.read(&mut [0; 1]).await.unwrap(), 0);
+    let end = link.carrier.ended().await;
+    assert_eq!(end.status, None);
+    assert!(!end.said.is_empty(), "ssh says that it lost the connection");
 }
 
 #[tokio::test]

@@ -8,6 +8,9 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 
 use tempfile::TempDir;
 
+/// What unlocks the key called "locked".
+pub(crate) const PASSPHRASE: &str = "open sesame";
+
 /// A running sshd. It ends when this is dropped.
 pub(crate) struct Sshd {
     child: Child,
@@ -22,10 +25,12 @@ impl Sshd {
         let directory = tempfile::tempdir().unwrap();
         std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
         std::fs::create_dir(directory.path().join("home")).unwrap();
-        for key in ["host", "user", "stranger"] {
-            keygen(&directory.path().join(key));
+        for (key, passphrase) in [("host", ""), ("user", ""), ("stranger", ""), ("locked", PASSPHRASE)] {
+            keygen(&directory.path().join(key), passphrase);
         }
-        std::fs::copy(directory.path().join("user.pub"), directory.path().join("authorized_keys")).unwrap();
+        let public = |key| std::fs::read_to_string(directory.path().join(key)).unwrap();
+        let authorized = public("user.pub") + &public("locked.pub");
+        std::fs::write(directory.path().join("authorized_keys"), authorized).unwrap();
         if nix::unistd::geteuid().is_root() {
             // sshd's privilege separation wants it.
             std::fs::create_dir_all("/run/sshd").unwrap();
@@ -40,6 +45,10 @@ impl Sshd {
 
     pub(crate) fn home(&self) -> PathBuf {
         self.directory.path().join("home")
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// `user@host` for ssh.
@@ -132,9 +141,9 @@ fn try_start(directory: &Path) -> Option<(Child, BufReader<ChildStderr>, u16)> {
     None
 }
 
-fn keygen(path: &Path) {
+fn keygen(path: &Path, passphrase: &str) {
     let status = Command::new("ssh-keygen")
-        .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+        .args(["-q", "-t", "ed25519", "-N", passphrase, "-f"])
         .arg(path)
         .status()
         .expect("ssh-keygen is installed");

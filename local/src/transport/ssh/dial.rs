@@ -1,6 +1,7 @@
 //! Starting ssh, and seeing to its end.
 
 use std::io::{self, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -12,24 +13,30 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, Command};
 
 use super::super::said::Said;
+use super::terminal::{self, Lent};
 use super::{Error, SOCKET};
 
 /// ssh while it connects and authenticates: it ends by itself once the master is in the background, or it has
-/// failed. Dropping it ends it in a way that leaves the terminal as it was: while ssh reads a password the
-/// terminal does not echo, and only a signal that ssh can catch lets it turn that back.
-pub(super) struct Dialling(Child);
+/// failed. Dropping it ends it.
+pub(super) struct Dialling {
+    ssh: Child,
+    /// Dropped, and thereby taken back, after ssh has been told to end.
+    _terminal: Option<Lent>,
+}
 
 impl Dialling {
-    pub(super) fn start(arguments: &[String], interactive: bool) -> Result<Self, Error> {
+    pub(super) fn start(arguments: &[String], terminal: Option<Lent>) -> Result<Self, Error> {
         tracing::debug!("ssh {}", arguments.join(" "));
-        let child = Command::new("ssh")
+        let mut command = Command::new("ssh");
+        command
             .args(arguments)
             // Where stdin is no terminal, ssh asks by SSH_ASKPASS instead of on the terminal.
-            .stdin(if interactive { Stdio::inherit() } else { Stdio::null() })
+            .stdin(if terminal.is_some() { Stdio::inherit() } else { Stdio::null() })
             .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn();
-        child.map(Self).map_err(|source| {
+            .stderr(Stdio::piped());
+        terminal::arrange(&mut command, terminal.is_some());
+        let spawned = command.spawn();
+        spawned.map(|ssh| Self { ssh, _terminal: terminal }).map_err(|source| {
             if source.kind() == io::ErrorKind::NotFound {
                 return Error::Missing;
             }
@@ -42,7 +49,7 @@ impl Dialling {
     pub(super) fn listen(&mut self, said: &Said, shown: bool) -> Arc<AtomicBool> {
         let connected = Arc::new(AtomicBool::new(false));
         let flag = connected.clone();
-        if let Some(stderr) = self.0.stderr.take() {
+        if let Some(stderr) = self.ssh.stderr.take() {
             said.listen(stderr, move |line| {
                 if flag.load(Ordering::Relaxed) {
                     tracing::warn!("ssh: {line}");
@@ -56,17 +63,22 @@ impl Dialling {
         connected
     }
 
-    /// Whether it has connected.
-    pub(super) async fn finish(&mut self) -> Result<bool, Error> {
-        let status = self.0.wait().await;
-        Ok(status.map_err(|source| Error::Local { what: "waiting for ssh failed", source })?.success())
+    /// Whether it has connected. Takes the terminal back.
+    pub(super) async fn finish(mut self) -> Result<bool, Error> {
+        let status = self.ssh.wait().await;
+        let status = status.map_err(|source| Error::Local { what: "waiting for ssh failed", source })?;
+        // The terminal's Ctrl-C reaches whoever it is lent to.
+        if status.signal() == Some(Signal::SIGINT as i32) {
+            return Err(Error::Interrupted);
+        }
+        Ok(status.success())
     }
 }
 
 impl Drop for Dialling {
     fn drop(&mut self) {
         // There is an id only as long as ssh has not been waited for, so it can't be another's yet.
-        if let Some(id) = self.0.id().and_then(|id| i32::try_from(id).ok()) {
+        if let Some(id) = self.ssh.id().and_then(|id| i32::try_from(id).ok()) {
             let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
         }
     }
@@ -85,7 +97,7 @@ impl Watcher {
     pub(super) fn start(ssh: &Dialling, directory: &Path) -> Result<Self, Error> {
         let mut child = Command::new("sh")
             .args(["-c", WATCH, "gh-net-watcher"])
-            .arg(ssh.0.id().unwrap_or_default().to_string())
+            .arg(ssh.ssh.id().unwrap_or_default().to_string())
             .arg(directory.join(SOCKET))
             .arg(directory)
             .stdin(Stdio::piped())
