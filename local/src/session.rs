@@ -72,7 +72,7 @@ impl Explain for Error {
 
     fn details(&self) -> Option<String> {
         match self {
-            Self::Handshake { carrier, .. } | Self::Ended { carrier, .. } => carrier.explained(),
+            Self::Handshake { carrier, .. } | Self::Ended { carrier, .. } => Some(carrier.explained()),
             Self::Netwatch(_) | Self::Io(_) | Self::Resolver(_) => None,
         }
     }

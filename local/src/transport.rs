@@ -80,12 +80,16 @@ pub struct LinkEnd {
 }
 
 impl LinkEnd {
-    /// All that is known, for a message; `None` if nothing is.
-    pub fn explained(&self) -> Option<String> {
-        let said = Some(self.said.clone()).filter(|said| !said.is_empty());
-        let status = self.status.map(|status| format!("it ended with exit status {status}"));
-        let parts: Vec<String> = said.into_iter().chain(status).collect();
-        (!parts.is_empty()).then(|| parts.join("\n"))
+    /// All that is known, for a message.
+    pub fn explained(&self) -> String {
+        let status = match self.status {
+            Some(status) => format!("it ended with exit status {status}"),
+            // ssh itself often says nothing then.
+            None => {
+                "it ended without an exit status: the connection was cut, or a signal ended it".to_owned()
+            }
+        };
+        if self.said.is_empty() { status } else { format!("{}\n{status}", self.said) }
     }
 }
 
