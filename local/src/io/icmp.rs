@@ -57,6 +57,11 @@ impl Echo {
         &mut self.socket
     }
 
+    /// The identifier of a raw socket's requests; a ping socket's is the kernel's affair.
+    pub(super) fn raw(&self) -> Option<u16> {
+        self.raw
+    }
+
     /// Sends an echo request.
     pub(super) fn send(
         &mut self,
@@ -96,15 +101,20 @@ impl Echo {
         }
         for _ in 0..TURN {
             let Some((message, source)) = self.socket.next_datagram(arena) else { break };
-            if let Some((sequence, payload)) = reply(message, self.socket.is_v6(), self.raw) {
+            if let Some((sequence, payload)) = self.reply(message) {
                 engine.handle_echo_reply(flow, source.ip(), sequence, payload, now);
             }
         }
         self.socket.served()
     }
 
+    /// Sequence number and payload of an echo reply to us.
+    pub(super) fn reply(&self, message: Bytes) -> Option<(u16, Bytes)> {
+        reply(message, self.socket.is_v6(), self.raw)
+    }
+
     /// The error in the engine's terms, if it is about an echo request of ours.
-    fn about_request(&self, error: &QueuedError) -> Option<Unreachable> {
+    pub(super) fn about_request(&self, error: &QueuedError) -> Option<Unreachable> {
         let &QueuedError { offender, destination, kind, quoted } = error;
         let ours = quoted[0] == Message::of(self.socket.is_v6()).request
             && self.raw.is_none_or(|raw| raw == u16::from_be_bytes([quoted[4], quoted[5]]));
@@ -131,7 +141,7 @@ pub(super) fn forbidden(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EACCES | libc::EPERM))
 }
 
-/// Sequence number and payload of an echo reply to us.
+/// See [`Echo::reply`].
 fn reply(mut message: Bytes, v6: bool, raw: Option<u16>) -> Option<(u16, Bytes)> {
     if raw.is_some() && !v6 {
         let ip_header = usize::from(message.first()? & 0x0f) * 4;
@@ -168,4 +178,4 @@ fn checksum(parts: &[&[u8]]) -> u16 {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;

@@ -109,7 +109,8 @@ impl Connection {
         self.read(flow, engine, arena, now)
     }
 
-    fn finish_connecting(&mut self) -> io::Result<bool> {
+    /// Whether the connection stands; an error if it never will.
+    pub(super) fn finish_connecting(&mut self) -> io::Result<bool> {
         if !self.readiness.writable {
             return Ok(false);
         }
@@ -254,6 +255,3 @@ pub(super) fn connect_error(error: &io::Error) -> ConnectError {
         _ => ConnectError::HostUnreachable,
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -94,7 +94,7 @@ async fn a_closed_udp_port_is_reported_and_the_mapping_goes_on() {
 #[tokio::test]
 async fn pings_of_every_size_come_back() {
     if super::super::icmp::Echo::open(false, None, 1).is_err() {
-        return super::super::icmp::tests::skip("pings_of_every_size_come_back");
+        return super::skip("pings_of_every_size_come_back", "this user may not open ping sockets");
     }
     let (mut codespace, laptop) = Codespace::new();
     let _running = run(io(), laptop);
