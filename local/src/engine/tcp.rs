@@ -203,6 +203,8 @@ pub(super) struct Connection {
     timer: Timer,
     /// Whether the host's socket exists.
     has_socket: bool,
+    /// Whether it failed.
+    failed: bool,
 }
 
 impl Connection {
@@ -235,6 +237,7 @@ impl Connection {
             due: Due::default(),
             timer: Timer::Idle { at: now + IDLE, probes: 0 },
             has_socket: true,
+            failed: false,
         }
     }
 
@@ -498,11 +501,19 @@ impl Connection {
         self.close_socket_if_done();
     }
 
-    /// The socket failed.
+    /// The socket failed. The reset goes behind what the host had said before: a server that answers and
+    /// closes with part of the request unread resets, and its answer is to be heard all the same.
     pub(super) fn handle_failed(&mut self) {
         self.has_socket = false;
-        self.due.reset = !matches!(self.state, State::TimeWait | State::Closed);
-        self.set_state(State::Closed);
+        self.failed = true;
+        self.reset_if_all_said();
+    }
+
+    fn reset_if_all_said(&mut self) {
+        if self.failed && !(self.state.is_synchronized() && self.send.is_waiting()) {
+            self.due.reset |= !matches!(self.state, State::TimeWait | State::Closed);
+            self.set_state(State::Closed);
+        }
     }
 
     /// The socket is done for when both directions have ended and all bytes are with it.
@@ -570,8 +581,10 @@ impl Connection {
             self.arm_retransmit(0, now);
         }
         self.due.ack = false;
-        self.wishes.service |= !had_room && self.downlink_room() > 0;
-        Some(self.build(sequence, flags, payload))
+        self.wishes.service |= !had_room && self.downlink_room() > 0 && self.has_socket;
+        let segment = self.build(sequence, flags, payload);
+        self.reset_if_all_said();
+        Some(segment)
     }
 
     fn build(&mut self, sequence: u32, flags: u8, payload: Bytes) -> Transmit {
