@@ -28,8 +28,8 @@ const HEADER_LEN: usize = 8;
 #[derive(Debug)]
 pub(super) struct Echo {
     socket: DatagramSocket,
-    /// The identifier, for a raw socket.
-    raw: Option<u16>,
+    /// The identifier of a raw socket's requests; a ping socket's is the kernel's affair.
+    pub(super) raw: Option<u16>,
 }
 
 impl Echo {
@@ -55,11 +55,6 @@ impl Echo {
     /// The socket.
     pub(super) fn socket(&mut self) -> &mut DatagramSocket {
         &mut self.socket
-    }
-
-    /// The identifier of a raw socket's requests; a ping socket's is the kernel's affair.
-    pub(super) fn raw(&self) -> Option<u16> {
-        self.raw
     }
 
     /// Sends an echo request.

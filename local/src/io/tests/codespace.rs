@@ -221,7 +221,14 @@ impl Codespace {
             }
             Frame::Ping(value) => self.writer.push(&Frame::Pong(value)),
             Frame::Delivered(_) => {}
-            other => self.frames.push_back(other),
+            frame @ (Frame::Hello(_)
+            | Frame::Open(_)
+            | Frame::Opened(_)
+            | Frame::Pong(_)
+            | Frame::Routes(_)
+            | Frame::Dns(_)
+            | Frame::Notice(_)
+            | Frame::Goodbye(_)) => self.frames.push_back(frame),
         }
     }
 

@@ -212,7 +212,7 @@ fn echo_goes_and_comes_by_ping_sockets_and_by_raw_ones() {
 async fn echo(&Network { router, host, nowhere, nobody }: &Network, raw: bool) {
     let mut reactor = Reactor::new().unwrap();
     let mut echo = Echo::open(host.is_ipv6(), None, 0x4711).unwrap();
-    assert_eq!(echo.raw().is_some(), raw);
+    assert_eq!(echo.raw.is_some(), raw);
     reactor.register(FlowId(1), echo.socket()).unwrap();
     for (sequence, to, hops, offender, kind) in [
         (7, host, 1, router, UnreachableKind::TimeExceeded),

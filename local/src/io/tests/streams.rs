@@ -5,6 +5,8 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp;
 use socket2::SockRef;
@@ -145,6 +147,49 @@ async fn a_reset_of_the_server_is_a_reset_here() {
 }
 
 #[tokio::test]
+async fn what_a_server_said_before_it_reset_is_heard() {
+    // A server that answers without having read the whole request resets when it closes. What it has said is
+    // in our socket by then, as long as that is less than a first window.
+    let (address, served) = server(|mut stream| {
+        stream.read_exact(&mut [0]).unwrap();
+        stream.write_all(&pattern(30_000)).unwrap();
+    });
+    let (mut codespace, laptop) = Codespace::new();
+    let _running = run(io(), laptop);
+    codespace.greet().await;
+    let handle = connected(&mut codespace, address).await;
+    codespace.tcp(handle).send_slice(b"a long request").unwrap();
+    let mut heard = Vec::new();
+    codespace
+        .until(|codespace| {
+            let socket = codespace.tcp(handle);
+            drain(socket, &mut heard);
+            (socket.state() == tcp::State::Closed).then_some(())
+        })
+        .await;
+    assert!(heard == pattern(30_000), "{} bytes", heard.len());
+    served.join().unwrap();
+}
+
+#[tokio::test]
+async fn an_idle_connection_costs_no_work() {
+    let (done, wait) = std::sync::mpsc::channel::<()>();
+    let (address, served) = server(move |_stream| wait.recv().unwrap());
+    let (mut codespace, laptop) = Codespace::new();
+    let _running = run(io(), laptop);
+    codespace.greet().await;
+    connected(&mut codespace, address).await;
+    codespace.pass(Duration::from_millis(200)).await;
+    // The test's one thread runs both ends.
+    let used = || getrusage(UsageWho::RUSAGE_THREAD).unwrap().user_time().num_milliseconds();
+    let before = used();
+    codespace.pass(Duration::from_secs(1)).await;
+    assert!(used() - before < 200, "{} ms of a second", used() - before);
+    done.send(()).unwrap();
+    served.join().unwrap();
+}
+
+#[tokio::test]
 async fn a_reset_of_the_program_is_a_reset_at_the_server() {
     let (address, served) = server(|mut stream| {
         let mut all = Vec::new();
@@ -213,7 +258,7 @@ async fn many_connections_at_once_are_kept_apart() {
     let _running = run(io(), laptop);
     codespace.greet().await;
     let handles: Vec<_> = (0..COUNT).map(|_| codespace.connect(address)).collect();
-    let mut sent = vec![false; COUNT];
+    let mut sent = [false; COUNT];
     let mut heard = vec![Vec::new(); COUNT];
     codespace
         .until(|codespace| {
