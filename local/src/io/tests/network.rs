@@ -5,18 +5,24 @@ use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use nix::sched::{CloneFlags, setns};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::super::arena::Arena;
 use super::super::datagram::{DatagramSocket, QueuedError};
+use super::super::dns::Questions;
+use super::super::flows::Flows;
 use super::super::icmp::Echo;
 use super::super::reactor::{Reactor, Readiness};
 use super::super::tcp::Connection;
 use super::super::udp::Mapping;
-use crate::engine::{ConnectError, FlowId, UnreachableKind};
+use crate::engine::{self, Config, ConnectError, Engine, FlowId, UnreachableKind};
+use crate::policy::Policy;
+use crate::resolver::Resolver;
 
 const INSIDE: &str = "GH_NET_TEST_NETWORK";
 const SETUP: &str = include_str!("network.sh");
@@ -55,15 +61,22 @@ impl Drop for Host {
     }
 }
 
-/// Runs `body` in a namespace of its own, by starting this test again there.
+/// Runs `body` on a network of its own.
 fn in_own_network(test: &str, body: impl FnOnce(&Host)) {
-    if std::env::var_os(INSIDE).is_some() {
+    apart(test, || {
         let (router, host) = (Host::new(), Host::new());
         let pids = [&router, &host].map(|host| host.0.id().to_string());
         let set_up = Command::new("sh").args(["-euc", SETUP, "network.sh"]).args(pids).status().unwrap();
         assert!(set_up.success(), "the network can't be set up");
         networks().iter().for_each(|network| block_on(come_up(network)));
-        return body(&host);
+        body(&host);
+    });
+}
+
+/// Runs `body` in a process and a namespace of its own, by starting this test again there.
+fn apart(test: &str, body: impl FnOnce()) {
+    if std::env::var_os(INSIDE).is_some() {
+        return body();
     }
     let mut unshare = vec!["--net"];
     if !nix::unistd::geteuid().is_root() {
@@ -79,7 +92,7 @@ fn in_own_network(test: &str, body: impl FnOnce(&Host)) {
         .env(INSIDE, "1")
         .status()
         .unwrap();
-    assert!(again.success(), "{test} failed inside its network");
+    assert!(again.success(), "{test} failed there");
 }
 
 fn block_on(body: impl Future<Output = ()>) {
@@ -200,10 +213,13 @@ fn what_routers_and_hosts_say_about_datagrams_is_heard() {
 #[test]
 fn echo_goes_and_comes_by_ping_sockets_and_by_raw_ones() {
     in_own_network("io::tests::network::echo_goes_and_comes_by_ping_sockets_and_by_raw_ones", |_| {
-        for groups in ["0 0", "1 0"] {
-            std::fs::write("/proc/sys/net/ipv4/ping_group_range", groups).unwrap();
+        // A new namespace allows nobody ping sockets.
+        for raw in [true, false] {
+            if !raw {
+                std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 0").unwrap();
+            }
             for network in networks() {
-                block_on(echo(&network, groups == "1 0"));
+                block_on(echo(&network, raw));
             }
         }
     });
@@ -297,5 +313,37 @@ fn a_socket_bound_to_an_interface_uses_no_other() {
             let gone = Connection::open(to, std::num::NonZeroU32::new(9999), None).unwrap_err();
             assert_eq!(super::super::tcp::connect_error(&gone), ConnectError::NetworkUnreachable);
         }
+    });
+}
+
+#[test]
+fn a_mapping_that_got_no_socket_gets_one_when_there_are_some_again() {
+    apart("io::tests::network::a_mapping_that_got_no_socket_gets_one_when_there_are_some_again", || {
+        let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
+        assert!(up.success());
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        server.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let destination = server.local_addr().unwrap();
+        block_on(async {
+            let config = Config { gateways: vec![], mtu: 1500, policy: Policy::everything(), secret: 1 };
+            let mut engine = Engine::new(config);
+            let mut flows = Flows::new(Questions::new(Arc::new(Resolver::default()))).unwrap();
+            let mut carry_out = |command| flows.carry_out(command, &mut engine, Instant::now());
+            let send = |payload: &'static [u8]| engine::Command::SendUdp {
+                flow: FlowId(1),
+                destination,
+                hop_limit: 64,
+                payload: payload.into(),
+            };
+            let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+            setrlimit(Resource::RLIMIT_NOFILE, 0, most).unwrap();
+            carry_out(engine::Command::OpenUdp { flow: FlowId(1), v6: false, interface: None });
+            carry_out(send(b"lost"));
+            setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
+            carry_out(send(b"heard"));
+        });
+        let mut buffer = [0; 16];
+        let (len, _) = server.recv_from(&mut buffer).unwrap();
+        assert_eq!(&buffer[..len], b"heard");
     });
 }
