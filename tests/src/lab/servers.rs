@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -33,8 +33,9 @@ pub const COUNT: u16 = 9002;
 pub const BYE: u16 = 9003;
 /// TCP: resets the connection at the first byte.
 pub const RESET: u16 = 9004;
-/// UDP: answers `SIZE` with a datagram of that many bytes.
-pub const SIZED: u16 = 9005;
+
+/// The corporate server's addresses.
+const CORPORATE: [&str; 4] = ["10.20.0.10", "10.20.0.53", "fd20:20::10", "fd20:20::53"];
 
 /// Something a server saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,8 +77,7 @@ impl Servers {
             servers.tcp(COUNT, |_, stream, _| count(stream))?;
             servers.tcp(BYE, |servers, stream, peer| servers.bye(stream, peer))?;
             servers.tcp(RESET, |_, stream, _| reset(stream))?;
-            udp(ECHO, |datagram| Some(datagram.to_vec()))?;
-            udp(SIZED, |datagram| Some(vec![b'x'; std::str::from_utf8(datagram).ok()?.trim().parse().ok()?]))
+            udp_echo()
         })
     }
 
@@ -207,26 +207,23 @@ fn local(task: impl Future<Output = io::Result<std::convert::Infallible>> + 'sta
     tokio::spawn(task);
 }
 
-/// One socket a family: an IPv6 socket would answer IPv4 from whatever address the kernel picks just as well,
-/// but fragments over 64 KiB minus the IPv6 header.
-fn udp(port: u16, answer: fn(&[u8]) -> Option<Vec<u8>>) -> io::Result<()> {
-    let v6 = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))?;
-    v6.set_only_v6(true)?;
-    let v4 = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-    let any: [SocketAddr; 2] = [(Ipv6Addr::UNSPECIFIED, port).into(), (Ipv4Addr::UNSPECIFIED, port).into()];
-    for (socket, address) in [v6, v4].into_iter().zip(any) {
+/// A UDP echo on each of the corporate server's addresses: one on all of them would answer from whatever
+/// address the kernel prefers, and not from the one it was asked at.
+fn udp_echo() -> io::Result<()> {
+    for address in CORPORATE {
+        let domain = if address.contains(':') { Domain::IPV6 } else { Domain::IPV4 };
+        let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+        let address = address.parse::<IpAddr>().map_err(io::Error::other)?;
         socket.set_nonblocking(true)?;
         socket.set_recv_buffer_size(8 << 20)?;
-        socket.bind(&SockAddr::from(address))?;
+        socket.bind(&SockAddr::from(SocketAddr::new(address, ECHO)))?;
         let socket = UdpSocket::from_std(socket.into())?;
         local(async move {
             let mut buffer = vec![0; 1 << 16];
             loop {
                 // An ICMP error about an earlier answer is no reason to stop.
                 let Ok((len, peer)) = socket.recv_from(&mut buffer).await else { continue };
-                if let Some(answer) = answer(&buffer[..len]) {
-                    let _ = socket.send_to(&answer, peer).await;
-                }
+                let _ = socket.send_to(&buffer[..len], peer).await;
             }
         });
     }
