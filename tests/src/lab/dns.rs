@@ -6,15 +6,15 @@ use anyhow::Result;
 
 use super::{Host, Lab};
 
-/// Public DNS. `only-public.example` is what the corporate DNS does not know.
+/// Public DNS. What it does not know does not exist, as with a resolver that asks the whole world.
+/// `only-public.example` is what the corporate DNS does not know.
 const PUBLIC: &str = "
     address=/example.com/203.0.113.10
     address=/example.com/2001:db8:113::10
     address=/only-public.example/203.0.113.10
     txt-record=view.example.com,public
-    local=/internal/
-    local=/arpa/
     local=/example.com/
+    address=/#/
 ";
 
 /// Corporate DNS. Its view of example.com is another one, so that a test sees who was asked. TYPE65 (HTTPS) is
@@ -36,9 +36,8 @@ const CORPORATE: &str = "
     host-record=wiki.partner.example,10.20.0.10
     address=/example.com/10.20.0.80
     txt-record=view.example.com,corporate
-    local=/internal/
-    local=/arpa/
     local=/example.com/
+    address=/#/
 ";
 
 impl Lab {

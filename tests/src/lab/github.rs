@@ -132,9 +132,10 @@ async fn serve(mut stream: TcpStream) -> io::Result<()> {
         ("none", "user/codespaces") => list(&[]),
         _ => ("404 Not Found", json!({"message": "Not Found"})),
     };
+    let scopes = if account == "forbidden" { "repo" } else { "codespace, repo" };
     let body = body.to_string();
     let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nX-Oauth-Scopes: repo\r\n\
+        "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nX-Oauth-Scopes: {scopes}\r\n\
          X-Accepted-Oauth-Scopes: codespace\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );

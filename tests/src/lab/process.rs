@@ -1,7 +1,7 @@
 //! Processes whose output is collected while they run, and awaited without polling.
 
 use std::io::Read;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -17,6 +17,8 @@ use nix::unistd::Pid;
 const KEPT: usize = 4 << 20;
 /// How long after a process's end its output may still be open: a child of its own may hold it.
 const LINGER: Duration = Duration::from_secs(1);
+/// How often a process's memory is looked at.
+const SAMPLE: Duration = Duration::from_millis(50);
 
 /// A process that is killed when this is dropped.
 #[derive(Debug)]
@@ -39,7 +41,7 @@ pub struct Output {
     pub stdout: Vec<u8>,
     /// What it wrote on stderr.
     pub stderr: Vec<u8>,
-    /// The most memory it, or a child of its own, ever had, in bytes.
+    /// The most memory it ever had, in bytes, as last seen before its end.
     pub peak_memory: u64,
 }
 
@@ -147,25 +149,37 @@ impl Process {
         Ok(self.child.try_wait()?.is_none())
     }
 
+    fn ended_within(&self, limit: Duration) -> Result<bool> {
+        let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)], timeout) {
+            Err(nix::errno::Errno::EINTR) => Ok(false),
+            ready => Ok(ready? > 0),
+        }
+    }
+
+    /// The most memory it has had so far, in bytes; `None` if it has ended. What `wait4` says is of no use: it
+    /// counts the parent's memory, as it was at the fork.
+    pub fn peak_memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024)
+    }
+
     /// Waits for its end.
     ///
     /// # Errors
     /// It took longer than `limit`; it is killed then.
     pub fn finish(mut self, limit: Duration) -> Result<Output> {
         let deadline = Instant::now() + limit;
-        let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
-        let ready = loop {
-            match poll(&mut [PollFd::new(self.pidfd.as_fd(), PollFlags::POLLIN)], timeout) {
-                Err(nix::errno::Errno::EINTR) if Instant::now() < deadline => {}
-                other => break other?,
+        let mut peak_memory = 0;
+        while !self.ended_within(SAMPLE.min(deadline.saturating_duration_since(Instant::now())))? {
+            peak_memory = self.peak_memory().unwrap_or(peak_memory);
+            if Instant::now() >= deadline {
+                self.child.kill()?;
+                self.child.wait()?;
+                bail!("`{}` took longer than {limit:?}:\n{}{}", self.what, self.stdout(), self.stderr());
             }
-        };
-        if ready == 0 {
-            self.child.kill()?;
-            self.child.wait()?;
-            bail!("`{}` took longer than {limit:?}:\n{}{}", self.what, self.stdout(), self.stderr());
         }
-        let peak_memory = peak_memory(&self.pidfd)?;
         let status = self.child.wait()?;
         let linger = Instant::now() + LINGER;
         let (stdout, stderr) = (self.stdout.finish(linger), self.stderr.finish(linger));
@@ -178,22 +192,6 @@ impl Drop for Process {
         // Both fail for a process that has been waited for, which is as well.
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// What the kernel says of a process that has ended and has not been waited for. The C library's `waitid` does
-/// not have its fifth argument.
-fn peak_memory(pidfd: &OwnedFd) -> Result<u64> {
-    // SAFETY: both structures are plain numbers, for which zeros are valid, and outlive the call.
-    unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        let mut info: libc::siginfo_t = std::mem::zeroed();
-        let options = libc::WEXITED | libc::WNOWAIT;
-        let fd = pidfd.as_raw_fd();
-        match libc::syscall(libc::SYS_waitid, libc::P_PIDFD, fd, &raw mut info, options, &raw mut usage) {
-            0 => Ok(usage.ru_maxrss as u64 * 1024),
-            _ => Err(std::io::Error::last_os_error()).context("waitid"),
-        }
     }
 }
 

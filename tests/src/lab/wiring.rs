@@ -173,14 +173,17 @@ END",
         ))
     }
 
-    /// (Re)starts the nested container: it gets the codespace's resolvers of this moment that are not loopback,
-    /// as docker gives them.
+    /// (Re)starts the nested container: it gets the codespace's resolvers of this moment that are neither
+    /// loopback nor IPv6, as docker gives them to a network without IPv6.
     ///
     /// # Errors
     /// Files can't be read or written.
     pub fn start_container(&self) -> Result<()> {
         let theirs = self.codespace.read("/etc/resolv.conf")?;
-        let usable = |line: &&str| !line.contains("nameserver 127.") && !line.contains("nameserver ::1");
+        let usable = |line: &&str| match line.strip_prefix("nameserver ") {
+            Some(server) => !server.starts_with("127.") && !server.contains(':'),
+            None => true,
+        };
         let ours: String = theirs.lines().filter(usable).map(|line| format!("{line}\n")).collect();
         self.nested.write("/etc/resolv.conf", 0o644, ours)
     }
