@@ -1,3 +1,4 @@
 //! What the tests, the demo and the benchmarks of gh-net are made of.
 
+pub mod fuzzing;
 pub mod lab;

@@ -1,0 +1,25 @@
+//! What the fuzz targets call: one function for each, that panics when a promise is broken.
+//!
+//! `tests/fuzz` feeds them with what libFuzzer makes up (it wants cargo-fuzz and a nightly compiler's flags);
+//! `tests/tests/corpus.rs` feeds them with the committed corpus, on any compiler, in every run of the tests.
+
+mod frame;
+
+pub use frame::frame;
+
+/// Takes decisions off the front of the fuzzer's bytes. When they are used up it gives zeros.
+#[derive(Debug)]
+struct Input<'a>(&'a [u8]);
+
+impl<'a> Input<'a> {
+    fn u8(&mut self) -> u8 {
+        self.bytes(1).first().copied().unwrap_or(0)
+    }
+
+    /// At most so many bytes.
+    fn bytes(&mut self, count: usize) -> &'a [u8] {
+        let (taken, rest) = self.0.split_at(count.min(self.0.len()));
+        self.0 = rest;
+        taken
+    }
+}
