@@ -100,15 +100,15 @@ impl Packet {
                     | Ipv6ExtensionSlice::DestinationOptions(_)
                     | Ipv6ExtensionSlice::Authentication(_) => None,
                 });
-                let payload = bytes.slice_ref(ip.payload().payload);
-                let end = bytes.len() - bytes_after(&bytes, &payload);
+                let payload = ip.payload().payload;
+                let end = end_of(&bytes, payload);
                 Ok(Self {
                     source: header.source_addr().into(),
                     destination: header.destination_addr().into(),
                     protocol: ip.payload().ip_number,
                     hop_limit: header.hop_limit(),
                     fragment,
-                    payload,
+                    payload: bytes.slice_ref(payload),
                     whole: bytes.slice(..end),
                 })
             }
@@ -123,10 +123,10 @@ impl Packet {
     }
 }
 
-/// How many bytes of `whole` lie behind its slice `part`.
-fn bytes_after(whole: &Bytes, part: &Bytes) -> usize {
-    let end = part.as_ptr() as usize + part.len();
-    (whole.as_ptr() as usize + whole.len()).saturating_sub(end)
+/// Where in `whole` its part ends. The part must be a plain slice: an empty `Bytes` has no place.
+fn end_of(whole: &[u8], part: &[u8]) -> usize {
+    let start = (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
+    (start + part.len()).min(whole.len())
 }
 
 #[cfg(test)]
