@@ -3,17 +3,31 @@
 //! `tests/fuzz` feeds them with what libFuzzer makes up (it wants cargo-fuzz and a nightly compiler's flags);
 //! `tests/tests/corpus.rs` feeds them with the committed corpus, on any compiler, in every run of the tests.
 
+mod engine;
 mod frame;
+mod laptop;
+mod packet;
+mod wire;
 
+pub use engine::engine;
 pub use frame::frame;
+pub use packet::packet;
 
 /// Takes decisions off the front of the fuzzer's bytes. When they are used up it gives zeros.
 #[derive(Debug)]
 struct Input<'a>(&'a [u8]);
 
 impl<'a> Input<'a> {
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     fn u8(&mut self) -> u8 {
         self.bytes(1).first().copied().unwrap_or(0)
+    }
+
+    fn u16(&mut self) -> u16 {
+        u16::from_be_bytes([self.u8(), self.u8()])
     }
 
     /// At most so many bytes.

@@ -1,0 +1,4 @@
+//! Arbitrary packets for the engine.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| gh_net_tests::fuzzing::packet(data));

@@ -1,0 +1,111 @@
+//! An engine on a laptop that exists only here: its sockets are whatever the fuzzer says.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use gh_net::engine::{Command, Config, Engine, FlowId, QueryId, Target};
+use gh_net::netwatch::{Address, Snapshot};
+use gh_net::policy::{Choice, Codespace, Policy, Protocol, Verdict};
+
+use super::wire::{self, Sent};
+
+pub(super) const GATEWAYS: [&str; 2] = ["198.19.240.2", "fd67:682d:6e65:74::2"];
+const MTU: u16 = 65520;
+
+/// The engine, the time, and the sockets it has asked for.
+#[derive(Debug)]
+pub(super) struct Laptop {
+    pub(super) engine: Engine,
+    pub(super) now: Instant,
+    pub(super) flows: Vec<FlowId>,
+    pub(super) queries: Vec<QueryId>,
+    /// TCP connections that were asked for since somebody last looked.
+    pub(super) connects: Vec<FlowId>,
+    policy: Policy,
+}
+
+impl Laptop {
+    /// It forwards 10.0.0.0/8 and fd00::/8 and is itself 10.0.0.5 and fd00::5.
+    pub(super) fn new() -> Self {
+        let own =
+            |address: &str| Address { link: 1, address: address.parse().expect("a network"), peer: None };
+        let snapshot =
+            Snapshot { addresses: vec![own("10.0.0.5/24"), own("fd00::5/64")], ..Snapshot::default() };
+        let routes = ["10.0.0.0/8", "fd00::/8"].map(|route| route.parse().expect("a route"));
+        let choice = Choice { routes: routes.to_vec(), excludes: Vec::new() };
+        let policy = Policy::new(&choice, &snapshot, &Codespace::default());
+        let config = Config {
+            gateways: GATEWAYS.map(|gateway| gateway.parse().expect("an address")).to_vec(),
+            mtu: MTU,
+            policy: policy.clone(),
+            secret: 0,
+        };
+        Self {
+            engine: Engine::new(config),
+            now: Instant::now(),
+            flows: Vec::new(),
+            queries: Vec::new(),
+            connects: Vec::new(),
+            policy,
+        }
+    }
+
+    pub(super) fn packet(&mut self, packet: impl Into<Bytes>) {
+        self.engine.handle_packet(packet.into(), self.now);
+        self.commands();
+    }
+
+    /// Takes in all commands. None may reach for what the policy refuses.
+    pub(super) fn commands(&mut self) {
+        while let Some(command) = self.engine.poll_command() {
+            match command {
+                Command::Connect { flow, target, .. } => {
+                    if let Target::Host { address, .. } = target {
+                        self.permitted(Protocol::Tcp, address);
+                    }
+                    self.flows.push(flow);
+                    self.connects.push(flow);
+                }
+                Command::OpenUdp { flow, .. } | Command::OpenEcho { flow, .. } => self.flows.push(flow),
+                Command::SendUdp { destination, .. } => self.permitted(Protocol::Udp, destination),
+                Command::SendEcho { destination, .. } => {
+                    self.permitted(Protocol::Echo, at_port_0(destination))
+                }
+                Command::Resolve { query, .. } => self.queries.push(query),
+                // Both are kept on the list: an event for a flow that is gone must do nothing.
+                Command::Abort(_) | Command::Close(_) | Command::Service(_) => {}
+            }
+        }
+    }
+
+    fn permitted(&self, protocol: Protocol, destination: SocketAddr) {
+        let verdict = self.policy.verdict(protocol, destination);
+        assert!(matches!(verdict, Verdict::Forward { .. }), "{protocol:?} to {destination}: {verdict:?}");
+    }
+
+    /// The next packet for the codespace.
+    pub(super) fn transmit(&mut self) -> Option<Sent> {
+        let transmit = self.engine.poll_transmit(self.now);
+        self.commands();
+        transmit.map(|transmit| wire::verified(&transmit))
+    }
+
+    /// Lets time pass, with every time-out on the way.
+    pub(super) fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        let mut turns = 0;
+        while let Some(at) = self.engine.poll_timeout().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.engine.handle_timeout(self.now);
+            self.commands();
+            turns += 1;
+            assert!(turns < 10_000, "the engine wants to be woken for ever at {:?}", end - at);
+        }
+        self.now = end;
+    }
+}
+
+pub(super) fn at_port_0(address: IpAddr) -> SocketAddr {
+    SocketAddr::new(address, 0)
+}
