@@ -12,6 +12,10 @@
 //! The corporate network (10.20.0.0/16, fd20:20::/48) is reached by the laptop only. The programs are the real
 //! ones: OpenSSH's sshd, dnsmasq, iperf3, nftables, sudo. [`servers`] has the servers that no tool offers.
 //!
+//! It takes root, or a user namespace with a range of user ids, which `cargo xtask` makes by itself where that is
+//! allowed. In one, sudo does not work (the machine's sudo is not owned by the namespace's root), so the
+//! codespace's user is root there.
+//!
 //! Several labs may run side by side: nothing has a name that another process could see. Everything a lab
 //! starts lives in a PID namespace of its own, so it all vanishes with the [`Lab`], or with the process that
 //! holds it, however that ends.
@@ -39,7 +43,7 @@ pub use bridge::{Bridge, BridgeCommand, Bridged};
 pub use github::{Account, CODESPACE, CODESPACE_WITHOUT_SSHD};
 pub use host::Host;
 pub use login::{LAPTOP_HOME, LAPTOP_USER};
-pub use privilege::{explain_missing_privilege, missing_tools, privileged};
+pub use privilege::{missing_tools, obstacle, privileged};
 pub use process::{Output, Process};
 pub use servers::{Event, EventKind, Servers};
 pub use state::State;

@@ -106,6 +106,9 @@ fn an_ssh_host_that_does_not_answer_or_refuses_is_told_in_ssh_s_words() -> Resul
 #[test]
 fn no_root_over_there_is_told() -> Result<()> {
     let Some(lab) = lab()? else { return Ok(()) };
+    if !lab.has_sudo() {
+        return Ok(());
+    }
     lab.codespace.write("/etc/sudoers", 0o440, "root ALL=(ALL:ALL) ALL\n")?;
     let output = ends(&lab, Account::None, &["--ssh", "codespace"])?;
     let said = output.errors();

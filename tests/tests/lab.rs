@@ -29,8 +29,10 @@ fn the_corporate_network_is_reached_from_the_laptop_only() -> Result<()> {
 fn the_ordinary_users_of_the_laptop_log_in_and_become_root() -> Result<()> {
     let Some(lab) = &*LAB else { return Ok(()) };
     let laptop = |line: &str| lab.laptop.shell(&format!("su dev -c '{line}'"));
-    assert_eq!(laptop("ssh codespace id -un")?, "vscode");
-    assert_eq!(laptop("ssh codespace sudo -n id -un")?, "root");
+    assert_eq!(laptop("ssh codespace id -un")?, lab.codespace_user());
+    if lab.has_sudo() {
+        assert_eq!(laptop("ssh codespace sudo -n id -un")?, "root");
+    }
     assert_eq!(laptop("ssh codespace-root id -un")?, "root");
     assert_eq!(laptop("id -u")?, "1000");
     let peer = laptop("ssh codespace echo \\$SSH_CONNECTION")?;
@@ -138,6 +140,6 @@ fn the_real_gh_lists_the_codespaces_of_the_stand_in() -> Result<()> {
 
     let config = format!("/run/lab/gh/gh codespace ssh --config -c {CODESPACE} > ~/config");
     let login = "ssh -F ~/config cs.big-fish-x7.main id -un";
-    assert_eq!(lab.laptop.shell(&format!("su dev -c '{config}; {login}'"))?, "vscode");
+    assert_eq!(lab.laptop.shell(&format!("su dev -c '{config}; {login}'"))?, lab.codespace_user());
     Ok(())
 }

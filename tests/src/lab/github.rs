@@ -64,7 +64,7 @@ big-fish-x7)
     if [ -z "$config" ]; then echo "the shim is asked for: $all" >&2; exit 1; fi
     cat <<END
 Host cs.big-fish-x7.main
-	User vscode
+	User $USER_THERE
 	ProxyCommand $0 cs ssh -c big-fish-x7 --stdio -- -i $HOME/.ssh/codespaces.auto
 	UserKnownHostsFile=/dev/null
 	StrictHostKeyChecking no
@@ -98,7 +98,8 @@ impl Lab {
     /// # Errors
     /// Files can't be written, or the API can't be opened.
     pub fn start_github(&mut self) -> Result<()> {
-        self.laptop.write(format!("{SHIM_DIR}/gh"), 0o755, SHIM)?;
+        let shim = SHIM.replace("$USER_THERE", self.codespace_user());
+        self.laptop.write(format!("{SHIM_DIR}/gh"), 0o755, shim)?;
         self.laptop.script(
             "cd /home/dev/.ssh; cp -p id_ed25519 codespaces.auto; cp -p id_ed25519.pub codespaces.auto.pub",
         )?;

@@ -34,7 +34,7 @@ const PRIVATE_FILES: &str = "
     mount -t tmpfs -o mode=755 tmpfs /home
     mount -t tmpfs -o mode=700 tmpfs /root
     mount -t tmpfs -o mode=1777 tmpfs /tmp
-    rm -f /etc/resolv.conf; touch /etc/resolv.conf /run/lab/resolv.conf
+    rm -f /etc/hosts /etc/resolv.conf; touch /etc/resolv.conf /run/lab/resolv.conf
     mount --bind /run/lab/resolv.conf /etc/resolv.conf
     printf '127.0.0.1 localhost %s\\n::1 localhost\\n' \"$(cat /proc/sys/kernel/hostname)\" > /etc/hosts
     for family in default all; do echo 0 > /proc/sys/net/ipv6/conf/$family/accept_dad; done

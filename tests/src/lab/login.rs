@@ -27,12 +27,12 @@ AcceptEnv LANG
 Subsystem sftp internal-sftp
 ";
 
-/// `codespace` is an ordinary user there, `codespace-root` is root.
+/// One entry of the laptop's ssh configuration: `codespace` is an ordinary user there, `codespace-root` is root.
 const SSH_CONFIG: &str = "
-Host codespace codespace-root
+Host $NAME
     HostName 172.16.5.4
     Port 2222
-    User vscode
+    User $USER
     StrictHostKeyChecking yes
     BatchMode yes
 ";
@@ -44,6 +44,7 @@ impl Lab {
         self.laptop.script("su -s /bin/sh dev -c \"ssh-keygen -q -t ed25519 -N '' -f ~/.ssh/id_ed25519\"")?;
         let key = self.laptop.read("/home/dev/.ssh/id_ed25519.pub")?;
         let codespace = &self.codespace;
+        codespace.script("rm -f /etc/sudoers")?;
         codespace.write("/root/.ssh/authorized_keys", 0o600, key.as_str())?;
         codespace.write("/home/vscode/.ssh/authorized_keys", 0o644, key)?;
         codespace.write("/run/lab/sshd_config", 0o600, SSHD_CONFIG)?;
@@ -52,16 +53,13 @@ impl Lab {
             // Debian's bash reads this file for commands that sshd starts.
             codespace.write("/home/vscode/.bashrc", 0o644, "echo 'Welcome to Codespaces! 👋'\n")?;
         }
-        codespace.script(
-            "ssh-keygen -q -t ed25519 -N '' -f /run/lab/ssh_host_ed25519_key
-            rm -rf /etc/sudoers.d",
-        )?;
+        codespace.script("ssh-keygen -q -t ed25519 -N '' -f /run/lab/ssh_host_ed25519_key")?;
 
         let host_key = codespace.read("/run/lab/ssh_host_ed25519_key.pub")?;
         let known = format!("[172.16.5.4]:2222 {host_key}");
         self.laptop.write("/home/dev/.ssh/known_hosts", 0o644, known)?;
-        let root = SSH_CONFIG.replace("codespace codespace-root", "codespace-root").replace("vscode", "root");
-        let config = format!("{root}{}", SSH_CONFIG.replace(" codespace-root", ""));
+        let entry = |name, user| SSH_CONFIG.replace("$NAME", name).replace("$USER", user);
+        let config = entry("codespace", self.codespace_user()) + &entry("codespace-root", "root");
         self.laptop.write("/home/dev/.ssh/config", 0o644, config)?;
 
         // Under its own path: sshd starts itself again for each connection.
@@ -71,9 +69,20 @@ impl Lab {
         Ok(())
     }
 
+    /// Whether sudo works in the lab. Where the lab is in a user namespace, the machine's sudo is not root's.
+    pub fn has_sudo(&self) -> bool {
+        self.codespace.shell("stat -c %u $(command -v sudo)").is_ok_and(|owner| owner == "0")
+    }
+
+    /// Who logs in to the codespace: an ordinary user with sudo, or root where sudo does not work.
+    pub fn codespace_user(&self) -> &'static str {
+        if self.has_sudo() { CODESPACE_USER } else { "root" }
+    }
+
     /// Accounts are the host's own; those of the machine that the lab runs on are of no use in it.
     fn add_user(&self, host: &str, user: &str) -> Result<()> {
         let host = if host == "laptop" { &self.laptop } else { &self.codespace };
+        host.script("rm -f /etc/passwd /etc/group /etc/shadow")?;
         host.write(
             "/etc/passwd",
             0o644,

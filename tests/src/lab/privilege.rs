@@ -1,12 +1,14 @@
 //! What the lab needs of the machine it runs on.
 
 use std::env;
+use std::fs::File;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use nix::sched::{CloneFlags, unshare};
 
 /// Programs the lab runs, and the Debian packages they are in.
-const TOOLS: [(&str, &str); 16] = [
+const TOOLS: [(&str, &str); 15] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("sshd", "openssh-server"),
@@ -22,7 +24,6 @@ const TOOLS: [(&str, &str); 16] = [
     ("nc", "netcat-openbsd"),
     ("gh", "gh"),
     ("su", "util-linux"),
-    ("cc", "build-essential"),
 ];
 
 /// The tools that are missing, as (program, Debian package).
@@ -40,9 +41,19 @@ pub fn privileged() -> bool {
         .unwrap_or(false)
 }
 
-/// What to tell someone who may not.
-pub fn explain_missing_privilege() -> &'static str {
-    "the lab makes network namespaces and needs root for it: run this as root"
+/// What keeps the lab from running here, in words; `None` if nothing does. Missing tools are not looked for.
+pub fn obstacle() -> Option<String> {
+    if !privileged() {
+        return Some(
+            "the lab makes network namespaces: it takes root, or a user namespace with a range of user ids (the \
+             package uidmap, and your line in /etc/subuid and /etc/subgid), in which `cargo xtask test` runs it"
+                .to_owned(),
+        );
+    }
+    // Where there is none, root can make one.
+    let tun = File::options().read(true).write(true).open("/dev/net/tun");
+    let forbidden = tun.err().filter(|error| error.kind() == ErrorKind::PermissionDenied)?;
+    Some(format!("the lab needs a tunnel device: /dev/net/tun: {forbidden}"))
 }
 
 /// Whether a test that needs the lab is to be skipped, after saying so.
@@ -56,10 +67,11 @@ pub(super) fn skip() -> bool {
         let names: Vec<_> =
             missing.iter().map(|(program, package)| format!("{program} ({package})")).collect();
         format!("the lab lacks {}; `cargo xtask test` as root installs it", names.join(", "))
-    } else if privileged() {
-        return false;
     } else {
-        explain_missing_privilege().to_owned()
+        match obstacle() {
+            Some(why) => why,
+            None => return false,
+        }
     };
     assert!(env::var_os("CI").is_none_or(|ci| ci != "true"), "{why}");
     eprintln!("SKIPPED: {why}");

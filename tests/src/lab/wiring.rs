@@ -136,8 +136,8 @@ END",
                 ip route add default via 192.168.1.1"
             ))?;
         }
-        // Unprivileged ping sockets, as systemd sets them up.
-        self.laptop.script("echo '0 2147483647' > /proc/sys/net/ipv4/ping_group_range")
+        // Unprivileged ping sockets for every group (systemd does it), as far as a user namespace has groups.
+        self.laptop.script("echo '0 65535' > /proc/sys/net/ipv4/ping_group_range")
     }
 
     fn wire_corp(&self) -> Result<()> {

@@ -30,7 +30,9 @@ enum Chore {
 }
 
 fn main() -> ExitCode {
-    let done = match Arguments::parse().chore {
+    let arguments = Arguments::parse();
+    tools::enter_user_namespace();
+    let done = match arguments.chore {
         Chore::Demo => demo::run(),
         Chore::Test => check::run(),
         Chore::Bench => bench::run(),

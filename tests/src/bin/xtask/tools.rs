@@ -1,18 +1,46 @@
 //! The programs the lab needs: installed where that is possible, named where it is not.
 
 use std::collections::BTreeSet;
+use std::env;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::{Command, Stdio};
 
-use anyhow::{Result, bail, ensure};
-use gh_net_tests::lab::{explain_missing_privilege, missing_tools, privileged};
+use anyhow::{Result, anyhow, bail, ensure};
+use gh_net_tests::lab::{missing_tools, obstacle, privileged};
 
 use crate::shell::{self, PLAIN};
+
+/// Says to ourselves that we run in a user namespace of our own making, where we only look like root.
+const MARK: &str = "GH_NET_XTASK_IN_NAMESPACE";
+const UNSHARE: [&str; 3] = ["--user", "--map-root-user", "--map-auto"];
+
+/// Without root, starts this program again in a user namespace, where that is allowed; the lab needs no more.
+/// Where it is not, this returns, and whoever needs the lab says so.
+pub(crate) fn enter_user_namespace() {
+    let unshare = || {
+        let mut command = Command::new("unshare");
+        command.args(UNSHARE);
+        command
+    };
+    let allowed = || {
+        let mut trial = unshare();
+        trial.arg("true").stderr(Stdio::null());
+        trial.status().is_ok_and(|status| status.success())
+    };
+    if privileged() || !allowed() {
+        return;
+    }
+    if let Ok(ourselves) = env::current_exe() {
+        let error = unshare().arg(ourselves).args(env::args_os().skip(1)).env(MARK, "1").exec();
+        println!("starting again in a user namespace failed: {error}");
+    }
+}
 
 /// Sees to it that the lab can run.
 pub(crate) fn ensure_lab() -> Result<()> {
     install_missing()?;
-    ensure!(privileged(), "{}", explain_missing_privilege());
-    Ok(())
+    obstacle().map_or(Ok(()), |why| Err(anyhow!(why)))
 }
 
 /// Installs what is missing with apt, as root.
@@ -24,7 +52,8 @@ pub(crate) fn install_missing() -> Result<()> {
     let packages: BTreeSet<_> = missing.iter().map(|(_, package)| *package).collect();
     let packages = packages.into_iter().collect::<Vec<_>>().join(" ");
     let apt = Path::new("/usr/bin/apt-get").exists();
-    if !(apt && nix::unistd::geteuid().is_root()) {
+    let root = nix::unistd::geteuid().is_root() && env::var_os(MARK).is_none();
+    if !(apt && root) {
         let programs: Vec<_> = missing.iter().map(|(program, _)| *program).collect();
         bail!(
             "the lab lacks {}; install them (Debian: apt-get install {packages}) or run this as root on Debian or Ubuntu",
