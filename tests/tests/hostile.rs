@@ -74,7 +74,8 @@ fn check(name: &str, output: &Output, words: &[&str]) {
     assert!(!matches!(output.code(), 0 | 101), "{name}: exit code {}: {said}", output.code());
     assert!(!said.contains("panicked"), "{name}: {said}");
     assert!(output.peak_memory < MEMORY, "{name}: {} MiB", output.peak_memory >> 20);
-    assert!(said.len() < 10_000, "{name}: a message of {} bytes", said.len());
+    // 32 notices of a longish text are read before it is seen as a flood.
+    assert!(said.len() < 32_000, "{name}: a message of {} bytes", said.len());
     assert!(said.chars().all(|c| !c.is_control() || c == '\n' || c == '\t'), "{name}: {said:?}");
     for word in words {
         assert!(said.contains(word), "{name} does not say {word:?}: {said}");

@@ -107,9 +107,12 @@ where
     }
 }
 
+/// More notices than this before an answer are no news but a flood.
+const MAX_NOTICES: usize = 32;
+
 /// The next frame that is neither a notice nor a goodbye.
 async fn next<R: AsyncRead + Unpin>(reader: &mut FrameReader<R>) -> Result<Frame, HandshakeError> {
-    loop {
+    for _ in 0..=MAX_NOTICES {
         match reader.next().await?.ok_or(HandshakeError::Ended)? {
             Frame::Notice(notice) => super::show(&notice),
             Frame::Goodbye(goodbye) => return Err(HandshakeError::Refused(goodbye)),
@@ -124,6 +127,7 @@ async fn next<R: AsyncRead + Unpin>(reader: &mut FrameReader<R>) -> Result<Frame
             | Frame::Dns(_)) => return Ok(frame),
         }
     }
+    Err(HandshakeError::Protocol("it sends one notice after the other instead of an answer"))
 }
 
 /// IPv6's minimum MTU: less makes no tunnel for it (RFC 8200, 5).
