@@ -1,5 +1,5 @@
 //! What both ends of a gh-net session compile: the [wire protocol](frame), the [async adapter](framed)
-//! that moves it, the [handshake](hello), the [window](window) that keeps the queue out of ssh, and the
+//! that moves it, the [handshake](hello), the [window] that keeps the queue out of ssh, and the
 //! set-up of [logging].
 //!
 //! The crate is small on purpose. What only one end needs lives at that end.
