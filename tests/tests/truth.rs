@@ -87,6 +87,23 @@ fn a_dead_address_never_says_connected() -> Result<()> {
 }
 
 #[test]
+fn a_dead_neighbour_of_the_laptop_is_unreachable() -> Result<()> {
+    let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
+    in_codespace(lab, || {
+        // Nobody's address on the laptop's own LAN: its kernel finds out by ARP.
+        let error = connect("192.168.1.99", 80).err().context("connected to nobody")?;
+        ensure!(error.kind() == ErrorKind::HostUnreachable, "TCP: {error:?}");
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        socket.connect("192.168.1.98:9")?;
+        socket.set_read_timeout(Some(SOON))?;
+        socket.send(b"anyone?")?;
+        let error = socket.recv(&mut [0; 64]).err().context("an answer from nobody")?;
+        ensure!(error.kind() == ErrorKind::HostUnreachable, "UDP: {error:?}");
+        Ok(())
+    })
+}
+
+#[test]
 fn a_reset_of_the_server_arrives_as_a_reset() -> Result<()> {
     let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
     in_codespace(lab, || {

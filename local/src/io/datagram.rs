@@ -63,7 +63,7 @@ pub(super) struct QueuedError {
 }
 
 impl DatagramSocket {
-    /// Opens a socket, bound to `interface` if one is named.
+    /// Opens a socket that sends by `interface` if one is named.
     pub(super) fn open(
         kind: Type,
         protocol: Protocol,
@@ -73,7 +73,7 @@ impl DatagramSocket {
         let domain = if v6 { Domain::IPV6 } else { Domain::IPV4 };
         let socket = Socket::new(domain, kind.nonblocking(), Some(protocol))?;
         if let Some(interface) = interface {
-            sockopt::bind_to_interface(&socket, v6, interface)?;
+            sockopt::send_by_interface(&socket, v6, interface)?;
         }
         sockopt::queue_errors(&socket, v6)?;
         sockopt::allow_fragments(&socket, v6)?;

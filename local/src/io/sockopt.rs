@@ -1,11 +1,12 @@
 //! Socket options that socket2 and std do not have.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::{setsockopt_impl, sockopt_impl};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::policy::InterfaceIndex;
 
@@ -42,24 +43,47 @@ sockopt_impl!(
     u32
 );
 
-/// Has the socket's packets leave by `interface`, without privileges: SO_BINDTOIFINDEX is everybody's since
-/// Linux 5.7; older kernels have at least the hint for the route look-up.
+/// Makes a TCP socket use `interface`, without privileges (SO_BINDTOIFINDEX is everybody's since Linux 5.7).
+///
+/// A bound socket does not hear of the laptop's own failures to reach a neighbour: the kernel reports them by
+/// the loopback interface, where it finds no such socket. So a socket is bound only where the kernel, left to
+/// itself, would choose another way. Older kernels leave the choice to the routes.
 pub(super) fn bind_to_interface(
-    socket: &socket2::Socket,
-    v6: bool,
+    socket: &Socket,
+    destination: SocketAddr,
     interface: InterfaceIndex,
 ) -> io::Result<()> {
+    let chosen = source_towards(destination, None);
+    if chosen.is_some() && chosen == source_towards(destination, Some(interface)) {
+        return Ok(());
+    }
     match socket.bind_device_by_index_v4(Some(interface)) {
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
-            let index = interface.get().to_be();
-            if v6 {
-                setsockopt(socket, UnicastInterfaceV6, &index)?;
-            } else {
-                setsockopt(socket, UnicastInterfaceV4, &index)?;
-            }
-            Ok(())
-        }
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(()),
         done => done,
+    }
+}
+
+/// The address that packets to `destination` would leave with: connecting a UDP socket asks the kernel's
+/// routes and sends nothing.
+fn source_towards(destination: SocketAddr, interface: Option<InterfaceIndex>) -> Option<SocketAddr> {
+    let socket = Socket::new(Domain::for_address(destination), Type::DGRAM, None).ok()?;
+    if interface.is_some() {
+        socket.bind_device_by_index_v4(interface).ok()?;
+    }
+    socket.connect(&destination.into()).ok()?;
+    let mut source = socket.local_addr().ok()?.as_socket()?;
+    source.set_port(0);
+    Some(source)
+}
+
+/// Has an unconnected socket's datagrams leave by `interface`. Unlike a bound one, the socket still hears of
+/// the laptop's own failures to reach a neighbour.
+pub(super) fn send_by_interface(socket: &Socket, v6: bool, interface: InterfaceIndex) -> nix::Result<()> {
+    let index = interface.get().to_be();
+    if v6 {
+        setsockopt(socket, UnicastInterfaceV6, &index)
+    } else {
+        setsockopt(socket, UnicastInterfaceV4, &index)
     }
 }
 

@@ -61,7 +61,7 @@ impl Connection {
         let socket =
             Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
         if let Some(interface) = interface {
-            sockopt::bind_to_interface(&socket, v6, interface)?;
+            sockopt::bind_to_interface(&socket, address, interface)?;
         }
         if let Some(hop_limit) = hop_limit {
             sockopt::set_hop_limit(&SockRef::from(&socket), v6, hop_limit.max(1))?;

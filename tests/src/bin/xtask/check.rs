@@ -17,7 +17,10 @@ pub(crate) fn run() -> Result<()> {
     }
     shell::run("cargo fmt --all --check", PLAIN)?;
     shell::run("cargo clippy --workspace --all-targets --locked -- -D warnings", PLAIN)?;
-    shell::run("cargo doc --workspace --no-deps --document-private-items --locked", &[("RUSTDOCFLAGS", "-D warnings")])?;
+    shell::run(
+        "cargo doc --workspace --no-deps --document-private-items --locked",
+        &[("RUSTDOCFLAGS", "-D warnings")],
+    )?;
     let binaries = Binaries::build()?;
     let places = [("GH_NET_BIN", &binaries.gh_net), ("GH_NET_SIDECAR", &binaries.sidecar)];
     shell::run("cargo test --workspace --locked", &places)?;
