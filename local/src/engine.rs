@@ -112,6 +112,11 @@ impl Engine {
         self.counters
     }
 
+    /// How many flows of all kinds are known, finished ones that are remembered included.
+    pub fn flows(&self) -> usize {
+        self.table.len()
+    }
+
     /// The laptop's networks, or the user's rules, changed. Flows that exist go on.
     pub fn set_policy(&mut self, policy: Policy) {
         self.config.policy = policy;

@@ -122,8 +122,16 @@ impl Table {
         }
     }
 
+    /// All flows, oldest first: what is done to all of them is done in the same order in every run.
     pub(super) fn ids(&self) -> Vec<FlowId> {
-        self.entries.keys().copied().collect()
+        let mut ids: Vec<_> = self.entries.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// How many flows there are.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
     }
 
     /// Live connections, not counting those in TIME-WAIT.
