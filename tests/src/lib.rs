@@ -2,3 +2,4 @@
 
 pub mod fuzzing;
 pub mod lab;
+pub mod sim;

@@ -1,0 +1,355 @@
+//! The engine in virtual time, against a TCP that shares nothing with it.
+//!
+//! Two ends and what is between them: the real [`Engine`] with a model of the laptop's sockets ([`hosts`]), a
+//! codespace whose kernel is smoltcp ([`codespace`]), and a link that delays, loses, reorders, repeats and is cut
+//! ([`link`]). A run follows from its [`Scenario`] and a seed alone and takes milliseconds; hours
+//! pass in it. [`run`] asserts what both ends and a packet analyser between them ([`inspect`]) would
+//! notice, and returns the numbers for what a scenario wants to assert beyond.
+
+pub mod codespace;
+pub mod hosts;
+pub mod inspect;
+pub mod link;
+pub mod plan;
+pub mod rng;
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use gh_net::engine::{Config, Engine, Transmit};
+use gh_net::policy::Policy;
+use gh_net_common::frame::HEADER_LEN;
+
+use self::codespace::Codespace;
+use self::hosts::{Context, Hosts};
+use self::inspect::Inspector;
+use self::link::{Direction, Fate, Profile};
+use self::plan::{Flow, Pattern, Seen};
+use self::rng::Rng;
+
+/// The codespace's addresses on the tunnel.
+pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 2);
+/// The same, IPv6.
+pub const CLIENT_V6: Ipv6Addr = Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 2);
+/// The engine's own addresses.
+pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
+/// The same, IPv6.
+pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 1);
+const SERVER_V4: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 10);
+const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0, 0, 0, 0, 0, 0, 10);
+const FIRST_SERVER_PORT: u16 = 1000;
+const FIRST_CLIENT_PORT: u16 = 20_000;
+
+/// The most the engine may offer beyond what a host's socket has taken.
+const MOST_UPLINK: u64 = 4 * 1024 * 1024 + 17 * 1024;
+/// The most the engine may take from a host's socket beyond what it has sent.
+const MOST_UNSENT: u64 = 256 * 1024;
+
+fn client(number: usize, v6: bool) -> SocketAddr {
+    let address = if v6 { IpAddr::V6(CLIENT_V6) } else { IpAddr::V4(CLIENT_V4) };
+    SocketAddr::new(address, FIRST_CLIENT_PORT + number as u16)
+}
+
+fn server(number: usize, v6: bool) -> SocketAddr {
+    let address = if v6 { IpAddr::V6(SERVER_V6) } else { IpAddr::V4(SERVER_V4) };
+    SocketAddr::new(address, FIRST_SERVER_PORT + number as u16)
+}
+
+fn server_number(address: SocketAddr) -> Option<usize> {
+    let known = [IpAddr::V4(SERVER_V4), IpAddr::V6(SERVER_V6)].contains(&address.ip());
+    known.then(|| address.port().checked_sub(FIRST_SERVER_PORT))?.map(usize::from)
+}
+
+/// An engine as the simulation and the fuzz targets set it up.
+pub fn engine(mtu: u16) -> Engine {
+    let routes = ["10.20.0.0/16", "fd20::/16"].map(|route| route.parse().expect("a network"));
+    Engine::new(Config {
+        gateways: vec![GATEWAY_V4.into(), GATEWAY_V6.into()],
+        mtu,
+        policy: Policy::forwarding(routes.to_vec()),
+        secret: 7,
+    })
+}
+
+/// The bytes of a packet as they go over the link.
+pub fn flatten(packet: &Transmit) -> Bytes {
+    [packet.headers.as_slice(), &packet.payload].concat().into()
+}
+
+/// What is to happen.
+#[derive(Debug, Clone)]
+pub struct Scenario {
+    /// The MTU of the tunnel.
+    pub mtu: u16,
+    /// The MTU of the programs in the codespace, which may sit behind another interface.
+    pub client_mtu: usize,
+    /// The link to the laptop.
+    pub up: Profile,
+    /// The link to the codespace.
+    pub down: Profile,
+    /// When the link is cut, and for how long.
+    pub cuts: Vec<(Duration, Duration)>,
+    /// The connections.
+    pub flows: Vec<Flow>,
+    /// The time by which all programs must be done.
+    pub patience: Duration,
+}
+
+impl Scenario {
+    /// These connections over an ordinary, faithful link.
+    pub fn new(flows: Vec<Flow>) -> Self {
+        let pipe = Profile::pipe(Duration::from_millis(5), Some(20_000_000));
+        Self {
+            mtu: 65_520,
+            client_mtu: 65_520,
+            up: pipe,
+            down: pipe,
+            cuts: Vec::new(),
+            flows,
+            patience: Duration::from_secs(600),
+        }
+    }
+
+    /// Whether nothing is ever lost.
+    pub fn is_faithful(&self) -> bool {
+        self.up.is_faithful() && self.down.is_faithful() && self.cuts.is_empty()
+    }
+}
+
+/// What a run has shown.
+#[derive(Debug)]
+pub struct Report {
+    /// What was on the link.
+    pub wire: Inspector,
+    /// What the programs in the codespace saw.
+    pub clients: Vec<Seen>,
+    /// What the servers saw; `None` if no socket was asked for.
+    pub servers: Vec<Option<Seen>>,
+    /// When the last program was done.
+    pub took: Duration,
+    /// How often something was written to a host's socket.
+    pub writes: u64,
+}
+
+/// Runs a scenario to its end and asserts what must hold in all of them.
+pub fn run(scenario: &Scenario, seed: u64) -> Report {
+    let mut world = World::new(scenario, seed);
+    while !world.is_done() {
+        world.turn();
+        assert!(world.now <= scenario.patience, "not done after {:?}: {}", world.now, world.state());
+    }
+    let took = world.now;
+    // What is left passes by itself: TIME-WAIT, and connections whose other end has vanished.
+    while world.engine.flows() > 0 || world.engine.poll_timeout().is_some() {
+        world.turn();
+        assert!(world.now <= took + Duration::from_secs(4 * 3600), "never idle: {}", world.state());
+    }
+    assert_eq!(world.hosts.open(), 0, "sockets are left behind");
+    world.assert_outcome();
+    Report {
+        clients: world.codespace.seen().collect(),
+        servers: (0..scenario.flows.len()).map(|number| world.hosts.seen(number)).collect(),
+        writes: world.hosts.writes,
+        wire: world.wire,
+        took,
+    }
+}
+
+/// Both ends and what is between.
+struct World<'a> {
+    scenario: &'a Scenario,
+    rng: Rng,
+    pattern: Pattern,
+    start: Instant,
+    now: Duration,
+    /// Turns without time passing.
+    turns: u32,
+    engine: Engine,
+    hosts: Hosts,
+    codespace: Codespace,
+    wire: Inspector,
+    up: Direction,
+    down: Direction,
+    /// The sidecar's reports on their way: when they arrive, and what they say.
+    reports: VecDeque<(Duration, u64)>,
+    delivered: u64,
+    linked: bool,
+}
+
+impl<'a> World<'a> {
+    fn new(scenario: &'a Scenario, seed: u64) -> Self {
+        let mut rng = Rng::new(seed);
+        let mut world = Self {
+            pattern: Pattern::new(&mut rng),
+            start: Instant::now(),
+            now: Duration::ZERO,
+            turns: 0,
+            engine: engine(scenario.mtu),
+            hosts: Hosts::new(&scenario.flows),
+            codespace: Codespace::new(scenario.client_mtu, &scenario.flows, rng.next()),
+            wire: Inspector::new(scenario.mtu.into()),
+            up: Direction::new(scenario.up),
+            down: Direction::new(scenario.down),
+            reports: VecDeque::new(),
+            delivered: 0,
+            linked: true,
+            rng,
+            scenario,
+        };
+        world.link_up();
+        world
+    }
+
+    fn at(&self) -> Instant {
+        self.start + self.now
+    }
+
+    fn state(&self) -> String {
+        let servers: Vec<_> = (0..self.scenario.flows.len()).map(|n| self.hosts.seen(n)).collect();
+        let clients: Vec<_> = self.codespace.seen().collect();
+        format!("clients {clients:#?}, servers {servers:#?}, on the wire {:?}", self.wire)
+    }
+
+    fn is_done(&self) -> bool {
+        let servers = (0..self.scenario.flows.len()).all(|n| self.hosts.seen(n).is_none_or(|seen| seen.done));
+        servers && self.codespace.seen().all(|seen| seen.done)
+    }
+
+    /// Everything that happens at this instant, then on to the next.
+    fn turn(&mut self) {
+        self.cut_and_mend();
+        self.arrive();
+        if self.engine.poll_timeout().is_some_and(|at| at <= self.at()) {
+            self.engine.handle_timeout(self.at());
+        }
+        self.drive();
+        self.codespace.run(self.now, &self.pattern);
+        while let Some(packet) = self.codespace.transmit() {
+            if self.linked {
+                self.up.send(packet, self.now, &mut self.rng);
+            }
+        }
+        self.check_bounds();
+        let next = self.next();
+        self.turns = if next > self.now { 0 } else { self.turns + 1 };
+        assert!(self.turns < 10_000, "busy at {:?}: {}", self.now, self.state());
+        self.now = next;
+    }
+
+    fn next(&mut self) -> Duration {
+        let engine = self.engine.poll_timeout().map(|at| at.saturating_duration_since(self.start));
+        let cuts = self.scenario.cuts.iter().flat_map(|(at, length)| [*at, *at + *length]);
+        let cuts = cuts.filter(|at| *at > self.now).min();
+        let report = self.reports.front().map(|(at, _)| *at);
+        let events = [self.codespace.wakes(self.now), self.hosts.wakes(self.now), engine, cuts, report];
+        let link = [self.up.next(), self.down.next()];
+        let next = events.into_iter().chain(link).flatten().min();
+        next.unwrap_or(self.now + Duration::from_secs(1)).max(self.now)
+    }
+
+    fn cut_and_mend(&mut self) {
+        let down = self.scenario.cuts.iter().any(|(at, length)| self.now >= *at && self.now < *at + *length);
+        if self.linked && down {
+            self.linked = false;
+            self.up.cut(self.now);
+            self.down.cut(self.now);
+            self.reports.clear();
+            self.engine.handle_link_down();
+        } else if !self.linked && !down {
+            self.link_up();
+        }
+    }
+
+    fn link_up(&mut self) {
+        self.linked = true;
+        self.delivered = 0;
+        self.engine.handle_link_up(self.at());
+        self.engine.handle_round_trip(self.scenario.up.delay + self.scenario.down.delay, self.at());
+    }
+
+    /// What has come to the end of the link.
+    fn arrive(&mut self) {
+        while let Some((fate, packet)) = self.up.receive(self.now) {
+            if fate != Fate::Lost {
+                self.wire.uplink(&packet);
+                self.engine.handle_packet(packet, self.at());
+            }
+        }
+        let before = self.delivered;
+        while let Some((fate, packet)) = self.down.receive(self.now) {
+            if fate != Fate::Copy {
+                self.delivered += (packet.len() + HEADER_LEN) as u64;
+            }
+            if fate != Fate::Lost {
+                self.codespace.receive(packet);
+            }
+        }
+        if self.delivered > before {
+            self.reports.push_back((self.now + self.scenario.up.delay, self.delivered));
+        }
+        while let Some((_, total)) = self.reports.front().copied().filter(|(at, _)| *at <= self.now) {
+            self.reports.pop_front();
+            self.engine.handle_delivered(total, self.at());
+        }
+    }
+
+    /// What io does in a turn of its loop.
+    fn drive(&mut self) {
+        let at = self.at();
+        loop {
+            let mut context = Context {
+                engine: &mut self.engine,
+                at,
+                now: self.now,
+                rng: &mut self.rng,
+                pattern: &self.pattern,
+            };
+            self.hosts.run(&mut context);
+            let mut busy = false;
+            while self.down.is_writable(self.now)
+                && let Some(packet) = self.engine.poll_transmit(at)
+            {
+                assert!(self.linked, "a packet without a link");
+                let packet = flatten(&packet);
+                self.wire.downlink(&packet);
+                self.down.send(packet, self.now, &mut self.rng);
+                busy = true;
+            }
+            if !busy {
+                return;
+            }
+        }
+    }
+
+    /// Memory: what was offered and not taken on, what was taken and not sent.
+    fn check_bounds(&self) {
+        for (number, flow) in self.scenario.flows.iter().enumerate() {
+            let (accepted, taken) = self.hosts.progress(number);
+            let (offered, sent) = self.wire.progress(number, flow.v6);
+            assert!(offered <= accepted + MOST_UPLINK, "flow {number}: {offered} offered, {accepted} taken");
+            assert!(taken <= sent + MOST_UNSENT, "flow {number}: {taken} taken, {sent} sent");
+        }
+    }
+
+    fn assert_outcome(&self) {
+        for (number, (flow, client)) in self.scenario.flows.iter().zip(self.codespace.seen()).enumerate() {
+            let server = self.hosts.seen(number);
+            let story = format!("flow {number}: client {client:?}, server {server:?}");
+            if flow.is_peaceful() {
+                let server = server.expect("a server was asked");
+                assert!(!client.reset && !server.reset, "reset without a reason, {story}");
+                assert!(client.end && server.end, "an end is missing, {story}");
+                assert_eq!(client.received, flow.server.bytes, "{story}");
+                assert_eq!(server.received, flow.client.bytes, "{story}");
+            } else if let Err(_error) = flow.connect.1 {
+                assert!(!client.connected, "connected to nobody, {story}");
+            }
+        }
+        if self.scenario.is_faithful() {
+            // Probes of a closed window may carry a byte; whatever else comes again was refused.
+            assert!(self.wire.uplink_repeated <= 64, "{} bytes came again", self.wire.uplink_repeated);
+        }
+    }
+}

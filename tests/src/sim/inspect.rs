@@ -1,0 +1,244 @@
+//! Looks at every packet on the link, as a suspicious colleague with a packet analyser would.
+//!
+//! It knows TCP only by RFC 9293 and asserts what the engine promises: packets that parse strictly and whose
+//! checksums are right, a right edge that does not move back, nothing sent beyond the peer's window or
+//! larger than its MSS.
+
+use std::collections::BTreeMap;
+
+use etherparse::{Icmpv4Slice, Icmpv6Slice, IpNumber, IpSlice, TcpHeader, TcpOptionElement, TcpSlice};
+
+use super::server_number;
+
+/// One direction of one connection.
+#[derive(Debug, Default, Clone, Copy)]
+struct Half {
+    initial: Option<u32>,
+    mss: Option<u16>,
+    shift: Option<u8>,
+    /// The position behind the highest byte sent; the SYN is at 0.
+    highest: u64,
+    /// The highest right edge this half's receiver has offered to the other half.
+    edge: u64,
+}
+
+impl Half {
+    fn position(&self, sequence: u32, near: u64) -> Option<u64> {
+        let distance = sequence.wrapping_sub(self.initial?.wrapping_add(near as u32)) as i32;
+        near.checked_add_signed(distance.into())
+    }
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Track {
+    uplink: Half,
+    downlink: Half,
+}
+
+/// What was seen, in numbers.
+#[derive(Debug, Default, Clone)]
+pub struct Inspector {
+    tracks: BTreeMap<(usize, bool), Track>,
+    /// The tunnel's MTU.
+    mtu: usize,
+    /// Packets to the codespace.
+    pub downlink: u64,
+    /// Of these: TCP segments without data, SYN, FIN and RST.
+    pub pure_acks: u64,
+    /// Of these: with data or FIN.
+    pub segments: u64,
+    /// Of these: resets.
+    pub resets: u64,
+    /// Of these: ICMP errors, by type and code.
+    pub errors: Vec<(u8, u8)>,
+    /// Packets from the codespace that reached the laptop.
+    pub uplink: u64,
+    /// Bytes of the codespace that came again, though they had reached the laptop.
+    pub uplink_repeated: u64,
+    /// Bytes to the codespace that were sent again.
+    pub downlink_repeated: u64,
+}
+
+impl Inspector {
+    /// An inspector of a tunnel with this MTU.
+    pub fn new(mtu: usize) -> Self {
+        Self { mtu, ..Self::default() }
+    }
+
+    /// How many bytes of a connection's uplink were offered room, and of its downlink sent at least once.
+    pub fn progress(&self, number: usize, v6: bool) -> (u64, u64) {
+        let track = self.tracks.get(&(number, v6)).copied().unwrap_or_default();
+        (track.downlink.edge.saturating_sub(1), track.downlink.highest.saturating_sub(1))
+    }
+
+    /// A packet of the codespace that reaches the laptop.
+    pub fn uplink(&mut self, packet: &[u8]) {
+        self.uplink += 1;
+        let ip = IpSlice::from_slice(packet).expect("smoltcp's packets parse");
+        let tcp = TcpSlice::from_slice(ip.payload().payload).expect("smoltcp's segments parse");
+        let to = std::net::SocketAddr::new(ip.destination_addr(), tcp.destination_port());
+        let Some(number) = server_number(to) else { return };
+        let track = self.tracks.entry((number, to.is_ipv6())).or_default();
+        if tcp.syn() && track.uplink.initial != Some(tcp.sequence_number()) {
+            *track = Track::default();
+            open(&mut track.uplink, &tcp);
+            track.uplink.edge = 1 + u64::from(tcp.window_size());
+            return;
+        }
+        let Track { uplink, downlink } = track;
+        self.uplink_repeated += advance(uplink, &tcp);
+        if tcp.ack()
+            && let Some(acknowledged) = downlink.position(tcp.acknowledgment_number(), downlink.highest)
+        {
+            let edge = acknowledged + (u64::from(tcp.window_size()) << shift(uplink, downlink));
+            uplink.edge = uplink.edge.max(edge);
+        }
+    }
+
+    /// A packet that the engine sends.
+    pub fn downlink(&mut self, packet: &[u8]) {
+        self.downlink += 1;
+        assert!(packet.len() <= self.mtu, "{} bytes are more than the MTU", packet.len());
+        let ip = verified(packet);
+        match ip.payload_ip_number() {
+            IpNumber::TCP => self.segment(&ip),
+            IpNumber::ICMP => {
+                let icmp = Icmpv4Slice::from_slice(ip.payload().payload).expect("an ICMP message");
+                self.errors.push((icmp.type_u8(), icmp.code_u8()));
+            }
+            IpNumber::IPV6_ICMP => {
+                let icmp = Icmpv6Slice::from_slice(ip.payload().payload).expect("an ICMPv6 message");
+                self.errors.push((icmp.type_u8(), icmp.code_u8()));
+            }
+            other => panic!("a packet of protocol {other:?}"),
+        }
+    }
+
+    fn segment(&mut self, ip: &IpSlice<'_>) {
+        let tcp = TcpSlice::from_slice(ip.payload().payload).expect("a TCP segment");
+        let from = std::net::SocketAddr::new(ip.source_addr(), tcp.source_port());
+        let number = server_number(from).expect("from one of the servers");
+        let track = self.tracks.entry((number, from.is_ipv6())).or_default();
+        if tcp.rst() {
+            self.resets += 1;
+            return;
+        }
+        let Track { uplink, downlink } = track;
+        if tcp.syn() {
+            assert!(tcp.ack() && !tcp.fin() && tcp.payload().is_empty(), "an odd SYN: {:?}", tcp.to_header());
+            if downlink.initial != Some(tcp.sequence_number()) {
+                *downlink = Half::default();
+                open(downlink, &tcp);
+                downlink.edge = 1 + u64::from(tcp.window_size());
+            }
+            return;
+        }
+        let carries = !tcp.payload().is_empty() || tcp.fin();
+        if carries { self.segments += 1 } else { self.pure_acks += 1 }
+        if let Some(mss) = uplink.mss {
+            assert!(tcp.payload().len() <= mss.into(), "{} bytes, MSS {mss}", tcp.payload().len());
+        }
+        self.downlink_repeated += advance(downlink, &tcp);
+        // The FIN takes a number, but no room.
+        assert!(downlink.highest <= uplink.edge + 1, "{} beyond the window {}", downlink.highest, uplink.edge);
+        let acknowledged = uplink.position(tcp.acknowledgment_number(), uplink.highest);
+        let acknowledged = acknowledged.expect("an acknowledgment after the client's SYN");
+        assert!(acknowledged <= uplink.highest, "{acknowledged} acknowledged, {} sent", uplink.highest);
+        let shift = shift(uplink, downlink);
+        let edge = acknowledged + (u64::from(tcp.window_size()) << shift);
+        // RFC 7323, 2.4: by less than one unit of the field it may, where no field can say it exactly.
+        assert!(edge + (1 << shift) > downlink.edge, "the right edge went from {} to {edge}", downlink.edge);
+        downlink.edge = downlink.edge.max(edge);
+    }
+}
+
+fn open(half: &mut Half, tcp: &TcpSlice<'_>) {
+    half.initial = Some(tcp.sequence_number());
+    half.highest = 1;
+    for option in tcp.options_iterator() {
+        match option.expect("options that parse") {
+            TcpOptionElement::MaximumSegmentSize(mss) => half.mss = Some(mss),
+            TcpOptionElement::WindowScale(shift) => half.shift = Some(shift),
+            _ => {}
+        }
+    }
+}
+
+/// The shift of `from`'s window fields: scaling is on if both have offered it.
+fn shift(from: &Half, other: &Half) -> u8 {
+    other.shift.and(from.shift).unwrap_or(0)
+}
+
+/// Counts a segment as sent; returns how many of its bytes were sent before.
+fn advance(half: &mut Half, tcp: &TcpSlice<'_>) -> u64 {
+    let Some(position) = half.position(tcp.sequence_number(), half.highest) else { return 0 };
+    let payload = tcp.payload().len() as u64;
+    let repeated = half.highest.saturating_sub(position).min(payload);
+    half.highest = half.highest.max(position + payload + u64::from(tcp.fin()));
+    repeated
+}
+
+/// Parses a packet strictly and checks its lengths and checksums with an independent implementation.
+pub fn verified(packet: &[u8]) -> IpSlice<'_> {
+    let ip = IpSlice::from_slice(packet).expect("an IP packet");
+    let payload = ip.payload().payload;
+    match &ip {
+        IpSlice::Ipv4(v4) => {
+            let header = v4.header();
+            assert_eq!(header.header_checksum(), header.to_header().calc_header_checksum(), "header checksum");
+            assert_eq!(usize::from(header.total_len()), packet.len(), "total length");
+            assert!(header.dont_fragment() || ip.payload_ip_number() != IpNumber::TCP, "TCP without DF");
+        }
+        IpSlice::Ipv6(v6) => {
+            assert_eq!(usize::from(v6.header().payload_length()) + 40, packet.len(), "payload length");
+        }
+    }
+    match ip.payload_ip_number() {
+        IpNumber::TCP => verify_tcp(&ip, payload),
+        IpNumber::UDP => verify_udp(&ip, payload),
+        IpNumber::ICMP => {
+            let sum = etherparse::checksum::Sum16BitWords::new().add_slice(payload).ones_complement();
+            assert_eq!(sum, 0, "ICMP checksum");
+        }
+        IpNumber::IPV6_ICMP => {
+            let IpSlice::Ipv6(v6) = &ip else { panic!("ICMPv6 over IPv4") };
+            let icmp = Icmpv6Slice::from_slice(payload).expect("an ICMPv6 message");
+            let (from, to) = (v6.header().source(), v6.header().destination());
+            assert!(icmp.is_checksum_valid(from, to), "ICMPv6 checksum");
+        }
+        other => panic!("a packet of protocol {other:?}"),
+    }
+    ip
+}
+
+fn verify_tcp(ip: &IpSlice<'_>, payload: &[u8]) {
+    let tcp = TcpSlice::from_slice(payload).expect("a TCP segment");
+    let header: TcpHeader = tcp.to_header();
+    let sum = match ip {
+        IpSlice::Ipv4(v4) => {
+            header.calc_checksum_ipv4_raw(v4.header().source(), v4.header().destination(), tcp.payload())
+        }
+        IpSlice::Ipv6(v6) => {
+            header.calc_checksum_ipv6_raw(v6.header().source(), v6.header().destination(), tcp.payload())
+        }
+    };
+    assert_eq!(sum.expect("a length that fits"), tcp.checksum(), "TCP checksum");
+}
+
+fn verify_udp(ip: &IpSlice<'_>, payload: &[u8]) {
+    let udp = etherparse::UdpSlice::from_slice(payload).expect("a UDP datagram");
+    assert_eq!(usize::from(udp.length()), payload.len(), "UDP length");
+    let sum = match ip {
+        IpSlice::Ipv4(v4) => udp.to_header().calc_checksum_ipv4_raw(
+            v4.header().source(),
+            v4.header().destination(),
+            udp.payload(),
+        ),
+        IpSlice::Ipv6(v6) => udp.to_header().calc_checksum_ipv6_raw(
+            v6.header().source(),
+            v6.header().destination(),
+            udp.payload(),
+        ),
+    };
+    assert_eq!(sum.expect("a length that fits"), udp.checksum(), "UDP checksum");
+}

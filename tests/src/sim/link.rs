@@ -1,0 +1,113 @@
+//! A model of the leg between codespace and laptop, one direction each.
+//!
+//! The real leg is a reliable, ordered pipe that may be cut; loss, reordering and duplication stand for what
+//! the codespace's own queues, and networks behind the codespace, may do.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::rng::Rng;
+
+/// What a direction of the link does to packets.
+#[derive(Debug, Clone, Copy)]
+pub struct Profile {
+    /// The time from one end to the other.
+    pub delay: Duration,
+    /// Up to this is added at random, so that packets overtake each other.
+    pub jitter: Duration,
+    /// Bytes a second; `None` is without limit.
+    pub rate: Option<u64>,
+    /// Packets of a thousand that are lost behind the link.
+    pub loss: u64,
+    /// Packets of a thousand that arrive twice.
+    pub duplication: u64,
+}
+
+impl Profile {
+    /// A pipe that neither loses nor reorders.
+    pub fn pipe(delay: Duration, rate: Option<u64>) -> Self {
+        Self { delay, jitter: Duration::ZERO, rate, loss: 0, duplication: 0 }
+    }
+
+    /// Whether every packet arrives once and in order.
+    pub fn is_faithful(&self) -> bool {
+        self.jitter.is_zero() && self.loss == 0 && self.duplication == 0
+    }
+}
+
+/// What becomes of a packet at the far end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// It arrives.
+    Arrives,
+    /// It came over the link and is lost behind it.
+    Lost,
+    /// It is the second copy of one that arrived, made behind the link.
+    Copy,
+}
+
+/// One direction of the link.
+#[derive(Debug)]
+pub struct Direction {
+    profile: Profile,
+    /// When the last byte written has left.
+    busy: Duration,
+    flying: BinaryHeap<Reverse<(Duration, u64, Fate, Bytes)>>,
+    count: u64,
+}
+
+/// What ssh and the kernel take before a writer blocks, in bytes.
+const BUFFER: u64 = 4 * 1024 * 1024;
+
+impl Direction {
+    /// An idle one.
+    pub fn new(profile: Profile) -> Self {
+        Self { profile, busy: Duration::ZERO, flying: BinaryHeap::new(), count: 0 }
+    }
+
+    /// Whether a write would not block.
+    pub fn is_writable(&self, now: Duration) -> bool {
+        let waiting = self.busy.saturating_sub(now).as_micros() as u64;
+        self.profile.rate.is_none_or(|rate| waiting * rate / 1_000_000 < BUFFER)
+    }
+
+    /// A packet is written.
+    pub fn send(&mut self, packet: Bytes, now: Duration, rng: &mut Rng) {
+        let Profile { delay, jitter, rate, loss, duplication } = self.profile;
+        let took = rate.map_or(0, |rate| packet.len() as u64 * 1_000_000 / rate);
+        self.busy = self.busy.max(now) + Duration::from_micros(took);
+        let fate = if rng.chance(loss) { Fate::Lost } else { Fate::Arrives };
+        let at = self.busy + delay;
+        if rng.chance(duplication) {
+            self.fly(at + rng.time(jitter), Fate::Copy, packet.clone());
+        }
+        self.fly(at + rng.time(jitter), fate, packet);
+    }
+
+    fn fly(&mut self, at: Duration, fate: Fate, packet: Bytes) {
+        self.count += 1;
+        self.flying.push(Reverse((at, self.count, fate, packet)));
+    }
+
+    /// The next packet that has reached the far end.
+    pub fn receive(&mut self, now: Duration) -> Option<(Fate, Bytes)> {
+        if self.next()? > now {
+            return None;
+        }
+        self.flying.pop().map(|Reverse((_, _, fate, packet))| (fate, packet))
+    }
+
+    /// When the next packet arrives.
+    pub fn next(&self) -> Option<Duration> {
+        self.flying.peek().map(|Reverse((at, ..))| *at)
+    }
+
+    /// Everything under way is gone.
+    pub fn cut(&mut self, now: Duration) {
+        self.flying.clear();
+        self.busy = now;
+    }
+}
