@@ -242,10 +242,10 @@ impl Receive {
     /// The window field for a segment that is sent now; unscaled on a SYN.
     pub(super) fn window(&mut self, syn: bool) -> u16 {
         let shift = if syn { 0 } else { self.shift };
-        let mut field = self.edge.saturating_sub(self.next) >> shift;
+        let mut field = self.edge.max(self.offered).saturating_sub(self.next) >> shift;
         let unit = 1 << shift;
         // The field counts in units of 2^shift from a `next` that moves by single bytes. Rounding down
-        // would take up to a unit back, so round up as long as the reserve lasts.
+        // takes up to a unit back (RFC 7323, 2.4), so round up as long as the reserve lasts.
         if self.next + (field << shift) < self.offered && self.offered + unit <= self.edge + SLACK {
             field = (self.offered - self.next).div_ceil(unit);
         }
