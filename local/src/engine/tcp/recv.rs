@@ -169,8 +169,11 @@ impl Receive {
             if *entry.key() > self.next {
                 return;
             }
-            let (position, payload) = entry.remove_entry();
+            let (position, mut payload) = entry.remove_entry();
             self.ahead_bytes -= payload.len() as u64;
+            // What a peer sent beyond its own FIN is no part of the stream.
+            let end = self.fin.unwrap_or(u64::MAX).saturating_sub(position);
+            payload.truncate(usize::try_from(end).unwrap_or(usize::MAX));
             let known = self.next - position;
             if known < payload.len() as u64 {
                 self.append(payload.slice(known as usize..));
