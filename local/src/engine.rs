@@ -298,14 +298,21 @@ impl Engine {
         if let Some(id) = self.table.find(&key)
             && let Some(connection) = self.table.connection_mut(id)
         {
-            if !(segment.is_opening() && connection.gives_way_to(&segment)) {
+            if !connection.gives_way_to(&segment) {
                 connection.handle_segment(segment, now);
                 self.settle(id, now);
                 return Ok(());
             }
-            connection.reset();
-            self.settle(id, now);
-            self.remove(id);
+            if connection.is_draining() {
+                // Its bytes were acknowledged: it lives on behind the new one until the server has them.
+                connection.leave(now);
+                self.settle(id, now);
+                self.table.detach(id);
+            } else {
+                connection.reset();
+                self.settle(id, now);
+                self.remove(id);
+            }
         }
         if segment.is_opening() {
             self.open_tcp(&packet, key, &segment, now);

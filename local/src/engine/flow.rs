@@ -177,14 +177,20 @@ impl Table {
         }
     }
 
-    /// Takes a flow out.
-    pub(super) fn remove(&mut self, id: FlowId) -> Option<Entry> {
-        let entry = self.entries.remove(&id)?;
-        if let Slot::Occupied(slot) = self.by_key.entry(entry.key)
+    /// Frees a flow's key for another flow. The flow itself stays.
+    pub(super) fn detach(&mut self, id: FlowId) {
+        if let Some(entry) = self.entries.get(&id)
+            && let Slot::Occupied(slot) = self.by_key.entry(entry.key)
             && *slot.get() == id
         {
             slot.remove();
         }
+    }
+
+    /// Takes a flow out.
+    pub(super) fn remove(&mut self, id: FlowId) -> Option<Entry> {
+        self.detach(id);
+        let entry = self.entries.remove(&id)?;
         if !entry.time_wait {
             *self.count(&entry.key) -= 1;
         }

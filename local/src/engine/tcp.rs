@@ -360,6 +360,9 @@ impl Connection {
             self.timer = Timer::Idle { at: now + IDLE, probes: 0 };
         }
         self.enter_time_wait(now);
+        if self.state == State::Closed {
+            self.leave(now);
+        }
     }
 
     fn handle_payload(&mut self, segment: Segment, position: u64, now: Instant) {
@@ -388,13 +391,14 @@ impl Connection {
         }
     }
 
-    /// Whether a SYN may start a new connection between the same two endpoints (RFC 9293, 3.6.1): in
-    /// TIME-WAIT with a later sequence number, or while the old attempt is still connecting.
-    pub(super) fn gives_way_to(&self, syn: &Segment) -> bool {
-        let later = syn.sequence.wrapping_sub(self.receive.acknowledgment()) as i32 >= 0;
+    /// Whether the segment is not for this connection any more. A SYN may start a new one between the same
+    /// two endpoints (RFC 9293, 3.6.1): in TIME-WAIT with a later sequence number, or while the old attempt
+    /// is still connecting.
+    pub(super) fn gives_way_to(&self, segment: &Segment) -> bool {
+        let later = segment.sequence.wrapping_sub(self.receive.acknowledgment()) as i32 >= 0;
         match self.state {
-            State::TimeWait => later,
-            State::Connecting => syn.sequence != self.receive_initial(),
+            State::TimeWait => segment.is_opening() && later,
+            State::Connecting => segment.is_opening() && segment.sequence != self.receive_initial(),
             State::Closed => true,
             State::SynReceived
             | State::Established
@@ -408,12 +412,24 @@ impl Connection {
 
     /// Whether it only waits for its time to pass, and may be forgotten when room is needed.
     pub(super) fn is_expendable(&self) -> bool {
-        self.state == State::TimeWait
+        self.state == State::TimeWait && !self.is_draining()
+    }
+
+    /// Whether it is over for the codespace, while the host's socket has yet to take what it brought.
+    pub(super) fn is_draining(&self) -> bool {
+        self.has_socket && matches!(self.state, State::TimeWait | State::Closed)
     }
 
     /// Whether nothing is left of it.
     pub(super) fn is_closed(&self) -> bool {
-        self.state == State::Closed && !self.due.reset
+        self.state == State::Closed && !self.due.reset && !self.is_draining()
+    }
+
+    /// It is over for the codespace, and in peace: the host's socket may take what is left, for a while.
+    pub(super) fn leave(&mut self, now: Instant) {
+        self.set_state(State::Closed);
+        self.due = Due::default();
+        self.timer = Timer::Close { at: now + IDLE };
     }
 
     /// The codespace is gone: the host's socket goes with a reset.
@@ -615,9 +631,22 @@ impl Connection {
 
     // ---- time ---------------------------------------------------------------------------------------
 
-    /// When [`Self::handle_timeout`] wants to be called. A connecting flow waits for its socket alone.
+    /// When [`Self::handle_timeout`] wants to be called. A connecting flow waits for its socket alone, and
+    /// one that is closed for its reset to be sent.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        (self.state != State::Connecting).then(|| self.timer.at())
+        let waits = match self.state {
+            State::Connecting => false,
+            State::Closed => self.is_draining(),
+            State::SynReceived
+            | State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck
+            | State::TimeWait => true,
+        };
+        waits.then(|| self.timer.at())
     }
 
     fn arm_retransmit(&mut self, attempts: u8, now: Instant) {
@@ -662,7 +691,9 @@ impl Connection {
                 let at = now + self.send.rto(attempts);
                 self.timer = Timer::Persist { at, attempts, unanswered: unanswered + 1 };
             }
-            Timer::Close { .. } => self.set_state(State::Closed),
+            // The server does not take what is left.
+            Timer::Close { .. } if self.state == State::Closed => self.abort(),
+            Timer::Close { .. } => self.leave(now),
         }
     }
 
