@@ -19,7 +19,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use gh_net::engine::{Config, Engine, Transmit};
-use gh_net::policy::Policy;
+use gh_net::netwatch::Snapshot;
+use gh_net::policy::{Choice, Codespace as Reach, Policy};
 use gh_net_common::frame::HEADER_LEN;
 
 use self::codespace::Codespace;
@@ -65,10 +66,11 @@ fn server_number(address: SocketAddr) -> Option<usize> {
 /// An engine as the simulation and the fuzz targets set it up.
 pub fn engine(mtu: u16) -> Engine {
     let routes = ["10.20.0.0/16", "fd20::/16"].map(|route| route.parse().expect("a network"));
+    let choice = Choice { routes: routes.to_vec(), ..Choice::default() };
     Engine::new(Config {
         gateways: vec![GATEWAY_V4.into(), GATEWAY_V6.into()],
         mtu,
-        policy: Policy::forwarding(routes.to_vec()),
+        policy: Policy::new(&choice, &Snapshot::default(), &Reach::default()),
         secret: 7,
     })
 }
@@ -176,6 +178,7 @@ struct World<'a> {
     reports: VecDeque<(Duration, u64)>,
     delivered: u64,
     linked: bool,
+    traced: bool,
 }
 
 impl<'a> World<'a> {
@@ -195,6 +198,7 @@ impl<'a> World<'a> {
             reports: VecDeque::new(),
             delivered: 0,
             linked: true,
+            traced: std::env::var_os("SIM_TRACE").is_some(),
             rng,
             scenario,
         };
@@ -204,6 +208,13 @@ impl<'a> World<'a> {
 
     fn at(&self) -> Instant {
         self.start + self.now
+    }
+
+    /// With `SIM_TRACE` set, every packet that reaches or leaves the engine is printed.
+    fn trace(&self, way: &str, packet: &[u8]) {
+        if self.traced {
+            eprintln!("{:?} {way} {}", self.now, inspect::describe(packet));
+        }
     }
 
     fn state(&self) -> String {
@@ -273,6 +284,7 @@ impl<'a> World<'a> {
     fn arrive(&mut self) {
         while let Some((fate, packet)) = self.up.receive(self.now) {
             if fate != Fate::Lost {
+                self.trace("up", &packet);
                 self.wire.uplink(&packet);
                 self.engine.handle_packet(packet, self.at());
             }
@@ -313,6 +325,7 @@ impl<'a> World<'a> {
             {
                 assert!(self.linked, "a packet without a link");
                 let packet = flatten(&packet);
+                self.trace("down", &packet);
                 self.wire.downlink(&packet);
                 self.down.send(packet, self.now, &mut self.rng);
                 busy = true;

@@ -1,29 +1,416 @@
-//! TCP in virtual time: scenarios over many seeds.
+//! TCP in virtual time: scenarios over many seeds. What holds in every run is asserted by
+//! [`gh_net_tests::sim::run`]; here are the scenarios, and what holds in one of them.
 
+use std::time::Duration;
+
+use gh_net::engine::ConnectError;
+use gh_net_tests::sim::link::Profile;
 use gh_net_tests::sim::plan::{Flow, Plan};
+use gh_net_tests::sim::rng::Rng;
 use gh_net_tests::sim::{Report, Scenario, run};
 
+const KB: u64 = 1000;
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
 /// Runs what `scenario` makes of each seed; the seed of a failure is printed.
-fn over_seeds(count: u64, scenario: impl Fn(u64) -> Scenario, check: impl Fn(&Report)) {
+fn over_seeds(count: u64, scenario: impl Fn(&mut Rng) -> Scenario, check: impl Fn(&Report)) {
     for seed in 0..count {
-        let scenario = scenario(seed);
-        let report = std::panic::catch_unwind(|| run(&scenario, seed));
-        match report {
-            Ok(report) => check(&report),
-            Err(panic) => {
-                eprintln!("failed with seed {seed}: {scenario:#?}");
-                std::panic::resume_unwind(panic);
-            }
+        let scenario = scenario(&mut Rng::new(seed));
+        let attempt = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(&run(&scenario, seed))));
+        if let Err(panic) = attempt {
+            eprintln!("failed with seed {seed}: {scenario:?}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+fn pick<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
+    choices[rng.below(choices.len() as u64) as usize]
+}
+
+/// A link and a codespace of any kind, which loses nothing.
+fn any_pipe(rng: &mut Rng, flows: Vec<Flow>) -> Scenario {
+    let delay = ms(pick(rng, &[0, 1, 20, 150]));
+    let pipe = Profile::pipe(delay, pick(rng, &[None, Some(2_000_000), Some(100_000_000)]));
+    let client_mtu = pick(rng, &[576, 1500, 9000, 65_520]);
+    let mut scenario = Scenario { up: pipe, down: pipe, client_mtu, ..Scenario::new(flows) };
+    let v6 = client_mtu >= 1280 && rng.chance(500);
+    for flow in &mut scenario.flows {
+        flow.v6 = v6;
+        flow.client.buffer = pick(rng, &[3000, 64 * 1024, 256 * 1024, 1024 * 1024]);
+        flow.server.buffer = pick(rng, &[3000, 64 * 1024, 1024 * 1024]);
+        flow.connect.0 = ms(pick(rng, &[0, 1, 50, 3000]));
+    }
+    scenario
+}
+
+/// The same with loss, reordering and duplication.
+fn any_rough_link(rng: &mut Rng, flows: Vec<Flow>) -> Scenario {
+    let mut scenario = any_pipe(rng, flows);
+    for profile in [&mut scenario.up, &mut scenario.down] {
+        profile.loss = pick(rng, &[0, 5, 30]);
+        profile.duplication = pick(rng, &[0, 20]);
+        profile.jitter = ms(pick(rng, &[0, 3]));
+    }
+    scenario.patience = Duration::from_secs(3600);
+    scenario
+}
+
+/// One to four cuts during the first seconds.
+fn any_cuts(rng: &mut Rng) -> Vec<(Duration, Duration)> {
+    let mut at = Duration::ZERO;
+    let count = 1 + rng.below(4);
+    let cut = |_| {
+        at += ms(1) + rng.time(ms(600));
+        let most = ms(pick(rng, &[10, 3000, 60_000]));
+        let length = ms(1) + rng.time(most);
+        let cut = (at, length);
+        at += length;
+        cut
+    };
+    (0..count).map(cut).collect()
+}
+
+/// Without loss, acknowledgments answer packets or tell of room, and nothing is sent twice.
+fn assert_frugal(report: &Report) {
+    let wire = &report.wire;
+    assert_eq!(wire.downlink_repeated, 0, "sent again without a loss");
+    assert!(wire.pure_acks <= wire.uplink + report.writes + 20, "{wire:?}");
+}
+
+fn nothing_more(_: &Report) {}
+
+#[test]
+fn bulk_up() {
+    let flows = || vec![Flow::new(Plan::sends(1500 * KB), Plan::default())];
+    over_seeds(40, |rng| any_pipe(rng, flows()), assert_frugal);
+}
+
+#[test]
+fn bulk_down() {
+    let flows = || vec![Flow::new(Plan::default(), Plan::sends(1500 * KB))];
+    over_seeds(40, |rng| any_pipe(rng, flows()), assert_frugal);
+}
+
+#[test]
+fn bulk_both_ways() {
+    let flows = || vec![Flow::new(Plan::sends(800 * KB), Plan::sends(800 * KB))];
+    over_seeds(40, |rng| any_pipe(rng, flows()), assert_frugal);
+}
+
+#[test]
+fn many_flows() {
+    let flow = |n: u64| Flow {
+        starts: ms(n),
+        ..Flow::new(Plan::sends(n * KB), Plan::sends((40 - n) * KB))
+    };
+    over_seeds(6, |rng| any_pipe(rng, (0..40).map(flow).collect()), assert_frugal);
+}
+
+#[test]
+fn a_request_ended_by_half_close_is_answered() {
+    let server = Plan { sends_after_end: true, ..Plan::sends(300 * KB) };
+    let flows = || vec![Flow::new(Plan::sends(300 * KB), server)];
+    over_seeds(40, |rng| any_pipe(rng, flows()), assert_frugal);
+}
+
+#[test]
+fn a_greeting_ended_by_half_close_is_answered() {
+    let client = Plan { sends_after_end: true, ..Plan::sends(300 * KB) };
+    let flows = || vec![Flow::new(client, Plan::sends(300 * KB))];
+    over_seeds(40, |rng| any_pipe(rng, flows()), assert_frugal);
+}
+
+#[test]
+fn both_ends_close_at_once() {
+    let flow = |n: u64| Flow { starts: ms(n), ..Flow::new(Plan::sends(n), Plan::sends(2 * n)) };
+    over_seeds(40, |rng| any_pipe(rng, (0..20).map(flow).collect()), assert_frugal);
+}
+
+#[test]
+fn a_server_that_stops_reading_blocks_the_client_and_loses_nothing() {
+    let pause = Some((ms(0), Duration::from_secs(200)));
+    over_seeds(
+        20,
+        |rng| {
+            let server = Plan { pause, ..Plan::default() };
+            let client = Plan { ends_after_end: false, ..Plan::sends(6_000 * KB) };
+            let mut scenario = any_pipe(rng, vec![Flow::new(client, server)]);
+            scenario.patience = Duration::from_secs(3600);
+            scenario
+        },
+        |report| assert!(report.took > Duration::from_secs(200), "it took {:?}", report.took),
+    );
+}
+
+#[test]
+fn bytes_a_slow_server_has_not_taken_outlive_the_connection_in_the_codespace() {
+    // Everything is acknowledged and both ends have closed long before the server reads on.
+    let pause = Some((ms(0), Duration::from_secs(300)));
+    let down = |ends_after_end| Plan { pause, buffer: 3000, ends_after_end, ..Plan::sends(1000) };
+    let flow = |ends_after_end| Flow::new(Plan::sends(200 * KB), down(ends_after_end));
+    over_seeds(10, |_| Scenario::new(vec![flow(false), flow(true)]), nothing_more);
+}
+
+#[test]
+fn a_client_that_stops_reading_is_probed_and_goes_on() {
+    let client = Plan { pause: Some((ms(0), Duration::from_secs(300))), ..Plan::default() };
+    over_seeds(
+        20,
+        |rng| any_pipe(rng, vec![Flow::new(client, Plan::sends(4_000 * KB))]),
+        |report| {
+            assert!(report.took > Duration::from_secs(300), "it took {:?}", report.took);
+            assert!(report.wire.pure_acks < 100, "{:?}", report.wire);
+        },
+    );
+}
+
+#[test]
+fn tiny_windows() {
+    over_seeds(
+        20,
+        |rng| {
+            let mut scenario = any_pipe(rng, vec![Flow::new(Plan::sends(20 * KB), Plan::sends(20 * KB))]);
+            scenario.flows[0].client.buffer = pick(rng, &[1, 7, 100, 600]);
+            scenario.flows[0].server.buffer = pick(rng, &[1, 7, 100, 600]);
+            scenario.patience = Duration::from_secs(4 * 3600);
+            scenario
+        },
+        |report| assert!(report.wire.downlink <= 3 * (report.wire.uplink + 20 * KB), "{:?}", report.wire),
+    );
+}
+
+#[test]
+fn slow_readers() {
+    over_seeds(
+        20,
+        |rng| {
+            let mut scenario = any_pipe(rng, vec![Flow::new(Plan::sends(300 * KB), Plan::sends(300 * KB))]);
+            scenario.flows[0].client.reads = Some(pick(rng, &[100, 1000]));
+            scenario.flows[0].server.reads = Some(pick(rng, &[100, 1000]));
+            scenario
+        },
+        assert_frugal,
+    );
+}
+
+#[test]
+fn a_slow_link_is_not_filled_twice() {
+    // Half a second's queue is the least one can have: the window is 512 KiB.
+    over_seeds(
+        6,
+        |rng| {
+            let pipe = Profile::pipe(ms(pick(rng, &[10, 400])), Some(pick(rng, &[50_000, 200_000])));
+            let flows = vec![Flow::new(Plan::sends(500 * KB), Plan::sends(3_000 * KB)); 3];
+            Scenario { up: pipe, down: pipe, ..Scenario::new(flows) }
+        },
+        |report| {
+            let repeated = report.wire.downlink_repeated;
+            assert!(repeated < 1_000 * KB, "{repeated} bytes sent again on a link that lost none");
+        },
+    );
+}
+
+#[test]
+fn a_reset_of_the_server_reaches_the_client() {
+    over_seeds(
+        40,
+        |rng| {
+            let server = Plan { resets: Some(ms(3010) + rng.time(ms(400))), ..Plan::sends(50_000 * KB) };
+            let client = Plan { ends_after_end: true, reads: Some(1000), ..Plan::sends(50_000 * KB) };
+            any_pipe(rng, vec![Flow::new(client, server)])
+        },
+        |report| {
+            assert!(report.clients[0].reset, "{report:?}");
+            assert!(report.took < Duration::from_secs(8), "{report:?}");
+        },
+    );
+}
+
+#[test]
+fn a_reset_of_the_client_reaches_the_server() {
+    over_seeds(
+        40,
+        |rng| {
+            let client = Plan { resets: Some(ms(4000) + rng.time(ms(400))), ..Plan::sends(50_000 * KB) };
+            let server = Plan { ends_after_end: true, reads: Some(1000), ..Plan::sends(50_000 * KB) };
+            any_pipe(rng, vec![Flow::new(client, server)])
+        },
+        |report| {
+            assert!(report.servers[0].expect("asked").reset, "{report:?}");
+            assert!(report.took < Duration::from_secs(8), "{report:?}");
+        },
+    );
+}
+
+#[test]
+fn a_client_that_gives_up_connecting_takes_its_socket_with_it() {
+    let client = Plan { resets: Some(ms(500)), ..Plan::default() };
+    let connect = (Duration::from_secs(60), Ok(()));
+    let flow = Flow { connect, ..Flow::new(client, Plan::default()) };
+    over_seeds(
+        5,
+        |_| Scenario::new(vec![flow]),
+        |report| assert!(report.servers[0].expect("asked").reset, "{report:?}"),
+    );
+}
+
+/// A connection that cannot be made, given up by the client after ten seconds.
+fn refused(error: ConnectError, v6: bool) -> Scenario {
+    let client = Plan { resets: Some(Duration::from_secs(10)), ..Plan::default() };
+    let connect = (ms(30), Err(error));
+    Scenario::new(vec![Flow { connect, v6, ..Flow::new(client, Plan::default()) }])
+}
+
+#[test]
+fn a_refused_connection_is_refused_at_once() {
+    for v6 in [false, true] {
+        over_seeds(
+            2,
+            |_| refused(ConnectError::Refused, v6),
+            |report| {
+                assert!(report.clients[0].reset && report.took < ms(100), "{report:?}");
+                assert_eq!(report.wire.resets, 1);
+            },
+        );
+    }
+}
+
+#[test]
+fn an_unreachable_host_is_told_by_icmp() {
+    let cases = [
+        (ConnectError::NetworkUnreachable, (3, 0), (1, 0)),
+        (ConnectError::HostUnreachable, (3, 1), (1, 3)),
+        (ConnectError::Prohibited, (3, 13), (1, 1)),
+    ];
+    for (error, v4, v6) in cases {
+        for (is_v6, code) in [(false, v4), (true, v6)] {
+            over_seeds(
+                1,
+                |_| refused(error, is_v6),
+                |report| {
+                    // smoltcp takes no notice, and so its SYN comes a few times.
+                    assert!(!report.wire.errors.is_empty(), "{report:?}");
+                    assert!(report.wire.errors.iter().all(|seen| *seen == code), "{report:?}");
+                    assert_eq!(report.wire.resets, 0);
+                },
+            );
         }
     }
 }
 
 #[test]
-fn bulk_up() {
-    over_seeds(10, |_| Scenario::new(vec![Flow::new(Plan::sends(2_000_000), Plan::default())]), |r| eprintln!("{r:?}"));
+fn a_time_out_stays_a_time_out() {
+    for error in [ConnectError::TimedOut, ConnectError::Local] {
+        over_seeds(1, |_| refused(error, false), |report| assert_eq!(report.wire.downlink, 0, "{report:?}"));
+    }
 }
 
 #[test]
-fn bulk_down() {
-    over_seeds(10, |_| Scenario::new(vec![Flow::new(Plan::default(), Plan::sends(2_000_000))]), |r| eprintln!("{r:?}"));
+fn loss_reordering_and_duplication() {
+    over_seeds(
+        60,
+        |rng| any_rough_link(rng, vec![Flow::new(Plan::sends(200 * KB), Plan::sends(200 * KB)); 2]),
+        |report| assert!(report.wire.downlink <= 20 * 2 * 400, "{:?}", report.wire),
+    );
+}
+
+#[test]
+fn half_close_over_a_rough_link() {
+    let last = Plan { sends_after_end: true, ..Plan::sends(50 * KB) };
+    let first = Plan::sends(50 * KB);
+    over_seeds(
+        40,
+        |rng| any_rough_link(rng, vec![Flow::new(first, last), Flow::new(last, first)]),
+        nothing_more,
+    );
+}
+
+#[test]
+fn cuts_during_transfers() {
+    over_seeds(
+        80,
+        |rng| {
+            let flow = |n: u64| Flow {
+                starts: ms(40 * n),
+                ..Flow::new(Plan::sends(300 * KB), Plan::sends(300 * KB))
+            };
+            let cuts = any_cuts(rng);
+            Scenario { cuts, ..any_pipe(rng, (0..5).map(flow).collect()) }
+        },
+        nothing_more,
+    );
+}
+
+#[test]
+fn cuts_during_half_closes() {
+    let last = Plan { sends_after_end: true, ..Plan::sends(100 * KB) };
+    let first = Plan::sends(100 * KB);
+    over_seeds(
+        80,
+        |rng| {
+            let cuts = any_cuts(rng);
+            let flows = [Flow::new(first, last), Flow::new(last, first), Flow::new(first, first)];
+            let flows = (0..9).map(|n| Flow { starts: ms(60 * n), ..flows[n as usize % 3] }).collect();
+            Scenario { cuts, ..any_pipe(rng, flows) }
+        },
+        nothing_more,
+    );
+}
+
+#[test]
+fn cuts_with_closed_windows() {
+    over_seeds(
+        40,
+        |rng| {
+            let pause = |rng: &mut Rng| Some((rng.time(ms(400)), ms(500) + rng.time(Duration::from_secs(90))));
+            let client = Plan { pause: pause(rng), ..Plan::sends(2_000 * KB) };
+            let server = Plan { pause: pause(rng), ..Plan::sends(2_000 * KB) };
+            let cuts = any_cuts(rng);
+            Scenario { cuts, ..any_pipe(rng, vec![Flow::new(client, server)]) }
+        },
+        nothing_more,
+    );
+}
+
+#[test]
+fn cuts_during_resets_leave_nothing_behind() {
+    over_seeds(
+        40,
+        |rng| {
+            let cuts = any_cuts(rng);
+            let mut flow = |n: u64| {
+                let mut flow = Flow::new(Plan::sends(300 * KB), Plan::sends(300 * KB));
+                flow.starts = ms(n * 50);
+                let at = Some(ms(20) + rng.time(ms(2000)));
+                if n % 2 == 0 { flow.client.resets = at } else { flow.server.resets = at }
+                flow
+            };
+            let flows = (0..8).map(&mut flow).collect();
+            Scenario { cuts, ..any_pipe(rng, flows) }
+        },
+        nothing_more,
+    );
+}
+
+#[test]
+fn cuts_while_connecting() {
+    over_seeds(
+        40,
+        |rng| {
+            let cuts = any_cuts(rng);
+            let flow = |n: u64| {
+                let outcome = if n % 3 == 0 { Err(ConnectError::Refused) } else { Ok(()) };
+                let mut flow = Flow::new(Plan::sends(1000), Plan::sends(1000));
+                flow.starts = ms(70 * n);
+                flow.connect = (ms(30 * n), outcome);
+                flow
+            };
+            Scenario { cuts, ..Scenario::new((0..12).map(flow).collect()) }
+        },
+        nothing_more,
+    );
 }

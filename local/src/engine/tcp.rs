@@ -267,8 +267,11 @@ impl Connection {
         if !self.receive.acceptable(position, segment.occupied()) {
             // An old or a probing segment: say where we are (RFC 9293, 3.10.7.4). Its acknowledgment counts
             // all the same if the window is closed.
-            self.due.ack |= !segment.rst;
-            if position <= self.receive.next() {
+            if segment.rst {
+                return;
+            }
+            self.due.ack = true;
+            if !segment.syn && position <= self.receive.next() {
                 self.handle_acknowledgment(&segment, position, now);
             }
             return;

@@ -144,7 +144,7 @@ impl Inspector {
         let acknowledged = uplink.position(tcp.acknowledgment_number(), uplink.highest);
         let acknowledged = acknowledged.expect("an acknowledgment after the client's SYN");
         assert!(acknowledged <= uplink.highest, "{acknowledged} acknowledged, {} sent", uplink.highest);
-        let shift = shift(uplink, downlink);
+        let shift = shift(downlink, uplink);
         let edge = acknowledged + (u64::from(tcp.window_size()) << shift);
         // RFC 7323, 2.4: by less than one unit of the field it may, where no field can say it exactly.
         assert!(edge + (1 << shift) > downlink.edge, "the right edge went from {} to {edge}", downlink.edge);
@@ -176,6 +176,19 @@ fn advance(half: &mut Half, tcp: &TcpSlice<'_>) -> u64 {
     let repeated = half.highest.saturating_sub(position).min(payload);
     half.highest = half.highest.max(position + payload + u64::from(tcp.fin()));
     repeated
+}
+
+/// A packet in a line, for people.
+pub fn describe(packet: &[u8]) -> String {
+    let Ok(ip) = IpSlice::from_slice(packet) else { return format!("{packet:?}") };
+    let (from, to, number) = (ip.source_addr(), ip.destination_addr(), ip.payload_ip_number());
+    let Ok(tcp) = TcpSlice::from_slice(ip.payload().payload) else { return format!("{from} > {to} {number:?}") };
+    let flags = [(tcp.syn(), 'S'), (tcp.fin(), 'F'), (tcp.rst(), 'R'), (tcp.psh(), 'P'), (tcp.ack(), '.')];
+    let flags: String = flags.iter().filter(|(set, _)| *set).map(|(_, letter)| letter).collect();
+    let (sequence, acknowledgment) = (tcp.sequence_number(), tcp.acknowledgment_number());
+    let (window, length, options) = (tcp.window_size(), tcp.payload().len(), tcp.options());
+    let (from, to) = (format!("{from}.{}", tcp.source_port()), format!("{to}.{}", tcp.destination_port()));
+    format!("{from} > {to} {flags} seq {sequence} ack {acknowledgment} win {window} len {length} {options:?}")
 }
 
 /// Parses a packet strictly and checks its lengths and checksums with an independent implementation.
