@@ -733,7 +733,8 @@ impl Connection {
             | State::Closing
             | State::LastAck => {
                 self.due.ack = true;
-                if self.send.in_flight() > 0 {
+                // The SYN-ACK may not have left before the old link broke.
+                if self.send.in_flight() > 0 || self.state == State::SynReceived {
                     self.retransmit();
                     self.arm_retransmit(0, now);
                 } else {
