@@ -567,7 +567,7 @@ impl Connection {
     pub(super) fn poll_control(&mut self, now: Instant) -> Option<Transmit> {
         let due = std::mem::take(&mut self.due);
         if due.reset {
-            return Some(self.build(self.send.sequence(), RST, Bytes::new()));
+            return Some(self.build(self.send.control_sequence(), RST, Bytes::new()));
         }
         if due.syn {
             return Some(self.build_syn(now));
@@ -575,7 +575,7 @@ impl Connection {
         if due.probe {
             return Some(self.build(self.send.probe_sequence(), 0, Bytes::new()));
         }
-        due.ack.then(|| self.build(self.send.sequence(), 0, Bytes::new()))
+        due.ack.then(|| self.build(self.send.control_sequence(), 0, Bytes::new()))
     }
 
     /// Whether a segment with payload or FIN can be sent.

@@ -105,6 +105,13 @@ impl Send {
         seq::wrap(self.initial, self.next)
     }
 
+    /// The sequence number of a segment without data. Not that of the next one with data, which after a
+    /// rewind lies behind what the peer has and would cost the segment its acknowledgment; nor one beyond
+    /// the window, if the peer took that back (Linux's `tcp_acceptable_seq`).
+    pub(super) fn control_sequence(&self) -> u32 {
+        seq::wrap(self.initial, self.highest.min(self.edge).max(self.next))
+    }
+
     /// The sequence number of the SYN.
     pub(super) fn initial(&self) -> u32 {
         self.initial
