@@ -176,7 +176,10 @@ impl Send {
         }
         let unsent = self.end - self.next.clamp(1, self.end);
         let kept = self.end - self.acknowledged.max(1);
-        let ahead = self.edge.saturating_sub(self.end);
+        // A segment's worth is at hand even if the window is closed. Without it nothing would wait, nobody
+        // would ask whether the window is still closed, and an opening lost with a link would stay unknown.
+        let one = if unsent == 0 { self.mss as u64 } else { 0 };
+        let ahead = self.edge.saturating_sub(self.end).max(one);
         let room = MAX_UNSENT.saturating_sub(unsent).min(MAX_KEPT.saturating_sub(kept)).min(ahead);
         // Reading in crumbs makes crumbs of segments.
         if room < ahead.min(self.mss as u64) { 0 } else { room as usize }
