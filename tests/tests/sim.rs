@@ -33,7 +33,7 @@ fn pick<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
 
 /// A link and a codespace of any kind, which loses nothing.
 fn any_pipe(rng: &mut Rng, flows: Vec<Flow>) -> Scenario {
-    let delay = ms(pick(rng, &[0, 1, 20, 150]));
+    let delay = Duration::from_micros(pick(rng, &[20, 1000, 20_000, 150_000]));
     let pipe = Profile::pipe(delay, pick(rng, &[None, Some(2_000_000), Some(100_000_000)]));
     let client_mtu = pick(rng, &[576, 1500, 9000, 65_520]);
     let mut scenario = Scenario { up: pipe, down: pipe, client_mtu, ..Scenario::new(flows) };
@@ -74,11 +74,17 @@ fn any_cuts(rng: &mut Rng) -> Vec<(Duration, Duration)> {
     (0..count).map(cut).collect()
 }
 
-/// Without loss, acknowledgments answer packets or tell of room, and nothing is sent twice.
+/// Acknowledgments answer packets or tell of room.
 fn assert_frugal(report: &Report) {
     let wire = &report.wire;
-    assert_eq!(wire.downlink_repeated, 0, "sent again without a loss");
     assert!(wire.pure_acks <= wire.uplink + report.writes + 20, "{wire:?}");
+}
+
+/// Nothing that the engine offered room for was refused, and nothing was sent twice.
+fn assert_nothing_repeated(report: &Report) {
+    assert_frugal(report);
+    assert_eq!(report.wire.uplink_repeated, 0, "refused although it was within the window");
+    assert_eq!(report.wire.downlink_repeated, 0, "sent again without a loss");
 }
 
 fn nothing_more(_: &Report) {}
@@ -86,13 +92,19 @@ fn nothing_more(_: &Report) {}
 #[test]
 fn bulk_up() {
     let flows = || vec![Flow::new(Plan::sends(1500 * KB), Plan::default())];
-    over_seeds(40, |rng| any_pipe(rng, flows()), assert_frugal);
+    over_seeds(40, |rng| any_pipe(rng, flows()), assert_nothing_repeated);
 }
 
 #[test]
 fn bulk_down() {
     let flows = || vec![Flow::new(Plan::default(), Plan::sends(1500 * KB))];
-    over_seeds(40, |rng| any_pipe(rng, flows()), assert_frugal);
+    let scenario = |rng: &mut Rng| {
+        let mut scenario = any_pipe(rng, flows());
+        // A larger one makes smoltcp scale its window, and it drops what rounding then takes back.
+        scenario.flows[0].client.buffer = pick(rng, &[3000, 65_535]);
+        scenario
+    };
+    over_seeds(40, scenario, assert_nothing_repeated);
 }
 
 #[test]
@@ -137,7 +149,7 @@ fn a_server_that_stops_reading_blocks_the_client_and_loses_nothing() {
         20,
         |rng| {
             let server = Plan { pause, ..Plan::default() };
-            let client = Plan { ends_after_end: false, ..Plan::sends(6_000 * KB) };
+            let client = Plan::sends(5_000 * KB);
             let mut scenario = any_pipe(rng, vec![Flow::new(client, server)]);
             scenario.patience = Duration::from_secs(3600);
             scenario
@@ -160,7 +172,7 @@ fn a_client_that_stops_reading_is_probed_and_goes_on() {
     let client = Plan { pause: Some((ms(0), Duration::from_secs(300))), ..Plan::default() };
     over_seeds(
         20,
-        |rng| any_pipe(rng, vec![Flow::new(client, Plan::sends(4_000 * KB))]),
+        |rng| any_pipe(rng, vec![Flow::new(client, Plan::sends(2_000 * KB))]),
         |report| {
             assert!(report.took > Duration::from_secs(300), "it took {:?}", report.took);
             assert!(report.wire.pure_acks < 100, "{:?}", report.wire);
@@ -216,11 +228,13 @@ fn a_slow_link_is_not_filled_twice() {
 
 #[test]
 fn a_reset_of_the_server_reaches_the_client() {
+    // Both still send then, whenever they were connected.
+    let slow = Plan { reads: Some(300), ..Plan::sends(50_000 * KB) };
     over_seeds(
         40,
         |rng| {
-            let server = Plan { resets: Some(ms(3010) + rng.time(ms(400))), ..Plan::sends(50_000 * KB) };
-            let client = Plan { ends_after_end: true, reads: Some(1000), ..Plan::sends(50_000 * KB) };
+            let server = Plan { resets: Some(ms(4000) + rng.time(ms(400))), ..slow };
+            let client = Plan { ends_after_end: true, ..slow };
             any_pipe(rng, vec![Flow::new(client, server)])
         },
         |report| {
@@ -232,11 +246,13 @@ fn a_reset_of_the_server_reaches_the_client() {
 
 #[test]
 fn a_reset_of_the_client_reaches_the_server() {
+    // Both still send then, whenever they were connected.
+    let slow = Plan { reads: Some(300), ..Plan::sends(50_000 * KB) };
     over_seeds(
         40,
         |rng| {
-            let client = Plan { resets: Some(ms(4000) + rng.time(ms(400))), ..Plan::sends(50_000 * KB) };
-            let server = Plan { ends_after_end: true, reads: Some(1000), ..Plan::sends(50_000 * KB) };
+            let client = Plan { resets: Some(ms(4000) + rng.time(ms(400))), ..slow };
+            let server = Plan { ends_after_end: true, ..slow };
             any_pipe(rng, vec![Flow::new(client, server)])
         },
         |report| {

@@ -31,11 +31,6 @@ impl Profile {
     pub fn pipe(delay: Duration, rate: Option<u64>) -> Self {
         Self { delay, jitter: Duration::ZERO, rate, loss: 0, duplication: 0 }
     }
-
-    /// Whether every packet arrives once and in order.
-    pub fn is_faithful(&self) -> bool {
-        self.jitter.is_zero() && self.loss == 0 && self.duplication == 0
-    }
 }
 
 /// What becomes of a packet at the far end.
