@@ -653,7 +653,7 @@ impl Connection {
     }
 
     fn arm_retransmit(&mut self, attempts: u8, now: Instant) {
-        self.timer = Timer::Retransmit { at: now + self.send.rto(attempts), attempts };
+        self.timer = Timer::Retransmit { at: now + self.send.rto(), attempts };
     }
 
     /// The peer's window decides whether waiting bytes wait for it.
@@ -671,7 +671,7 @@ impl Connection {
             && !self.send.is_ready()
             && self.send.in_flight() == 0;
         if stuck && !matches!(self.timer, Timer::Persist { .. }) {
-            self.timer = Timer::Persist { at: now + self.send.rto(0), attempts: 0, unanswered: 0 };
+            self.timer = Timer::Persist { at: now + self.send.probe_interval(0), attempts: 0, unanswered: 0 };
         }
     }
 
@@ -691,7 +691,7 @@ impl Connection {
             Timer::Persist { attempts, unanswered, .. } => {
                 let attempts = attempts.saturating_add(1);
                 self.due.probe = true;
-                let at = now + self.send.rto(attempts);
+                let at = now + self.send.probe_interval(attempts);
                 self.timer = Timer::Persist { at, attempts, unanswered: unanswered + 1 };
             }
             // The server does not take what is left.
@@ -707,6 +707,7 @@ impl Connection {
             return self.reset();
         }
         self.retransmit();
+        self.send.timed_out();
         self.arm_retransmit(attempts + 1, now);
         // The peer may have closed its window on what is under way.
         self.persist_if_stuck(now);
@@ -722,6 +723,7 @@ impl Connection {
 
     /// A new link: what was under way on the old one may be lost in either direction.
     pub(super) fn handle_link_up(&mut self, now: Instant) {
+        self.send.restart();
         match self.state {
             State::Connecting | State::Closed => {}
             State::TimeWait => self.due.ack = true,

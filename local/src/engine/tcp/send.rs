@@ -51,6 +51,8 @@ pub(super) struct Send {
     recover: u64,
     timing: Option<(u64, Instant)>,
     trip: Option<(Duration, Duration)>,
+    /// Time-outs since the last round trip was measured.
+    backoff: u8,
 }
 
 /// What an acknowledgment brought.
@@ -97,6 +99,7 @@ impl Send {
             recover: 0,
             timing: None,
             trip: None,
+            backoff: 0,
         }
     }
 
@@ -339,6 +342,7 @@ impl Send {
 
     /// RFC 6298, 2.
     fn measured(&mut self, trip: Duration) {
+        self.backoff = 0;
         self.trip = Some(match self.trip {
             None => (trip, trip / 2),
             Some((smoothed, variance)) => {
@@ -347,9 +351,31 @@ impl Send {
         });
     }
 
-    /// The retransmission time-out after `backoff` attempts in vain.
-    pub(super) fn rto(&self, backoff: u8) -> Duration {
+    /// The retransmission time-out has passed: the next one is longer, until a round trip of something sent
+    /// only once shows what is enough (RFC 6298, 5.5; Karn's algorithm). An acknowledgment of what was
+    /// sent twice does not: on a slow link it may be the first one's, late.
+    pub(super) fn timed_out(&mut self) {
+        self.backoff = self.backoff.saturating_add(1);
+    }
+
+    /// A new link: what was learnt about the old one's delays does not count.
+    pub(super) fn restart(&mut self) {
+        self.backoff = 0;
+        self.trip = None;
+    }
+
+    /// The retransmission time-out.
+    pub(super) fn rto(&self) -> Duration {
+        self.backed_off(self.backoff)
+    }
+
+    /// The time to the next probe after `attempts` of them.
+    pub(super) fn probe_interval(&self, attempts: u8) -> Duration {
+        self.backed_off(attempts)
+    }
+
+    fn backed_off(&self, times: u8) -> Duration {
         let rto = self.trip.map_or(MIN_RTO, |(smoothed, variance)| smoothed + variance * 4);
-        (rto.max(MIN_RTO) * (1 << backoff.min(6))).min(MAX_RTO)
+        (rto.max(MIN_RTO) * (1 << times.min(6))).min(MAX_RTO)
     }
 }
