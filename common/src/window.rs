@@ -63,6 +63,16 @@ impl Window {
         self.size
     }
 
+    /// Bytes sent on this link so far.
+    pub fn total_sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Whether the first `total` bytes sent on this link are reported as delivered.
+    pub fn has_delivered(&self, total: u64) -> bool {
+        self.delivered >= total
+    }
+
     /// The shortest round trip seen of late.
     pub fn round_trip(&self) -> Option<Duration> {
         self.round_trip.map(|(_, trip)| trip)

@@ -139,8 +139,11 @@ impl Engine {
         self.window = Window::default();
         self.linked = true;
         for id in self.table.ids() {
-            if let Some(connection) = self.table.connection_mut(id) {
-                connection.handle_link_up(now);
+            if let Some(entry) = self.table.get_mut(id) {
+                entry.last_sent = 0;
+                if let Flow::Tcp(connection) = &mut entry.flow {
+                    connection.handle_link_up(now);
+                }
             }
             self.settle(id, now);
         }
@@ -203,6 +206,7 @@ impl Engine {
             }
             let Some(packet) = entry.poll(now) else { continue };
             Schedule::sent(&mut entry.standing, packet.len());
+            entry.last_sent = self.window.total_sent() + (packet.len() + HEADER_LEN) as u64;
             self.settle(candidate.flow, now);
             return Some(packet);
         }
@@ -629,7 +633,9 @@ impl Engine {
             match &mut entry.flow {
                 // Without a link nothing can be answered; the next link starts all timers anew.
                 Flow::Tcp(_) if !self.linked => continue,
-                Flow::Tcp(connection) => connection.handle_timeout(now),
+                Flow::Tcp(connection) => {
+                    connection.handle_timeout(now, self.window.has_delivered(entry.last_sent));
+                }
                 Flow::Udp(_) | Flow::Echo(_) => {
                     if entry.deadline().is_some_and(|at| at <= now) {
                         self.commands.push_back(Command::Close(id));

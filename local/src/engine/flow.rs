@@ -47,6 +47,8 @@ pub(super) struct Entry {
     pub standing: Standing,
     /// Its deadline as registered.
     pub registered: Option<Instant>,
+    /// Where on the link its last packet with payload ends, in bytes since the link began.
+    pub last_sent: u64,
     /// Whether it is in the list of flows with control segments due.
     pub control_listed: bool,
     /// Whether a [`super::Command::Service`] for it waits to be polled.
@@ -161,6 +163,7 @@ impl Table {
                 flow,
                 standing: Standing::default(),
                 registered: None,
+                last_sent: 0,
                 control_listed: false,
                 service_listed: false,
                 time_wait: false,

@@ -675,8 +675,9 @@ impl Connection {
         }
     }
 
-    /// The deadline has passed.
-    pub(super) fn handle_timeout(&mut self, now: Instant) {
+    /// The deadline has passed. `delivered` says whether all that was sent has come through the link: what has
+    /// not is late and not lost, and sending it again would make it later.
+    pub(super) fn handle_timeout(&mut self, now: Instant, delivered: bool) {
         if now < self.timer.at() {
             return;
         }
@@ -686,6 +687,7 @@ impl Connection {
                 self.due.probe = true;
                 self.timer = Timer::Idle { at: now + IDLE_INTERVAL, probes: probes + 1 };
             }
+            Timer::Retransmit { attempts, .. } if !delivered => self.arm_retransmit(attempts, now),
             Timer::Retransmit { attempts, .. } => self.handle_retransmit(attempts, now),
             Timer::Persist { unanswered, .. } if unanswered >= DATA_ATTEMPTS => self.reset(),
             Timer::Persist { attempts, unanswered, .. } => {
