@@ -53,7 +53,9 @@ fn any_rough_link(rng: &mut Rng, flows: Vec<Flow>) -> Scenario {
     for profile in [&mut scenario.up, &mut scenario.down] {
         profile.loss = pick(rng, &[0, 5, 30]);
         profile.duplication = pick(rng, &[0, 20]);
+        // A few dozen of the smallest packets overtake each other, or a few of the larger ones.
         profile.jitter = ms(pick(rng, &[0, 3]));
+        profile.rate = Some(4_000_000);
     }
     scenario.patience = Duration::from_secs(3600);
     scenario
@@ -115,10 +117,7 @@ fn bulk_both_ways() {
 
 #[test]
 fn many_flows() {
-    let flow = |n: u64| Flow {
-        starts: ms(n),
-        ..Flow::new(Plan::sends(n * KB), Plan::sends((40 - n) * KB))
-    };
+    let flow = |n: u64| Flow { starts: ms(n), ..Flow::new(Plan::sends(n * KB), Plan::sends((40 - n) * KB)) };
     over_seeds(6, |rng| any_pipe(rng, (0..40).map(flow).collect()), assert_frugal);
 }
 
@@ -231,7 +230,7 @@ fn a_reset_of_the_server_reaches_the_client() {
     // Both still send then, whenever they were connected.
     let slow = Plan { reads: Some(300), ..Plan::sends(50_000 * KB) };
     over_seeds(
-        40,
+        10,
         |rng| {
             let server = Plan { resets: Some(ms(4000) + rng.time(ms(400))), ..slow };
             let client = Plan { ends_after_end: true, ..slow };
@@ -249,7 +248,7 @@ fn a_reset_of_the_client_reaches_the_server() {
     // Both still send then, whenever they were connected.
     let slow = Plan { reads: Some(300), ..Plan::sends(50_000 * KB) };
     over_seeds(
-        40,
+        10,
         |rng| {
             let client = Plan { resets: Some(ms(4000) + rng.time(ms(400))), ..slow };
             let server = Plan { ends_after_end: true, ..slow };
@@ -330,7 +329,7 @@ fn loss_reordering_and_duplication() {
     over_seeds(
         60,
         |rng| any_rough_link(rng, vec![Flow::new(Plan::sends(200 * KB), Plan::sends(200 * KB)); 2]),
-        |report| assert!(report.wire.downlink <= 20 * 2 * 400, "{:?}", report.wire),
+        |report| assert!(report.wire.downlink <= 8000, "{:?}", report.wire),
     );
 }
 
@@ -348,7 +347,7 @@ fn half_close_over_a_rough_link() {
 #[test]
 fn cuts_during_transfers() {
     over_seeds(
-        80,
+        40,
         |rng| {
             let flow = |n: u64| Flow {
                 starts: ms(40 * n),
@@ -366,7 +365,7 @@ fn cuts_during_half_closes() {
     let last = Plan { sends_after_end: true, ..Plan::sends(100 * KB) };
     let first = Plan::sends(100 * KB);
     over_seeds(
-        80,
+        40,
         |rng| {
             let cuts = any_cuts(rng);
             let flows = [Flow::new(first, last), Flow::new(last, first), Flow::new(first, first)];
@@ -382,7 +381,8 @@ fn cuts_with_closed_windows() {
     over_seeds(
         40,
         |rng| {
-            let pause = |rng: &mut Rng| Some((rng.time(ms(400)), ms(500) + rng.time(Duration::from_secs(90))));
+            let pause =
+                |rng: &mut Rng| Some((rng.time(ms(400)), ms(500) + rng.time(Duration::from_secs(90))));
             let client = Plan { pause: pause(rng), ..Plan::sends(2_000 * KB) };
             let server = Plan { pause: pause(rng), ..Plan::sends(2_000 * KB) };
             let cuts = any_cuts(rng);
@@ -402,7 +402,11 @@ fn cuts_during_resets_leave_nothing_behind() {
                 let mut flow = Flow::new(Plan::sends(300 * KB), Plan::sends(300 * KB));
                 flow.starts = ms(n * 50);
                 let at = Some(ms(20) + rng.time(ms(2000)));
-                if n % 2 == 0 { flow.client.resets = at } else { flow.server.resets = at }
+                if n % 2 == 0 {
+                    flow.client.resets = at
+                } else {
+                    flow.server.resets = at
+                }
                 flow
             };
             let flows = (0..8).map(&mut flow).collect();

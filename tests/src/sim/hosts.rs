@@ -45,6 +45,8 @@ struct Socket {
 pub struct Hosts {
     flows: Vec<Flow>,
     sockets: BTreeMap<FlowId, Socket>,
+    /// The last socket asked for by each connection.
+    latest: Vec<Option<FlowId>>,
     /// How often bytes were written to a socket.
     pub writes: u64,
 }
@@ -66,18 +68,21 @@ pub struct Context<'a> {
 impl Hosts {
     /// Servers for these connections.
     pub fn new(flows: &[Flow]) -> Self {
-        Self { flows: flows.to_vec(), sockets: BTreeMap::new(), writes: 0 }
+        Self { flows: flows.to_vec(), sockets: BTreeMap::new(), latest: vec![None; flows.len()], writes: 0 }
     }
 
     /// What the server of a connection has seen; `None` if it was never asked.
     pub fn seen(&self, number: usize) -> Option<Seen> {
-        self.sockets.values().filter(|socket| socket.number == number).map(|socket| socket.seen).next_back()
+        self.latest(number).map(|socket| socket.seen)
     }
 
     /// How many bytes of a connection's uplink the laptop's socket has taken, and of its downlink the engine.
     pub fn progress(&self, number: usize) -> (u64, u64) {
-        let of = |socket: &Socket| (socket.accepted, socket.taken);
-        self.sockets.values().filter(|socket| socket.number == number).map(of).next_back().unwrap_or_default()
+        self.latest(number).map_or((0, 0), |socket| (socket.accepted, socket.taken))
+    }
+
+    fn latest(&self, number: usize) -> Option<&Socket> {
+        self.sockets.get(&self.latest[number]?)
     }
 
     /// Sockets that io has not closed.
@@ -116,11 +121,13 @@ impl Hosts {
             Command::Connect { flow, target: Target::Host { address, .. }, .. } => {
                 let number = server_number(address).expect("the address of one of the servers");
                 let socket = Socket::new(number, self.flows[number], context.now);
+                self.latest[number] = Some(flow);
                 assert!(self.sockets.insert(flow, socket).is_none(), "{flow:?} is connected twice");
             }
             Command::Service(flow) => {
                 // Served even if it is stale: that must do nothing.
-                match self.sockets.get_mut(&flow).filter(|socket| !socket.closed && socket.connects.is_none()) {
+                match self.sockets.get_mut(&flow).filter(|socket| !socket.closed && socket.connects.is_none())
+                {
                     Some(socket) => self.writes += socket.serve(flow, context),
                     None => context.engine.handle_accepted(flow, 0, context.at),
                 }

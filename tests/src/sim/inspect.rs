@@ -134,13 +134,22 @@ impl Inspector {
             return;
         }
         let carries = !tcp.payload().is_empty() || tcp.fin();
-        if carries { self.segments += 1 } else { self.pure_acks += 1 }
+        if carries {
+            self.segments += 1
+        } else {
+            self.pure_acks += 1
+        }
         if let Some(mss) = uplink.mss {
             assert!(tcp.payload().len() <= mss.into(), "{} bytes, MSS {mss}", tcp.payload().len());
         }
         self.downlink_repeated += advance(downlink, &tcp);
         // The FIN takes a number, but no room.
-        assert!(downlink.highest <= uplink.edge + 1, "{} beyond the window {}", downlink.highest, uplink.edge);
+        assert!(
+            downlink.highest <= uplink.edge + 1,
+            "{} beyond the window {}",
+            downlink.highest,
+            uplink.edge
+        );
         let acknowledged = uplink.position(tcp.acknowledgment_number(), uplink.highest);
         let acknowledged = acknowledged.expect("an acknowledgment after the client's SYN");
         assert!(acknowledged <= uplink.highest, "{acknowledged} acknowledged, {} sent", uplink.highest);
@@ -182,7 +191,9 @@ fn advance(half: &mut Half, tcp: &TcpSlice<'_>) -> u64 {
 pub fn describe(packet: &[u8]) -> String {
     let Ok(ip) = IpSlice::from_slice(packet) else { return format!("{packet:?}") };
     let (from, to, number) = (ip.source_addr(), ip.destination_addr(), ip.payload_ip_number());
-    let Ok(tcp) = TcpSlice::from_slice(ip.payload().payload) else { return format!("{from} > {to} {number:?}") };
+    let Ok(tcp) = TcpSlice::from_slice(ip.payload().payload) else {
+        return format!("{from} > {to} {number:?}");
+    };
     let flags = [(tcp.syn(), 'S'), (tcp.fin(), 'F'), (tcp.rst(), 'R'), (tcp.psh(), 'P'), (tcp.ack(), '.')];
     let flags: String = flags.iter().filter(|(set, _)| *set).map(|(_, letter)| letter).collect();
     let (sequence, acknowledgment) = (tcp.sequence_number(), tcp.acknowledgment_number());
@@ -198,7 +209,11 @@ pub fn verified(packet: &[u8]) -> IpSlice<'_> {
     match &ip {
         IpSlice::Ipv4(v4) => {
             let header = v4.header();
-            assert_eq!(header.header_checksum(), header.to_header().calc_header_checksum(), "header checksum");
+            assert_eq!(
+                header.header_checksum(),
+                header.to_header().calc_header_checksum(),
+                "header checksum"
+            );
             assert_eq!(usize::from(header.total_len()), packet.len(), "total length");
             assert!(header.dont_fragment() || ip.payload_ip_number() != IpNumber::TCP, "TCP without DF");
         }

@@ -108,7 +108,11 @@ impl Pattern {
         while !bytes.is_empty() {
             let expected = self.at(stream, position, bytes.len());
             let (now, later) = bytes.split_at(expected.len());
-            assert!(now == expected, "{who}: stream {stream} is wrong within {} bytes from {position}", now.len());
+            assert!(
+                now == expected,
+                "{who}: stream {stream} is wrong within {} bytes from {position}",
+                now.len()
+            );
             position += now.len() as u64;
             bytes = later;
         }
