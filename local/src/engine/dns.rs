@@ -1,6 +1,6 @@
 //! DNS queries to the engine's own address: recognised here, answered by the laptop's resolver.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -26,8 +26,8 @@ pub(super) struct Asker {
 /// Queries over UDP that wait for their answers.
 #[derive(Debug, Default)]
 pub(super) struct Queries {
-    waiting: HashMap<QueryId, Asker>,
-    order: VecDeque<(Instant, QueryId)>,
+    /// Ids count up, so the first is the oldest.
+    waiting: BTreeMap<QueryId, (Instant, Asker)>,
     next: u64,
 }
 
@@ -35,28 +35,58 @@ impl Queries {
     /// Remembers a query; `None` if too many wait already.
     pub(super) fn add(&mut self, asker: Asker, now: Instant) -> Option<QueryId> {
         self.expire(now);
-        if self.order.len() >= MAX_WAITING {
+        if self.waiting.len() >= MAX_WAITING {
             return None;
         }
         let query = QueryId(self.next);
         self.next += 1;
-        self.waiting.insert(query, asker);
-        self.order.push_back((now, query));
+        self.waiting.insert(query, (now, asker));
         Some(query)
     }
 
     /// The query is answered.
     pub(super) fn remove(&mut self, query: QueryId) -> Option<Asker> {
-        self.waiting.remove(&query)
+        self.waiting.remove(&query).map(|(_, asker)| asker)
     }
 
     fn expire(&mut self, now: Instant) {
-        while let Some((asked, query)) = self.order.front() {
-            if self.waiting.contains_key(query) && now.saturating_duration_since(*asked) < TIMEOUT {
-                return;
-            }
-            self.waiting.remove(query);
-            self.order.pop_front();
+        while let Some(oldest) = self.waiting.first_entry()
+            && now.saturating_duration_since(oldest.get().0) >= TIMEOUT
+        {
+            oldest.remove();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn asker() -> Asker {
+        let address = SocketAddr::from(([10, 0, 0, 1], 53));
+        Asker { client: address, server: address }
+    }
+
+    #[test]
+    fn one_query_without_an_answer_does_not_hold_up_the_others() {
+        let (mut queries, now) = (Queries::default(), Instant::now());
+        let _never_answered = queries.add(asker(), now);
+        for _ in 0..2 * MAX_WAITING {
+            let query = queries.add(asker(), now).expect("room");
+            assert!(queries.remove(query).is_some());
+            assert!(queries.remove(query).is_none(), "answered twice");
+        }
+    }
+
+    #[test]
+    fn queries_that_wait_are_bounded_and_forgotten_after_a_while() {
+        let (mut queries, now) = (Queries::default(), Instant::now());
+        let first = queries.add(asker(), now).expect("room");
+        for _ in 1..MAX_WAITING {
+            assert!(queries.add(asker(), now).is_some());
+        }
+        assert!(queries.add(asker(), now).is_none());
+        assert!(queries.add(asker(), now + TIMEOUT).is_some());
+        assert!(queries.remove(first).is_none());
     }
 }
