@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::Bytes;
 use etherparse::IpNumber;
 
-use super::{Packet, build};
+use super::{Packet, build, checksum};
 use crate::engine::{Transmit, UnreachableKind};
 
 /// The longest ICMP error in bytes, so that it passes any link (RFC 1812 4.3.2.3).
@@ -100,13 +100,12 @@ pub(crate) fn about_transport(
 ) -> Option<Transmit> {
     let mut quoted = Vec::with_capacity(40 + transport.len());
     match (source, destination) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => quoted.extend_from_slice(&build::ipv4_header(
-            from.octets(),
-            to.octets(),
-            protocol,
-            1,
-            transport.len(),
-        )),
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            let mut header = build::ipv4_header(from.octets(), to.octets(), protocol, 1, transport.len());
+            let sum = checksum::of(&header);
+            header[10..12].copy_from_slice(&sum.to_be_bytes());
+            quoted.extend_from_slice(&header);
+        }
         (from, to) => {
             quoted.extend_from_slice(&build::ipv6_header(from, to, protocol, 1, transport.len()));
         }
