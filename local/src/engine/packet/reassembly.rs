@@ -62,7 +62,11 @@ impl Reassembly {
             self.partials.len() - 1
         });
         let partial = &mut self.partials[at];
-        if partial.buffer.add(fragment.offset, fragment.more, &packet.payload).is_err() {
+        let start = usize::from(fragment.offset.byte_offset());
+        let end = start + packet.payload.len();
+        let known = partial.buffer.sections();
+        let overlaps = known.iter().any(|it| start < it.end.into() && usize::from(it.start) < end);
+        if overlaps || partial.buffer.add(fragment.offset, fragment.more, &packet.payload).is_err() {
             self.partials.remove(at);
             return None;
         }
