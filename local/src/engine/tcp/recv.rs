@@ -232,7 +232,7 @@ impl Receive {
 
     /// Moves the right edge by a full segment or not at all (silly window syndrome, RFC 9293, 3.8.6.2.2).
     fn move_edge(&mut self) -> bool {
-        let edge = self.next + self.capacity.saturating_sub(self.queued());
+        let edge = self.next - self.queued() + self.capacity;
         if edge < self.edge + self.mss.min(self.capacity / 2) {
             return false;
         }
