@@ -261,7 +261,7 @@ impl Connection {
             return;
         }
         let Some(position) = self.receive.position(segment.sequence) else {
-            self.due.ack = true;
+            self.due.ack |= !segment.rst;
             return;
         };
         if !self.receive.acceptable(position, segment.occupied()) {
