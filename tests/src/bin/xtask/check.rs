@@ -23,7 +23,7 @@ pub(crate) fn run() -> Result<()> {
     )?;
     let binaries = Binaries::build()?;
     let places = [("GH_NET_BIN", &binaries.gh_net), ("GH_NET_SIDECAR", &binaries.sidecar)];
-    shell::run("cargo test --workspace --locked", &places)?;
+    shell::run("cargo test --workspace --locked --no-fail-fast", &places)?;
     deny()?;
     println!("\n✓ all passed");
     Ok(())
