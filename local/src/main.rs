@@ -49,9 +49,8 @@ fn bridge(config: Config) -> Result<(), Failure> {
         details: None,
         remedy: None,
     };
-    // One thread drives the engine and the sockets, one is left for everything else.
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(failed)?;
+    // One thread: nothing here blocks, and waking another thread costs more than what it would do.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let result = runtime.block_on(async {
         let Signals { stop, at_once } = signals().map_err(failed)?;
         tokio::select! {
