@@ -1,7 +1,5 @@
 //! `cargo xtask test`: everything CI runs, each command shown.
 
-use std::path::PathBuf;
-
 use anyhow::Result;
 use gh_net_tests::lab::Binaries;
 
@@ -32,15 +30,16 @@ pub(crate) fn run() -> Result<()> {
 /// Licences, sources and doubled crates. Advisories need a database from the network and are left to the forge.
 fn deny() -> Result<()> {
     let tools = root().join("target/tools");
-    let there = |path: PathBuf| path.join("cargo-deny").exists();
     let path = std::env::var_os("PATH").unwrap_or_default();
-    if !std::env::split_paths(&path).any(there) && !there(tools.join("bin")) {
+    let installed = std::env::split_paths(&path).any(|folder| folder.join("cargo-deny").exists());
+    let ours = tools.join("bin/cargo-deny");
+    if !installed && !ours.exists() {
         let root = tools.display();
         shell::run(
             &format!("cargo install --quiet --debug --locked --root {root} cargo-deny@{CARGO_DENY}"),
             PLAIN,
         )?;
     }
-    let path = std::env::join_paths(std::env::split_paths(&path).chain([tools.join("bin")]))?;
-    shell::run("cargo deny --locked check bans licenses sources", &[("PATH", path)])
+    let program = if installed { "cargo-deny".to_owned() } else { ours.display().to_string() };
+    shell::run(&format!("{program} --locked check bans licenses sources"), PLAIN)
 }
