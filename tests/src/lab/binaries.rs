@@ -1,6 +1,7 @@
 //! The programs under test: gh-net, and the sidecar as one static file that runs anywhere.
 
 use std::env;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -17,27 +18,29 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// Takes the programs from where `GH_NET_BIN` and `GH_NET_SIDECAR` say, or builds them, once a process.
+    /// Takes the programs from where `GH_NET_TEST_BIN` and `GH_NET_TEST_SIDECAR` say, or builds them, once a process.
     ///
     /// # Errors
     /// They can't be built.
     pub fn get() -> Result<&'static Self> {
         static BUILT: OnceLock<Result<Binaries>> = OnceLock::new();
-        let built = BUILT.get_or_init(|| match (env::var_os("GH_NET_BIN"), env::var_os("GH_NET_SIDECAR")) {
-            (Some(gh_net), Some(sidecar)) => Ok(Self { gh_net: gh_net.into(), sidecar: sidecar.into() }),
-            _ => Self::build(),
+        let built = BUILT.get_or_init(|| {
+            match (env::var_os("GH_NET_TEST_BIN"), env::var_os("GH_NET_TEST_SIDECAR")) {
+                (Some(gh_net), Some(sidecar)) => Ok(Self { gh_net: gh_net.into(), sidecar: sidecar.into() }),
+                _ => Self::build(),
+            }
         });
         built.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))
     }
 
     /// The cargo commands that build the programs, as (arguments, environment).
-    fn commands() -> [(&'static str, &'static [(&'static str, &'static str)]); 2] {
+    fn commands() -> [(String, &'static [(&'static str, &'static str)]); 2] {
         const STATIC: &[(&str, &str)] =
             &[("RUSTFLAGS", "-C target-feature=+crt-static"), ("CARGO_TARGET_DIR", "target/static")];
-        [
-            ("build --release --package gh-net", &[("CARGO_TARGET_DIR", "target")]),
-            ("build --release --package gh-net-sidecar --target x86_64-unknown-linux-gnu", STATIC),
-        ]
+        // Named, the target is another one than that of build scripts and macros, which can't be static.
+        let sidecar = format!("build --release --locked --package gh-net-sidecar --target {}", target());
+        let gh_net = "build --release --locked --package gh-net".to_owned();
+        [(gh_net, &[("CARGO_TARGET_DIR", "target")]), (sidecar, STATIC)]
     }
 
     /// Builds the programs.
@@ -54,9 +57,27 @@ impl Binaries {
         }
         Ok(Self {
             gh_net: root().join("target/release/gh-net"),
-            sidecar: root().join("target/static/x86_64-unknown-linux-gnu/release/gh-net-sidecar"),
+            sidecar: root().join("target/static").join(target()).join("release/gh-net-sidecar"),
         })
     }
+
+    /// Copies the programs into one directory, under the names by which gh-net finds the sidecar beside itself.
+    ///
+    /// # Errors
+    /// The directory can't be made or written to.
+    pub fn bundle(&self) -> Result<PathBuf> {
+        let bundle = root().join("target/bundle");
+        fs::create_dir_all(&bundle).with_context(|| format!("making {}", bundle.display()))?;
+        let sidecar = format!("gh-net-sidecar-{}", env::consts::ARCH);
+        for (from, name) in [(&self.gh_net, "gh-net"), (&self.sidecar, &*sidecar)] {
+            fs::copy(from, bundle.join(name)).with_context(|| format!("copying {}", from.display()))?;
+        }
+        Ok(bundle)
+    }
+}
+
+fn target() -> String {
+    format!("{}-unknown-linux-gnu", env::consts::ARCH)
 }
 
 /// The workspace's directory.

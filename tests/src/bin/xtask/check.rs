@@ -20,7 +20,7 @@ pub(crate) fn run() -> Result<()> {
         &[("RUSTDOCFLAGS", "-D warnings")],
     )?;
     let binaries = Binaries::build()?;
-    let places = [("GH_NET_BIN", &binaries.gh_net), ("GH_NET_SIDECAR", &binaries.sidecar)];
+    let places = [("GH_NET_TEST_BIN", &binaries.gh_net), ("GH_NET_TEST_SIDECAR", &binaries.sidecar)];
     shell::run("cargo test --workspace --locked --no-fail-fast", &places)?;
     deny()?;
     println!("\n✓ all passed");

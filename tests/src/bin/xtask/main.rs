@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use gh_net_tests::lab::Binaries;
 
 mod bench;
 mod check;
@@ -21,6 +22,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Chore {
+    /// Builds gh-net and its static sidecar into target/bundle
+    Build,
     /// Builds a lab of network namespaces, bridges it, and shows that the bridge works and leaves no trace
     Demo,
     /// Runs everything that CI runs
@@ -31,8 +34,11 @@ enum Chore {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    tools::enter_user_namespace();
+    if !matches!(arguments.chore, Chore::Build) {
+        tools::enter_user_namespace();
+    }
     let done = match arguments.chore {
+        Chore::Build => build(),
         Chore::Demo => demo::run(),
         Chore::Test => check::run(),
         Chore::Bench => bench::run(),
@@ -44,4 +50,10 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn build() -> anyhow::Result<()> {
+    let bundle = Binaries::build()?.bundle()?;
+    println!("\n✓ gh-net and its sidecar are in {}", bundle.display());
+    Ok(())
 }
