@@ -9,15 +9,18 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time::ChronoUtc;
 
 /// Sends log lines of `level` (a `tracing` filter such as `info` or `debug,gh_net::engine=trace`) to
-/// `destination`, or to stderr.
+/// `destination`, or to stderr. A level that names no target is one for our own crates: of others, which at
+/// `debug` tell of every step of theirs, only warnings come, unless the filter names them.
 ///
 /// # Errors
 /// The filter does not parse, or the file can't be opened for appending.
 pub fn init(level: &str, destination: Option<&Path>) -> io::Result<()> {
-    let filter = EnvFilter::builder().parse(level).map_err(|error| {
+    let filter = EnvFilter::builder().parse(directives(level)).map_err(|error| {
         io::Error::new(io::ErrorKind::InvalidInput, format!("the log level {level:?} is not valid: {error}"))
     })?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter);
+    // A line that can't be written is lost. To say so on stderr panics where it is stderr that is gone: a
+    // closed terminal, or `2>&1 | head`.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
     match destination {
         Some(path) => log.with_ansi(false).with_writer(Mutex::new(open(path)?)).init(),
         None => log
@@ -28,6 +31,16 @@ pub fn init(level: &str, destination: Option<&Path>) -> io::Result<()> {
             .init(),
     }
     Ok(())
+}
+
+/// The filter in full. A target is matched by its beginning, so `gh_net` is all our crates.
+fn directives(level: &str) -> String {
+    let full = |part: &str| match part.to_ascii_lowercase().as_str() {
+        quiet @ ("off" | "error" | "warn") => quiet.to_owned(),
+        own @ ("info" | "debug" | "trace") => format!("warn,gh_net={own}"),
+        _ => part.to_owned(),
+    };
+    level.split(',').map(|part| full(part.trim())).collect::<Vec<_>>().join(",")
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -42,4 +55,19 @@ fn open(path: &Path) -> io::Result<File> {
 fn colour() -> bool {
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     io::stderr().is_terminal() && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_level_is_for_our_own_crates() {
+        assert_eq!(directives("debug"), "warn,gh_net=debug");
+        assert_eq!(directives("error"), "error");
+        assert_eq!(
+            directives("INFO, gh_net::engine=trace,hickory_proto=debug"),
+            "warn,gh_net=info,gh_net::engine=trace,hickory_proto=debug"
+        );
+    }
 }
