@@ -390,6 +390,18 @@ fn a_table_that_no_rule_names_for_us_does_not_count() {
 }
 
 #[test]
+fn a_default_that_stays_on_the_machine_is_no_network_by_a_rule_for_some_destinations() {
+    let laptop = Laptop::at_home()
+        .link(4, "docker0", LinkKind::Bridge)
+        .route("default", 4)
+        .table(52)
+        .rule(100, 52, |rule| rule.destination = "10.5.0.0/16".parse().ok())
+        .rule(32766, MAIN_TABLE, |_| {});
+    assert_eq!(verdict(&laptop.auto(), "10.5.0.1"), NO_ROUTE);
+    assert_eq!(verdict(&laptop.auto(), "192.168.1.9"), by(2));
+}
+
+#[test]
 fn wg_quicks_default_is_a_full_tunnel_and_the_lan_stays() {
     let laptop = Laptop::at_home()
         .link(7, "wg0", LinkKind::WireGuard)

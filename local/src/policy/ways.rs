@@ -42,18 +42,6 @@ pub(super) enum Way {
     Blocked(u8),
 }
 
-impl Way {
-    /// The way, found by a rule that names the destinations it is for: a default among them is a network, and
-    /// a block is as narrow as the rule.
-    fn seen_by(self, named: IpNet) -> Self {
-        match self {
-            Self::Default { interface, .. } if named.prefix_len() > 0 => Self::Network(interface),
-            Self::Blocked(length) => Self::Blocked(length.max(named.prefix_len())),
-            Self::Default { .. } | Self::Network(_) | Self::Internal => self,
-        }
-    }
-}
-
 /// A rule that concerns us.
 struct Step {
     action: RuleAction,
@@ -107,8 +95,9 @@ impl<'a> Map<'a> {
             let found = match step.action {
                 RuleAction::Table { table, suppress } => {
                     let table = self.table(v6, table, suppress);
-                    let table =
-                        table.into_iter().map(|(prefix, way)| (prefix, way.map(|it| it.seen_by(step.named))));
+                    let table = table
+                        .into_iter()
+                        .map(|(prefix, way)| (prefix, way.map(|it| self.seen_by(it, step.named))));
                     let table: Vec<_> = table.collect();
                     routes.extend(table.iter().filter_map(|(prefix, way)| {
                         let known = if prefix.contains(&step.named) { step.named } else { *prefix };
@@ -117,12 +106,31 @@ impl<'a> Map<'a> {
                     // A throw route is an entry without a way: it hides wider ones, and the look-up goes on.
                     Space::longest_prefix(table).filter_map(|way| *way)
                 }
-                RuleAction::Blocked => Space::longest_prefix([(all, Way::Blocked(0).seen_by(step.named))]),
+                RuleAction::Blocked => {
+                    Space::longest_prefix([(all, self.seen_by(Way::Blocked(0), step.named))])
+                }
                 RuleAction::Other => continue,
             };
             space = space.or(&found.within(&step.destinations));
         }
         space
+    }
+
+    /// The way, found by a rule that names the destinations it is for: a default among them is a network, and
+    /// a block is as narrow as the rule.
+    fn seen_by(&self, way: Way, named: IpNet) -> Way {
+        let inside = |interface: InterfaceIndex| self.internal.contains(&interface.get());
+        match way {
+            Way::Default { interface, .. } if named.prefix_len() > 0 => {
+                if interface.is_some_and(inside) {
+                    Way::Internal
+                } else {
+                    Way::Network(interface)
+                }
+            }
+            Way::Blocked(length) => Way::Blocked(length.max(named.prefix_len())),
+            Way::Default { .. } | Way::Network(_) | Way::Internal => way,
+        }
     }
 
     /// What is looked into, in which order, and for which destinations. `all` is the family's default prefix.
