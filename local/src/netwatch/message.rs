@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
+use netlink_packet_core::Nla;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{self, InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage};
@@ -11,7 +12,6 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteNextHop, RouteType, RouteVia,
 };
 use netlink_packet_route::rule::{self, RuleAttribute, RuleFlags, RuleMessage};
-use rtnetlink::packet_core::Nla;
 
 use super::{Address, Link, LinkFlags, LinkKind, NextHop, Route, RouteKind, Rule, RuleAction};
 
