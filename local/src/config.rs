@@ -219,7 +219,8 @@ fn stack(below: Figment, layers: Vec<Layer>) -> Result<Figment, ConfigError> {
 }
 
 fn file_layers(flags: &Flags, environment: &Environment) -> Result<Vec<Layer>, ConfigError> {
-    let named = flags.config.as_ref().or_else(|| environment.get("GH_NET_CONFIG"));
+    let variable = || environment.get("GH_NET_CONFIG").filter(|path| !path.is_empty());
+    let named = flags.config.as_ref().or_else(variable);
     let Some(path) = named.map(PathBuf::from).or_else(|| default_file(environment)) else {
         return Ok(Vec::new());
     };

@@ -35,6 +35,11 @@ fn defaults_hold_where_nothing_is_set() {
 }
 
 #[test]
+fn an_empty_variable_names_no_file() {
+    assert!(load(&Flags::default(), &environment_of(&[("GH_NET_CONFIG", "")])).is_ok());
+}
+
+#[test]
 fn a_flag_wins_over_a_variable_and_a_variable_over_the_file() {
     let text = "dns = \"local\"\ntrace = \"warn\"\nroute = [\"10.0.0.0/8\", \"auto\"]\ngui = false";
     let pairs = [("GH_NET_DNS", "false"), ("GH_NET_TRACE", "debug")];
