@@ -57,9 +57,11 @@ fn bridge(config: Config) -> Result<(), Failure> {
             result = run(config, stop) => result,
             _ = at_once => Err(Failure {
                 exit: Exit::Interrupted,
-                what: "ended at once; the other side was not told".to_owned(),
+                what: "ended at once, without a goodbye".to_owned(),
                 details: None,
-                remedy: None,
+                remedy: Some(
+                    "The sidecar puts the codespace back as it was once it sees the connection end.".to_owned(),
+                ),
             }),
         }
     });
@@ -101,7 +103,7 @@ fn signals() -> std::io::Result<Signals> {
             if count > 0 {
                 break;
             }
-            tracing::info!("ending; once more ends at once");
+            tracing::info!("ending: the codespace is put back as it was. Ctrl-C again ends at once");
             first.send_replace(true);
         }
         // Nobody listens if everything has ended meanwhile.

@@ -175,6 +175,8 @@ impl Gh {
         let output = Command::new(&self.program)
             .args(arguments)
             .stdin(Stdio::null())
+            // Ctrl-C is for us, who then end it: its own end by it would look like a failure of its own.
+            .process_group(0)
             .kill_on_drop(true)
             .output()
             .await
