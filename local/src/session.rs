@@ -96,12 +96,16 @@ impl Explain for Error {
 /// # Errors
 /// There was no session, or it ended by itself.
 pub async fn run(config: &Config, transport: &Transport, mut stop: Stop) -> Result<(), Failure> {
-    let snapshot = Netwatch::open().map_err(Error::from)?.snapshot().await.map_err(Error::from)?;
+    let netwatch = Netwatch::open().map_err(Error::from)?;
     let resolver = Arc::new(Resolver::system().map_err(Error::from)?);
     let link = tokio::select! {
-        link = transport.connect() => link?,
+        // A Ctrl-C may end what connects, too; that is not why it failed.
+        biased;
         () = stopped(&mut stop) => return Ok(()),
+        link = transport.connect() => link?,
     };
+    // Connecting may have taken minutes, in which the VPN came up.
+    let snapshot = netwatch.snapshot().await.map_err(Error::from)?;
     let session = Session { config, snapshot, resolver, name: transport.name() };
     session.run(link, stop).await.map_err(Failure::from)
 }
