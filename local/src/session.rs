@@ -138,6 +138,7 @@ impl Session<'_> {
                 return Err(Error::Handshake { error, carrier: carrier.close().await });
             }
         };
+        carrier.opened();
         let (settled, is_settled) = oneshot::channel();
         let mut link = LinkIo { reader, writer, settled: Some(settled) };
         let end = self.bridge(&mut link, &opened, is_settled, stop).await?;

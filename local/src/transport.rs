@@ -75,7 +75,7 @@ pub struct Carrier {
 pub struct LinkEnd {
     /// The exit status of what ran over there; `None` if the connection was cut or a signal ended it.
     pub status: Option<i32>,
-    /// The last lines of its stderr, and of ssh's.
+    /// The last lines of its stderr, and of ssh's, from before the session was open.
     pub said: String,
 }
 
@@ -97,6 +97,11 @@ impl Carrier {
     /// `task` ends when the link has, and ends the link when its end of `stop` says so.
     fn new(said: Said, stop: oneshot::Sender<()>, task: JoinHandle<Option<i32>>) -> Self {
         Self { said, stop: Some(stop), task, end: None }
+    }
+
+    /// The session is open: what is said on stderr is news from here on, and not kept.
+    pub fn opened(&self) {
+        self.said.opened();
     }
 
     /// Waits until the link has ended by itself. Cancel safe.

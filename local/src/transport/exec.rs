@@ -9,7 +9,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::said::{self, Said};
+use super::said::Said;
 use super::{Carrier, GRACE, Link};
 use crate::exit::{Exit, Explain};
 
@@ -68,7 +68,7 @@ pub(super) fn connect(words: &[String]) -> Result<Link, Error> {
     let reader = child.stdout.take().ok_or_else(missing)?;
     let said = Said::default();
     if let Some(stderr) = child.stderr.take() {
-        said.listen(stderr, said::remote());
+        said.listen_remote(stderr);
     }
     let (stop, stopped) = oneshot::channel();
     let carrier = Carrier::new(said, stop, tokio::spawn(watch(Running(child), stopped)));

@@ -1,8 +1,10 @@
-//! What processes say on stderr: logged line by line, and the last of it kept for the message at the end.
+//! What processes say on stderr, said to the user once: until the session is open the last lines are kept for the
+//! message that there is none, from then on they are news and logged as they come.
 //!
 //! The other side is not trusted: a line and the whole are bounded, and control characters are replaced.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +29,7 @@ pub(super) struct Said(Arc<Shared>);
 struct Shared {
     lines: Mutex<VecDeque<String>>,
     listeners: Mutex<Vec<JoinHandle<()>>>,
+    open: AtomicBool,
 }
 
 /// No panic can happen while one of these locks is held, and if one did, the lines would still be lines.
@@ -45,11 +48,37 @@ impl Said {
         let listener = tokio::spawn(async move {
             let mut keep = |line: &str| {
                 tell(line);
-                said.keep(line.to_owned());
+                if !said.is_news() {
+                    said.keep(line.to_owned());
+                }
             };
             lines(stream, &mut keep).await;
         });
         locked(&self.0.listeners).push(listener);
+    }
+
+    /// Listens to a remote command. A flood of its lines is not for the user's eyes.
+    pub(super) fn listen_remote<R: AsyncRead + Send + Unpin + 'static>(&self, stream: R) {
+        const SHOWN: usize = 100;
+        let (said, mut count) = (self.clone(), 0);
+        self.listen(stream, move |line| {
+            if said.is_news() && count < SHOWN {
+                count += 1;
+                tracing::info!("over there: {line}");
+            } else {
+                tracing::debug!("over there: {line}");
+            }
+        });
+    }
+
+    /// The session is open: what has been said is of no interest any more, and what follows is news.
+    pub(super) fn opened(&self) {
+        self.0.open.store(true, Ordering::Relaxed);
+        self.clear();
+    }
+
+    fn is_news(&self) -> bool {
+        self.0.open.load(Ordering::Relaxed)
     }
 
     fn keep(&self, line: String) {
@@ -111,22 +140,10 @@ async fn lines<R: AsyncRead + Unpin>(mut stream: R, keep: &mut (dyn FnMut(&str) 
     tell(&buffer);
 }
 
-/// Logs the lines of a remote command. A flood of them is not for the user's eyes.
-pub(super) fn remote() -> impl FnMut(&str) + Send + 'static {
-    const SHOWN: usize = 100;
-    let mut count = 0usize;
-    move |line| {
-        count = count.saturating_add(1);
-        if count <= SHOWN {
-            tracing::info!("over there: {line}");
-        } else {
-            tracing::debug!("over there: {line}");
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
 
     #[tokio::test]
@@ -139,6 +156,21 @@ mod tests {
         assert_eq!(words.lines().count(), KEPT);
         assert!(words.starts_with("line 981\n"), "{words}");
         assert!(words.ends_with("line 999\n\u{fffd}[2Jthe end"), "{words:?}");
+    }
+
+    #[tokio::test]
+    async fn what_is_news_is_not_said_again_at_the_end() {
+        let (mut near, far) = tokio::io::duplex(64);
+        let said = Said::default();
+        said.listen(far, |_| {});
+        near.write_all(b"a banner\n").await.unwrap();
+        while said.so_far().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        said.opened();
+        near.write_all(b"news\n").await.unwrap();
+        drop(near);
+        assert_eq!(said.complete().await, "");
     }
 
     #[tokio::test]

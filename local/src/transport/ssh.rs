@@ -29,7 +29,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::said::{self, Said};
+use super::said::Said;
 use super::{Carrier, GRACE, Link};
 use crate::exit::{Exit, Explain};
 use dial::{Dialling, Watcher};
@@ -280,7 +280,7 @@ impl Master {
         let writer = child.stdin().take().ok_or_else(missing)?;
         let reader = child.stdout().take().ok_or_else(missing)?;
         if let Some(stderr) = child.stderr().take() {
-            self.said.listen(stderr, said::remote());
+            self.said.listen_remote(stderr);
         }
         let (stop, stopped) = oneshot::channel();
         let said = self.said.clone();

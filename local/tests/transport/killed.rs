@@ -15,6 +15,7 @@ use crate::sshd::Sshd;
 fn attached(sshd: &Sshd, runtime: &Path) -> Child {
     let mut child = gh_net()
         .args(ssh_arguments(sshd, &sshd.options()))
+        .args(["-t", "debug"])
         .env("GH_NET_SIDECAR_DIR", sidecar::directory())
         .env("XDG_RUNTIME_DIR", runtime)
         .stderr(Stdio::piped())

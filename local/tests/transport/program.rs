@@ -111,7 +111,7 @@ fn the_log_goes_where_it_is_told_to() {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("log");
     let arguments =
-        ["--exec", "sh -c 'echo noted >&2'", "--trace-dest", log.to_str().unwrap(), "-g", "false"];
+        ["--exec", "sh -c 'echo noted >&2'", "-t", "debug", "--trace-dest", log.to_str().unwrap()];
     let (code, _) = failure(&mut gh_net(), &arguments);
     assert_eq!(code, 5);
     assert!(std::fs::read_to_string(log).unwrap().contains("over there: noted"));

@@ -79,6 +79,7 @@ fn ssh_asks_on_the_terminal_and_ctrl_c_then_ends_the_session_and_not_what_carrie
     let proxy = format!("bash -c \"exec 3<>/dev/tcp/127.0.0.1/{}; cat <&3 & cat >&3\"", sshd.port());
     let mut arguments = locked(&sshd);
     arguments.extend(["--ssh-option".to_owned(), format!("ProxyCommand={proxy}")]);
+    arguments.extend(["-t".to_owned(), "debug".to_owned()]);
     let sources = sidecar::directory().display().to_string();
     let mut terminal = Terminal::run(&arguments, &[("GH_NET_SIDECAR_DIR", &sources)]);
     terminal.wait_for("Enter passphrase for key");
