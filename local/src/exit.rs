@@ -31,7 +31,7 @@ Exit codes:
   2    wrong usage or configuration, or cancelled before there was a connection
   3    the codespace can't be reached: unknown, without an ssh server, or ssh failed
   4    not let in: gh is not logged in or lacks the codespace scope, or ssh refused the login
-  5    the sidecar can't work there: missing, not privileged, no TUN device, other version
+  5    the sidecar can't work there: missing, not privileged, no TUN device, busy, other version
   130  ended at once by a second Ctrl-C";
 
 impl From<Exit> for ExitCode {
@@ -76,9 +76,11 @@ impl<E: Explain> From<E> for Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "gh-net: {}", self.what)?;
-        let parts = [&self.details, &self.remedy];
-        parts.into_iter().flatten().flat_map(|part| part.lines()).try_for_each(|line| write!(f, "\n  {line}"))
+        // Words of the other side may be several lines.
+        let mut what = self.what.lines();
+        write!(f, "gh-net: {}", what.next().unwrap_or_default())?;
+        let parts = [&self.details, &self.remedy].into_iter().flatten().flat_map(|part| part.lines());
+        what.chain(parts).try_for_each(|line| write!(f, "\n  {line}"))
     }
 }
 
@@ -90,10 +92,10 @@ mod tests {
     fn a_failure_reads_from_what_happened_to_what_to_do() {
         let failure = Failure {
             exit: Exit::Failed,
-            what: "it broke".into(),
+            what: "it broke\nin two".into(),
             details: Some("crack\nsnap".into()),
             remedy: Some("glue it".into()),
         };
-        assert_eq!(failure.to_string(), "gh-net: it broke\n  crack\n  snap\n  glue it");
+        assert_eq!(failure.to_string(), "gh-net: it broke\n  in two\n  crack\n  snap\n  glue it");
     }
 }

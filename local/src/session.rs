@@ -65,13 +65,26 @@ pub enum Error {
 impl Explain for Error {
     fn exit(&self) -> Exit {
         match self {
-            Self::Netwatch(_) | Self::Io(_) | Self::Resolver(_) | Self::Ended { .. } => Exit::Failed,
             Self::Handshake { .. } => Exit::Sidecar,
+            Self::Ended { end: LinkEnd::Goodbye(goodbye), .. } => match goodbye.reason {
+                Reason::Privilege | Reason::Tun => Exit::Sidecar,
+                Reason::Done
+                | Reason::Version
+                | Reason::Busy
+                | Reason::NoSession
+                | Reason::Protocol
+                | Reason::Terminated
+                | Reason::Failed => Exit::Failed,
+            },
+            Self::Netwatch(_) | Self::Io(_) | Self::Resolver(_) | Self::Ended { .. } => Exit::Failed,
         }
     }
 
     fn details(&self) -> Option<String> {
         match self {
+            // The sidecar has given its reason. It says the same on stderr.
+            Self::Handshake { error: HandshakeError::Refused(_) | HandshakeError::Version(_), .. }
+            | Self::Ended { end: LinkEnd::Goodbye(_), .. } => None,
             Self::Handshake { carrier, .. } | Self::Ended { carrier, .. } => Some(carrier.explained()),
             Self::Netwatch(_) | Self::Io(_) | Self::Resolver(_) => None,
         }

@@ -79,6 +79,7 @@ impl fmt::Display for LinkEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Lost(lost) => lost.fmt(f),
+            Self::Goodbye(goodbye) if goodbye.text.is_empty() => f.write_str("the sidecar ended the session"),
             Self::Goodbye(goodbye) => write!(f, "the sidecar ended the session: {}", goodbye.text),
             Self::Protocol(error) => error.fmt(f),
             Self::Shutdown => f.write_str("told to stop"),
