@@ -274,14 +274,12 @@ impl Io {
         linked: &mut Linked<'_, R, W>,
         now: Instant,
     ) -> Result<bool, LinkEnd> {
+        if linked.failed.as_ref().is_some_and(|(_, until)| *until <= now) {
+            return Err(lost(linked));
+        }
         let mut bytes = 0;
         for _ in 0..FRAMES {
-            let Poll::Ready(read) = linked.link.reader.poll_next(cx) else {
-                return match &linked.failed {
-                    Some((_, until)) if *until <= now => Err(lost(linked)),
-                    Some(_) | None => Ok(false),
-                };
-            };
+            let Poll::Ready(read) = linked.link.reader.poll_next(cx) else { return Ok(false) };
             let frame = match read {
                 Ok(Some(frame)) => frame,
                 Ok(None) => return Err(lost(linked)),
