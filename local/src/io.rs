@@ -20,6 +20,7 @@ mod flows;
 mod icmp;
 mod limit;
 mod link;
+mod notices;
 mod reactor;
 mod sockopt;
 mod tcp;
@@ -31,7 +32,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use gh_net_common::frame::{Frame, Goodbye, Level, Notice};
+use gh_net_common::frame::{Frame, Goodbye};
 use gh_net_common::framed::{FrameWriter, ReadError};
 use gh_net_common::hello::printable;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -42,11 +43,11 @@ use crate::policy::Policy;
 use crate::resolver::Resolver;
 use dns::Questions;
 use flows::Flows;
-use limit::RateLimit;
 use link::Pulse;
 use reactor::Alarm;
 
 pub use link::{LinkEnd, LinkIo, LostLink, ProtocolError};
+pub use notices::Notices;
 
 /// Bytes queued towards the link at which the engine is no longer asked for packets. More than a pipe holds
 /// (64 KiB), so that one write can fill it.
@@ -103,7 +104,7 @@ pub struct Io {
     flows: Flows,
     alarm: Alarm,
     counters: Counters,
-    notices: RateLimit,
+    notices: Notices,
 }
 
 /// A link and what is known of it.
@@ -125,7 +126,7 @@ impl Io {
             flows: Flows::new(Questions::new(resolver))?,
             alarm: Alarm::new(),
             counters: Counters::default(),
-            notices: RateLimit::new(Duration::from_secs(1), 10),
+            notices: Notices::default(),
         })
     }
 
@@ -325,7 +326,7 @@ impl Io {
                     }
                 }
             }
-            Frame::Notice(notice) => self.say(&notice, now),
+            Frame::Notice(notice) => self.notices.show(&notice, now),
             Frame::Goodbye(Goodbye { reason, text }) => {
                 return Err(LinkEnd::Goodbye(Goodbye { reason, text: printable(&text) }));
             }
@@ -336,19 +337,6 @@ impl Io {
             Frame::Dns(_) => return Err(unexpected("DNS settings")),
         }
         Ok(0)
-    }
-
-    /// Passes the sidecar's words on to the user.
-    fn say(&mut self, notice: &Notice, now: Instant) {
-        if !self.notices.admits(now) {
-            return;
-        }
-        let text = printable(&notice.text);
-        match notice.level {
-            Level::Info => tracing::info!("codespace: {text}"),
-            Level::Warning => tracing::warn!("codespace: {text}"),
-            Level::Error => tracing::error!("codespace: {text}"),
-        }
     }
 
     /// Everything between the engine and the sockets, once. Returns whether there is more to do at once.

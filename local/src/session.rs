@@ -5,11 +5,10 @@ mod settings;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use gh_net_common::frame::{DnsMode, Families, Frame, Goodbye, Level, Notice, Open, Opened, Reason};
+use gh_net_common::frame::{DnsMode, Families, Frame, Goodbye, Open, Opened, Reason};
 use gh_net_common::framed::{FrameReader, FrameWriter};
-use gh_net_common::hello::printable;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
@@ -18,7 +17,7 @@ pub use self::handshake::HandshakeError;
 use crate::config::Config;
 use crate::engine::{self, Engine};
 use crate::exit::{Exit, Explain, Failure};
-use crate::io::{Control, Io, LinkEnd, LinkIo};
+use crate::io::{Control, Io, LinkEnd, LinkIo, Notices};
 use crate::netwatch::{self, Netwatch, Snapshot};
 use crate::policy::{Codespace, Policy};
 use crate::resolver::{self, Resolver};
@@ -257,8 +256,11 @@ where
     W: AsyncWrite + Unpin,
 {
     if matches!(end, LinkEnd::Shutdown) {
-        if timeout(FAREWELL, farewell(&mut link)).await.is_err() {
-            tracing::warn!("the sidecar did not say that the codespace is as it was");
+        if timeout(FAREWELL, farewell(&mut link)).await != Ok(true) {
+            tracing::warn!(
+                "the sidecar did not say that the codespace is as it was; it sees to that by itself once the \
+                 connection is gone"
+            );
         }
         drop(link);
         carrier.close().await;
@@ -268,34 +270,37 @@ where
     Err(Error::Ended { end, carrier: carrier.close().await })
 }
 
-/// Says goodbye and waits for the answer, which comes when everything is undone.
-async fn farewell<R, W>(link: &mut LinkIo<R, W>)
+/// Says goodbye and waits for the answer, which comes when everything is undone. Returns whether it came.
+async fn farewell<R, W>(link: &mut LinkIo<R, W>) -> bool
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
     let text = "ended by the user".to_owned();
     link.writer.push(&Frame::Goodbye(Goodbye { reason: Reason::Done, text }));
+    let mut notices = Notices::default();
     let answer = async {
         loop {
             match link.reader.next().await {
-                Ok(Some(Frame::Notice(notice))) => show(&notice),
-                Ok(Some(Frame::Goodbye(_)) | None) | Err(_) => return,
+                Ok(Some(Frame::Notice(notice))) => notices.show(&notice, Instant::now()),
+                Ok(Some(Frame::Goodbye(_))) => return true,
+                Ok(None) | Err(_) => return false,
                 // Packets and reports that were under way.
                 Ok(Some(_)) => {}
             }
         }
     };
-    // What is queued before the goodbye is read by the sidecar only while we read what it sends.
-    let (_, ()) = tokio::join!(link.writer.flush(), answer);
-}
-
-/// Shows the sidecar's words to the user.
-pub(crate) fn show(notice: &Notice) {
-    let text = printable(&notice.text);
-    match notice.level {
-        Level::Info => tracing::info!("sidecar: {text}"),
-        Level::Warning => tracing::warn!("sidecar: {text}"),
-        Level::Error => tracing::error!("sidecar: {text}"),
+    // What is queued before the goodbye is read by the sidecar only while we read what it sends. That it can't be
+    // written shows itself in the reading.
+    let say = async {
+        let _ = link.writer.flush().await;
+        std::future::pending().await
+    };
+    tokio::select! {
+        answered = answer => answered,
+        () = say => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

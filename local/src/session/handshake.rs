@@ -1,12 +1,14 @@
 //! From two raw streams to an open session: preamble, hello, open.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use gh_net_common::frame::{Frame, Goodbye, Open, Opened, Reason};
+use gh_net_common::frame::{Frame, Goodbye, Open, Opened, Reason, TunnelAddress};
 use gh_net_common::framed::{FrameReader, FrameWriter, NoiseLimit, PreambleError, ReadError};
 use gh_net_common::hello::{self, Mismatch, Side, printable};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
+
+use crate::io::Notices;
 
 /// How long the sidecar may take from its preamble to its answer. It asks sudo and makes a device.
 const ANSWER: Duration = Duration::from_secs(8);
@@ -33,11 +35,8 @@ pub enum HandshakeError {
     #[error("the sidecar broke the protocol: {0}")]
     Protocol(&'static str),
     /// The sidecar refuses.
-    #[error("{}", printable(&.0.text))]
+    #[error("{}", if .0.text.is_empty() { "the sidecar refuses and does not say why".into() } else { printable(&.0.text) })]
     Refused(Goodbye),
-    /// Writing failed.
-    #[error("writing to the sidecar failed: {0}")]
-    Write(std::io::Error),
 }
 
 /// Asks for a session. Notices that come before the answer are logged.
@@ -55,16 +54,13 @@ where
 {
     let ours = hello::ours();
     writer.push(&Frame::Hello(ours.clone()));
-    // A far side that does not read, or is gone, shows itself in the reading.
-    let noise = {
-        let (sent, noise) = tokio::join!(
-            timeout(NoiseLimit::default().time, writer.flush()),
-            reader.preamble(NoiseLimit::default())
-        );
-        let noise = noise?;
-        sent.map_err(|_| HandshakeError::Silence)?.map_err(HandshakeError::Write)?;
-        noise
-    };
+    // Whether writing fails is of no interest here and below. A far side that does not read, or is gone, shows
+    // itself in the reading, and may have said there why it is gone.
+    let (_, noise) = tokio::join!(
+        timeout(NoiseLimit::default().time, writer.flush()),
+        reader.preamble(NoiseLimit::default())
+    );
+    let noise = noise?;
     if !noise.is_empty() {
         tracing::debug!("before the sidecar spoke: {}", printable(&String::from_utf8_lossy(&noise)));
     }
@@ -86,12 +82,12 @@ where
     };
     if let Err(mismatch) = hello::negotiate(Side::Laptop, ours, &theirs) {
         writer.push(&Frame::Goodbye(Goodbye { reason: Reason::Version, text: mismatch.to_string() }));
-        writer.flush().await.map_err(HandshakeError::Write)?;
+        let _ = writer.flush().await;
         return Err(mismatch.into());
     }
     tracing::debug!("sidecar {}", printable(&theirs.software));
     writer.push(&Frame::Open(request));
-    writer.flush().await.map_err(HandshakeError::Write)?;
+    let _ = writer.flush().await;
     match next(reader).await? {
         Frame::Opened(opened) => check(opened),
         Frame::Hello(_)
@@ -112,9 +108,10 @@ const MAX_NOTICES: usize = 32;
 
 /// The next frame that is neither a notice nor a goodbye.
 async fn next<R: AsyncRead + Unpin>(reader: &mut FrameReader<R>) -> Result<Frame, HandshakeError> {
+    let mut notices = Notices::default();
     for _ in 0..=MAX_NOTICES {
         match reader.next().await?.ok_or(HandshakeError::Ended)? {
-            Frame::Notice(notice) => super::show(&notice),
+            Frame::Notice(notice) => notices.show(&notice, Instant::now()),
             Frame::Goodbye(goodbye) => return Err(HandshakeError::Refused(goodbye)),
             frame @ (Frame::Hello(_)
             | Frame::Open(_)
@@ -137,8 +134,15 @@ fn check(opened: Opened) -> Result<Opened, HandshakeError> {
     if opened.mtu < MIN_MTU {
         return Err(HandshakeError::Protocol("the tunnel's MTU is below 1280 bytes"));
     }
-    if opened.addresses.is_empty() {
-        return Err(HandshakeError::Protocol("the tunnel has no addresses"));
+    let is_v4 = |address: &TunnelAddress| address.gateway.is_ipv4();
+    match opened.addresses.as_slice() {
+        [] => return Err(HandshakeError::Protocol("the tunnel has no addresses")),
+        [_] => {}
+        [one, other] if is_v4(one) != is_v4(other) => {}
+        [_, _, ..] => return Err(HandshakeError::Protocol("the tunnel has two addresses of one family")),
+    }
+    if !opened.addresses.iter().all(|address| address.sidecar.contains(&address.gateway)) {
+        return Err(HandshakeError::Protocol("the tunnel's two addresses are not of one network"));
     }
     Ok(opened)
 }
@@ -161,11 +165,15 @@ mod tests {
         }
     }
 
+    fn address(sidecar: &str, gateway: &str) -> TunnelAddress {
+        TunnelAddress { sidecar: sidecar.parse().unwrap(), gateway: gateway.parse().unwrap() }
+    }
+
     fn opened(mtu: u16) -> Frame {
-        let addresses = vec![gh_net_common::frame::TunnelAddress {
-            sidecar: "198.19.240.1/30".parse().unwrap(),
-            gateway: "198.19.240.2".parse().unwrap(),
-        }];
+        opened_with(mtu, vec![address("198.19.240.1/30", "198.19.240.2")])
+    }
+
+    fn opened_with(mtu: u16, addresses: Vec<TunnelAddress>) -> Frame {
         Frame::Opened(Opened {
             session: [1; 16],
             token: Token([2; 32]),
@@ -199,6 +207,30 @@ mod tests {
         let goodbye = Frame::Goodbye(Goodbye { reason: Reason::Tun, text });
         let error = with_sidecar(&[Frame::Hello(hello::ours()), goodbye]).await.unwrap_err();
         assert_eq!(error.to_string(), "no TUN device here");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_is_heard_from_a_sidecar_that_is_gone_already() {
+        let (near, far) = duplex(64 * 1024);
+        let mut sidecar = FrameWriter::new(far);
+        sidecar.push(&Frame::Hello(hello::ours()));
+        sidecar.push(&Frame::Goodbye(Goodbye { reason: Reason::Busy, text: "busy".into() }));
+        sidecar.flush().await.unwrap();
+        drop(sidecar);
+        let (read, write) = tokio::io::split(near);
+        let answer = open(&mut FrameReader::new(read), &mut FrameWriter::new(write), request()).await;
+        assert_eq!(answer.unwrap_err().to_string(), "busy");
+    }
+
+    #[tokio::test]
+    async fn impossible_addresses_are_refused() {
+        let v4 = address("198.19.240.1/30", "198.19.240.2");
+        for addresses in [vec![], vec![v4; 3000], vec![address("198.19.240.1/30", "10.0.0.1")]] {
+            let error = with_sidecar(&[Frame::Hello(hello::ours()), opened_with(65_520, addresses)]).await;
+            assert!(matches!(error, Err(HandshakeError::Protocol(_))));
+        }
+        let both = vec![v4, address("fd00::1/126", "fd00::2")];
+        assert!(with_sidecar(&[Frame::Hello(hello::ours()), opened_with(65_520, both)]).await.is_ok());
     }
 
     #[tokio::test]
