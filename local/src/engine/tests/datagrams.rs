@@ -176,9 +176,9 @@ fn the_probes_of_a_traceroute_lose_one_hop() {
         let sum = etherparse::checksum::Sum16BitWords::new().add_slice(&packet[..20]).ones_complement();
         packet[10..12].copy_from_slice(&sum.to_ne_bytes());
         script.send_raw(&packet);
-        let sent = std::iter::from_fn(|| script.command()).find_map(|command| match command {
-            Command::SendUdp { hop_limit, .. } => Some(hop_limit),
-            _ => None,
+        let sent = std::iter::from_fn(|| script.command()).find_map(|command| {
+            let Command::SendUdp { hop_limit, .. } = command else { return None };
+            Some(hop_limit)
         });
         assert_eq!(sent, Some(left));
     }

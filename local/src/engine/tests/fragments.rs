@@ -43,12 +43,19 @@ fn fragments(ends: (&str, &str), id: u16, payload: &[u8], size: usize) -> Vec<Ve
     whole.chunks(size).enumerate().map(part).collect()
 }
 
+/// The payloads of the datagrams that were forwarded.
+fn all_forwarded(script: &mut Script) -> Vec<Vec<u8>> {
+    std::iter::from_fn(|| script.command())
+        .filter_map(|command| {
+            let Command::SendUdp { payload, .. } = command else { return None };
+            Some(payload.to_vec())
+        })
+        .collect()
+}
+
 /// The payload of the datagram that was forwarded, if one was.
 fn forwarded(script: &mut Script) -> Option<Vec<u8>> {
-    std::iter::from_fn(|| script.command()).find_map(|command| match command {
-        Command::SendUdp { payload, .. } => Some(payload.to_vec()),
-        _ => None,
-    })
+    all_forwarded(script).pop()
 }
 
 fn payload(len: usize) -> Vec<u8> {
@@ -89,13 +96,7 @@ fn datagrams_under_construction_do_not_mix() {
         script.send_raw(&a);
         script.send_raw(&b);
     }
-    let all: Vec<_> = std::iter::from_fn(|| script.command())
-        .filter_map(|command| match command {
-            Command::SendUdp { payload, .. } => Some(payload.to_vec()),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(all, [one, two]);
+    assert_eq!(all_forwarded(&mut script), [one, two]);
 }
 
 #[test]

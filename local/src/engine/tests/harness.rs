@@ -354,7 +354,9 @@ impl Script {
                 TcpOptionElement::MaximumSegmentSize(mss) => segment.mss = Some(mss),
                 TcpOptionElement::WindowScale(scale) => segment.scale = Some(scale),
                 TcpOptionElement::Noop => {}
-                other => panic!("an option not asked for: {other:?}"),
+                other @ (TcpOptionElement::SelectiveAcknowledgementPermitted
+                | TcpOptionElement::SelectiveAcknowledgement(..)
+                | TcpOptionElement::Timestamp(..)) => panic!("an option not asked for: {other:?}"),
             }
         }
         Some(segment)

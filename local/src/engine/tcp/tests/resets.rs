@@ -1,5 +1,7 @@
 //! Resets from either side, and what only looks like one (RFC 5961).
 
+use std::time::Duration;
+
 use crate::engine::tests::harness::{Script, seg};
 use crate::engine::{Command, ConnectError};
 
@@ -58,9 +60,39 @@ fn a_segment_without_acknowledgment_is_ignored() {
 #[test]
 fn the_servers_reset_reaches_the_client() {
     let (mut script, flow) = Script::established();
-    script.serve(flow, b"lost");
     script.engine.handle_failed(flow, script.now);
     script.expect(seg("R", 1, 1, b""));
+    assert_eq!((script.engine.flows(), script.engine.poll_timeout()), (0, None));
+    script.quiet();
+}
+
+#[test]
+fn what_the_server_said_before_its_reset_is_heard() {
+    let (mut script, flow) = Script::established();
+    script.send(seg("", 1, 1, b"").window(1000));
+    script.serve(flow, &[1; 1000]);
+    script.serve_more(flow, &[2; 500]);
+    script.engine.handle_failed(flow, script.now);
+    script.expect(seg("", 1, 1, &[1; 1000]));
+    script.quiet();
+    // Nothing is taken from or given to a socket that is gone.
+    script.send(seg("", 1, 1001, b"for nobody").window(1000));
+    script.expect(seg("", 1001, 11, b""));
+    script.expect(seg("P", 1001, 11, &[2; 500]));
+    script.expect(seg("R", 1501, 11, b""));
+    assert_eq!((script.engine.flows(), script.engine.poll_timeout()), (0, None));
+    script.quiet();
+}
+
+#[test]
+fn a_client_that_does_not_hear_the_server_out_is_given_up() {
+    let (mut script, flow) = Script::established();
+    script.send(seg("", 1, 1, b"").window(0));
+    script.serve(flow, b"last words");
+    script.engine.handle_failed(flow, script.now);
+    script.pass(Duration::from_secs(900));
+    let last = std::iter::from_fn(|| script.recv()).last().expect("probes and a reset");
+    assert_eq!(last.flags, "R");
     assert_eq!((script.engine.flows(), script.engine.poll_timeout()), (0, None));
     script.quiet();
 }
