@@ -186,7 +186,7 @@ impl<'a> World<'a> {
             turns: 0,
             engine: engine(scenario.mtu),
             hosts: Hosts::new(&scenario.flows),
-            codespace: Codespace::new(scenario.client_mtu, &scenario.flows, rng.next()),
+            codespace: Codespace::new(scenario.client_mtu, &scenario.flows, rng.number()),
             wire: Inspector::new(scenario.mtu.into()),
             up: Direction::new(scenario.up),
             down: Direction::new(scenario.down),
@@ -206,6 +206,7 @@ impl<'a> World<'a> {
     }
 
     /// With `SIM_TRACE` set, every packet that reaches or leaves the engine is printed.
+    #[allow(clippy::print_stderr, reason = "for the person who looks for what a seed found")]
     fn trace(&self, way: &str, packet: &[u8]) {
         if self.traced {
             eprintln!("{:?} {way} {}", self.now, inspect::describe(packet));

@@ -16,6 +16,7 @@ fn ms(ms: u64) -> Duration {
 }
 
 /// Runs what `scenario` makes of each seed; the seed of a failure is printed.
+#[allow(clippy::print_stderr, reason = "a failure is found again by its seed")]
 fn over_seeds(count: u64, scenario: impl Fn(&mut Rng) -> Scenario, check: impl Fn(&Report)) {
     for seed in 0..count {
         let scenario = scenario(&mut Rng::new(seed));
@@ -402,7 +403,7 @@ fn cuts_during_resets_leave_nothing_behind() {
                 let mut flow = Flow::new(Plan::sends(300 * KB), Plan::sends(300 * KB));
                 flow.starts = ms(n * 50);
                 let at = Some(ms(20) + rng.time(ms(2000)));
-                if n % 2 == 0 {
+                if n.is_multiple_of(2) {
                     flow.client.resets = at
                 } else {
                     flow.server.resets = at
@@ -423,7 +424,7 @@ fn cuts_while_connecting() {
         |rng| {
             let cuts = any_cuts(rng);
             let flow = |n: u64| {
-                let outcome = if n % 3 == 0 { Err(ConnectError::Refused) } else { Ok(()) };
+                let outcome = if n.is_multiple_of(3) { Err(ConnectError::Refused) } else { Ok(()) };
                 let mut flow = Flow::new(Plan::sends(1000), Plan::sends(1000));
                 flow.starts = ms(70 * n);
                 flow.connect = (ms(30 * n), outcome);

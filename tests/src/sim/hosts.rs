@@ -148,7 +148,12 @@ impl Hosts {
                 socket.closed = true;
                 socket.shut = true;
             }
-            other => panic!("a simulation of TCP does not call for {other:?}"),
+            other @ (Command::Connect { target: Target::Resolver, .. }
+            | Command::OpenUdp { .. }
+            | Command::SendUdp { .. }
+            | Command::OpenEcho { .. }
+            | Command::SendEcho { .. }
+            | Command::Resolve { .. }) => panic!("a simulation of TCP does not call for {other:?}"),
         }
     }
 }

@@ -168,7 +168,10 @@ fn open(half: &mut Half, tcp: &TcpSlice<'_>) {
         match option.expect("options that parse") {
             TcpOptionElement::MaximumSegmentSize(mss) => half.mss = Some(mss),
             TcpOptionElement::WindowScale(shift) => half.shift = Some(shift),
-            _ => {}
+            TcpOptionElement::Noop
+            | TcpOptionElement::SelectiveAcknowledgementPermitted
+            | TcpOptionElement::SelectiveAcknowledgement(..)
+            | TcpOptionElement::Timestamp(..) => {}
         }
     }
 }

@@ -93,7 +93,7 @@ impl Pattern {
 
     /// The pattern of a run.
     pub fn new(rng: &mut super::rng::Rng) -> Self {
-        Self((0..Self::PERIOD).map(|_| rng.next() as u8).collect())
+        Self((0..Self::PERIOD).map(|_| rng.number() as u8).collect())
     }
 
     /// The longest run of bytes at `position` of stream number `stream`, at most `most` bytes.
