@@ -146,7 +146,10 @@ impl Owner {
                     self.remove_state();
                     return farewell.say().await;
                 }
-                Event::Session(End::Cut) => continue,
+                Event::Session(End::Cut(link, why)) => {
+                    link.leave(crate::exit::DONE, why).await;
+                    continue;
+                }
                 Event::Session(End::GraceOver) => {
                     Goodbye { reason: Reason::Done, text: "nobody resumed the session".to_owned() }
                 }

@@ -11,6 +11,7 @@ use gh_net_common::frame::{
 use ipnet::IpNet;
 use netlink_packet_route::route::RouteType;
 use tokio::select;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use crate::dns::{self, Responder};
@@ -37,8 +38,8 @@ const MAIN: u32 = 254;
 pub(crate) enum End {
     /// The session is over. `goodbye` says what the laptop is told once all is undone.
     Over(Goodbye),
-    /// The link is gone; the session waits for the next one.
-    Cut,
+    /// The link is gone, here is what is left of it; the session waits for the next one.
+    Cut(Box<Link>, String),
     /// It waited for too long.
     GraceOver,
 }
@@ -196,13 +197,16 @@ impl Session {
                 event = poll_fn(|cx| pump.poll(cx, &self.device, &mut self.counters)) => event,
                 () = handover::closed(control) => Event::Cut("attach was ended".to_owned()),
             };
-            if let Some(end) = self.handle(event).await {
+            if let Some(end) = self.handle(event) {
                 return end;
             }
+            // A laptop that floods us with events must not keep the owner from signals and other clients.
+            yield_now().await;
         }
     }
 
-    async fn handle(&mut self, event: Event) -> Option<End> {
+    /// Not async: `run` may be cancelled wherever it waits, and this must not be left half done.
+    fn handle(&mut self, event: Event) -> Option<End> {
         match event {
             Event::Routes(change) => {
                 let refused = self.plan.update(&change);
@@ -220,24 +224,22 @@ impl Session {
                 reason: Reason::Tun,
                 text: format!("the device {} was taken away: {error}", tun::NAME),
             })),
-            Event::Cut(why) => Some(self.cut(&why).await),
+            Event::Cut(why) => Some(self.cut(why)),
         }
     }
 
     /// The link is gone. The session waits for the next one, if it was asked to.
-    async fn cut(&mut self, why: &str) -> End {
+    fn cut(&mut self, why: String) -> End {
         tracing::info!(why, grace = ?self.grace, "the link was cut");
         if self.grace.is_zero() {
-            return End::Over(Goodbye { reason: Reason::Done, text: why.to_owned() });
+            return End::Over(Goodbye { reason: Reason::Done, text: why });
         }
-        if let Some(link) = self.link.take() {
-            link.leave(crate::exit::DONE, why.to_owned()).await;
-        }
+        let Some(link) = self.link.take() else { return End::GraceOver };
         if let Some(responder) = &self.dns.responder {
             responder.set_link(false);
         }
         self.deadline = Some(Instant::now() + self.grace);
-        End::Cut
+        End::Cut(Box::new(link), why)
     }
 
     fn follow_plan(&mut self) {
