@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use gh_net_common::frame::TunnelAddress;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::routes;
+
 /// Where the tunnel's IPv4 prefix comes from, in order: the benchmarking range (RFC 2544), which no network
 /// has in use, then carrier-grade NAT (RFC 6598) and the private ranges (RFC 1918).
 const V4_FIRST: &str = "198.19.240.0/30";
@@ -25,6 +27,9 @@ pub(crate) enum Error {
         /// What it overlaps.
         taken: IpNet,
     },
+    /// What the user asked for must never take the tunnel: link-local, say, with the metadata service.
+    #[error("the prefix {0} that was asked for the tunnel overlaps what never takes the tunnel")]
+    Never(IpNet),
     /// What the user asked for is too small.
     #[error("the prefix {0} that was asked for the tunnel is too small for two addresses")]
     TooSmall(IpNet),
@@ -48,6 +53,9 @@ pub(crate) fn choose(v6: bool, wanted: &[IpNet], taken: &[IpNet]) -> Result<Tunn
     if let Some(first) = wanted.first() {
         if let Some(small) = wanted.iter().find(|net| net.max_prefix_len() - net.prefix_len() < 2) {
             return Err(Error::TooSmall(*small));
+        }
+        if let Some(never) = wanted.iter().find(|net| routes::touches_never(net)) {
+            return Err(Error::Never(*never));
         }
         if let Some(free) = wanted.iter().find(|net| clash(net).is_none()) {
             return Ok(ends(*free));
@@ -142,6 +150,14 @@ mod tests {
         let error = choose(false, &wanted[..1], &nets(&["10.9.1.0/24"])).unwrap_err();
         assert!(error.to_string().contains("10.9.0.0/16") && error.to_string().contains("10.9.1.0/24"));
         assert!(matches!(choose(false, &nets(&["10.9.0.0/31"]), &[]), Err(Error::TooSmall(_))));
+    }
+
+    #[test]
+    fn a_prefix_within_what_never_takes_the_tunnel_is_refused() {
+        for wanted in ["169.254.169.252/30", "127.1.0.0/30", "168.63.129.0/24", "fe80::/64", "ff02::/126"] {
+            let wanted = nets(&[wanted]);
+            assert_eq!(choose(!wanted[0].addr().is_ipv4(), &wanted, &[]), Err(Error::Never(wanted[0])));
+        }
     }
 
     proptest! {

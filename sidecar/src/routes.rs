@@ -211,5 +211,10 @@ pub(crate) fn is_never(net: &IpNet) -> bool {
     never().any(|never| never.contains(net))
 }
 
+/// Whether any of `net` is.
+pub(crate) fn touches_never(net: &IpNet) -> bool {
+    never().any(|never| never.contains(net) || net.contains(&never))
+}
+
 #[cfg(test)]
 mod tests;
