@@ -21,6 +21,9 @@ use tokio::io::{AsyncWriteExt, Interest};
 use crate::status::Status;
 use crate::undo::Report;
 
+/// Linux passes at most this many descriptors at a time (SCM_MAX_FD). With room for all of them none is cut off,
+/// and so each is ours to close.
+const MAX_DESCRIPTORS: usize = 253;
 /// A request is a line of at most this many bytes.
 const MAX_REQUEST: usize = 4096;
 
@@ -124,8 +127,8 @@ pub(crate) async fn receive(stream: &tokio::net::UnixStream) -> io::Result<(Requ
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
-        if line.len() > MAX_REQUEST {
-            return Err(io::Error::other("the request is too long"));
+        if line.len() > MAX_REQUEST || descriptors.len() > 2 {
+            return Err(io::Error::other("the request is too long, or has too many descriptors"));
         }
     }
     Ok((serde_json::from_slice(&line)?, descriptors))
@@ -134,7 +137,7 @@ pub(crate) async fn receive(stream: &tokio::net::UnixStream) -> io::Result<(Requ
 fn receive_some(socket: RawFd, descriptors: &mut Vec<OwnedFd>) -> io::Result<Vec<u8>> {
     let mut piece = vec![0; MAX_REQUEST];
     let mut slices = [IoSliceMut::new(&mut piece)];
-    let mut control = nix::cmsg_space!([RawFd; 2]);
+    let mut control = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
     let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
     let message = recvmsg::<()>(socket, &mut slices, Some(&mut control), flags)?;
     for part in message.cmsgs()? {
@@ -210,6 +213,23 @@ mod tests {
             drop(far);
             assert!(matches!(client.reply().unwrap(), Some(Reply::Exit { code: 5, .. })));
             assert!(client.reply().unwrap().is_none());
+        });
+    }
+
+    #[test]
+    fn descriptors_too_many_are_refused_and_closed() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        runtime.block_on(async {
+            let (near, far) = UnixStream::pair().unwrap();
+            far.set_nonblocking(true).unwrap();
+            let far = tokio::net::UnixStream::from_std(far).unwrap();
+            let (given, kept) = UnixStream::pair().unwrap();
+            Client::new(near).unwrap().send(&Request::Status, &[kept.as_fd(); 5]).unwrap();
+            drop(kept);
+            assert!(receive(&far).await.is_err());
+            // The other end has an end of file only if no copy of it is left open.
+            given.set_nonblocking(true).unwrap();
+            assert_eq!(io::Read::read(&mut &given, &mut [0; 9]).unwrap(), 0);
         });
     }
 
