@@ -83,6 +83,11 @@ impl Trace {
 
     fn start(&self) -> anyhow::Result<()> {
         if let Some(file) = &self.trace_dest {
+            // With CAP_DAC_OVERRIDE from our file's capabilities the caller could append to any file there is.
+            anyhow::ensure!(
+                !privilege::is_secure_execution(),
+                "--trace-dest does not go with file capabilities; run it as root or by sudo, or leave it out"
+            );
             gh_net_common::logging::init(&self.trace, Some(file))?;
         }
         Ok(())
