@@ -8,7 +8,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use netlink_packet_core::{
@@ -240,15 +240,18 @@ impl RouteWatch {
         Ok(Self(netlink))
     }
 
-    /// Waits for a route to exactly `destination`, but not for longer than `patience` without any news.
+    /// Waits for a route to exactly `destination`, but not for longer than `patience`.
     /// Tells whether it came.
     ///
     /// # Errors
     /// The socket's own.
     pub(crate) fn wait_for(&self, destination: IpNet, patience: Duration) -> io::Result<bool> {
-        let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+        let deadline = Instant::now() + patience;
         let mut came = false;
         while !came {
+            // Others' routes may come and go all the time.
+            let left = deadline.saturating_duration_since(Instant::now());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
             // SAFETY: the socket stays open across the call.
             let socket = unsafe { BorrowedFd::borrow_raw(self.0.socket.as_raw_fd()) };
             if poll(&mut [PollFd::new(socket, PollFlags::POLLIN)], timeout)? == 0 {
