@@ -1,6 +1,6 @@
 //! What is missing, forbidden or broken, and what the laptop's user reads about it.
 
-use gh_net_common::frame::{Dns, DnsMode, Frame, Level, Notice, Reason};
+use gh_net_common::frame::{Dns, DnsMode, Frame, Level, Notice, Reason, Routes};
 use tokio::process::Command;
 
 use crate::codespace::{SIDECAR, has_device, in_codespace, route_to, sh, snapshot};
@@ -181,6 +181,23 @@ fn frames_that_have_no_place_end_the_session_cleanly() {
             assert_eq!(snapshot(), before);
         });
     }
+}
+
+#[test]
+fn a_flood_of_changes_keeps_nobody_from_the_owner() {
+    in_codespace(|| async {
+        let before = snapshot();
+        let (mut laptop, _) = Laptop::session(60).await;
+        let nets = (0..2000_u32)
+            .map(|n| ipnet::IpNet::from(std::net::IpAddr::from((0x0a14_0000 + n).to_be_bytes())));
+        laptop.send(&[Frame::Routes(Routes { full: true, add: nets.collect(), remove: vec![] })]).await;
+        let nothing = Frame::Routes(Routes { full: false, add: vec![], remove: vec![] });
+        (0..50_000).for_each(|_| laptop.writer.push(&nothing));
+        let cleanup = Command::new(SIDECAR).arg("cleanup").output();
+        let (_, cleanup) = tokio::join!(laptop.writer.flush(), cleanup);
+        assert!(cleanup.unwrap().status.success());
+        assert_eq!(snapshot(), before);
+    });
 }
 
 #[test]
