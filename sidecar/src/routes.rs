@@ -152,6 +152,12 @@ impl Plan {
             .collect();
     }
 
+    /// These carry us, too.
+    pub(crate) fn add_exceptions(&mut self, exceptions: impl IntoIterator<Item = IpAddr>) {
+        let known = self.around.iter().map(IpNet::addr).collect::<Vec<_>>();
+        self.set_exceptions(known.into_iter().chain(exceptions));
+    }
+
     /// Takes the laptop's word for which networks are its own.
     pub(crate) fn update(&mut self, change: &frame::Routes) -> Refused {
         if change.full {

@@ -144,9 +144,17 @@ impl Session {
 
     /// The session goes on over `link`. Returns the link it had, if it still had one.
     pub(crate) fn attach(&mut self, mut link: Link, open: &Open) -> Option<Link> {
-        let mut netlink = Netlink::open();
-        let routes = netlink.as_mut().map(Netlink::routes).ok().and_then(Result::ok).unwrap_or_default();
-        self.plan.set_exceptions(exceptions(&routes, link.peer));
+        let routes = match Netlink::open().and_then(|mut netlink| netlink.routes()) {
+            Ok(routes) => {
+                self.plan.set_exceptions(exceptions(&routes, link.peer));
+                routes
+            }
+            Err(error) => {
+                self.plan.add_exceptions(exceptions(&[], link.peer));
+                self.say(Level::Warning, format!("the codespace's own networks are unknown: {error}"));
+                Vec::new()
+            }
+        };
         link.pump.writer.push(&Frame::Opened(Opened {
             session: self.id,
             token: self.token,
@@ -245,7 +253,9 @@ impl Session {
     fn follow_plan(&mut self) {
         match self.gateway.follow(&self.plan) {
             Ok(refused) => {
-                if let Some(first) = refused.first() {
+                if let Some(first) = refused.first()
+                    && self.said.insert("kernel")
+                {
                     let count = refused.len();
                     self.say(
                         Level::Warning,
@@ -367,8 +377,9 @@ impl Session {
     /// Takes everything back, in reverse. What is left is the link, if there is one, for the goodbye.
     pub(crate) fn undo(self) -> (Option<Link>, Report) {
         let Self { link, device, mut journal, dns, gateway, .. } = self;
-        drop(dns);
         let mut report = journal.undo();
+        // Only when nobody is sent to the responder any more.
+        drop(dns);
         drop(gateway);
         drop(device);
         report.undone.push(format!("device {}", tun::NAME));
