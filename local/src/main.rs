@@ -103,7 +103,7 @@ fn signals() -> std::io::Result<Signals> {
             if count > 0 {
                 break;
             }
-            tracing::info!("ending: the codespace is put back as it was. Ctrl-C again ends at once");
+            tracing::info!("ending, and leaving the codespace as it was; Ctrl-C again ends at once");
             first.send_replace(true);
         }
         // Nobody listens if everything has ended meanwhile.
