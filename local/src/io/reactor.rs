@@ -31,8 +31,9 @@ pub(super) struct Readiness {
     pub(super) writable: bool,
     /// There is an error to fetch.
     pub(super) error: bool,
-    /// The peer sends no more; a short read does not mean that there is nothing further to read.
-    pub(super) read_closed: bool,
+    /// A short read does not mean that there is nothing further to read: the peer sends no more, or urgent data
+    /// has been in the way, at which Linux ends a read.
+    pub(super) short_reads: bool,
 }
 
 impl Readiness {
@@ -41,7 +42,7 @@ impl Readiness {
         self.readable |= other.readable;
         self.writable |= other.writable;
         self.error |= other.error;
-        self.read_closed |= other.read_closed;
+        self.short_reads |= other.short_reads;
     }
 }
 
@@ -51,7 +52,7 @@ impl From<&Event> for Readiness {
             readable: event.is_readable() || event.is_read_closed() || event.is_error(),
             writable: event.is_writable() || event.is_write_closed() || event.is_error(),
             error: event.is_error(),
-            read_closed: event.is_read_closed(),
+            short_reads: event.is_read_closed() || event.is_priority(),
         }
     }
 }
@@ -76,7 +77,7 @@ impl Reactor {
     /// Watches `socket` for everything, until it is closed.
     pub(super) fn register(&self, flow: FlowId, socket: &impl AsFd) -> io::Result<()> {
         let fd = socket.as_fd().as_raw_fd();
-        let interest = Interest::READABLE | Interest::WRITABLE;
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         self.poll.get_ref().registry().register(&mut SourceFd(&fd), token(flow), interest)
     }
 

@@ -69,6 +69,8 @@ impl Connection {
         // The program's own segments are what we write: Nagle's waiting has been done, or not, over there.
         socket.set_tcp_nodelay(true)?;
         socket.set_keepalive(true)?;
+        // An urgent byte is a byte of the stream (RFC 6093, 3.4); otherwise it would be taken out of it.
+        socket.set_out_of_band_inline(true)?;
         match socket.connect(&address.into()) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
             Ok(()) | Err(_) => {}
@@ -186,7 +188,7 @@ impl Connection {
                     taken += len;
                     // Less than asked for was all there is, but for an end or error that may follow it.
                     self.readiness.readable =
-                        len == wanted || self.readiness.read_closed || self.has_failed();
+                        len == wanted || self.readiness.short_reads || self.has_failed();
                     if self.has_failed() {
                         self.state = State::Failed(now);
                     }

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -83,6 +84,37 @@ async fn bytes_arrive_whole_in_both_directions_and_each_ends_by_itself() {
     assert!(served.join().unwrap() == request);
     assert!(response == pattern(5_000_000), "{} bytes", response.len());
     drop(running);
+}
+
+#[tokio::test]
+async fn urgent_data_stays_in_the_stream_and_does_not_hold_it_up() {
+    let (go, told) = mpsc::channel();
+    let (done, written) = mpsc::channel();
+    let (address, served) = server(move |mut stream| {
+        told.recv().unwrap();
+        stream.write_all(b"before").unwrap();
+        SockRef::from(&stream).send_out_of_band(b"!").unwrap();
+        stream.write_all(b"after").unwrap();
+        done.send(()).unwrap();
+        // Nothing more happens on the connection until all has been heard.
+        told.recv().unwrap();
+    });
+    let (mut codespace, laptop) = Codespace::new();
+    let _running = run(io(), laptop);
+    codespace.greet().await;
+    let handle = connected(&mut codespace, address).await;
+    go.send(()).unwrap();
+    // All is there by the time the io, which shares this thread, looks.
+    written.recv().unwrap();
+    let mut heard = Vec::new();
+    codespace
+        .until(|codespace| {
+            drain(codespace.tcp(handle), &mut heard);
+            (heard == b"before!after").then_some(())
+        })
+        .await;
+    go.send(()).unwrap();
+    served.join().unwrap();
 }
 
 #[tokio::test]
