@@ -51,15 +51,18 @@ use self::packet::icmp::{Message, is_unicast};
 use self::packet::reassembly::Reassembly;
 use self::packet::{Malformed, Packet, build};
 use self::schedule::Schedule;
-use self::tcp::{Connection, Segment};
+use self::tcp::{Connection, Segment, Shares};
 use crate::policy::{InterfaceIndex, Policy, Protocol, Refusal, Verdict};
 
-/// What may wait for the hosts' sockets, all connections together, in bytes.
-const UPLINK_BUDGET: usize = 128 * 1024 * 1024;
-/// The share of one connection at least, in bytes.
-const MIN_CAPACITY: usize = 64 * 1024;
-/// The share of one connection at most, in bytes.
-const MAX_CAPACITY: usize = 4 * 1024 * 1024;
+/// What all connections together may hold for the hosts' sockets, and as much again for the codespace, in
+/// bytes. Those that are there already keep the larger shares they had, so it comes to several times that.
+const BUDGET: usize = 128 * 1024 * 1024;
+/// The share of one connection at least, in bytes: one of the largest segments.
+const MIN_SHARE: usize = 64 * 1024;
+/// The share of one connection at most, for the host's socket.
+const MAX_UPLINK_SHARE: usize = 4 * 1024 * 1024;
+/// The same for the codespace: a second's worth at 128 Mbit/s, which the link may well hold.
+const MAX_DOWNLINK_SHARE: usize = 16 * 1024 * 1024;
 /// Small packets (resets, errors, answers of the engine itself) that may wait for the link, in bytes.
 const MAX_URGENT: usize = 1024 * 1024;
 /// A hop limit from which on a packet is an ordinary one, and not the probe of a traceroute.
@@ -342,8 +345,8 @@ impl Engine {
             return;
         }
         let initial = self.initial_sequence(&key);
-        let capacity = self.capacity();
-        let connection = Connection::new(client, server, segment, initial, self.config.mtu, capacity, now);
+        let shares = self.shares();
+        let connection = Connection::new(client, server, segment, initial, self.config.mtu, shares, now);
         let flow = self.table.insert(key, Flow::Tcp(Box::new(connection)));
         self.counters.connections += 1;
         let hop_limit = (packet.hop_limit < ORDINARY_HOPS).then(|| packet.hop_limit.saturating_sub(1));
@@ -358,8 +361,14 @@ impl Engine {
         (hasher.finish() as u32).wrapping_add((self.counters.connections as u32).wrapping_mul(64 * 1024))
     }
 
-    fn capacity(&self) -> usize {
-        (UPLINK_BUDGET / (self.table.connections() + 1)).clamp(MIN_CAPACITY, MAX_CAPACITY)
+    /// What one of the connections may hold. However many there are, and whether or not the codespace ever
+    /// acknowledges anything, all together hold some hundreds of megabytes at most.
+    fn shares(&self) -> Shares {
+        let share = BUDGET / (self.table.connections() + 1);
+        Shares {
+            uplink: share.clamp(MIN_SHARE, MAX_UPLINK_SHARE),
+            downlink: share.clamp(MIN_SHARE, MAX_DOWNLINK_SHARE),
+        }
     }
 
     /// The flow's socket is connected.
@@ -407,9 +416,9 @@ impl Engine {
 
     /// The socket accepted the next `count` bytes of [`Self::uplink`].
     pub fn handle_accepted(&mut self, flow: FlowId, count: usize, now: Instant) {
-        let capacity = self.capacity();
+        let shares = self.shares();
         self.with_connection(flow, now, |connection| {
-            connection.set_capacity(capacity);
+            connection.set_shares(shares);
             connection.handle_accepted(count);
         });
     }
@@ -422,7 +431,11 @@ impl Engine {
 
     /// Bytes read from the flow's socket, at most [`Self::downlink_room`] of them.
     pub fn handle_data(&mut self, flow: FlowId, data: Bytes, now: Instant) {
-        self.with_connection(flow, now, |connection| connection.handle_data(data));
+        let shares = self.shares();
+        self.with_connection(flow, now, |connection| {
+            connection.set_shares(shares);
+            connection.handle_data(data);
+        });
     }
 
     /// The flow's socket has reached the end of file.

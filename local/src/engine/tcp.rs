@@ -186,6 +186,15 @@ impl Timer {
     }
 }
 
+/// How many bytes one connection may hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shares {
+    /// For the host's socket.
+    pub uplink: usize,
+    /// For the codespace, sent or not, until they are acknowledged.
+    pub downlink: usize,
+}
+
 /// One connection.
 #[derive(Debug)]
 pub(super) struct Connection {
@@ -215,14 +224,14 @@ impl Connection {
         syn: &Segment,
         initial: u32,
         mtu: u16,
-        capacity: usize,
+        shares: Shares,
         now: Instant,
     ) -> Self {
         let overhead = if server.is_ipv4() { 40 } else { 60 };
         let default_mss = if server.is_ipv4() { 536 } else { 1220 };
         let most = mtu.saturating_sub(overhead).max(MIN_MSS);
         let mss = usize::from(syn.mss.unwrap_or(default_mss).clamp(MIN_MSS, most));
-        let mut send = Send::new(initial, mss, syn.shift.unwrap_or(0));
+        let mut send = Send::new(initial, mss, syn.shift.unwrap_or(0), shares.downlink);
         send.first_window(syn.window);
         let shift = if syn.shift.is_some() { SHIFT } else { 0 };
         Self {
@@ -230,7 +239,7 @@ impl Connection {
             server,
             state: State::Connecting,
             send,
-            receive: Receive::new(syn.sequence, shift, mss, capacity),
+            receive: Receive::new(syn.sequence, shift, mss, shares.uplink),
             peer_shift: syn.shift,
             mtu,
             wishes: Wishes::default(),
@@ -551,9 +560,10 @@ impl Connection {
         wishes
     }
 
-    /// How much may wait for the host's socket.
-    pub(super) fn set_capacity(&mut self, capacity: usize) {
-        self.receive.set_capacity(capacity);
+    /// How much it may hold from now on. What it holds, or was offered, it keeps.
+    pub(super) fn set_shares(&mut self, shares: Shares) {
+        self.receive.set_capacity(shares.uplink);
+        self.send.set_most_kept(shares.downlink);
     }
 
     // ---- what is sent -------------------------------------------------------------------------------

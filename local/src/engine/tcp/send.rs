@@ -17,8 +17,6 @@ use super::seq;
 const MIN_RTO: Duration = Duration::from_secs(1);
 /// The longest (RFC 6298, 2.5).
 const MAX_RTO: Duration = Duration::from_secs(60);
-/// Bytes kept for retransmission and not yet sent, in all.
-const MAX_KEPT: u64 = 16 * 1024 * 1024;
 /// Bytes read from the host's socket ahead of what the link takes: they wait here, out of the reach of the
 /// host kernel's back pressure, so few.
 const MAX_UNSENT: u64 = 256 * 1024;
@@ -41,6 +39,8 @@ pub(super) struct Send {
     sent: VecDeque<Bytes>,
     unsent: VecDeque<Bytes>,
     fin: bool,
+    /// Bytes kept for retransmission and not yet sent, in all, at most.
+    most_kept: u64,
     /// The right edge of the peer's window.
     edge: u64,
     largest_window: u64,
@@ -80,7 +80,7 @@ pub(super) struct Ack {
 }
 
 impl Send {
-    pub(super) fn new(initial: u32, mss: usize, shift: u8) -> Self {
+    pub(super) fn new(initial: u32, mss: usize, shift: u8, most_kept: usize) -> Self {
         Self {
             initial,
             mss,
@@ -92,6 +92,7 @@ impl Send {
             sent: VecDeque::new(),
             unsent: VecDeque::new(),
             fin: false,
+            most_kept: most_kept as u64,
             edge: 1,
             largest_window: 0,
             updated_by: 0,
@@ -183,9 +184,14 @@ impl Send {
         // would ask whether the window is still closed, and an opening lost with a link would stay unknown.
         let one = if unsent == 0 { self.mss as u64 } else { 0 };
         let ahead = self.edge.saturating_sub(self.end).max(one);
-        let room = MAX_UNSENT.saturating_sub(unsent).min(MAX_KEPT.saturating_sub(kept)).min(ahead);
+        let room = MAX_UNSENT.saturating_sub(unsent).min(self.most_kept.saturating_sub(kept)).min(ahead);
         // Reading in crumbs makes crumbs of segments.
         if room < ahead.min(self.mss as u64) { 0 } else { room as usize }
+    }
+
+    /// How much may be kept from now on.
+    pub(super) fn set_most_kept(&mut self, bytes: usize) {
+        self.most_kept = bytes as u64;
     }
 
     /// Takes bytes from the host's socket.

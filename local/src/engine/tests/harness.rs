@@ -315,11 +315,16 @@ impl Script {
     pub(crate) fn sent(&mut self) -> Option<Sent> {
         let packet = self.engine.poll_transmit(self.now)?;
         assert!(packet.headers.as_slice().len() <= Headers::MAX);
-        self.delivered += (packet.len() + HEADER_LEN) as u64;
+        self.deliver(packet.len());
+        Some(Sent::new(&[packet.headers.as_slice(), &packet.payload].concat()))
+    }
+
+    /// A packet of this length reaches the sidecar.
+    pub(crate) fn deliver(&mut self, length: usize) {
+        self.delivered += (length + HEADER_LEN) as u64;
         if self.reports {
             self.engine.handle_delivered(self.delivered, self.now);
         }
-        Some(Sent::new(&[packet.headers.as_slice(), &packet.payload].concat()))
     }
 
     /// The next segment of the engine.
