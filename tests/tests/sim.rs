@@ -15,10 +15,12 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// Runs what `scenario` makes of each seed; the seed of a failure is printed.
+/// Runs what `scenario` makes of each seed; the seed of a failure is printed. `SIM_SEEDS=100` runs a hundred
+/// times as many.
 #[allow(clippy::print_stderr, reason = "a failure is found again by its seed")]
 fn over_seeds(count: u64, scenario: impl Fn(&mut Rng) -> Scenario, check: impl Fn(&Report)) {
-    for seed in 0..count {
+    let times = std::env::var("SIM_SEEDS").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
+    for seed in 0..count * times {
         let scenario = scenario(&mut Rng::new(seed));
         let attempt = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(&run(&scenario, seed))));
         if let Err(panic) = attempt {

@@ -49,3 +49,28 @@ impl Deadlines {
         self.ordered.pop_first().map(|(_, flow)| flow)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_first_is_first_and_one_that_moves_back_comes_early() {
+        let (mut deadlines, start) = (Deadlines::default(), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let (mut one, mut two) = (None, None);
+        deadlines.register(FlowId(1), &mut one, Some(at(10)));
+        deadlines.register(FlowId(2), &mut two, Some(at(5)));
+        assert_eq!(deadlines.first(), Some(at(5)));
+        deadlines.register(FlowId(2), &mut two, Some(at(20)));
+        assert_eq!(deadlines.first(), Some(at(5)), "woken early, to look again");
+        deadlines.register(FlowId(1), &mut one, Some(at(3)));
+        assert_eq!(deadlines.first(), Some(at(3)), "never woken late");
+        assert_eq!(deadlines.pop(at(2)), None);
+        assert_eq!(deadlines.pop(at(30)), Some(FlowId(1)));
+        deadlines.forget(FlowId(2), &mut two);
+        assert_eq!((deadlines.first(), deadlines.pop(at(30))), (None, None));
+    }
+}
