@@ -111,9 +111,13 @@ impl Journal {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).read(true).append(true).mode(0o600).open(path)?;
         let mut changes = Vec::new();
-        for line in BufReader::new(&file).lines() {
-            // The last line may be cut short by a crash; then its change was not made.
-            match serde_json::from_str(&line?) {
+        for line in BufReader::new(&file).split(b'\n') {
+            let line = line?;
+            if line.is_empty() {
+                continue;
+            }
+            // A line may be cut short, by a crash or a full disk; then its change was not made.
+            match serde_json::from_slice(&line) {
                 Ok(change) => changes.push(change),
                 Err(error) => tracing::warn!(%error, "a line of the journal is skipped"),
             }
@@ -137,7 +141,9 @@ impl Journal {
         if self.changes.len() >= MAX_CHANGES {
             return Err(io::Error::other("the journal is full"));
         }
-        let mut line = serde_json::to_vec(&change)?;
+        // It begins with an end of line, for the line before it may have been cut short.
+        let mut line = vec![b'\n'];
+        serde_json::to_writer(&mut line, &change)?;
         line.push(b'\n');
         self.file.write_all(&line)?;
         self.file.sync_data()?;
@@ -239,11 +245,14 @@ mod tests {
     }
 
     #[test]
-    fn a_line_cut_short_by_a_crash_is_skipped() {
+    fn a_line_cut_short_is_skipped_and_spoils_no_other() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("journal");
         Journal::open(&path).unwrap().record(harmless("a")).unwrap();
-        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"table\":{\"ta").unwrap();
-        assert_eq!(Journal::open(&path).unwrap().changes, [harmless("a")]);
+        OpenOptions::new().append(true).open(&path).unwrap().write_all(b"{\"table\":{\"ta\xe4").unwrap();
+        let mut journal = Journal::open(&path).unwrap();
+        assert_eq!(journal.changes, [harmless("a")]);
+        journal.record(harmless("b")).unwrap();
+        assert_eq!(Journal::open(&path).unwrap().changes, [harmless("a"), harmless("b")]);
     }
 }
