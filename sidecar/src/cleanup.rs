@@ -13,8 +13,9 @@ use crate::undo::{Journal, Report};
 
 /// An owner that does not answer for this long hangs.
 const ANSWER: Duration = Duration::from_secs(15);
-/// An owner may be starting or ending while we look.
+/// An owner may be starting or ending while we look. Nothing tells when it has got there.
 const TRIES: usize = 20;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Ends whatever there is.
 ///
@@ -37,6 +38,7 @@ pub(crate) fn run() -> anyhow::Result<Report> {
             state.remove(lock, !report.is_clean());
             return Ok(report);
         }
+        std::thread::sleep(PAUSE);
     }
     bail!("the owner process{} does not answer", name(&state))
 }
