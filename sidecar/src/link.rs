@@ -147,14 +147,17 @@ impl Link {
     /// Takes stdin and stdout of an `attach` over.
     ///
     /// # Errors
-    /// They are nothing that can be waited for.
+    /// They are nothing that can be waited for. The `attach` is to be told.
     pub(crate) fn new(
         stdin: OwnedFd,
         stdout: OwnedFd,
         control: UnixStream,
         peer: Option<IpAddr>,
-    ) -> io::Result<Self> {
-        let (stdin, stdout) = Stream::pair(stdin, stdout)?;
+    ) -> Result<Self, (io::Error, UnixStream)> {
+        let (stdin, stdout) = match Stream::pair(stdin, stdout) {
+            Ok(pair) => pair,
+            Err(error) => return Err((error, control)),
+        };
         let pump = Pump::new(FrameReader::new(stdin), FrameWriter::new(stdout));
         Ok(Self { pump, peer, control })
     }

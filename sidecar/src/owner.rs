@@ -63,12 +63,28 @@ pub(crate) fn run() -> anyhow::Result<()> {
         let mut first = UnixStream::from_std(first)?;
         let state = StateDir::locate();
         match state.try_lock() {
-            Ok(Some(lock)) => Owner::new(state, lock)?.serve(first).await,
+            Ok(Some(lock)) => match listen(&state) {
+                Ok(listener) => Owner::new(state, lock, listener)?.serve(first).await,
+                Err(error) => {
+                    let socket = state.socket();
+                    // There may be a journal of an owner that was killed.
+                    state.remove(lock, true);
+                    refuse(first, format!("{}: {error}", socket.display())).await;
+                }
+            },
             Ok(None) => handover::reply(&mut first, &Reply::Taken).await,
             Err(error) => refuse(first, error.to_string()).await,
         }
         Ok(())
     })
+}
+
+fn listen(state: &StateDir) -> io::Result<UnixListener> {
+    // An owner that was killed leaves its socket behind.
+    let _ = std::fs::remove_file(state.socket());
+    let listener = UnixListener::bind(state.socket())?;
+    std::fs::set_permissions(state.socket(), std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
 }
 
 /// Tells the laptop of the first client that nothing comes of it.
@@ -101,11 +117,7 @@ enum Event {
 }
 
 impl Owner {
-    fn new(state: StateDir, lock: Lock) -> anyhow::Result<Self> {
-        // An owner that was killed leaves its socket behind.
-        let _ = std::fs::remove_file(state.socket());
-        let listener = UnixListener::bind(state.socket())?;
-        std::fs::set_permissions(state.socket(), std::fs::Permissions::from_mode(0o600))?;
+    fn new(state: StateDir, lock: Lock, listener: UnixListener) -> anyhow::Result<Self> {
         let (notifier, notices) = Notifier::new();
         Ok(Self {
             state,
@@ -192,13 +204,28 @@ impl Owner {
                     self.notifier.notify(Level::Error, format!("not undone: {failure}"));
                 }
             }
-            Err(error) => self.notifier.notify(Level::Error, format!("the journal: {error}")),
+            Err(error) => {
+                let journal = self.state.journal();
+                let text = format!(
+                    "what an earlier session may have left is not undone: {}: {error}",
+                    journal.display()
+                );
+                self.notifier.notify(Level::Error, text);
+            }
         }
     }
 
     async fn serve_client(&mut self, client: Client) {
         match client {
-            Client::Laptop(link, open) => self.serve_laptop(*link, &open).await,
+            Client::Laptop(link, open) => {
+                if let Err((link, goodbye)) = self.serve_laptop(*link, &open).await {
+                    // Not here: a laptop that does not take its goodbye must not hold up another's session.
+                    self.clients.spawn(async move {
+                        link.end(goodbye).await;
+                        Client::Gone
+                    });
+                }
+            }
             Client::Status(mut stream) => {
                 if let Some(session) = &self.session {
                     handover::reply(&mut stream, &Reply::Status(Box::new(session.status()))).await;
@@ -208,16 +235,16 @@ impl Owner {
         }
     }
 
-    async fn serve_laptop(&mut self, link: Link, open: &Open) {
+    /// Begins a session over the link, or resumes one. Else the link is given back, with what to say over it.
+    async fn serve_laptop(&mut self, link: Link, open: &Open) -> Result<(), (Link, Goodbye)> {
         match (&self.session, &open.resume) {
             (Some(session), Some(claimed)) if session.is_resumed_by(claimed) => {}
             (_, Some(_)) => {
                 let text = "there is no such session any more; it ended, or its grace did".to_owned();
-                return link.end(Goodbye { reason: Reason::NoSession, text }).await;
+                return Err((link, Goodbye { reason: Reason::NoSession, text }));
             }
             (Some(session), None) if session.has_link() => {
-                let goodbye = session.busy();
-                return link.end(goodbye).await;
+                return Err((link, session.busy()));
             }
             (Some(_), None) => {
                 let text = "another session was begun in its place".to_owned();
@@ -225,20 +252,19 @@ impl Owner {
             }
             (None, None) => {}
         }
-        let session = match self.session.take() {
-            Some(session) => Ok(session),
-            None => self.start_session(&link, open),
+        let mut session = match self.session.take() {
+            Some(session) => session,
+            None => match self.start_session(&link, open) {
+                Ok(session) => session,
+                Err(goodbye) => return Err((link, goodbye)),
+            },
         };
-        match session {
-            Ok(mut session) => {
-                let old = session.attach(link, open);
-                self.session = Some(session);
-                if let Some(old) = old {
-                    old.leave(crate::exit::DONE, "another link took its place".to_owned()).await;
-                }
-            }
-            Err(goodbye) => link.end(goodbye).await,
+        let old = session.attach(link, open);
+        self.session = Some(session);
+        if let Some(old) = old {
+            old.leave(crate::exit::DONE, "another link took its place".to_owned()).await;
         }
+        Ok(())
     }
 
     fn start_session(&mut self, link: &Link, open: &Open) -> Result<Session, Goodbye> {
@@ -327,8 +353,9 @@ async fn shake_hands(
     handover::reply(&mut stream, &Reply::Accepted).await;
     let mut link = match Link::new(stdin, stdout, stream, peer) {
         Ok(link) => link,
-        Err(error) => {
-            tracing::warn!(%error, "a link can't be used");
+        Err((error, mut stream)) => {
+            let text = format!("stdin and stdout of attach are of no use as a link: {error}");
+            handover::reply(&mut stream, &Reply::Exit { code: crate::exit::USAGE, text }).await;
             return Client::Gone;
         }
     };

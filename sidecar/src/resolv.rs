@@ -52,7 +52,9 @@ pub(crate) enum Error {
         what: &'static str,
     },
     /// Someone else wrote the file while it was ours. It is left to them.
-    #[error("another program has rewritten {path}: names are no longer resolved through the tunnel")]
+    #[error(
+        "another program has rewritten {path}: names are no longer resolved through the tunnel; start gh-net again to hook it again"
+    )]
     Replaced {
         /// The file.
         path: PathBuf,
