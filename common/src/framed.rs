@@ -16,6 +16,9 @@ use crate::hello::printable;
 
 /// How much is asked of the stream at a time, in bytes. A pipe holds 64 KiB by default.
 const READ_SIZE: usize = 256 * 1024;
+/// Memory is read into until less than this is left of it. Were it new memory for each read, each packet that is
+/// kept somewhere would keep a whole piece of it, and be it the only one in there.
+const MIN_READ: usize = 64 * 1024;
 /// Slices handed to one vectored write. Linux takes 1024 (`UIO_MAXIOV`).
 const MAX_SLICES: usize = 128;
 
@@ -118,14 +121,18 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
     }
 
-    async fn fill(&mut self, size: usize) -> io::Result<usize> {
-        poll_fn(|cx| self.poll_fill(cx, size)).await
+    async fn fill(&mut self, most: usize) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_fill(cx, 1, most)).await
     }
 
-    /// Reads up to `size` bytes in one go, into spare capacity.
-    fn poll_fill(&mut self, cx: &mut Context<'_>, size: usize) -> Poll<io::Result<usize>> {
-        self.buffer.reserve(size);
-        let mut spare = ReadBuf::uninit(&mut self.buffer.spare_capacity_mut()[..size]);
+    /// Reads what there is, up to `most` bytes, in one go. There is room for at least `missing` bytes.
+    fn poll_fill(&mut self, cx: &mut Context<'_>, missing: usize, most: usize) -> Poll<io::Result<usize>> {
+        if self.buffer.capacity() - self.buffer.len() < MIN_READ.max(missing) {
+            self.buffer.reserve(READ_SIZE.max(missing));
+        }
+        let spare = self.buffer.spare_capacity_mut();
+        let size = spare.len().min(most);
+        let mut spare = ReadBuf::uninit(&mut spare[..size]);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut spare))?;
         let read = spare.filled().len();
         // SAFETY: `ReadBuf` guarantees that the first `read` bytes of the spare capacity are initialised.
@@ -149,7 +156,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             }
             // The rest of a frame already begun, and room for what may follow it.
             let missing = announced_len(&self.buffer)?.map_or(0, |len| len - self.buffer.len());
-            if ready!(self.poll_fill(cx, READ_SIZE.max(missing)))? == 0 {
+            if ready!(self.poll_fill(cx, missing, READ_SIZE))? == 0 {
                 return Poll::Ready(if self.buffer.is_empty() {
                     Ok(None)
                 } else {

@@ -86,6 +86,27 @@ fn an_end_instead_of_a_preamble_is_said() {
 }
 
 #[test]
+fn packets_that_are_kept_share_their_memory() {
+    run(async {
+        let (near, far) = duplex(1 << 20);
+        let mut writer = FrameWriter::new(near);
+        let mut reader = FrameReader::new(far);
+        writer.flush().await.unwrap();
+        reader.preamble(NoiseLimit::default()).await.unwrap();
+        let mut kept = Vec::new();
+        for _ in 0..100 {
+            writer.push_packet(Bytes::from_static(&[7; 1000]));
+            writer.flush().await.unwrap();
+            let Ok(Some(Frame::Packet(packet))) = reader.next().await else { panic!() };
+            kept.push(packet);
+        }
+        // Side by side, but for the header between, in one piece of memory.
+        let apart = |two: &[Bytes]| two[1].as_ptr() as usize - two[0].as_ptr() as usize;
+        assert!(kept.windows(2).all(|two| apart(two) == 1000 + HEADER_LEN));
+    });
+}
+
+#[test]
 fn an_end_within_a_frame_is_an_error() {
     run(async {
         let (mut near, far) = duplex(64);
