@@ -35,12 +35,30 @@
 //! | 10 | [`Notice`] | sidecar | level u8, *text* |
 //! | 11 | [`Goodbye`] | both | reason u8, *text* |
 //!
-//! *text* is a u16 length and that many bytes of UTF-8. *prefixes*, *addresses*, *names* are a u16 count and
-//! that many items; a name is a text; an address is a family u8 (4 or 6) and 4 or 16 bytes; a prefix is an
-//! address and a prefix length u8. *tunnel addresses* are a u16 count of (prefix of the sidecar's own
-//! address, address of the gateway).
+//! *text* is a u16 length, at most [`MAX_TEXT`], and that many bytes of UTF-8. *prefixes*, *addresses*, *names*
+//! are a u16 count and that many items; a name is a text that [`is_domain`]; an address is a family u8 (4 or 6)
+//! and 4 or 16 bytes; a prefix is an address and a prefix length u8. *tunnel addresses* are a u16 count of (prefix
+//! of the sidecar's own address, address of the gateway).
 //!
-//! A payload must be used up exactly, but for bytes after the last field, which a later version may add.
+//! Families are 1 for IPv4, 2 for IPv6, 3 for both. A mode is 0 off, 1 split, 2 local; a level is 0 information,
+//! 1 warning, 2 or more error; the reasons are numbered in [`Reason`], and an unknown one is `Failed`. Flags
+//! other than 0 and 1, and modes over 2, break the protocol.
+//!
+//! A payload that ends before its last field breaks the protocol. Bytes after the last field are ignored; a later
+//! version may add fields there.
+//!
+//! # A session
+//!
+//! Both sides begin with a hello, without waiting for the other's. Then the laptop sends [`Open`] and the sidecar
+//! answers with [`Opened`]; from there on the rest may come in any order. In [`Routes`], what is to be removed goes
+//! before what is to be added.
+//!
+//! Either side may end the session with a [`Goodbye`] at any time after its hello. The sidecar answers the laptop's
+//! with its own, once all is undone. A link that ends without one is cut: the sidecar keeps the session for the
+//! grace of its last [`Open`], and another link resumes it with the session's name and token, which stay the same.
+//! Families, MTU and prefixes of that [`Open`] are passed over; [`Opened`] says what there is. Routes and DNS
+//! settings stay as they are until the laptop sends others. Packets under way at the cut are lost, and
+//! [`Frame::Delivered`] counts from 0 again.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -59,8 +77,11 @@ pub const MAX_PAYLOAD: usize = 128 * 1024;
 /// The longest text, in bytes.
 pub const MAX_TEXT: usize = 8 * 1024;
 
-/// The prefixes one [`Routes`] frame carries at most; a larger set is split over several.
+/// The items of one list that are sent at most; a larger set of routes is split over several frames.
 pub const MAX_PREFIXES: usize = 2048;
+
+/// The bytes of one list that are sent at most: [`MAX_PREFIXES`] of the longest fit, and three lists a payload.
+const MAX_LIST: usize = 40 * 1024;
 
 const HELLO: u8 = 1;
 const OPEN: u8 = 2;
@@ -318,8 +339,8 @@ fn header(kind: u8, len: usize) -> [u8; HEADER_LEN] {
 }
 
 impl Frame {
-    /// Appends the frame to `out`. Lists and texts over their bounds are cut, never sent in a form that the
-    /// other side would refuse.
+    /// Appends the frame to `out`. Lists and texts over their bounds are cut, and names that are none left out,
+    /// rather than sent in a form that the other side would refuse.
     pub fn encode(&self, out: &mut BytesMut) {
         let start = out.len();
         out.put_bytes(0, HEADER_LEN);
@@ -390,8 +411,8 @@ impl Frame {
                     DnsMode::Split => 1,
                     DnsMode::Local => 2,
                 });
-                put_list(out, &dns.search, |out, name| put_name(out, name));
-                put_list(out, &dns.domains, |out, name| put_name(out, name));
+                put_names(out, &dns.search);
+                put_names(out, &dns.domains);
                 DNS
             }
             Self::Notice(notice) => {
@@ -633,9 +654,9 @@ fn put_text(out: &mut BytesMut, text: &str) {
     out.put_slice(&text.as_bytes()[..end]);
 }
 
-fn put_name(out: &mut BytesMut, name: &str) {
-    debug_assert!(is_domain(name), "{name:?} is not a domain name");
-    put_text(out, name);
+fn put_names(out: &mut BytesMut, names: &[String]) {
+    let names: Vec<&String> = names.iter().filter(|name| is_domain(name)).collect();
+    put_list(out, &names, |out, name| put_text(out, name));
 }
 
 fn put_address(out: &mut BytesMut, address: &IpAddr) {
@@ -657,11 +678,19 @@ fn put_prefix(out: &mut BytesMut, prefix: &IpNet) {
 }
 
 fn put_list<T>(out: &mut BytesMut, items: &[T], put: impl Fn(&mut BytesMut, &T)) {
-    let items = &items[..items.len().min(MAX_PREFIXES)];
-    out.put_u16(items.len() as u16);
-    for item in items {
+    let start = out.len();
+    out.put_u16(0);
+    let mut count = 0_u16;
+    for item in items.iter().take(MAX_PREFIXES) {
+        let end = out.len();
         put(out, item);
+        if out.len() - start > MAX_LIST {
+            out.truncate(end);
+            break;
+        }
+        count += 1;
     }
+    out[start..start + 2].copy_from_slice(&count.to_be_bytes());
 }
 
 #[cfg(test)]

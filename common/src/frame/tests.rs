@@ -166,6 +166,24 @@ fn a_name_that_would_inject_a_line_into_resolv_conf_is_refused() {
 }
 
 #[test]
+fn what_is_too_much_or_no_name_is_left_out_and_not_refused() {
+    let longest = |n: usize| format!("{n:063}.{n:063}.{n:063}.{n:061}");
+    let many: Vec<String> = ["no name".to_owned()].into_iter().chain((0..5000).map(longest)).collect();
+    let mut buffer =
+        encoded(&[Frame::Dns(Dns { mode: DnsMode::Split, search: many.clone(), domains: many.clone() })]);
+    let Ok(Some(Frame::Dns(dns))) = Frame::decode(&mut buffer) else { panic!("not decoded") };
+    assert!(dns.search.len() > 100);
+    assert_eq!(
+        (&dns.search[..], &dns.domains[..]),
+        (&many[1..=dns.search.len()], &many[1..=dns.domains.len()])
+    );
+
+    let prefix: IpNet = "fd00::/64".parse().unwrap();
+    let full = Frame::Routes(Routes { full: true, add: vec![prefix; MAX_PREFIXES], remove: vec![prefix; 9] });
+    assert_eq!(Frame::decode(&mut encoded(std::slice::from_ref(&full))), Ok(Some(full)));
+}
+
+#[test]
 fn a_token_is_not_shown() {
     assert_eq!(format!("{:?}", Token([7; 32])), "Token(..)");
 }
