@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::privilege;
+use crate::{privilege, undo};
 
 const DEFAULT: &str = "/run/gh-net";
 /// Names another directory. For tests.
@@ -126,7 +126,7 @@ impl StateDir {
     pub(crate) fn remove(&self, lock: Lock, keep_journal: bool) {
         let mut files = vec![self.socket()];
         if !keep_journal {
-            files.push(self.journal());
+            files.extend([self.journal(), undo::rewritten(&self.journal())]);
         }
         files.push(self.lock_file());
         for file in files {
@@ -156,6 +156,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = state(&dir);
         let lock = state.try_lock().unwrap().unwrap();
+        // Of an owner that was killed at the wrong moment.
+        fs::write(undo::rewritten(&state.journal()), "").unwrap();
         assert!(state.try_lock().unwrap().is_none());
         assert_eq!(state.owner(), Some(std::process::id()));
         state.remove(lock, false);

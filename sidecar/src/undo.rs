@@ -183,7 +183,7 @@ impl Journal {
     }
 
     fn rewrite(&mut self) -> io::Result<()> {
-        let new = self.path.with_extension("new");
+        let new = rewritten(&self.path);
         let mut file = OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&new)?;
         for change in &self.changes {
             let mut line = serde_json::to_vec(change)?;
@@ -195,6 +195,11 @@ impl Journal {
         self.file = file;
         Ok(())
     }
+}
+
+/// Where a journal is written anew before it takes the place of the old one.
+pub(crate) fn rewritten(journal: &Path) -> PathBuf {
+    journal.with_extension("new")
 }
 
 #[cfg(test)]
