@@ -53,7 +53,8 @@ pub(crate) enum Error {
     },
     /// Someone else wrote the file while it was ours. It is left to them.
     #[error(
-        "another program has rewritten {path}: names are no longer resolved through the tunnel; start gh-net again to hook it again"
+        "another program has rewritten {path}: names are no longer resolved through the tunnel; \
+         to have them again, start gh-net again"
     )]
     Replaced {
         /// The file.
