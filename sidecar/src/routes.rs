@@ -34,12 +34,16 @@ pub(crate) const PRIORITY: u32 = 30_000;
 /// The networks of the laptop that are taken at most.
 pub(crate) const MAX_ROUTES: usize = 16_384;
 
-/// Networks that never take the tunnel: loopback, link-local (the metadata service among them), multicast,
-/// broadcast, and the address Azure serves its virtual machines from.
-const NEVER: [&str; 8] = [
+/// Networks that never take the tunnel: loopback, link-local, multicast, broadcast, and the addresses that clouds
+/// serve their machines' credentials from (Azure, Alibaba, Oracle; AWS and Google by IPv6; else link-local).
+const NEVER: [&str; 12] = [
     "127.0.0.0/8",
     "169.254.0.0/16",
     "168.63.129.16/32",
+    "100.100.100.200/32",
+    "192.0.0.192/32",
+    "fd00:ec2::254/128",
+    "fd20:ce::254/128",
     "224.0.0.0/4",
     "255.255.255.255/32",
     "::1/128",

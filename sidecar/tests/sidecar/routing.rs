@@ -93,7 +93,15 @@ fn a_default_route_of_the_laptop_takes_all_but_what_must_stay() {
         for there in ["1.1.1.1", "2606:4700::1111"] {
             assert!(route_to(there).contains("dev ghnet0"), "{}", route_to(there));
         }
-        for here in ["172.16.5.53", "169.254.169.254", "168.63.129.16", "224.0.0.251", "172.16.5.1"] {
+        for here in [
+            "172.16.5.53",
+            "169.254.169.254",
+            "168.63.129.16",
+            "100.100.100.200",
+            "fd00:ec2::254",
+            "224.0.0.251",
+            "172.16.5.1",
+        ] {
             assert!(route_to(here).contains("dev eth0"), "{}", route_to(here));
         }
     });
