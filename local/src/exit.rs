@@ -11,7 +11,7 @@ pub enum Exit {
     Done = 0,
     /// Anything that has no code of its own.
     Failed = 1,
-    /// A flag, variable or file is wrong, or the user cancelled the choice.
+    /// A flag, variable or file is wrong, or the user cancelled a question.
     Usage = 2,
     /// The codespace can't be reached.
     Unreachable = 3,
@@ -28,7 +28,7 @@ pub const HELP: &str = "\
 Exit codes:
   0    ended by the user (Ctrl-C, SIGTERM)
   1    any other failure
-  2    wrong usage or configuration, or cancelled before there was a connection
+  2    wrong usage or configuration, or a question (which codespace, or ssh's) was cancelled
   3    the codespace can't be reached: unknown, without an ssh server, or ssh failed
   4    not let in: gh is not logged in or lacks the codespace scope, or ssh refused the login
   5    the sidecar can't work there: missing, not privileged, no TUN device, busy, other version
