@@ -159,6 +159,10 @@ impl Window {
     }
 
     fn resize(&mut self) {
+        if self.rates.is_empty() {
+            // A round trip alone says nothing; the first window stands.
+            return;
+        }
         let rate = self.rates.iter().copied().fold(0.0, f64::max);
         let trip = self.round_trip().unwrap_or(Duration::ZERO);
         let needed = 2.0 * rate * trip.as_secs_f64();
