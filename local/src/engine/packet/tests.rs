@@ -68,7 +68,8 @@ proptest! {
         let about = Packet::parse(flat(&build::udp(from, to, 1, payload.into()).unwrap())).unwrap();
         if let Some(error) = icmp::about(&about, to.ip(), icmp::Message::Protocol) {
             let bytes = flat(&error);
-            prop_assert!(bytes.len() <= if from.is_ipv4() { 576 } else { 1280 });
+            let most = if from.is_ipv4() { 576 } else { 1280 };
+            prop_assert!(bytes.len() <= most);
             let error = Packet::parse(bytes).unwrap();
             prop_assert_eq!((error.source, error.destination), (to.ip(), from.ip()));
             prop_assert!(about.whole.starts_with(&error.payload[8..]));
