@@ -1,36 +1,42 @@
-//! Log lines for both programs: on stderr or into a file, never on stdout, which carries frames or data.
+//! Log lines for both programs: on stderr, into a file, or both, never on stdout, which carries frames or data.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::Mutex;
 
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::time::ChronoUtc;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
-/// Sends log lines of `level` (a `tracing` filter such as `info` or `debug,gh_net::engine=trace`) to
-/// `destination`, or to stderr. A level that names no target is one for our own crates: of others, which at
+/// Sends log lines to stderr, to a file, or to both, each with a level of its own: a `tracing` filter such as `info`
+/// or `debug,gh_net::engine=trace`. A level that names no target is one for our own crates: of others, which at
 /// `debug` tell of every step of theirs, only warnings come, unless the filter names them.
 ///
 /// # Errors
-/// The filter does not parse, or the file can't be opened for appending.
-pub fn init(level: &str, destination: Option<&Path>) -> io::Result<()> {
-    let filter = EnvFilter::builder().parse(directives(level)).map_err(|error| {
-        io::Error::new(io::ErrorKind::InvalidInput, format!("the log level {level:?} is not valid: {error}"))
-    })?;
+/// A filter does not parse, or the file can't be opened for appending.
+pub fn init(stderr: Option<&str>, file: Option<(&str, &Path)>) -> io::Result<()> {
     // A line that can't be written is lost. To say so on stderr panics where it is stderr that is gone: a
     // closed terminal, or `2>&1 | head`.
-    let log = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
-    match destination {
-        Some(path) => log.with_ansi(false).with_writer(Mutex::new(open(path)?)).init(),
-        None => log
-            .with_ansi(colour())
-            .with_target(false)
-            .with_timer(ChronoUtc::new("%H:%M:%S".to_owned()))
-            .with_writer(io::stderr)
-            .init(),
-    }
+    let layer = || tracing_subscriber::fmt::layer().log_internal_errors(false);
+    let lines = |level| -> io::Result<_> {
+        let timer = ChronoUtc::new("%H:%M:%S".to_owned());
+        let lines = layer().with_ansi(colour()).with_target(false).with_timer(timer);
+        Ok(lines.with_writer(io::stderr).with_filter(filter(level)?).boxed())
+    };
+    let log = |(level, path)| -> io::Result<_> {
+        Ok(layer().with_ansi(false).with_writer(Mutex::new(open(path)?)).with_filter(filter(level)?).boxed())
+    };
+    let layers = stderr.map(lines).into_iter().chain(file.map(log)).collect::<io::Result<Vec<_>>>()?;
+    tracing_subscriber::registry().with(layers).init();
     Ok(())
+}
+
+fn filter(level: &str) -> io::Result<EnvFilter> {
+    EnvFilter::builder().parse(directives(level)).map_err(|error| {
+        io::Error::new(io::ErrorKind::InvalidInput, format!("the log level {level:?} is not valid: {error}"))
+    })
 }
 
 /// The filter in full. A target is matched by its beginning, so `gh_net` is all our crates.

@@ -72,7 +72,7 @@ pub struct Flags {
     /// [default: info]
     #[arg(short, long, global = true, value_name = "LEVEL")]
     pub trace: Option<String>,
-    /// Where the log goes [default: stderr]
+    /// Where the log goes; stderr then has what `info` has [default: stderr]
     #[arg(long, global = true, value_name = "FILE")]
     pub trace_dest: Option<String>,
     /// The configuration file [default: $XDG_CONFIG_HOME/gh-net/config.toml]

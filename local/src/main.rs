@@ -31,7 +31,12 @@ fn main() -> ExitCode {
 fn configured() -> Result<Config, Failure> {
     let flags = cli::parse();
     let config = config::load(&flags, &config::environment())?;
-    logging::init(&config.trace, config.trace_dest.as_deref()).map_err(|error| Failure {
+    // A log of its own takes nothing from the lines that say what happens, `ready` among them.
+    let logged = match &config.trace_dest {
+        Some(file) => logging::init(Some("info"), Some((&config.trace, file))),
+        None => logging::init(Some(&config.trace), None),
+    };
+    logged.map_err(|error| Failure {
         exit: Exit::Usage,
         what: format!("the log can't be written: {error}"),
         details: None,

@@ -88,7 +88,7 @@ impl Trace {
                 !privilege::is_secure_execution(),
                 "--trace-dest does not go with file capabilities; run it as root or by sudo, or leave it out"
             );
-            gh_net_common::logging::init(&self.trace, Some(file))?;
+            gh_net_common::logging::init(None, Some((&self.trace, file)))?;
         }
         Ok(())
     }

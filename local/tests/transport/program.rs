@@ -112,7 +112,9 @@ fn the_log_goes_where_it_is_told_to() {
     let log = directory.path().join("log");
     let arguments =
         ["--exec", "sh -c 'echo noted >&2'", "-t", "debug", "--trace-dest", log.to_str().unwrap()];
-    let (code, _) = failure(&mut gh_net(), &arguments);
+    let (code, said) = failure(gh_net().env("GH_NET_NOTHING", "1"), &arguments);
     assert_eq!(code, 5);
-    assert!(std::fs::read_to_string(log).unwrap().contains("over there: noted"));
+    let log = std::fs::read_to_string(log).unwrap();
+    assert!(log.contains("over there: noted") && log.contains("GH_NET_NOTHING"), "{log}");
+    assert!(said.contains("GH_NET_NOTHING") && !said.contains("over there:"), "{said}");
 }
