@@ -241,7 +241,7 @@ fn a_reset_of_the_server_reaches_the_client() {
         },
         |report| {
             assert!(report.clients[0].reset, "{report:?}");
-            assert!(report.took < Duration::from_secs(8), "{report:?}");
+            assert!(report.took < Duration::from_secs(20), "{report:?}");
         },
     );
 }

@@ -183,11 +183,8 @@ impl Program {
         let before = self.seen;
         self.read(socket, now, pattern);
         self.write(socket, pattern);
-        if socket.state() == State::Closed && !(self.seen.end && self.seen.ended) {
-            self.seen.reset = true;
-            self.seen.done = true;
-        }
-        self.seen.done |= self.seen.end && self.seen.ended;
+        self.seen.reset |= self.seen.end && !self.seen.ended && socket.state() == State::Closed;
+        self.seen.done |= self.seen.reset || (self.seen.end && self.seen.ended);
         self.seen != before
     }
 
@@ -233,7 +230,11 @@ impl Program {
                     self.seen.end = true;
                     return;
                 }
-                Err(RecvError::InvalidState) => return,
+                // A connection that closed in peace may be read to its end, however late.
+                Err(RecvError::InvalidState) => {
+                    self.seen.reset |= socket.state() == State::Closed;
+                    return;
+                }
             }
         }
     }
