@@ -203,14 +203,17 @@ impl Program {
     }
 
     fn read(&mut self, socket: &mut Socket<'_>, now: Duration, pattern: &Pattern) {
-        if !self.flow.client.is_reading(now) {
+        // smoltcp throws away what was not read when TIME-WAIT ends.
+        let last_chance = matches!(socket.state(), State::TimeWait | State::Closed);
+        if !self.flow.client.is_reading(now) && !last_chance {
             return;
         }
         if now >= self.read.0 + Duration::from_millis(1) {
             self.read = (now, 0);
         }
         loop {
-            let most = self.flow.client.reads.map_or(usize::MAX, |pace| pace.saturating_sub(self.read.1));
+            let pace = self.flow.client.reads.filter(|_| !last_chance);
+            let most = pace.map_or(usize::MAX, |pace| pace.saturating_sub(self.read.1));
             if most == 0 {
                 return;
             }
@@ -230,7 +233,6 @@ impl Program {
                     self.seen.end = true;
                     return;
                 }
-                // A connection that closed in peace may be read to its end, however late.
                 Err(RecvError::InvalidState) => {
                     self.seen.reset |= socket.state() == State::Closed;
                     return;
