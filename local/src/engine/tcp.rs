@@ -214,6 +214,8 @@ pub(super) struct Connection {
     has_socket: bool,
     /// Whether it failed.
     failed: bool,
+    /// Whether the codespace has reset the connection after its FIN.
+    abandoned: bool,
 }
 
 impl Connection {
@@ -247,6 +249,7 @@ impl Connection {
             timer: Timer::Idle { at: now + IDLE, probes: 0 },
             has_socket: true,
             failed: false,
+            abandoned: false,
         }
     }
 
@@ -286,7 +289,7 @@ impl Connection {
             return;
         }
         if segment.rst {
-            return self.handle_reset(position);
+            return self.handle_reset(position, now);
         }
         if segment.syn {
             // Challenge (RFC 5961, 4).
@@ -310,12 +313,16 @@ impl Connection {
         }
     }
 
-    /// RFC 5961, 3: only the very next position is believed.
-    fn handle_reset(&mut self, position: u64) {
-        if position == self.receive.next() {
-            self.abort();
-        } else {
+    /// RFC 5961, 3: only the very next position is believed. A reset behind the FIN takes nothing back: a
+    /// program that closes with an answer unread resets, and the server is to have its request all the same.
+    fn handle_reset(&mut self, position: u64, now: Instant) {
+        if position != self.receive.next() {
             self.due.ack = true;
+        } else if self.receive.fin_received() {
+            self.abandoned = true;
+            self.leave(now);
+        } else {
+            self.abort();
         }
     }
 
@@ -544,10 +551,12 @@ impl Connection {
         }
     }
 
-    /// The socket is done for when both directions have ended and all bytes are with it.
+    /// The socket is done for when both directions have ended and all bytes are with it, or when nobody is
+    /// there any more to hear the server's.
     fn close_socket_if_done(&mut self) {
-        if self.has_socket && self.send.has_ended() && self.receive.is_drained() {
-            self.wishes.close = true;
+        if self.has_socket && self.receive.is_drained() && (self.send.has_ended() || self.abandoned) {
+            self.wishes.close = self.send.has_ended();
+            self.wishes.abort = !self.wishes.close;
             self.has_socket = false;
         }
     }
@@ -737,8 +746,8 @@ impl Connection {
     pub(super) fn handle_link_up(&mut self, now: Instant) {
         self.send.restart();
         match self.state {
-            State::Connecting | State::Closed => {}
-            State::TimeWait => self.due.ack = true,
+            // In TIME-WAIT, too, nothing is due: a peer that misses the last acknowledgment asks again.
+            State::Connecting | State::TimeWait | State::Closed => {}
             State::SynReceived
             | State::Established
             | State::FinWait1

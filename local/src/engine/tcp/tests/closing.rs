@@ -226,6 +226,39 @@ fn a_server_that_never_takes_the_rest_is_reset_in_the_end() {
 }
 
 #[test]
+fn a_reset_behind_the_end_does_not_cost_a_slow_server_its_bytes() {
+    // In TIME-WAIT.
+    let (mut script, flow) = undrained(false);
+    script.send(seg("R", 8, None, b""));
+    assert_eq!(commands(&mut script), []);
+    assert_eq!(script.take(flow, 100), b"slowly");
+    assert_eq!(commands(&mut script), [Command::Close(flow)]);
+    assert_eq!((script.engine.flows(), script.engine.poll_timeout()), (0, None));
+    // In CLOSE-WAIT: nobody is there to hear the answer, and the server is told so.
+    let (mut script, flow) = Script::established();
+    script.send(seg("F", 1, 1, b"slowly"));
+    script.expect(seg("", 1, 8, b""));
+    script.serve(flow, b"answer");
+    script.expect(seg("P", 1, 8, b"answer"));
+    script.send(seg("R", 8, None, b""));
+    assert_eq!(commands(&mut script), []);
+    assert_eq!(script.engine.downlink_room(flow), 0);
+    assert_eq!(script.take(flow, 100), b"slowly");
+    assert_eq!(commands(&mut script), [Command::Abort(flow)]);
+    assert_eq!((script.engine.flows(), script.engine.poll_timeout()), (0, None));
+    script.quiet();
+}
+
+#[test]
+fn a_new_link_provokes_no_reset_in_time_wait() {
+    let (mut script, flow) = undrained(false);
+    script.engine.handle_link_down();
+    script.engine.handle_link_up(script.now);
+    script.quiet();
+    assert_eq!(script.take(flow, 100), b"slowly");
+}
+
+#[test]
 fn a_segment_for_a_finished_connection_is_refused() {
     let (mut script, _) = undrained(true);
     script.send(seg("", 8, 2, b"late"));
