@@ -21,8 +21,8 @@ struct Fake {
 /// The command for `--exec` that is a shell script.
 fn script(lab: &Lab, name: &str, lines: &str) -> Result<String> {
     let path = format!("/run/lab/fake/{name}");
-    lab.laptop.write(&path, 0o755, format!("#!/bin/sh\n{lines}\n"))?;
-    Ok(path)
+    lab.laptop.write(&path, 0o644, format!("{lines}\n"))?;
+    Ok(format!("sh {path}"))
 }
 
 impl Fake {

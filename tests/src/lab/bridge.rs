@@ -29,7 +29,7 @@ impl<'lab> BridgeCommand<'lab> {
         let binaries = Binaries::get()?;
         lab.laptop.install(&binaries.gh_net, GH_NET)?;
         let sidecar = format!("{SIDECAR_DIR}/gh-net-sidecar-{}", std::env::consts::ARCH);
-        lab.laptop.install(&binaries.sidecar, sidecar)?;
+        lab.laptop.install(&binaries.sidecar, &sidecar)?;
         let mut command = lab.laptop.command_as(LAPTOP_USER, 1000, GH_NET);
         command.env("GH_NET_SIDECAR_DIR", SIDECAR_DIR).args(["--gui", "false"]);
         Ok(Self { lab, command })

@@ -1,7 +1,6 @@
 //! A host: a network, mount and UTS namespace, and the thread that lives in them.
 
-use std::fs;
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -203,13 +202,23 @@ impl Host {
         .context(context)
     }
 
-    /// Copies a program of the test's file system to the host.
+    /// Copies a program of the test's file system to the host, also while an earlier copy of it runs.
     ///
     /// # Errors
     /// It can't be read, or not be written.
-    pub fn install(&self, from: &Path, to: impl Into<PathBuf>) -> Result<()> {
-        let bytes = fs::read(from).with_context(|| format!("reading {}", from.display()))?;
-        self.write(to, 0o755, bytes)
+    pub fn install(&self, from: &Path, to: &str) -> Result<()> {
+        // Written by us, it would be open for writing in every child that another thread starts meanwhile, and
+        // a program that is open for writing can't be run (ETXTBSY).
+        const LINES: &str = "set -e
+            mkdir -p \"${0%/*}\"
+            cat > \"$0.$$\"
+            chmod 755 \"$0.$$\"
+            mv \"$0.$$\" \"$0\"";
+        let file = File::open(from).with_context(|| format!("reading {}", from.display()))?;
+        let mut command = self.command("/bin/sh");
+        command.args(["-c", LINES, to]).stdin(file);
+        let done = self.start(command)?.finish(PATIENCE)?.ok();
+        done.map(drop).with_context(|| format!("writing {to} on {}", self.name))
     }
 
     /// The processes in the host's network whose program file's name begins with `name`.
