@@ -25,7 +25,7 @@ mod deadline;
 mod dns;
 mod flow;
 mod icmp;
-mod packet;
+pub(crate) mod packet;
 mod schedule;
 mod tcp;
 mod udp;

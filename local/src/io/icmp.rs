@@ -18,6 +18,7 @@ use socket2::{Protocol, Type};
 use super::arena::Arena;
 use super::datagram::{DatagramSocket, QueuedError, SendError, TURN};
 use super::flows::Served;
+use crate::engine::packet::checksum;
 use crate::engine::{Engine, FlowId, Unreachable};
 use crate::policy::InterfaceIndex;
 
@@ -72,7 +73,7 @@ impl Echo {
             header[4..6].copy_from_slice(&identifier.to_be_bytes());
             // The kernel computes ICMPv6's for raw sockets too (RFC 3542, 3.1).
             if !self.socket.is_v6() {
-                let sum = checksum(&[&header, payload]);
+                let sum = checksum::finish(checksum::sum(&header) + checksum::sum(payload));
                 header[2..4].copy_from_slice(&sum.to_be_bytes());
             }
         }
@@ -145,7 +146,7 @@ fn reply(mut message: Bytes, v6: bool, raw: Option<u16>) -> Option<(u16, Bytes)>
         }
         message.advance(ip_header);
         // Raw sockets are served before the kernel has checked it.
-        if checksum(&[&message]) != 0 {
+        if checksum::of(&message) != 0 {
             return None;
         }
     }
@@ -156,20 +157,6 @@ fn reply(mut message: Bytes, v6: bool, raw: Option<u16>) -> Option<(u16, Bytes)>
     }
     message.advance(HEADER_LEN);
     Some((u16::from_be_bytes([header[6], header[7]]), message))
-}
-
-/// The Internet checksum (RFC 1071) of `parts` in a row, of which all but the last have an even length.
-fn checksum(parts: &[&[u8]]) -> u16 {
-    let mut sum = 0_u32;
-    for part in parts {
-        for pair in part.chunks(2) {
-            sum += u32::from(u16::from_be_bytes([pair[0], pair.get(1).copied().unwrap_or(0)]));
-        }
-    }
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::*;
 fn raw_reply(identifier: u16, options: usize) -> Vec<u8> {
     let mut message = vec![0, 0, 0, 0, 0, 0, 0, 9, b'h', b'i', b'!'];
     message[4..6].copy_from_slice(&identifier.to_be_bytes());
-    let sum = checksum(&[&message]);
+    let sum = checksum::of(&message);
     message[2..4].copy_from_slice(&sum.to_be_bytes());
     let mut packet = vec![0; 20 + options];
     packet[0] = 0x40 | (packet.len() / 4) as u8;
