@@ -1,9 +1,13 @@
 //! The command line. Values stay text here: [`crate::config`] checks them together with those of the
 //! environment and the file, so that a bad one is refused in the same words wherever it came from.
 
+mod legacy;
+
+use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::exit;
+use legacy::Legacy;
 
 const ABOUT: &str = "Lets a codespace reach what only this computer reaches: its VPN, its LAN, its names";
 
@@ -17,6 +21,8 @@ $XDG_CONFIG_HOME/gh-net/config.toml (ssh-option = \"K=V\"). A flag wins over a v
 struct Cli {
     #[command(flatten)]
     flags: Flags,
+    #[command(flatten)]
+    legacy: Legacy,
     /// The codespace's name; without one, it is chosen from `gh codespace list`
     #[arg(value_name = "CODESPACE", conflicts_with_all = ["codespace", "ssh", "exec"])]
     name: Option<String>,
@@ -32,6 +38,9 @@ enum Command {
         #[arg(value_name = "CODESPACE", conflicts_with_all = ["codespace", "ssh", "exec"])]
         name: Option<String>,
     },
+    /// Of github/gh-net
+    #[command(hide = true)]
+    Exists,
 }
 
 /// The flags that were given. None of them has a default here.
@@ -70,7 +79,7 @@ pub struct Flags {
     pub gui: Option<String>,
     /// How much is logged: error, warn, info, debug, trace, or such as debug,gh_net::engine=trace
     /// [default: info]
-    #[arg(short, long, global = true, value_name = "LEVEL")]
+    #[arg(short, long, alias = "trace-level", global = true, value_name = "LEVEL")]
     pub trace: Option<String>,
     /// Where the log goes; stderr then has what `info` has [default: stderr]
     #[arg(long, global = true, value_name = "FILE")]
@@ -78,6 +87,15 @@ pub struct Flags {
     /// The configuration file [default: $XDG_CONFIG_HOME/gh-net/config.toml]
     #[arg(long, global = true, value_name = "FILE")]
     pub config: Option<String>,
+    /// What the user should know about the flags themselves.
+    #[arg(skip)]
+    pub warnings: Vec<String>,
+}
+
+/// The definition of the command line, for those who describe it: its manual, its completions, its reference.
+pub fn command() -> clap::Command {
+    let after = format!("{AFTER}\n\n{}", exit::HELP);
+    Cli::command().after_long_help(after.clone()).after_help(after)
 }
 
 /// Parses the process's arguments. Help, version and usage errors end the process, as clap words them.
@@ -99,21 +117,18 @@ where
     I::Item: Into<std::ffi::OsString> + Clone,
 {
     let name = if extension { "gh net" } else { "gh-net" };
-    let matches = Cli::command()
-        .bin_name(name)
-        .after_long_help(format!("{AFTER}\n\n{}", exit::HELP))
-        .after_help(format!("{AFTER}\n\n{}", exit::HELP))
-        .try_get_matches_from(arguments)?;
-    let Cli { mut flags, name, command } = Cli::from_arg_matches(&matches)?;
-    let Some(Command::Start { name: after_start }) = command else {
-        flags.codespace = flags.codespace.or(name);
-        return Ok(flags);
+    let mut definition = command().bin_name(name);
+    let matches = definition.try_get_matches_from_mut(arguments)?;
+    let Cli { mut flags, legacy, name, command } = Cli::from_arg_matches(&matches)?;
+    flags.warnings = legacy.judge().map_err(|why| definition.error(ErrorKind::InvalidValue, why))?;
+    let after_start = match command {
+        None => None,
+        Some(Command::Start { name }) => name,
+        Some(Command::Exists) => return Err(definition.error(ErrorKind::InvalidSubcommand, legacy::EXISTS)),
     };
     if name.is_some() && after_start.is_some() {
-        return Err(Cli::command().bin_name("gh-net").error(
-            clap::error::ErrorKind::ArgumentConflict,
-            "a codespace is named before `start` and after it",
-        ));
+        let twice = "a codespace is named before `start` and after it";
+        return Err(definition.error(ErrorKind::ArgumentConflict, twice));
     }
     flags.codespace = flags.codespace.or(after_start).or(name);
     Ok(flags)
@@ -129,7 +144,7 @@ mod tests {
 
     #[test]
     fn the_definition_is_consistent() {
-        Cli::command().debug_assert();
+        command().debug_assert();
     }
 
     #[test]
@@ -167,6 +182,21 @@ mod tests {
         ] {
             assert!(parsed(line).is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn the_flags_of_the_old_extension_work_or_name_what_came_in_their_place() {
+        let flags =
+            parsed("gh-net start --location local --trace-level debug --telemetry false -g false").unwrap();
+        assert_eq!(flags.trace.as_deref(), Some("debug"));
+        assert_eq!(flags.gui.as_deref(), Some("false"));
+        assert_eq!(flags.warnings.len(), 2, "{:?}", flags.warnings);
+        let refused = |line| parsed(line).unwrap_err().to_string();
+        assert!(refused("gh-net start --location remote").contains("gh-net-sidecar"));
+        assert!(refused("gh-net --repo me/gh-net").contains("--sidecar"));
+        assert!(refused("gh-net exists").contains("gh extension list"));
+        let help = parsed("gh-net --help").unwrap_err().to_string();
+        assert!(!help.contains("telemetry") && !help.contains("--location"), "{help}");
     }
 
     #[test]

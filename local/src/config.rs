@@ -157,7 +157,8 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
     let groups = [file_layers(flags, environment)?, environment_layers(environment), flag_layers(flags)];
     let figment = groups.into_iter().try_fold(Figment::new(), stack)?;
     let raw: Raw = figment.extract().map_err(|error| explain(error, &figment))?;
-    Ok(resolve(raw, unknown_variables(environment)))
+    let warnings = flags.warnings.iter().cloned().chain(unknown_variables(environment));
+    Ok(resolve(raw, warnings.collect()))
 }
 
 fn resolve(raw: Raw, warnings: Vec<String>) -> Config {

@@ -186,6 +186,8 @@ impl FromStr for TraceFilter {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        // github/gh-net's word for it.
+        let text = if text == "none" { "off" } else { text };
         let is_level = |word: &str| {
             ["off", "error", "warn", "info", "debug", "trace"].iter().any(|l| word.eq_ignore_ascii_case(l))
         };

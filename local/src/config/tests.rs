@@ -158,3 +158,8 @@ fn the_list_of_keys_is_that_of_the_struct() {
     let figment::error::Kind::UnknownField(_, expected) = said.kind else { panic!("{said}") };
     assert_eq!(expected, KEYS);
 }
+
+#[test]
+fn none_logs_nothing() {
+    assert_eq!(loaded("", &[("GH_NET_TRACE", "none")], Flags::default()).unwrap().trace, "off");
+}
