@@ -46,7 +46,7 @@ enum Command {
 /// The flags that were given. None of them has a default here.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
 pub struct Flags {
-    /// The codespace's name
+    /// The codespace's name [default: chosen from `gh codespace list`]
     #[arg(short, long, global = true, value_name = "NAME", conflicts_with_all = ["ssh", "exec"])]
     pub codespace: Option<String>,
     /// Bridge this ssh destination instead of a codespace
@@ -74,7 +74,7 @@ pub struct Flags {
     /// (local), or leave the codespace's resolver alone (false) [default: split]
     #[arg(long, global = true, value_name = "true|false|split|local")]
     pub dns: Option<String>,
-    /// Whether to draw a full-screen view. There is none yet: both values give plain lines
+    /// Whether to draw a full-screen view. There is none yet: both values give plain lines [default: true]
     #[arg(short, long, global = true, value_name = "true|false")]
     pub gui: Option<String>,
     /// How much is logged: error, warn, info, debug, trace, or such as debug,gh_net::engine=trace

@@ -4,6 +4,7 @@
 //! sees, where nothing is left open that the program would have to know a default for.
 
 mod raw;
+mod reference;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,6 +20,7 @@ use crate::cli::Flags;
 use crate::exit::{Exit, Explain};
 use crate::policy::RouteChoice;
 use raw::{KEYS, Raw};
+pub use reference::{Setting, settings};
 
 /// Variables that are ours but no keys.
 const OTHER_VARIABLES: [&str; 2] = ["GH_NET_CONFIG", "GH_NET_EXTENSION"];

@@ -1,5 +1,6 @@
 //! What the tests, the demo and the benchmarks of gh-net are made of.
 
+pub mod docs;
 pub mod fuzzing;
 pub mod lab;
 pub mod sim;

@@ -4,7 +4,9 @@
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
+use gh_net_tests::docs;
 use gh_net_tests::lab::Binaries;
 
 mod bench;
@@ -30,11 +32,13 @@ enum Chore {
     Test,
     /// Measures the bridge beside a raw ssh pipe, in one run
     Bench,
+    /// Writes the documents that are generated from the code
+    Docs,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if !matches!(arguments.chore, Chore::Build) {
+    if !matches!(arguments.chore, Chore::Build | Chore::Docs) {
         tools::enter_user_namespace();
     }
     let done = match arguments.chore {
@@ -42,6 +46,7 @@ fn main() -> ExitCode {
         Chore::Demo => demo::run(),
         Chore::Test => check::run(),
         Chore::Bench => bench::run(),
+        Chore::Docs => docs(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -55,5 +60,12 @@ fn main() -> ExitCode {
 fn build() -> anyhow::Result<()> {
     let bundle = Binaries::build()?.bundle()?;
     println!("\n✓ gh-net and its sidecar are in {}", bundle.display());
+    Ok(())
+}
+
+fn docs() -> anyhow::Result<()> {
+    let path = shell::root().join(docs::CONFIGURATION);
+    std::fs::write(&path, docs::configuration()).with_context(|| format!("writing {}", path.display()))?;
+    println!("✓ {}", docs::CONFIGURATION);
     Ok(())
 }
