@@ -21,18 +21,18 @@
 //! A [`FlowId`] may be stale (the flow ended while an event was under way): every call with one does nothing.
 
 mod api;
+mod datagrams;
 mod deadline;
 mod dns;
 mod flow;
 mod icmp;
 pub(crate) mod packet;
 mod schedule;
+mod streams;
 mod tcp;
 mod udp;
 
 use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -46,29 +46,17 @@ pub use self::api::{
     UnreachableKind,
 };
 use self::deadline::Deadlines;
-use self::flow::{Entry, Flow, Key, Table};
+use self::flow::{Flow, Table};
 use self::packet::icmp::{Message, is_unicast};
 use self::packet::reassembly::Reassembly;
-use self::packet::{Malformed, Packet, build};
+use self::packet::{Malformed, Packet};
 use self::schedule::Schedule;
-use self::tcp::{Connection, Segment, Shares};
 use crate::policy::{InterfaceIndex, Policy, Protocol, Refusal, Verdict};
 
-/// What all connections together may hold for the hosts' sockets, and as much again for the codespace, in
-/// bytes. Those that are there already keep the larger shares they had, so it comes to several times that.
-const BUDGET: usize = 128 * 1024 * 1024;
-/// The share of one connection at least, in bytes: one of the largest segments.
-const MIN_SHARE: usize = 64 * 1024;
-/// The share of one connection at most, for the host's socket.
-const MAX_UPLINK_SHARE: usize = 4 * 1024 * 1024;
-/// The same for the codespace: a second's worth at 128 Mbit/s, which the link may well hold.
-const MAX_DOWNLINK_SHARE: usize = 16 * 1024 * 1024;
 /// Small packets (resets, errors, answers of the engine itself) that may wait for the link, in bytes.
 const MAX_URGENT: usize = 1024 * 1024;
 /// A hop limit from which on a packet is an ordinary one, and not the probe of a traceroute.
 const ORDINARY_HOPS: u8 = 33;
-/// The hop limit of ordinary packets.
-const DEFAULT_HOPS: u8 = 64;
 
 /// See the [module's documentation](self).
 #[derive(Debug)]
@@ -295,331 +283,6 @@ impl Engine {
         None
     }
 
-    // ---- TCP ----------------------------------------------------------------------------------------
-
-    fn handle_tcp(&mut self, packet: Packet, now: Instant) -> Result<(), Malformed> {
-        let segment = Segment::parse(&packet)?;
-        let client = SocketAddr::new(packet.source, segment.source_port);
-        let server = SocketAddr::new(packet.destination, segment.destination_port);
-        let key = Key::Tcp { client, server };
-        if let Some(id) = self.table.find(&key)
-            && let Some(connection) = self.table.connection_mut(id)
-        {
-            if !connection.gives_way_to(&segment) {
-                connection.handle_segment(segment, now);
-                self.settle(id, now);
-                return Ok(());
-            }
-            if connection.is_draining() {
-                // Its bytes were acknowledged: it lives on behind the new one until the server has them.
-                connection.leave(now);
-                self.settle(id, now);
-                self.table.detach(id);
-            } else {
-                connection.reset();
-                self.settle(id, now);
-                self.remove(id);
-            }
-        }
-        if segment.is_opening() {
-            self.open_tcp(&packet, key, &segment, now);
-        } else {
-            self.send_urgent(tcp::refusal(&packet, &segment));
-        }
-        Ok(())
-    }
-
-    fn open_tcp(&mut self, packet: &Packet, key: Key, segment: &Segment, now: Instant) {
-        let Key::Tcp { client, server } = key else { return };
-        let target = if self.is_gateway(server.ip()) {
-            if server.port() != dns::PORT {
-                return self.send_urgent(tcp::refusal(packet, segment));
-            }
-            Target::Resolver
-        } else {
-            let Some(interface) = self.admit(packet, Protocol::Tcp, server.port()) else { return };
-            Target::Host { address: server, interface }
-        };
-        if !self.table.has_room(&key) {
-            self.counters.dropped += 1;
-            return;
-        }
-        let initial = self.initial_sequence(&key);
-        let shares = self.shares();
-        let connection = Connection::new(client, server, segment, initial, self.config.mtu, shares, now);
-        let flow = self.table.insert(key, Flow::Tcp(Box::new(connection)));
-        self.counters.connections += 1;
-        let hop_limit = (packet.hop_limit < ORDINARY_HOPS).then(|| packet.hop_limit.saturating_sub(1));
-        self.commands.push_back(Command::Connect { flow, target, hop_limit });
-    }
-
-    /// RFC 6528: unpredictable without the secret, and increasing for the same pair of endpoints.
-    fn initial_sequence(&self, key: &Key) -> u32 {
-        let mut hasher = DefaultHasher::new();
-        (self.config.secret, key).hash(&mut hasher);
-        // Each connection moves the start on, as the RFC's clock does.
-        (hasher.finish() as u32).wrapping_add((self.counters.connections as u32).wrapping_mul(64 * 1024))
-    }
-
-    /// What one of the connections may hold. However many there are, and whether or not the codespace ever
-    /// acknowledges anything, all together hold some hundreds of megabytes at most.
-    fn shares(&self) -> Shares {
-        let share = BUDGET / (self.table.connections() + 1);
-        Shares {
-            uplink: share.clamp(MIN_SHARE, MAX_UPLINK_SHARE),
-            downlink: share.clamp(MIN_SHARE, MAX_DOWNLINK_SHARE),
-        }
-    }
-
-    /// The flow's socket is connected.
-    pub fn handle_connected(&mut self, flow: FlowId, now: Instant) {
-        self.with_connection(flow, now, |connection| connection.handle_connected(now));
-    }
-
-    /// The flow's socket could not be connected, and io has closed it.
-    pub fn handle_connect_failed(&mut self, flow: FlowId, error: ConnectError, now: Instant) {
-        let Some(connection) = self.table.connection_mut(flow).filter(|flow| flow.is_connecting()) else {
-            return;
-        };
-        let kind = match error {
-            ConnectError::Refused => {
-                connection.handle_refused();
-                return self.settle(flow, now);
-            }
-            ConnectError::NetworkUnreachable => Some(UnreachableKind::Network),
-            ConnectError::HostUnreachable => Some(UnreachableKind::Host),
-            ConnectError::Prohibited => Some(UnreachableKind::Prohibited),
-            ConnectError::TimedOut | ConnectError::Local => None,
-        };
-        let (client, server, quotation) = (connection.client, connection.server, connection.quotation());
-        connection.handle_silence();
-        self.settle(flow, now);
-        if let Some(kind) = kind {
-            let offender = self.gateway(client.ip());
-            let message = Message::Unreachable(kind);
-            let tcp = IpNumber::TCP;
-            let error =
-                packet::icmp::about_transport(client.ip(), server.ip(), tcp, &quotation, offender, message);
-            self.send_urgent(error);
-        }
-    }
-
-    /// Fills `slices` with the bytes the flow's socket is to be given next; returns how many slices.
-    pub fn uplink<'a>(&'a self, flow: FlowId, slices: &mut [IoSlice<'a>]) -> usize {
-        self.table.connection(flow).map_or(0, |connection| connection.uplink(slices))
-    }
-
-    /// Whether the codespace has sent its FIN and every byte before it has been accepted by the socket.
-    pub fn uplink_ended(&self, flow: FlowId) -> bool {
-        self.table.connection(flow).is_some_and(Connection::uplink_ended)
-    }
-
-    /// The socket accepted the next `count` bytes of [`Self::uplink`].
-    pub fn handle_accepted(&mut self, flow: FlowId, count: usize, now: Instant) {
-        let shares = self.shares();
-        self.with_connection(flow, now, |connection| {
-            connection.set_shares(shares);
-            connection.handle_accepted(count);
-        });
-    }
-
-    /// How many bytes the engine would take from the flow's socket now. An end of file or an error may be
-    /// reported whatever this says.
-    pub fn downlink_room(&self, flow: FlowId) -> usize {
-        self.table.connection(flow).map_or(0, Connection::downlink_room)
-    }
-
-    /// Bytes read from the flow's socket, at most [`Self::downlink_room`] of them.
-    pub fn handle_data(&mut self, flow: FlowId, data: Bytes, now: Instant) {
-        let shares = self.shares();
-        self.with_connection(flow, now, |connection| {
-            connection.set_shares(shares);
-            connection.handle_data(data);
-        });
-    }
-
-    /// The flow's socket has reached the end of file.
-    pub fn handle_end(&mut self, flow: FlowId, now: Instant) {
-        self.with_connection(flow, now, Connection::handle_end);
-    }
-
-    /// The flow's socket failed (was reset, timed out), and io has closed it.
-    pub fn handle_failed(&mut self, flow: FlowId, now: Instant) {
-        self.with_connection(flow, now, Connection::handle_failed);
-    }
-
-    fn with_connection(&mut self, flow: FlowId, now: Instant, act: impl FnOnce(&mut Connection)) {
-        if let Some(connection) = self.table.connection_mut(flow) {
-            act(connection);
-            self.settle(flow, now);
-        }
-    }
-
-    // ---- UDP and DNS --------------------------------------------------------------------------------
-
-    fn handle_udp(&mut self, packet: Packet, now: Instant) -> Result<(), Malformed> {
-        let datagram = udp::Datagram::parse(&packet)?;
-        let client = SocketAddr::new(packet.source, datagram.source_port);
-        let destination = SocketAddr::new(packet.destination, datagram.destination_port);
-        if self.is_gateway(destination.ip()) {
-            self.handle_query(&packet, client, destination, datagram.payload, now);
-            return Ok(());
-        }
-        let Some(interface) = self.admit(&packet, Protocol::Udp, destination.port()) else { return Ok(()) };
-        let key = Key::Udp { client, interface };
-        let v6 = client.is_ipv6();
-        let open = |flow| Command::OpenUdp { flow, v6, interface };
-        let new = || Flow::Udp(udp::Mapping::new(client, now));
-        let Some(flow) = self.find_or_open(key, new, open) else { return Ok(()) };
-        if let Some(Entry { flow: Flow::Udp(mapping), .. }) = self.table.get_mut(flow) {
-            mapping.sends(destination, now);
-        }
-        let hop_limit = onward(packet.hop_limit);
-        self.commands.push_back(Command::SendUdp { flow, destination, hop_limit, payload: datagram.payload });
-        self.settle(flow, now);
-        Ok(())
-    }
-
-    fn handle_query(
-        &mut self,
-        packet: &Packet,
-        client: SocketAddr,
-        server: SocketAddr,
-        message: Bytes,
-        now: Instant,
-    ) {
-        if server.port() != dns::PORT {
-            return self.answer(packet, Message::Unreachable(UnreachableKind::Port));
-        }
-        match self.queries.add(dns::Asker { client, server }, now) {
-            Some(query) => self.commands.push_back(Command::Resolve { query, message }),
-            None => self.counters.dropped += 1,
-        }
-    }
-
-    /// The resolver's answer to a [`Command::Resolve`], made to fit the query's UDP size.
-    pub fn handle_dns_answer(&mut self, query: QueryId, message: Bytes) {
-        if let Some(asker) = self.queries.remove(query) {
-            let id = self.next_datagram_id();
-            self.send_urgent(build::udp(asker.server, asker.client, id, message));
-        }
-    }
-
-    fn next_datagram_id(&mut self) -> u16 {
-        self.datagram_id = self.datagram_id.wrapping_add(1);
-        self.datagram_id
-    }
-
-    /// The flow under `key`, opened with `command` if it is new and there is room.
-    fn find_or_open(
-        &mut self,
-        key: Key,
-        new: impl FnOnce() -> Flow,
-        open: impl FnOnce(FlowId) -> Command,
-    ) -> Option<FlowId> {
-        if let Some(flow) = self.table.find(&key) {
-            return Some(flow);
-        }
-        if !self.table.has_room(&key) {
-            self.counters.dropped += 1;
-            return None;
-        }
-        let flow = self.table.insert(key, new());
-        self.commands.push_back(open(flow));
-        Some(flow)
-    }
-
-    /// A datagram arrived at a mapping's UDP socket.
-    pub fn handle_datagram(&mut self, flow: FlowId, source: SocketAddr, payload: Bytes, now: Instant) {
-        let id = self.next_datagram_id();
-        let Some(Entry { flow: Flow::Udp(mapping), .. }) = self.table.get_mut(flow) else { return };
-        if !mapping.receives(source, now) {
-            return;
-        }
-        let queued = build::udp(source, mapping.client, id, payload).is_some_and(|p| mapping.queue.push(p));
-        self.counters.dropped += u64::from(!queued);
-        self.settle(flow, now);
-    }
-
-    // ---- ICMP ---------------------------------------------------------------------------------------
-
-    fn handle_icmp(&mut self, packet: Packet, now: Instant) -> Result<(), Malformed> {
-        let Some(request) = icmp::Request::parse(&packet)? else { return Ok(()) };
-        let (client, identifier) = (packet.source, request.identifier);
-        if self.is_gateway(packet.destination) {
-            let header = packet::icmp::echo_header(false, client.is_ipv6(), identifier, request.sequence);
-            let id = self.next_datagram_id();
-            self.send_urgent(build::icmp(packet.destination, client, id, header, request.payload));
-            return Ok(());
-        }
-        let Some(interface) = self.admit(&packet, Protocol::Echo, 0) else { return Ok(()) };
-        let key = Key::Echo { client, identifier, interface };
-        let open = |flow| Command::OpenEcho { flow, v6: client.is_ipv6(), interface };
-        let new = || Flow::Echo(icmp::Session::new(client, identifier, now));
-        let Some(flow) = self.find_or_open(key, new, open) else { return Ok(()) };
-        if let Some(Entry { flow: Flow::Echo(session), .. }) = self.table.get_mut(flow) {
-            session.touch(now);
-        }
-        self.commands.push_back(Command::SendEcho {
-            flow,
-            destination: packet.destination,
-            sequence: request.sequence,
-            hop_limit: onward(packet.hop_limit),
-            payload: request.payload,
-        });
-        self.settle(flow, now);
-        Ok(())
-    }
-
-    /// An echo reply arrived at an echo socket.
-    pub fn handle_echo_reply(
-        &mut self,
-        flow: FlowId,
-        source: IpAddr,
-        sequence: u16,
-        payload: Bytes,
-        now: Instant,
-    ) {
-        let id = self.next_datagram_id();
-        let Some(Entry { flow: Flow::Echo(session), .. }) = self.table.get_mut(flow) else { return };
-        session.touch(now);
-        let header = packet::icmp::echo_header(false, source.is_ipv6(), session.identifier, sequence);
-        let reply = build::icmp(source, session.client, id, header, payload);
-        let queued = reply.is_some_and(|reply| session.queue.push(reply));
-        self.counters.dropped += u64::from(!queued);
-        self.settle(flow, now);
-    }
-
-    /// Something a UDP or echo flow sent did not arrive.
-    pub fn handle_unreachable(&mut self, flow: FlowId, error: Unreachable) {
-        let Some(entry) = self.table.get(flow) else { return };
-        let message = Message::Unreachable(error.kind);
-        let gateway = self.gateway(error.destination.ip());
-        let offender = error.offender.unwrap_or(match error.kind {
-            UnreachableKind::Port => error.destination.ip(),
-            UnreachableKind::Network
-            | UnreachableKind::Host
-            | UnreachableKind::Prohibited
-            | UnreachableKind::TimeExceeded
-            | UnreachableKind::TooBig { .. } => gateway,
-        });
-        let packet = match &entry.flow {
-            Flow::Udp(mapping) => {
-                packet::icmp::about_udp(mapping.client, error.destination, offender, message)
-            }
-            Flow::Echo(session) => packet::icmp::about_echo(
-                session.client,
-                error.destination.ip(),
-                session.identifier,
-                error.sequence.unwrap_or(0),
-                offender,
-                message,
-            ),
-            Flow::Tcp(_) => None,
-        };
-        self.send_urgent(packet);
-    }
-
     // ---- commands, time, and the lists --------------------------------------------------------------
 
     /// The next thing to do.
@@ -701,12 +364,6 @@ impl Engine {
             self.deadlines.forget(id, &mut entry.registered);
         }
     }
-}
-
-/// The hop limit a packet leaves the laptop with. Ordinary packets leave with the ordinary one, so that
-/// sockets need no option set; the probes of a traceroute with one less than they came with.
-fn onward(hop_limit: u8) -> u8 {
-    if hop_limit < ORDINARY_HOPS { hop_limit.saturating_sub(1) } else { DEFAULT_HOPS }
 }
 
 #[cfg(test)]
