@@ -6,7 +6,7 @@ mod legacy;
 use clap::error::ErrorKind;
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::exit;
+use crate::{exit, invoked};
 use legacy::Legacy;
 
 const ABOUT: &str = "Lets a codespace reach what only this computer reaches: its VPN, its LAN, its names";
@@ -100,24 +100,19 @@ pub fn command() -> clap::Command {
 
 /// Parses the process's arguments. Help, version and usage errors end the process, as clap words them.
 pub fn parse() -> Flags {
-    match parse_from(std::env::args_os(), as_extension()) {
+    match parse_from(std::env::args_os(), invoked::name()) {
         Ok(flags) => flags,
         Err(error) => error.exit(),
     }
 }
 
-/// gh runs us as `gh net`, and its wrapper says so.
-fn as_extension() -> bool {
-    std::env::var_os("GH_NET_EXTENSION").is_some_and(|value| value == "1")
-}
-
-fn parse_from<I>(arguments: I, extension: bool) -> Result<Flags, clap::Error>
+/// `invoked` is what usage lines call us.
+fn parse_from<I>(arguments: I, invoked: &str) -> Result<Flags, clap::Error>
 where
     I: IntoIterator,
     I::Item: Into<std::ffi::OsString> + Clone,
 {
-    let name = if extension { "gh net" } else { "gh-net" };
-    let mut definition = command().bin_name(name);
+    let mut definition = command().bin_name(invoked);
     let matches = definition.try_get_matches_from_mut(arguments)?;
     let Cli { mut flags, legacy, name, command } = Cli::from_arg_matches(&matches)?;
     flags.warnings = legacy.judge().map_err(|why| definition.error(ErrorKind::InvalidValue, why))?;
@@ -139,7 +134,7 @@ mod tests {
     use super::*;
 
     fn parsed(line: &str) -> Result<Flags, clap::Error> {
-        parse_from(line.split(' '), false)
+        parse_from(line.split(' '), "gh-net")
     }
 
     #[test]
@@ -200,10 +195,19 @@ mod tests {
     }
 
     #[test]
-    fn help_speaks_as_the_extension_when_it_is_one() {
-        let help = |extension| parse_from(["x", "--help"], extension).unwrap_err().to_string();
-        assert!(help(true).contains("Usage: gh net "), "{}", help(true));
-        assert!(help(false).contains("Usage: gh-net "));
-        assert!(help(false).contains("Exit codes:"));
+    fn help_and_errors_name_us_as_we_were_invoked() {
+        let said = |line: &str, name| parse_from(line.split(' '), name).unwrap_err().to_string();
+        assert!(said("x --help", "gh-net").contains("Usage: gh-net [OPTIONS]"));
+        assert!(said("x --help", "gh-net").contains("Exit codes:"));
+        for (line, usage) in [
+            ("x --help", "Usage: gh net [OPTIONS]"),
+            ("x start --help", "Usage: gh net start "),
+            ("x --no-such", "Usage: gh net "),
+            ("x start --no-such", "Usage: gh net start "),
+            ("x a start b", "Usage: gh net "),
+        ] {
+            let said = said(line, "gh net");
+            assert!(said.contains(usage) && !said.contains("Usage: gh-net"), "{line}: {said}");
+        }
     }
 }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use tokio::sync::oneshot;
 
 use crate::exit::{Exit, Explain};
+use crate::invoked;
 use gh::Gh;
 
 /// A codespace as gh lists it. Fields a gh leaves out stay empty.
@@ -82,7 +83,7 @@ impl Explain for Error {
         match self {
             Self::Gh(error) => error.remedy(),
             Self::None => Some("Make one: gh codespace create".to_owned()),
-            Self::NoTerminal(_) => Some("Name one: gh-net NAME".to_owned()),
+            Self::NoTerminal(_) => Some(format!("Name one: {} NAME", invoked::name())),
             Self::Cancelled => None,
         }
     }

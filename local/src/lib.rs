@@ -7,6 +7,7 @@ pub mod codespaces;
 pub mod config;
 pub mod engine;
 pub mod exit;
+pub mod invoked;
 pub mod io;
 pub mod netwatch;
 pub mod policy;

@@ -10,6 +10,7 @@ use tokio::process::Command;
 
 use super::Codespace;
 use crate::exit::{Exit, Explain};
+use crate::invoked;
 
 const FIELDS: &str = "displayName,name,owner,repository,state,gitStatus,lastUsedAt,machineName";
 
@@ -107,11 +108,11 @@ impl Explain for Error {
 
     fn remedy(&self) -> Option<String> {
         match self {
-            Self::Missing => Some(
+            Self::Missing => Some(format!(
                 "Install it (https://cli.github.com) and run: gh auth login\n\
-                 Any other ssh host can be bridged without it: gh-net --ssh user@host"
-                    .to_owned(),
-            ),
+                 Any other ssh host can be bridged without it: {} --ssh user@host",
+                invoked::name()
+            )),
             Self::NotLoggedIn { .. } => Some(format!(
                 "Run: gh auth login -h github.com -s codespace{}",
                 under_sudo().unwrap_or_default()
@@ -127,7 +128,7 @@ impl Explain for Error {
             Self::NoEntry { name } => {
                 Some(format!("See what gh says to: gh codespace ssh --config -c {name}"))
             }
-            Self::List(_) => Some("Update gh, or name the codespace: gh-net -c NAME".to_owned()),
+            Self::List(_) => Some(format!("Update gh, or name the codespace: {} -c NAME", invoked::name())),
             Self::Spawn(_) | Self::Failed { .. } => None,
         }
     }
