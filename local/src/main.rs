@@ -7,9 +7,12 @@ use std::time::Duration;
 use gh_net::config::{self, Config, Target};
 use gh_net::exit::{Exit, Failure};
 use gh_net::transport::Transport;
-use gh_net::{cli, codespaces, session};
+use gh_net::{cli, codespaces, invoked, session};
 use gh_net_common::logging;
+use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
+use nix::unistd::getppid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
@@ -98,6 +101,9 @@ fn signals() -> std::io::Result<Signals> {
     let mut hangup = signal(SignalKind::hangup())?;
     let (first, stop) = watch::channel(false);
     let (second, at_once) = oneshot::channel();
+    if invoked::by_gh() {
+        end_with_gh(first.clone())?;
+    }
     tokio::spawn(async move {
         for count in 0.. {
             tokio::select! {
@@ -115,6 +121,26 @@ fn signals() -> std::io::Result<Signals> {
         let _ = second.send(());
     });
     Ok(Signals { stop, at_once })
+}
+
+/// gh does not pass on the signal that ends it, and would leave us behind with the codespace in our hands. Ctrl-C
+/// reaches both of us, so gh's end is not counted as a second signal.
+fn end_with_gh(stop: watch::Sender<bool>) -> std::io::Result<()> {
+    let gh = getppid();
+    let mut ended = signal(SignalKind::user_defined1())?;
+    set_pdeathsig(Signal::SIGUSR1)?;
+    tokio::spawn(async move {
+        // The kernel sends it for the thread that started us, which may end before gh does (prctl(2)).
+        while getppid() == gh {
+            if ended.recv().await.is_none() {
+                return;
+            }
+        }
+        if !stop.send_replace(true) {
+            tracing::info!("gh has ended; ending too, and leaving the codespace as it was");
+        }
+    });
+    Ok(())
 }
 
 /// Each flow is a socket; the usual soft limit of 1024 is few.
