@@ -26,11 +26,14 @@ pub struct BridgeCommand<'lab> {
 
 impl<'lab> BridgeCommand<'lab> {
     fn new(lab: &'lab Lab) -> Result<Self> {
-        let binaries = Binaries::get()?;
-        lab.laptop.install(&binaries.gh_net, GH_NET)?;
+        lab.laptop.install(&Binaries::get()?.gh_net, GH_NET)?;
+        Self::of(lab, lab.laptop.command_as(LAPTOP_USER, 1000, GH_NET))
+    }
+
+    /// What `command` starts is gh-net, with a sidecar at hand.
+    pub(super) fn of(lab: &'lab Lab, mut command: Command) -> Result<Self> {
         let sidecar = format!("{SIDECAR_DIR}/gh-net-sidecar-{}", std::env::consts::ARCH);
-        lab.laptop.install(&binaries.sidecar, &sidecar)?;
-        let mut command = lab.laptop.command_as(LAPTOP_USER, 1000, GH_NET);
+        lab.laptop.install(&Binaries::get()?.sidecar, &sidecar)?;
         command.env("GH_NET_SIDECAR_DIR", SIDECAR_DIR).args(["--gui", "false"]);
         Ok(Self { lab, command })
     }

@@ -2,14 +2,17 @@
 //! stands in for the relay that leads into a codespace.
 
 use std::io;
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Result;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use super::binaries::root;
 use super::servers::{Servers, read_path};
-use super::{BridgeCommand, Lab};
+use super::{Binaries, BridgeCommand, LAPTOP_USER, Lab};
 
 /// The codespace that the shim leads into.
 pub const CODESPACE: &str = "big-fish-x7";
@@ -18,6 +21,7 @@ pub const CODESPACE_WITHOUT_SSHD: &str = "mute-crab-q2";
 
 const PORT: u16 = 8100;
 const SHIM_DIR: &str = "/run/lab/gh";
+const CHECKOUT: &str = "/home/dev/src/gh-net";
 
 /// What the API says, chosen by the first part of its URL's path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,20 +110,58 @@ impl Lab {
         self.servers.push(Servers::custom(&self.laptop, PORT, serve)?);
         Ok(())
     }
+
+    /// Lets gh install its extension from a checkout, in which a released program lies beside the script. It
+    /// takes [`Self::start_github`].
+    ///
+    /// # Errors
+    /// The programs can't be built, or gh does not install the extension.
+    pub fn install_extension(&self) -> Result<()> {
+        let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+        self.laptop.install(&root().join("gh-net"), &format!("{CHECKOUT}/gh-net"))?;
+        self.laptop.install(&Binaries::get()?.gh_net, &format!("{CHECKOUT}/gh-net-linux-{arch}"))?;
+        self.laptop.script("chown -R 1000:1000 /home/dev")?;
+        let mut install = self.gh(Account::None);
+        install.args(["extension", "install", "."]).current_dir(CHECKOUT);
+        self.laptop.start(install)?.finish(Duration::from_secs(60))?.ok().map(drop)
+    }
+
+    /// gh-net as gh runs it: `gh net`. It takes [`Self::install_extension`].
+    ///
+    /// # Errors
+    /// The programs can't be built.
+    pub fn gh_net_by_gh(&self, account: Account, args: &[&str]) -> Result<BridgeCommand<'_>> {
+        let mut command = self.gh(account);
+        command.arg("net");
+        Ok(BridgeCommand::of(self, command)?.args(args))
+    }
+
+    fn gh(&self, account: Account) -> Command {
+        let mut command = self.laptop.command_as(LAPTOP_USER, 1000, format!("{SHIM_DIR}/gh"));
+        command.envs(environment(account));
+        command
+    }
 }
 
 impl BridgeCommand<'_> {
     /// Lets gh-net find gh, with this account.
     #[must_use]
     pub fn with_gh(self, account: Account) -> Self {
-        let api = format!("http://127.0.0.1:{PORT}/{}", account.path());
-        let token = if account == Account::LoggedOut { "" } else { "stand-in" };
-        self.env("PATH", &format!("{SHIM_DIR}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"))
-            .env("GITHUB_API_URL", &api)
-            .env("GITHUB_SERVER_URL", &api)
-            .env("GH_CONFIG_DIR", "/home/dev/.config/gh")
-            .env("GH_TOKEN", token)
+        environment(account).into_iter().fold(self, |command, (name, value)| command.env(name, &value))
     }
+}
+
+/// By which gh is found, and finds the stand-in API.
+fn environment(account: Account) -> [(&'static str, String); 5] {
+    let api = format!("http://127.0.0.1:{PORT}/{}", account.path());
+    let token = if account == Account::LoggedOut { "" } else { "stand-in" };
+    [
+        ("PATH", format!("{SHIM_DIR}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")),
+        ("GITHUB_API_URL", api.clone()),
+        ("GITHUB_SERVER_URL", api),
+        ("GH_CONFIG_DIR", "/home/dev/.config/gh".to_owned()),
+        ("GH_TOKEN", token.to_owned()),
+    ]
 }
 
 async fn serve(mut stream: TcpStream) -> io::Result<()> {

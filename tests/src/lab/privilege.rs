@@ -7,8 +7,8 @@ use std::path::Path;
 
 use nix::sched::{CloneFlags, unshare};
 
-/// Programs the lab runs, and the Debian packages they are in.
-const TOOLS: [(&str, &str); 15] = [
+/// Programs the lab and the tests beside it run, and the Debian packages they are in.
+const TOOLS: [(&str, &str); 17] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("sshd", "openssh-server"),
@@ -24,6 +24,8 @@ const TOOLS: [(&str, &str); 15] = [
     ("nc", "netcat-openbsd"),
     ("gh", "gh"),
     ("su", "util-linux"),
+    ("busybox", "busybox"),
+    ("shellcheck", "shellcheck"),
 ];
 
 /// The tools that are missing, as (program, Debian package).
