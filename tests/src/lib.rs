@@ -3,4 +3,5 @@
 pub mod docs;
 pub mod fuzzing;
 pub mod lab;
+pub mod release;
 pub mod sim;

@@ -1,6 +1,8 @@
 //! The gh extension: gh is the real one, and so are the shells. Which program the script finds is told by
 //! programs of the tests' own; that it bridges a codespace, by gh-net itself in the lab.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
+
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -10,6 +12,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, SystemTime};
 
 use gh_net_tests::lab::{Account, Binaries, CODESPACE, Lab, Options, missing_tools};
+use gh_net_tests::release;
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -27,8 +30,9 @@ for argument; do printf 'argument=%s.\n' "$argument" | tr '\n' '~'; echo; done
 exit 7
 "#;
 
-fn release_asset() -> &'static str {
-    if cfg!(target_arch = "aarch64") { "gh-net-linux-arm64" } else { "gh-net-linux-amd64" }
+/// The released program for this machine.
+fn release_asset() -> String {
+    release::program(if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" })
 }
 
 fn script() -> PathBuf {
@@ -408,7 +412,7 @@ fn the_program_speaks_as_gh_net_under_gh() {
 
 /// A stand-in for api.github.com, reached as a proxy: a latest release whose assets are programs that say their
 /// own name.
-fn releases(assets: &'static [&'static str]) -> String {
+fn releases(assets: Vec<String>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -443,18 +447,7 @@ fn gh_installs_the_program_for_this_machine_from_a_release() {
         return;
     }
     let home = tempfile::tempdir().unwrap();
-    // The names of a release, in the order in which GitHub lists them.
-    let api = releases(&[
-        "SHA256SUMS",
-        "gh-net-0.1.0-linux-amd64.tar.gz",
-        "gh-net-0.1.0-linux-arm64.tar.gz",
-        "gh-net-linux-amd64",
-        "gh-net-linux-arm64",
-        "gh-net-sidecar-aarch64",
-        "gh-net-sidecar-aarch64.sha256",
-        "gh-net-sidecar-x86_64",
-        "gh-net-sidecar-x86_64.sha256",
-    ]);
+    let api = releases(release::assets("9.9.9"));
     // gh's own way to be pointed at a server without TLS.
     let gh = |args: &[&str]| {
         let mut command = gh(home.path());

@@ -10,6 +10,8 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use crate::release;
+
 use super::binaries::root;
 use super::servers::{Servers, read_path};
 use super::{Binaries, BridgeCommand, LAPTOP_USER, Lab};
@@ -117,9 +119,9 @@ impl Lab {
     /// # Errors
     /// The programs can't be built, or gh does not install the extension.
     pub fn install_extension(&self) -> Result<()> {
-        let arch = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+        let program = release::program(if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" });
         self.laptop.install(&root().join("gh-net"), &format!("{CHECKOUT}/gh-net"))?;
-        self.laptop.install(&Binaries::get()?.gh_net, &format!("{CHECKOUT}/gh-net-linux-{arch}"))?;
+        self.laptop.install(&Binaries::get()?.gh_net, &format!("{CHECKOUT}/{program}"))?;
         self.laptop.script("chown -R 1000:1000 /home/dev")?;
         let mut install = self.gh(Account::None);
         install.args(["extension", "install", "."]).current_dir(CHECKOUT);

@@ -1,0 +1,214 @@
+//! What the forge does with a tag, as far as it can be run here: the scripts of the workflows are taken from
+//! them and run against a gh that says what it was asked for.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use gh_net_tests::lab::missing_tools;
+use tempfile::TempDir;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+fn workflow(name: &str) -> String {
+    fs::read_to_string(root().join(".github/workflows").join(name)).unwrap()
+}
+
+fn workflows() -> Vec<(PathBuf, String)> {
+    let files = fs::read_dir(root().join(".github/workflows")).unwrap().map(|entry| entry.unwrap().path());
+    files.map(|path| (path.clone(), fs::read_to_string(path).unwrap())).collect()
+}
+
+/// The scripts of a workflow, each with the name of its step.
+fn scripts(workflow: &str) -> Vec<(String, String)> {
+    let indentation = |line: &str| line.len() - line.trim_start().len();
+    let mut found = Vec::new();
+    let mut name = "";
+    let mut lines = workflow.lines().peekable();
+    while let Some(line) = lines.next() {
+        let Some((key, value)) = line.trim_start_matches([' ', '-']).split_once(": ") else { continue };
+        match (key, value) {
+            ("name", value) => name = value,
+            ("run", "|") => {
+                let mut script = String::new();
+                while let Some(next) =
+                    lines.next_if(|next| next.is_empty() || indentation(next) > indentation(line))
+                {
+                    script.push_str(next.get(indentation(line) + 2..).unwrap_or_default());
+                    script.push('\n');
+                }
+                found.push((name.to_owned(), script));
+            }
+            ("run", value) => found.push((name.to_owned(), format!("{value}\n"))),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// A tag can be moved to other code; a commit can't.
+#[test]
+fn actions_are_pinned_by_commit() {
+    for (path, text) in workflows() {
+        for line in text.lines().filter_map(|line| line.trim_start_matches([' ', '-']).strip_prefix("uses: "))
+        {
+            let (action, version) = line.split_once(" # v").unwrap_or((line, ""));
+            let commit = action.split_once('@').map_or("", |(_, commit)| commit);
+            let pinned = commit.len() == 40 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+            assert!(line.starts_with("./") || pinned && !version.is_empty(), "{}: {line}", path.display());
+        }
+    }
+}
+
+/// What a shell reads must not be pasted into it: a branch or tag may be named `$(…)`.
+#[test]
+fn scripts_take_values_from_the_environment_only_and_pass_shellcheck() {
+    for (path, text) in workflows() {
+        let scripts = scripts(&text);
+        assert!(!scripts.is_empty(), "{} has no scripts", path.display());
+        for (name, script) in scripts {
+            assert!(!script.contains("${{"), "{}: {name}: {script}", path.display());
+            if !missing_tools().iter().any(|(tool, _)| *tool == "shellcheck") {
+                let directory = tempfile::tempdir().unwrap();
+                // The forge runs them by `bash -e`.
+                fs::write(directory.path().join("script"), format!("set -e\n{script}")).unwrap();
+                let mut command = Command::new("shellcheck");
+                let checked = command.args(["--shell", "bash"]).arg(directory.path().join("script")).output();
+                let checked = checked.unwrap();
+                assert!(checked.status.success(), "{name}: {}", String::from_utf8_lossy(&checked.stdout));
+            }
+        }
+    }
+}
+
+/// The jobs that build what others wrote can't publish; no job can do anything by default.
+#[test]
+fn only_the_jobs_that_publish_may_write() {
+    for (path, text) in workflows() {
+        assert!(text.contains("\npermissions: {}\n"), "{}", path.display());
+    }
+    let release = workflow("release.yml");
+    let jobs: Vec<_> = release.split_once("\njobs:\n").unwrap().1.split("\n\n  ").collect();
+    let writes: Vec<_> = jobs
+        .iter()
+        .filter(|job| job.contains(": write"))
+        .map(|job| job.trim_start().split(':').next().unwrap())
+        .collect();
+    assert_eq!(writes, ["release", "image", "feature"]);
+}
+
+/// A checkout of its own, with a gh in it that notes what it is asked for, and says the release is `state`.
+fn checkout(state: &str) -> TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    for file in [".github/release-notes", "Cargo.toml"] {
+        write(file, &fs::read_to_string(root().join(file)).unwrap());
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    write(
+        "CHANGELOG.md",
+        &format!(
+            "# Changelog\n\n## Unreleased\n\n- later\n\n## {version} - 2026-01-31\n\n- this\n\n## 0.0.9 - 2025-01-31\n\n- before\n"
+        ),
+    );
+    for asset in gh_net_tests::release::assets(version) {
+        write(&format!("target/dist/{asset}"), &format!("{asset}\n"));
+    }
+    write(
+        "bin/gh",
+        &format!(
+            "#!/bin/sh
+            echo \"$*\" >> asked
+            case \"$*\" in
+            'release view '*) {state} ;;
+            'release download '*) echo \"${{PUBLISHED-SHA256SUMS}}\" ;;
+            esac\n"
+        ),
+    );
+    directory
+}
+
+/// Runs a step as the forge does, for this tag; gives what was said, and what gh was asked for.
+fn run(checkout: &TempDir, step: &str, tag: &str, environment: &[(&str, &str)]) -> (Output, String) {
+    let release = workflow("release.yml");
+    let (_, script) = scripts(&release).into_iter().find(|(name, _)| name == step).unwrap();
+    let mut command = Command::new("bash");
+    command.args(["-e", "-c", &script]).current_dir(checkout.path()).env("TAG", tag);
+    command.env("PATH", format!("{}:/usr/bin:/bin", checkout.path().join("bin").display()));
+    let output = command.envs(environment.iter().copied()).output().unwrap();
+    (output, fs::read_to_string(checkout.path().join("asked")).unwrap_or_default())
+}
+
+const PUBLISH: &str = "Publish the release";
+const TAG: &str = concat!("v", env!("CARGO_PKG_VERSION"));
+
+#[test]
+fn a_release_is_a_draft_until_every_asset_is_there() {
+    let checkout = checkout("exit 1");
+    let (output, asked) = run(&checkout, PUBLISH, TAG, &[]);
+    assert!(output.status.success(), "{output:?}");
+    let asked: Vec<_> = asked.lines().collect();
+    let [view, create, upload, edit] = asked[..] else { panic!("{asked:?}") };
+    assert!(view.starts_with("release view"));
+    assert!(create.starts_with(&format!("release create {TAG} --verify-tag --draft")), "{create}");
+    for asset in gh_net_tests::release::assets(env!("CARGO_PKG_VERSION")) {
+        assert!(upload.contains(&format!(" target/dist/{asset} ")), "{upload}");
+    }
+    assert_eq!(edit, format!("release edit {TAG} --draft=false --latest"));
+    assert_eq!(fs::read_to_string(checkout.path().join("notes.md")).unwrap(), "\n- this\n");
+}
+
+#[test]
+fn a_draft_that_was_left_behind_is_carried_on_with() {
+    let (output, asked) = run(&checkout("echo true"), PUBLISH, TAG, &[]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(!asked.contains("release create") && asked.contains("--draft=false"), "{asked}");
+}
+
+#[test]
+fn what_is_published_is_never_replaced() {
+    let published = checkout("echo false");
+    let (output, asked) = run(&published, PUBLISH, TAG, &[]);
+    assert!(output.status.success(), "{output:?}");
+    assert!(!asked.contains("upload") && !asked.contains("edit"), "{asked}");
+    let (output, asked) = run(&published, PUBLISH, TAG, &[("PUBLISHED", "other sums")]);
+    assert!(!output.status.success(), "other bytes under the same version are an error");
+    assert!(!asked.contains("upload") && !asked.contains("edit"), "{asked}");
+}
+
+#[test]
+fn a_tag_that_is_not_the_version_or_not_in_the_changelog_is_refused() {
+    let checkout = checkout("exit 1");
+    let check = |tag| {
+        let mut command = Command::new(checkout.path().join(".github/release-notes"));
+        let output = command.arg(tag).output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert_eq!(check(TAG), (true, String::new()));
+    let (passed, said) = check("v99.0.0");
+    assert!(!passed && said.contains(&format!("v99.0.0 is not the version of Cargo.toml: {TAG}")), "{said}");
+    fs::write(checkout.path().join("CHANGELOG.md"), "## Unreleased\n\n- this\n").unwrap();
+    let (passed, said) = check(TAG);
+    assert!(!passed && said.contains("CHANGELOG.md says nothing about"), "{said}");
+}
+
+/// gh installs a lone program for the machine it runs on: of all assets, one name each may end as it looks for.
+#[test]
+fn one_asset_for_each_machine_is_named_as_gh_looks_for_it() {
+    let assets = gh_net_tests::release::assets("1.2.3");
+    for architecture in ["amd64", "arm64"] {
+        let ending = format!("linux-{architecture}");
+        let fitting: Vec<_> = assets.iter().filter(|name| name.ends_with(&ending)).collect();
+        assert_eq!(fitting, [&gh_net_tests::release::program(architecture)]);
+    }
+}
