@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use gh_net_tests::lab::{Account, Binaries, CODESPACE, Lab, Options, missing_tools};
 use gh_net_tests::release;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use tempfile::TempDir;
 
 /// The shells that are sh where gh-net is used: Debian's, Alpine's, and where bash is sh.
@@ -493,12 +493,20 @@ fn gh_net_bridges_a_codespace_and_ends_with_gh() -> anyhow::Result<()> {
 }
 
 #[test]
-fn gh_net_without_a_name_takes_the_only_codespace() -> anyhow::Result<()> {
+fn gh_net_without_a_name_takes_the_only_codespace_until_ctrl_c() -> anyhow::Result<()> {
     let Some(lab) = lab()? else { return Ok(()) };
+    let before = lab.codespace.state()?;
     let net = lab.gh_net_by_gh(Account::One, &[])?.start()?;
     net.wait_for("ready", Duration::from_secs(40))?;
     assert_eq!(lab.codespace.shell("curl -sS http://www.corp.internal/")?, "hello from corp");
+    // A terminal sends it to both. That gh has ended is no second Ctrl-C, which would skip the goodbye.
     net.signal(Signal::SIGINT)?;
-    net.finish(Duration::from_secs(20))?;
-    lab.wait_for_sidecars_end()
+    for program in lab.laptop.processes("gh-net")? {
+        kill(program, Signal::SIGINT)?;
+    }
+    let output = net.finish(Duration::from_secs(20))?;
+    assert!(!output.errors().contains("ended at once"), "{}", output.errors());
+    lab.wait_for_sidecars_end()?;
+    assert_eq!(before.diff(&lab.codespace.state()?), "", "{}", output.errors());
+    Ok(())
 }
