@@ -143,7 +143,7 @@ fn under_sudo() -> Option<&'static str> {
 }
 
 impl Gh {
-    /// gh says where it is when it runs us as its extension; else it is in PATH.
+    /// gh is where gh's own variable says, as for all its extensions; else it is in PATH.
     pub fn find() -> Self {
         if under_sudo().is_some() {
             tracing::warn!(
