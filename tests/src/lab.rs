@@ -43,7 +43,7 @@ pub use bridge::{Bridge, BridgeCommand, Bridged};
 pub use github::{Account, CODESPACE, CODESPACE_WITHOUT_SSHD};
 pub use host::Host;
 pub use login::{LAPTOP_HOME, LAPTOP_USER};
-pub use privilege::{missing_tools, obstacle, privileged};
+pub use privilege::{find_program, missing_tools, obstacle, privileged, skip_without};
 pub use process::{Output, Process};
 pub use servers::{Event, EventKind, Servers};
 pub use state::State;

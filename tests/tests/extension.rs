@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, SystemTime};
 
-use gh_net_tests::lab::{Account, Binaries, CODESPACE, Lab, Options, missing_tools};
+use gh_net_tests::lab::{Account, Binaries, CODESPACE, Lab, Options, find_program, skip_without};
 use gh_net_tests::release;
 use nix::sys::signal::{Signal, kill};
 use tempfile::TempDir;
@@ -128,28 +128,12 @@ fn said(command: &mut Command) -> Said {
 }
 
 fn which(program: &str) -> PathBuf {
-    let places = ["/usr/bin", "/bin", "/usr/sbin", "/sbin"].map(|place| Path::new(place).join(program));
-    places.into_iter().find(|path| path.exists()).unwrap_or_else(|| panic!("{program} is not installed"))
-}
-
-/// Whether these programs are here; a test that needs others is skipped, visibly, and with CI=true fails.
-#[allow(clippy::print_stderr, reason = "a skip that nobody sees is a test that nobody runs")]
-fn here(programs: &[&str]) -> bool {
-    let missing: Vec<_> =
-        missing_tools().into_iter().map(|(name, _)| name).filter(|name| programs.contains(name)).collect();
-    assert!(
-        missing.is_empty() || std::env::var_os("CI").is_none_or(|ci| ci != "true"),
-        "{missing:?} missing"
-    );
-    if !missing.is_empty() {
-        eprintln!("SKIPPED: {missing:?} missing");
-    }
-    missing.is_empty()
+    find_program(program).unwrap_or_else(|| panic!("{program} is not installed"))
 }
 
 fn in_each_shell(test: impl Fn(Checkout)) {
     for shell in SHELLS {
-        if here(shell) {
+        if !skip_without(&shell[..1]) {
             test(Checkout::new(shell));
         }
     }
@@ -170,7 +154,7 @@ fn with_cargo(checkout: &Checkout) {
 
 #[test]
 fn the_script_is_posix_sh() {
-    if !here(&["shellcheck"]) {
+    if skip_without(&["shellcheck"]) {
         return;
     }
     let said = said(Command::new("shellcheck").args(["--shell", "sh"]).arg(script()));
@@ -369,7 +353,7 @@ fn installed(program: &Path) -> TempDir {
 
 #[test]
 fn gh_passes_odd_arguments_the_directory_and_the_exit_code_through() {
-    if !here(&["gh"]) {
+    if skip_without(&["gh"]) {
         return;
     }
     let program = tempfile::tempdir().unwrap();
@@ -393,7 +377,7 @@ fn gh_passes_odd_arguments_the_directory_and_the_exit_code_through() {
 
 #[test]
 fn the_program_speaks_as_gh_net_under_gh() {
-    if !here(&["gh"]) {
+    if skip_without(&["gh"]) {
         return;
     }
     let home = installed(&Binaries::get().unwrap().gh_net);
@@ -443,7 +427,7 @@ fn releases(assets: Vec<String>) -> String {
 /// What gh downloads from a release is chosen by the names of its assets alone.
 #[test]
 fn gh_installs_the_program_for_this_machine_from_a_release() {
-    if !here(&["gh"]) {
+    if skip_without(&["gh"]) {
         return;
     }
     let home = tempfile::tempdir().unwrap();

@@ -3,7 +3,7 @@
 use std::env;
 use std::fs::File;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, unshare};
 
@@ -30,9 +30,13 @@ const TOOLS: [(&str, &str); 17] = [
 
 /// The tools that are missing, as (program, Debian package).
 pub fn missing_tools() -> Vec<(&'static str, &'static str)> {
+    TOOLS.into_iter().filter(|(program, _)| find_program(program).is_none()).collect()
+}
+
+/// Where a program of this machine is.
+pub fn find_program(name: &str) -> Option<PathBuf> {
     const PLACES: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-    let there = |program: &str| PLACES.iter().any(|place| Path::new(place).join(program).exists());
-    TOOLS.into_iter().filter(|(program, _)| !there(program)).collect()
+    PLACES.iter().map(|place| Path::new(place).join(name)).find(|path| path.exists())
 }
 
 /// Whether this process may make namespaces.
@@ -62,19 +66,31 @@ pub fn obstacle() -> Option<String> {
 ///
 /// # Panics
 /// With `CI=true`, instead of a skip.
-#[allow(clippy::print_stderr, reason = "a skip that nobody sees is a test that nobody runs")]
 pub(super) fn skip() -> bool {
     let missing = missing_tools();
-    let why = if !missing.is_empty() {
+    if !missing.is_empty() {
         let names: Vec<_> =
             missing.iter().map(|(program, package)| format!("{program} ({package})")).collect();
-        format!("the lab lacks {}; `cargo xtask test` as root installs it", names.join(", "))
-    } else {
-        match obstacle() {
-            Some(why) => why,
-            None => return false,
-        }
-    };
+        return skip_because(&format!(
+            "the lab lacks {}; `cargo xtask test` as root installs it",
+            names.join(", ")
+        ));
+    }
+    obstacle().is_some_and(|why| skip_because(&why))
+}
+
+/// Whether a test beside the lab that needs these programs is to be skipped, after saying so.
+///
+/// # Panics
+/// With `CI=true`, instead of a skip.
+pub fn skip_without(programs: &[&str]) -> bool {
+    let missing: Vec<_> =
+        programs.iter().copied().filter(|program| find_program(program).is_none()).collect();
+    !missing.is_empty() && skip_because(&format!("the test lacks {}", missing.join(", ")))
+}
+
+#[allow(clippy::print_stderr, reason = "a skip that nobody sees is a test that nobody runs")]
+fn skip_because(why: &str) -> bool {
     assert!(env::var_os("CI").is_none_or(|ci| ci != "true"), "{why}");
     eprintln!("SKIPPED: {why}");
     true
