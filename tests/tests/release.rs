@@ -110,7 +110,8 @@ fn only_the_jobs_that_publish_may_write() {
     assert_eq!(writes, ["release", "image", "feature"]);
 }
 
-/// A checkout of its own, with a gh in it that notes what it is asked for, and says the release is `state`.
+/// A checkout of its own, with a gh and a docker in it that note what they are asked for; gh does `state` when it
+/// is asked about the release.
 fn checkout(state: &str) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
@@ -143,10 +144,14 @@ fn checkout(state: &str) -> TempDir {
             esac\n"
         ),
     );
+    write(
+        "bin/docker",
+        "#!/bin/sh\necho \"$*\" >> asked\necho '{\"containerimage.digest\":\"sha256:1\"}' > pushed.json\n",
+    );
     directory
 }
 
-/// Runs a step as the forge does, for this tag; gives what was said, and what gh was asked for.
+/// Runs a step as the forge does, for this tag; gives what was said, and what gh or docker were asked for.
 fn run(checkout: &TempDir, step: &str, tag: &str, environment: &[(&str, &str)]) -> (Output, String) {
     let release = workflow("release.yml");
     let (_, script) = scripts(&release).into_iter().find(|(name, _)| name == step).unwrap();
@@ -192,6 +197,35 @@ fn what_is_published_is_never_replaced() {
     let (output, asked) = run(&published, PUBLISH, TAG, &[("PUBLISHED", "other sums")]);
     assert!(!output.status.success(), "other bytes under the same version are an error");
     assert!(!asked.contains("upload") && !asked.contains("edit"), "{asked}");
+}
+
+#[test]
+fn only_a_release_proper_becomes_the_latest() {
+    if skip_without(&["jq"]) {
+        return;
+    }
+    for (tag, latest) in [("v1.2.3", true), ("v1.2.3-rc.1", false)] {
+        let (output, asked) = run(&checkout("echo true"), PUBLISH, tag, &[]);
+        assert!(output.status.success(), "{output:?}");
+        assert!(asked.ends_with(if latest { "--latest\n" } else { "--prerelease\n" }), "{asked}");
+
+        let environment = [
+            ("IMAGE", "example.org/image"),
+            ("GITHUB_OUTPUT", "output"),
+            ("GITHUB_ACTOR", "me"),
+            ("GITHUB_SHA", "1"),
+            ("TOKEN", "secret"),
+        ];
+        let checkout = checkout("");
+        let (output, asked) = run(&checkout, "Build and push the image", tag, &environment);
+        assert!(output.status.success(), "{output:?}");
+        let built = asked.lines().last().unwrap();
+        assert!(built.contains(&format!("--push --tag example.org/image:{} ", &tag[1..])), "{built}");
+        assert_eq!(built.contains("image:latest"), latest, "{built}");
+        assert!(!asked.contains("secret"), "a token is not for the process list: {asked}");
+        let digest = fs::read_to_string(checkout.path().join("output")).unwrap();
+        assert_eq!(digest, "digest=sha256:1\n");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::sched::{CloneFlags, unshare};
 
 /// Programs the lab and the tests beside it run, and the Debian packages they are in.
-const TOOLS: [(&str, &str); 17] = [
+const TOOLS: [(&str, &str); 18] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("sshd", "openssh-server"),
@@ -26,6 +26,7 @@ const TOOLS: [(&str, &str); 17] = [
     ("su", "util-linux"),
     ("busybox", "busybox"),
     ("shellcheck", "shellcheck"),
+    ("jq", "jq"),
 ];
 
 /// The tools that are missing, as (program, Debian package).
