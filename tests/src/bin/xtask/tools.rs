@@ -43,27 +43,39 @@ pub(crate) fn ensure_lab() -> Result<()> {
     obstacle().map_or(Ok(()), |why| Err(anyhow!(why)))
 }
 
-/// Installs what is missing with apt, as root.
+/// Installs what the lab is missing.
 pub(crate) fn install_missing() -> Result<()> {
-    let missing = missing_tools();
-    if missing.is_empty() {
+    install("the lab", missing_tools)
+}
+
+/// Installs those of `programs` that are missing, given with their Debian packages.
+pub(crate) fn ensure_programs(chore: &str, programs: &[(&'static str, &'static str)]) -> Result<()> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let there = |program: &str| env::split_paths(&path).any(|folder| folder.join(program).exists());
+    install(chore, || programs.iter().copied().filter(|(program, _)| !there(program)).collect())
+}
+
+/// Installs with apt, as root, what `missing` names for `who`: programs and their Debian packages.
+fn install(who: &str, missing: impl Fn() -> Vec<(&'static str, &'static str)>) -> Result<()> {
+    let lacking = missing();
+    if lacking.is_empty() {
         return Ok(());
     }
-    let packages: BTreeSet<_> = missing.iter().map(|(_, package)| *package).collect();
+    let packages: BTreeSet<_> = lacking.iter().map(|(_, package)| *package).collect();
     let packages = packages.into_iter().collect::<Vec<_>>().join(" ");
     let apt = Path::new("/usr/bin/apt-get").exists();
     let root = nix::unistd::geteuid().is_root() && env::var_os(MARK).is_none();
     if !(apt && root) {
-        let programs: Vec<_> = missing.iter().map(|(program, _)| *program).collect();
+        let programs: Vec<_> = lacking.iter().map(|(program, _)| *program).collect();
         bail!(
-            "the lab lacks {}; install them (Debian: apt-get install {packages}) or run this as root on Debian or Ubuntu",
+            "{who} lacks {}; install them (Debian: apt-get install {packages}) or run this as root on Debian or Ubuntu",
             programs.join(", ")
         );
     }
     let quiet = [("DEBIAN_FRONTEND", "noninteractive")];
     shell::run("apt-get update -q", PLAIN)?;
     shell::run(&format!("apt-get install -q -y --no-install-recommends {packages}"), &quiet)?;
-    let left: Vec<_> = missing_tools().into_iter().map(|(program, _)| program).collect();
+    let left: Vec<_> = missing().into_iter().map(|(program, _)| program).collect();
     ensure!(left.is_empty(), "apt-get installed {packages}, but {} are still missing", left.join(", "));
     Ok(())
 }
