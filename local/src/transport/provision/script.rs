@@ -130,6 +130,7 @@ fn parse_found(line: &str) -> Option<Found> {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
     use std::io::Write;
     use std::process::{Command, Stdio};
 
@@ -141,7 +142,7 @@ mod tests {
             .args(&shell[1..])
             .args(["-c", command])
             .env_clear()
-            .env("PATH", "/usr/bin:/bin")
+            .env("PATH", path())
             .env("HOME", home)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -160,12 +161,16 @@ mod tests {
         super::super::sources::hash(bytes)
     }
 
+    /// Ours: not every system has its programs in /usr/bin.
+    fn path() -> OsString {
+        std::env::var_os("PATH").unwrap_or_default()
+    }
+
     /// The shells there are on this machine; dash and bash are on any Debian.
     fn shells() -> Vec<Vec<&'static str>> {
         let all = [vec!["dash"], vec!["bash"], vec!["zsh"], vec!["fish"], vec!["csh"], vec!["busybox", "sh"]];
-        let exists = |shell: &Vec<&str>| {
-            ["/bin", "/usr/bin"].iter().any(|bin| std::path::Path::new(bin).join(shell[0]).exists())
-        };
+        let exists =
+            |shell: &Vec<&str>| std::env::split_paths(&path()).any(|folder| folder.join(shell[0]).exists());
         all.into_iter().filter(exists).collect()
     }
 
