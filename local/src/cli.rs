@@ -72,7 +72,7 @@ pub struct Flags {
     pub exclude: Vec<String>,
     /// Names: this computer's domains are asked here, all else over there (true, split), all names here first
     /// (local), or leave the codespace's resolver alone (false) [default: split]
-    #[arg(long, global = true, value_name = "true|false|split|local")]
+    #[arg(long, short_alias = 'd', global = true, value_name = "true|false|split|local")]
     pub dns: Option<String>,
     /// Whether to draw a full-screen view. There is none yet: both values give plain lines [default: true]
     #[arg(short, long, global = true, value_name = "true|false")]
@@ -106,8 +106,11 @@ pub fn parse() -> Flags {
     }
 }
 
-/// `invoked` is what usage lines call us.
-fn parse_from<I>(arguments: I, invoked: &str) -> Result<Flags, clap::Error>
+/// Parses arguments, the program's name first; `invoked` is what usage lines call it.
+///
+/// # Errors
+/// Whatever clap has to say: help and version are errors, too.
+pub fn parse_from<I>(arguments: I, invoked: &str) -> Result<Flags, clap::Error>
 where
     I: IntoIterator,
     I::Item: Into<std::ffi::OsString> + Clone,
@@ -182,9 +185,11 @@ mod tests {
     #[test]
     fn the_flags_of_the_old_extension_work_or_name_what_came_in_their_place() {
         let flags =
-            parsed("gh-net start --location local --trace-level debug --telemetry false -g false").unwrap();
+            parsed("gh-net start --location local --trace-level debug --telemetry false -g false -d true")
+                .unwrap();
         assert_eq!(flags.trace.as_deref(), Some("debug"));
         assert_eq!(flags.gui.as_deref(), Some("false"));
+        assert_eq!(flags.dns.as_deref(), Some("true"));
         assert_eq!(flags.warnings.len(), 2, "{:?}", flags.warnings);
         let refused = |line| parsed(line).unwrap_err().to_string();
         assert!(refused("gh-net start --location remote").contains("gh-net-sidecar"));
