@@ -29,7 +29,7 @@ const TOOLS: [(&str, &str); 18] = [
     ("jq", "jq"),
 ];
 
-/// The tools that are missing, as (program, Debian package).
+/// The tools that the lab lacks, as (program, Debian package).
 pub fn missing_tools() -> Vec<(&'static str, &'static str)> {
     TOOLS.into_iter().filter(|(program, _)| find_program(program).is_none()).collect()
 }

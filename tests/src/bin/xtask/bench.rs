@@ -1,160 +1,146 @@
-//! `cargo xtask bench`: the bridge beside the raw ssh pipe it runs over, in one run on one machine.
+//! `cargo xtask bench`: the bridge beside the raw ssh pipe it runs over and, with `--rivals`, beside the other ways
+//! to do what it does, in one run, in one lab, on one machine.
 //!
-//! *up* is from the codespace to the corporate network, *down* the other way.
+//! The ways take turns, as many rounds as asked: a machine's speed varies from minute to minute, and so it varies
+//! for all of them. The tables are Markdown, ready for docs/comparison.md.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use gh_net_tests::lab::servers::ECHO;
-use gh_net_tests::lab::{Binaries, Host, LAPTOP_USER, Lab, Options};
+use clap::Args;
+use gh_net_tests::lab::{Binaries, Lab, Options, State};
 
 use crate::tools;
 
-/// Bytes per raw transfer.
-const BULK: u64 = 1 << 30;
-/// Seconds per iperf3 run.
-const SECONDS: u32 = 6;
-/// Echoes per measurement; the first tenth warms up.
-const ECHOES: usize = 3000;
-const GCM: &str = "Ciphers=aes128-gcm@openssh.com";
+mod figures;
+mod install;
+mod machine;
+mod measures;
+mod network;
+mod pipe;
+mod table;
+mod ways;
 
-struct Rates {
-    up: f64,
-    down: f64,
-    echo: Echo,
+use measures::Round;
+use table::Row;
+use ways::{BASE, WAYS, Way};
+
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Measures ssh -w, ssh -R, tun2proxy and sshuttle too; installs what is missing
+    #[arg(long)]
+    rivals: bool,
+    /// Seconds for each figure of each round
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: u64,
+    /// How often each way has its turn
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Only the ways whose names contain this (repeatable)
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
 }
 
-struct Echo {
-    p50: Duration,
-    p99: Duration,
-}
-
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let ways = arguments.ways();
+    ensure!(!ways.is_empty(), "no way has such a name; there are {}", names(&WAYS.each_ref()));
     tools::ensure_lab()?;
+    if ways.iter().any(|way| way.rival) {
+        install::ensure_all()?;
+    }
     println!("Building gh-net and its sidecar …");
     Binaries::get()?;
     let lab = Lab::start(Options::default())?;
+    let header = machine::describe(arguments.rounds, arguments.seconds)?;
+    println!("{header}\n{}", machine::load()?);
 
-    println!("\n{:34} {:>10} {:>10} {:>12} {:>12}", "", "up", "down", "echo p50", "echo p99");
-    row("the laptop itself, no tunnel", &through_network(&lab.laptop)?);
-    let raw = raw_pipe(&lab.laptop, &[])?;
-    row("raw ssh pipe, default cipher", &raw);
-    row("raw ssh pipe, aes128-gcm", &raw_pipe(&lab.laptop, &["-o", GCM])?);
-    let bridge = lab.bridge(&[])?;
-    let bridged = through_network(&lab.codespace)?;
-    bridge.stop()?;
-    row("gh-net", &bridged);
-    let later = bridged.echo.p50.as_secs_f64() - raw.echo.p50.as_secs_f64();
-    println!(
-        "{:34} {:>9.0}% {:>9.0}% {:>+9.0} µs",
-        "gh-net against the raw ssh pipe",
-        100.0 * bridged.up / raw.up,
-        100.0 * bridged.down / raw.down,
-        later * 1e6
-    );
+    let mut rows: Vec<_> = ways.iter().map(|way| Row { name: way.name, rounds: Vec::new() }).collect();
+    let mut failures = Vec::new();
+    for round in 1..=arguments.rounds {
+        for (way, row) in ways.iter().zip(&mut rows) {
+            println!("round {round} of {}: {}", arguments.rounds, way.name);
+            let measured = take(way, &lab, Duration::from_secs(arguments.seconds))?;
+            row.rounds.push(measured.sample);
+            failures.extend(measured.failures.into_iter().map(|why| format!("{}, {why}", way.name)));
+        }
+    }
+    println!("{}", machine::load()?);
+    report(&header, &ways, &rows);
+    ensure!(failures.is_empty(), "not everything could be measured:\n{}", failures.join("\n"));
     Ok(())
 }
 
-fn row(name: &str, rates: &Rates) {
-    let gigabits = |rate: f64| format!("{:.2} Gb/s", rate / 1e9);
-    let micros = |time: Duration| format!("{} µs", time.as_micros());
-    println!(
-        "{name:34} {:>10} {:>10} {:>12} {:>12}",
-        gigabits(rates.up),
-        gigabits(rates.down),
-        micros(rates.echo.p50),
-        micros(rates.echo.p99)
-    );
-}
-
-/// iperf3 and the echo server, from `host`.
-fn through_network(host: &Host) -> Result<Rates> {
-    let iperf = |flags: &str| -> Result<f64> {
-        let line = format!("iperf3 --json --client 10.20.0.10 --time {SECONDS} {flags}");
-        let report: serde_json::Value = serde_json::from_str(&host.shell(&line)?)?;
-        report["end"]["sum_received"]["bits_per_second"].as_f64().context("iperf3 reported no rate")
+/// One round of one way. That it can't be started is a result like another; that it leaves something behind is not,
+/// as the next way would be measured with it.
+fn take(way: &Way, lab: &Lab, limit: Duration) -> Result<Round> {
+    let before = states(lab)?;
+    let round = match (way.start)(lab) {
+        Ok(running) => {
+            let round = Round::of(lab, running.road, limit);
+            running.stop().with_context(|| format!("ending {}", way.name))?;
+            round
+        }
+        Err(error) => Round { failures: vec![format!("start: {error:#}")], ..Round::default() },
     };
-    let (up, down) = (iperf("")?, iperf("--reverse")?);
-    let echo = host.thread(|| -> Result<Echo> {
-        let mut stream = TcpStream::connect(("10.20.0.10", ECHO))?;
-        stream.set_nodelay(true)?;
-        let mut answers = stream.try_clone()?;
-        echo(&mut stream, &mut answers)
-    });
-    let echo = echo.join().expect("the echo client does not panic")?;
-    Ok(Rates { up, down, echo })
-}
-
-/// `ssh host cat`, in both directions.
-fn raw_pipe(laptop: &Host, options: &[&str]) -> Result<Rates> {
-    // The laptop's stdin is what the codespace downloads.
-    let (mut child, started) = ssh(laptop, options, "echo x; cat > /dev/null; echo x")?;
-    let mut input = child.stdin.take().context("stdin is a pipe")?;
-    let block = vec![0u8; 128 * 1024];
-    for _ in 0..BULK / block.len() as u64 {
-        input.write_all(&block)?;
+    for (before, after) in before.iter().zip(states(lab)?) {
+        let diff = before.diff(&after);
+        ensure!(diff.is_empty(), "{} left something behind:\n{diff}", way.name);
     }
-    drop(input);
-    read_exactly(&mut child, 2)?;
-    let down = rate(started);
-    ensure!(child.wait()?.success(), "ssh failed");
-
-    let (mut child, started) = ssh(laptop, options, &format!("echo x; head -c {BULK} /dev/zero"))?;
-    read_exactly(&mut child, BULK)?;
-    let up = rate(started);
-    ensure!(child.wait()?.success(), "ssh failed");
-
-    let (mut child, _) = ssh(laptop, options, "echo x; exec cat")?;
-    let mut input = child.stdin.take().context("stdin is a pipe")?;
-    let mut answers = child.stdout.take().context("stdout is a pipe")?;
-    let echo = echo(&mut input, &mut answers)?;
-    drop(input);
-    child.wait()?;
-    Ok(Rates { up, down, echo })
+    Ok(round)
 }
 
-/// Starts a command over ssh and waits for the `x` line by which it says that it runs.
-fn ssh(laptop: &Host, options: &[&str], line: &str) -> Result<(Child, Instant)> {
-    let mut command = laptop.command_as(LAPTOP_USER, 1000, "ssh");
-    command.args(options).arg("codespace").arg(line);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-    let mut child = laptop.enter(move || command.spawn())?;
-    read_exactly(&mut child, 2)?;
-    Ok((child, Instant::now()))
+fn states(lab: &Lab) -> Result<[State; 3]> {
+    Ok([lab.codespace.state()?, lab.laptop.state()?, lab.home.state()?])
 }
 
-fn read_exactly(child: &mut Child, count: u64) -> Result<()> {
-    let stdout = child.stdout.as_mut().context("stdout is a pipe")?;
-    let mut buffer = vec![0u8; 128 * 1024];
-    let mut left = count;
-    while left > 0 {
-        let most = buffer.len().min(left as usize);
-        let read = stdout.read(&mut buffer[..most])?;
-        ensure!(read > 0, "ssh ended early");
-        left -= read as u64;
+fn report(header: &str, ways: &[&Way], rows: &[Row]) {
+    println!("\n{header}\n\n{}", table::figures(rows));
+    println!("Rates in Gbit/s, echoes in µs; *loaded* is the echo while a bulk download runs.");
+    let ratios = table::ratios(rows, BASE);
+    if !ratios.is_empty() {
+        println!("\nAs multiples of the {BASE} of the same round:\n\n{ratios}");
     }
-    Ok(())
-}
-
-fn rate(started: Instant) -> f64 {
-    BULK as f64 * 8.0 / started.elapsed().as_secs_f64()
-}
-
-/// The round trip of one byte.
-fn echo(to: &mut impl Write, from: &mut impl Read) -> Result<Echo> {
-    let mut trips = Vec::with_capacity(ECHOES);
-    let mut byte = [0u8];
-    for _ in 0..ECHOES {
-        let sent = Instant::now();
-        to.write_all(b"x")?;
-        to.flush()?;
-        from.read_exact(&mut byte)?;
-        trips.push(sent.elapsed());
+    println!("\nThe ways:\n");
+    for way in ways {
+        println!("- {}: {}", way.name, way.note);
     }
-    let trips = &mut trips[ECHOES / 10..];
-    trips.sort_unstable();
-    Ok(Echo { p50: trips[trips.len() / 2], p99: trips[trips.len() * 99 / 100] })
+}
+
+impl Arguments {
+    fn ways(&self) -> Vec<&'static Way> {
+        let wanted = |way: &&Way| match self.only.as_slice() {
+            [] => self.rivals || !way.rival,
+            names => names.iter().any(|name| way.name.contains(name.as_str())),
+        };
+        WAYS.iter().filter(wanted).collect()
+    }
+}
+
+fn names(ways: &[&Way]) -> String {
+    ways.iter().map(|way| way.name).collect::<Vec<_>>().join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(rivals: bool, only: &[&str]) -> String {
+        let only = only.iter().map(|name| (*name).to_owned()).collect();
+        names(&Arguments { rivals, seconds: 1, rounds: 1, only }.ways())
+    }
+
+    #[test]
+    fn rivals_are_measured_if_asked_for() {
+        assert_eq!(chosen(false, &[]), "the laptop itself; raw ssh pipe; raw ssh pipe, aes128-gcm; gh-net");
+        assert!(chosen(true, &[]).contains("sshuttle"));
+        assert_eq!(chosen(false, &["ssh -w", "gh-net"]), "gh-net; ssh -w");
+        assert_eq!(chosen(true, &["no such"]), "");
+    }
+
+    #[test]
+    fn what_all_are_compared_with_is_always_measured() {
+        for rivals in [false, true] {
+            assert!(chosen(rivals, &[]).contains(BASE));
+        }
+    }
 }

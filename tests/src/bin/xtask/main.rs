@@ -33,8 +33,8 @@ enum Chore {
     Test,
     /// Evaluates, builds and runs what the Nix flake gives, with a stub in nixpkgs' place
     Nix,
-    /// Measures the bridge beside a raw ssh pipe, in one run
-    Bench,
+    /// Measures the bridge beside a raw ssh pipe and, if asked, its rivals, in one run
+    Bench(bench::Arguments),
     /// Writes the documents that are generated from the code
     Docs,
 }
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
         Chore::Demo => demo::run(),
         Chore::Test => check::run(),
         Chore::Nix => flake::run(),
-        Chore::Bench => bench::run(),
+        Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Docs => docs(),
     };
     match done {

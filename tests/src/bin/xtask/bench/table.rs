@@ -1,0 +1,109 @@
+//! The rounds of all ways as two tables in Markdown: the figures, and how they compare with the raw ssh pipe.
+
+use super::figures::{Figure, Sample, Spread};
+
+/// A way and its rounds.
+pub(super) struct Row {
+    pub(super) name: &'static str,
+    pub(super) rounds: Vec<Sample>,
+}
+
+impl Row {
+    fn spread(&self, figure: Figure) -> Option<Spread> {
+        Spread::of(self.rounds.iter().filter_map(|sample| sample.get(&figure).copied()).collect())
+    }
+
+    /// How often `base` goes into this, round by round: what slows a whole round down is in both.
+    fn times(&self, base: &Self, figure: Figure) -> Option<Spread> {
+        let pairs = self.rounds.iter().zip(&base.rounds);
+        Spread::of(pairs.filter_map(|(own, base)| Some(own.get(&figure)? / base.get(&figure)?)).collect())
+    }
+}
+
+/// One line a way: the median of its rounds and, where there are several, the least and the most.
+pub(super) fn figures(rows: &[Row]) -> String {
+    let cell = |row: &Row, figure: Figure| {
+        row.spread(figure).map(|spread| with_range(spread, row.rounds.len(), |value| figure.show(value)))
+    };
+    markdown(rows, &Figure::ALL, cell)
+}
+
+/// One line a way, as multiples of `base`'s figures of the same rounds; empty if there is no such row.
+pub(super) fn ratios(rows: &[Row], base: &str) -> String {
+    let Some(base) = rows.iter().find(|row| row.name == base) else { return String::new() };
+    let common: Vec<_> = Figure::ALL.into_iter().filter(|figure| base.spread(*figure).is_some()).collect();
+    let cell = |row: &Row, figure: Figure| {
+        let spread = row.times(base, figure)?;
+        Some(with_range(spread, row.rounds.len(), |value| format!("{value:.2}")))
+    };
+    markdown(rows, &common, cell)
+}
+
+fn with_range(spread: Spread, rounds: usize, show: impl Fn(f64) -> String) -> String {
+    let median = show(spread.median);
+    if rounds < 2 {
+        return median;
+    }
+    format!("{median} ({}–{})", show(spread.least), show(spread.most))
+}
+
+fn markdown(rows: &[Row], figures: &[Figure], cell: impl Fn(&Row, Figure) -> Option<String>) -> String {
+    let titles = figures.iter().map(|figure| format!(" {} |", figure.title()));
+    let mut table = format!("| way |{}\n|---|", titles.collect::<String>());
+    table.push_str(&"---:|".repeat(figures.len()));
+    table.push('\n');
+    for row in rows {
+        let cells = figures.iter().map(|figure| match cell(row, *figure) {
+            Some(text) => format!(" {text} |"),
+            None => " |".to_owned(),
+        });
+        table.push_str(&format!("| {} |{}\n", row.name, cells.collect::<String>()));
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(name: &'static str, figure: Figure, rounds: &[f64]) -> Row {
+        Row { name, rounds: rounds.iter().map(|value| Sample::from([(figure, *value)])).collect() }
+    }
+
+    #[test]
+    fn a_line_shows_the_median_and_the_spread_of_each_figure() {
+        let rows = [row("a", Figure::Up, &[1.0, 3.0, 2.0]), row("b", Figure::EchoP50, &[70.4])];
+        let expected = "\
+| way | up | down | 8 streams down | connections/s | echo p50 | echo p99 | loaded p50 | loaded p99 |
+|---|---:|---:|---:|---:|---:|---:|---:|---:|
+| a | 2.00 (1.00–3.00) | | | | | | | |
+| b | | | | | 70 | | | |
+";
+        assert_eq!(figures(&rows), expected);
+    }
+
+    #[test]
+    fn a_ratio_is_that_of_the_same_round() {
+        // The machine was half as fast in the second round, for both.
+        let rows = [row("pipe", Figure::Down, &[2.0, 1.0]), row("a", Figure::Down, &[1.0, 0.5])];
+        let expected = "\
+| way | down |
+|---|---:|
+| pipe | 1.00 (1.00–1.00) |
+| a | 0.50 (0.50–0.50) |
+";
+        assert_eq!(ratios(&rows, "pipe"), expected);
+    }
+
+    #[test]
+    fn a_round_that_failed_is_left_out() {
+        let mut rows = [row("pipe", Figure::Down, &[2.0, 1.0]), row("a", Figure::Down, &[1.0, 4.0])];
+        rows[1].rounds[0].clear();
+        assert!(ratios(&rows, "pipe").contains("| a | 4.00 (4.00–4.00) |"));
+    }
+
+    #[test]
+    fn without_a_base_there_are_no_ratios() {
+        assert_eq!(ratios(&[row("a", Figure::Down, &[1.0])], "pipe"), "");
+    }
+}
