@@ -73,3 +73,19 @@ fn docs() -> anyhow::Result<()> {
     println!("✓ {}", docs::CONFIGURATION);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+        let parsed =
+            Arguments::try_parse_from(["xtask", "bench", "--rivals", "--seconds", "5", "--rounds", "2"]);
+        assert!(matches!(parsed.map(|arguments| arguments.chore), Ok(Chore::Bench(_))));
+        assert!(Arguments::try_parse_from(["xtask", "bench", "--seconds", "0"]).is_err());
+    }
+}

@@ -78,7 +78,8 @@ pub(super) const WAYS: [Way; 8] = [
     Way {
         name: "ssh -R + tun2proxy",
         rival: true,
-        note: "the same, and tun2proxy as root in the codespace for all programs",
+        note: "the same, and tun2proxy as root in the codespace for all programs; its `--max-sessions` is raised, as \
+               by default it stops at 200 connections, those that have ended included",
         start: tun2proxy::start,
     },
     Way {

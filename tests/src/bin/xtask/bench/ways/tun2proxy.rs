@@ -14,7 +14,10 @@ pub(super) fn start(lab: &Lab) -> Result<Running<'_>> {
     way.road = Road::Network(&lab.codespace, Dial::Direct);
     lab.codespace.install(&install::tun2proxy()?, PROGRAM)?;
     way.undo.push(Undo::Await(&lab.codespace, "! ip link show tun0".to_owned()));
-    let line = format!("{PROGRAM} --tun tun0 --proxy socks5://127.0.0.1:{SOCKS} --verbosity warn");
+    // A connection that both ends have closed stays a session until it times out.
+    let line = format!(
+        "{PROGRAM} --tun tun0 --proxy socks5://127.0.0.1:{SOCKS} --max-sessions 10000 --verbosity off"
+    );
     way.undo.push(Undo::End(lab.codespace.spawn(&line)?));
     until(&lab.codespace, "ip link set tun0 up")?;
     script(&lab.codespace, &format!("ip route add {NETWORK} dev tun0"))?;
