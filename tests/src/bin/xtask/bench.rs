@@ -27,11 +27,11 @@ use ways::{BASE, WAYS, Way};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Measures ssh -w, ssh -R, tun2proxy and sshuttle too; installs what is missing
+    /// Measures the whole field: ssh -w, ssh -R, tun2proxy and sshuttle too; installs what is missing
     #[arg(long)]
     rivals: bool,
     /// Seconds for each figure of each round
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
     /// How often each way has its turn
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]

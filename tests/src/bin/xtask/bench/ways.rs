@@ -32,9 +32,9 @@ pub(super) struct Way {
 
 /// What the others are compared with.
 pub(super) const BASE: &str = "raw ssh pipe";
-const GCM: &[&str] = &["-o", "Ciphers=aes128-gcm@openssh.com"];
+const GCM: &str = "Ciphers=aes128-gcm@openssh.com";
 
-pub(super) const WAYS: [Way; 8] = [
+pub(super) const WAYS: [Way; 9] = [
     Way {
         name: "the laptop itself",
         rival: false,
@@ -51,17 +51,19 @@ pub(super) const WAYS: [Way; 8] = [
         name: "raw ssh pipe, aes128-gcm",
         rival: false,
         note: "the same with `-o Ciphers=aes128-gcm@openssh.com`",
-        start: |lab| Ok(Running::on(Road::Pipe(&lab.laptop, GCM))),
+        start: |lab| Ok(Running::on(Road::Pipe(&lab.laptop, &["-o", GCM]))),
     },
     Way {
         name: "gh-net",
         rival: false,
         note: "`gh-net --ssh codespace`: nobody is root on the laptop",
-        start: |lab| {
-            let mut way = Running::on(Road::Network(&lab.codespace, Dial::Direct));
-            way.undo.push(Undo::Bridge(lab.bridge(&[])?));
-            Ok(way)
-        },
+        start: |lab| gh_net(lab, &[]),
+    },
+    Way {
+        name: "gh-net, aes128-gcm",
+        rival: true,
+        note: "the same with `--ssh-option Ciphers=aes128-gcm@openssh.com`",
+        start: |lab| gh_net(lab, &["--ssh-option", GCM]),
     },
     Way {
         name: "ssh -w",
@@ -89,6 +91,12 @@ pub(super) const WAYS: [Way; 8] = [
         start: sshuttle::start,
     },
 ];
+
+fn gh_net<'lab>(lab: &'lab Lab, arguments: &[&str]) -> Result<Running<'lab>> {
+    let mut way = Running::on(Road::Network(&lab.codespace, Dial::Direct));
+    way.undo.push(Undo::Bridge(lab.bridge(arguments)?));
+    Ok(way)
+}
 
 /// A way that is up. Whatever it needed is undone in reverse when it is stopped, or dropped.
 pub(super) struct Running<'lab> {
