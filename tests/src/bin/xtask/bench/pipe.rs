@@ -1,4 +1,4 @@
-//! `ssh host cat`: what ssh by itself carries through its stdin and stdout, as the limit of all that runs over it.
+//! `ssh host cat`: what ssh by itself carries through its stdin and stdout, to compare with what runs over it.
 
 use std::io::{self, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};

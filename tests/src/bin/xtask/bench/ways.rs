@@ -1,12 +1,9 @@
 //! The ways from the codespace to the corporate network, each started as its users would start it.
 //!
-//! A way lasts for one round: it is started, measured and undone, and the hosts are looked at before and after.
+//! None undoes what it changes: the lab it is started in ends with it.
 
-use std::time::Duration;
-
-use anyhow::{Context, Result, ensure};
-use gh_net_tests::lab::{Bridge, Host, LAPTOP_HOME, LAPTOP_USER, Lab, Process};
-use nix::sys::signal::Signal;
+use anyhow::{Result, ensure};
+use gh_net_tests::lab::{Bridge, Host, Lab, Process};
 
 use super::measures::Road;
 use super::network::Dial;
@@ -15,8 +12,6 @@ mod ssh;
 mod sshuttle;
 mod tun2proxy;
 
-/// How long a program may take to end.
-const END: Duration = Duration::from_secs(20);
 /// The corporate network.
 const NETWORK: &str = "10.20.0.0/16";
 
@@ -44,7 +39,7 @@ pub(super) const WAYS: [Way; 9] = [
     Way {
         name: BASE,
         rival: false,
-        note: "`ssh codespace cat`, default cipher: the limit of what runs over ssh",
+        note: "`ssh codespace cat`, default cipher: what ssh by itself carries through a pipe",
         start: |lab| Ok(Running::on(Road::Pipe(&lab.laptop, &[]))),
     },
     Way {
@@ -92,89 +87,35 @@ pub(super) const WAYS: [Way; 9] = [
     },
 ];
 
-fn gh_net<'lab>(lab: &'lab Lab, arguments: &[&str]) -> Result<Running<'lab>> {
-    let mut way = Running::on(Road::Network(&lab.codespace, Dial::Direct));
-    way.undo.push(Undo::Bridge(lab.bridge(arguments)?));
-    Ok(way)
-}
-
-/// A way that is up. Whatever it needed is undone in reverse when it is stopped, or dropped.
+/// A way that is up.
 pub(super) struct Running<'lab> {
     pub(super) road: Road<'lab>,
-    undo: Vec<Undo<'lab>>,
-}
-
-enum Undo<'lab> {
-    Bridge(Bridge<'lab>),
-    End(Process),
-    Script(&'lab Host, &'static str),
-    /// What ends by itself when what came after it has ended.
-    Await(&'lab Host, String),
+    processes: Vec<Process>,
+    _bridge: Option<Bridge<'lab>>,
 }
 
 impl<'lab> Running<'lab> {
     fn on(road: Road<'lab>) -> Self {
-        Self { road, undo: Vec::new() }
+        Self { road, processes: Vec::new(), _bridge: None }
     }
 
-    /// Runs shell lines on a host, after noting the lines that undo them.
-    fn change(&mut self, host: &'lab Host, lines: &str, undo: &'static str) -> Result<()> {
-        self.undo.push(Undo::Script(host, undo));
-        script(host, lines)
-    }
-
-    /// Undoes everything.
-    pub(super) fn stop(mut self) -> Result<()> {
-        self.undo_all()
-    }
-
-    /// Undoes everything, also if something can't be undone; that is said then.
-    fn undo_all(&mut self) -> Result<()> {
-        let mut done = Ok(());
-        while let Some(step) = self.undo.pop() {
-            done = done.and(step.undo());
-        }
-        done
+    /// Waits until a shell command succeeds on a host; if it does not, what the programs said tells why.
+    fn wait_until(&self, host: &Host, condition: &str) -> Result<()> {
+        // What it looks for has no event that a shell could await.
+        let attempts = "for attempt in $(seq 1000)";
+        let line = format!("{attempts}; do {condition} && exit; sleep 0.01; done >/dev/null 2>&1; exit 1");
+        let done = host.run(&line)?;
+        let said = || self.processes.iter().map(Process::stderr).collect::<String>();
+        ensure!(done.code() == 0, "on {}, `{condition}` did not come true:\n{}", host.name(), said());
+        Ok(())
     }
 }
 
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        // Who cares has called `stop`; the lab's end takes care of the rest.
-        let _ = self.undo_all();
-    }
-}
-
-impl Undo<'_> {
-    fn undo(self) -> Result<()> {
-        match self {
-            Self::Bridge(bridge) => bridge.stop().map(drop),
-            Self::End(process) => {
-                process.signal(Signal::SIGTERM)?;
-                process.finish(END).map(drop)
-            }
-            Self::Script(host, lines) => script(host, lines),
-            Self::Await(host, condition) => until(host, &condition),
-        }
-    }
+fn gh_net<'lab>(lab: &'lab Lab, arguments: &[&str]) -> Result<Running<'lab>> {
+    let road = Road::Network(&lab.codespace, Dial::Direct);
+    Ok(Running { _bridge: Some(lab.bridge(arguments)?), ..Running::on(road) })
 }
 
 fn script(host: &Host, lines: &str) -> Result<()> {
     host.shell(&format!("set -e\n{lines}")).map(drop)
-}
-
-/// Waits until a shell command succeeds on a host: what it looks for has no event that a shell could await.
-fn until(host: &Host, condition: &str) -> Result<()> {
-    let attempts = "for attempt in $(seq 1000)";
-    let done =
-        host.run(&format!("{attempts}; do {condition} && exit; sleep 0.01; done >/dev/null 2>&1; exit 1"))?;
-    ensure!(done.code() == 0, "on {}, `{condition}` did not come true", host.name());
-    Ok(())
-}
-
-/// The laptop's ssh, as the user who has the key.
-fn laptop_ssh(lab: &Lab, arguments: &[&str]) -> Result<Process> {
-    let mut command = lab.laptop.command_as(LAPTOP_USER, 1000, "ssh");
-    command.args(arguments);
-    lab.laptop.start(command).context("starting ssh on the laptop")
 }

@@ -6,9 +6,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use gh_net_tests::lab::{LAPTOP_USER, Lab};
+use gh_net_tests::lab::{LAPTOP_HOME, LAPTOP_USER, Lab};
 
-use super::{Dial, LAPTOP_HOME, NETWORK, Road, Running, Undo, script, until};
+use super::{Dial, NETWORK, Road, Running, script};
 use crate::bench::install;
 
 const FOLDER: &str = "/run/lab/sshuttle";
@@ -23,11 +23,10 @@ PasswordAuthentication no
 pub(super) fn start(lab: &Lab) -> Result<Running<'_>> {
     let mut way = Running::on(Road::Network(&lab.codespace, Dial::Direct));
     laptop_sshd(lab, &mut way).context("the laptop's ssh server")?;
-    way.change(
+    script(
         &lab.home,
         "nft 'table ip rival { chain pre { type nat hook prerouting priority dstnat; \
             iifname wan0 tcp dport 22 dnat to 192.168.1.20:22; }; }'",
-        "nft delete table ip rival",
     )?;
 
     let packed = format!("{FOLDER}.tar");
@@ -38,15 +37,15 @@ pub(super) fn start(lab: &Lab) -> Result<Running<'_>> {
     command.args(["--ssh-cmd", "ssh -i /run/lab/sshuttle_key -o StrictHostKeyChecking=accept-new"]);
     command.args(["--remote", &format!("{LAPTOP_USER}@198.51.100.2"), NETWORK]);
     let client = lab.codespace.start(command)?;
-    way.undo.push(Undo::End(client));
+    way.processes.push(client);
     // It takes connections as soon as its firewall rules are there.
-    until(&lab.codespace, "nc -z 10.20.0.10 7")?;
+    way.wait_until(&lab.codespace, "nc -z 10.20.0.10 7")?;
     Ok(way)
 }
 
 /// An ssh server on the laptop that lets the codespace's root in as the laptop's user.
 fn laptop_sshd<'lab>(lab: &'lab Lab, way: &mut Running<'lab>) -> Result<()> {
-    let keygen = |file: &str| format!("test -e {file} || ssh-keygen -q -t ed25519 -N '' -f {file}");
+    let keygen = |file: &str| format!("ssh-keygen -q -t ed25519 -N '' -f {file}");
     script(&lab.laptop, &keygen("/run/lab/ssh_host_ed25519_key"))?;
     script(&lab.codespace, &keygen("/run/lab/sshuttle_key"))?;
     let key = lab.codespace.read("/run/lab/sshuttle_key.pub")?;
@@ -54,6 +53,6 @@ fn laptop_sshd<'lab>(lab: &'lab Lab, way: &mut Running<'lab>) -> Result<()> {
     lab.laptop.write("/run/lab/sshd_config", 0o600, SSHD_CONFIG)?;
     let sshd = lab.laptop.spawn("$(command -v sshd) -D -e -f /run/lab/sshd_config")?;
     sshd.wait_for("Server listening", Duration::from_secs(10))?;
-    way.undo.push(Undo::End(sshd));
+    way.processes.push(sshd);
     Ok(())
 }
