@@ -60,12 +60,17 @@ pub(crate) fn run(options: &Options) -> u8 {
     }
     let peer = options.ssh_peer.or_else(ssh_peer);
     if !privilege::is_enough() {
-        let mut arguments = vec!["attach".into()];
-        if let Some(peer) = peer {
-            arguments.extend(["--ssh-peer".into(), peer.to_string().into()]);
-        }
-        arguments.extend(options.trace.arguments());
-        let error = privilege::elevate(&arguments);
+        let error = privilege::elevate(|seen| {
+            let mut arguments = vec!["attach".into()];
+            // A sudoers entry for `attach` and no arguments is the tightest; it lets the environment through.
+            // And nothing is ever forwarded to ourselves.
+            let unseen = |peer: &IpAddr| !peer.is_loopback() && seen != peer.to_string();
+            if let Some(peer) = peer.filter(unseen) {
+                arguments.extend(["--ssh-peer".into(), peer.to_string().into()]);
+            }
+            arguments.extend(options.trace.arguments());
+            arguments
+        });
         return refuse(Goodbye { reason: Reason::Privilege, text: error.to_string() });
     }
     match attach(peer, &options.trace) {
@@ -80,7 +85,7 @@ pub(crate) fn run(options: &Options) -> u8 {
 }
 
 /// The client's address as sshd puts it into the environment: "client port server port".
-fn ssh_peer() -> Option<IpAddr> {
+pub(crate) fn ssh_peer() -> Option<IpAddr> {
     let variable = ["SSH_CONNECTION", "SSH_CLIENT"].iter().find_map(|name| std::env::var(name).ok())?;
     parse_peer(&variable)
 }
@@ -192,8 +197,8 @@ fn recover(state: &StateDir) -> String {
     }
 }
 
-/// Its connection is closed before the rest of it, among that the device and the lock.
-fn wait_for_exit(process: u32) {
+/// An owner's connection is closed before the rest of it, among that the device and the lock.
+pub(crate) fn wait_for_exit(process: u32) {
     const PATIENCE: u16 = 5000;
     // SAFETY: pidfd_open(2) takes two integers and returns a new descriptor, or -1.
     let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, process, 0) };

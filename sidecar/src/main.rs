@@ -57,7 +57,7 @@ enum Action {
     /// What `attach` starts to have the session
     #[command(hide = true)]
     Owner(Trace),
-    /// Exit with 0 if there is enough privilege
+    /// Exit with 0 if there is enough privilege, and print the other end of the ssh connection, if it is known
     #[command(hide = true)]
     Probe,
 }
@@ -95,6 +95,7 @@ impl Trace {
 }
 
 fn main() -> ExitCode {
+    privilege::raise();
     let code = match Arguments::parse().command {
         Action::Attach(options) => attach::run(&options),
         Action::Status { json } => show_status(json).unwrap_or_else(failed),
@@ -102,8 +103,7 @@ fn main() -> ExitCode {
         Action::Owner(trace) => {
             trace.start().and_then(|()| owner::run()).map_or_else(failed, |()| exit::DONE)
         }
-        Action::Probe if privilege::is_enough() => exit::DONE,
-        Action::Probe => exit::PRIVILEGE,
+        Action::Probe => probe(),
     };
     ExitCode::from(code)
 }
@@ -125,13 +125,32 @@ fn clean_up() -> anyhow::Result<u8> {
     if report == undo::Report::default() {
         print("nothing to undo\n");
     }
+    tell(&report);
+    Ok(end(&report))
+}
+
+fn tell(report: &undo::Report) {
     for done in &report.undone {
         print(&format!("undone: {done}\n"));
     }
     for failure in &report.failed {
         complain(&format!("not undone: {failure}"));
     }
-    Ok(if report.is_clean() { exit::DONE } else { exit::FAILED })
+}
+
+fn end(report: &undo::Report) -> u8 {
+    if report.is_clean() { exit::DONE } else { exit::FAILED }
+}
+
+/// What a program that asks for more privilege wants to know of the one it would become.
+fn probe() -> u8 {
+    if !privilege::is_enough() {
+        return exit::PRIVILEGE;
+    }
+    if let Some(peer) = attach::ssh_peer() {
+        print(&format!("{peer}\n"));
+    }
+    exit::DONE
 }
 
 /// Goes on as root, where there is anything to be seen with root's eyes only.
@@ -139,8 +158,8 @@ fn needs_privilege(arguments: &[&str]) -> Option<u8> {
     if privilege::is_enough() || !state::StateDir::locate().exists() {
         return None;
     }
-    let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
-    complain(&privilege::elevate(&arguments).to_string());
+    let arguments = arguments.iter().map(OsString::from).collect();
+    complain(&privilege::elevate(|_| arguments).to_string());
     Some(exit::PRIVILEGE)
 }
 

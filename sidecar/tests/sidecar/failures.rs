@@ -21,7 +21,11 @@ fn root_without_the_capability_is_told_which_line_grants_it() {
             Laptop::start(with_less(&["--bounding-set", "-net_admin", "--inh-caps", "-net_admin"])).await;
         let goodbye = laptop.goodbye().await;
         assert_eq!(goodbye.reason, Reason::Privilege);
-        for part in ["NET_ADMIN", "ghcr.io/gh-net/gh-net/gh-net:1", "--cap-add NET_ADMIN"] {
+        for part in [
+            "NET_ADMIN",
+            concat!("ghcr.io/gh-net/gh-net/gh-net:", env!("CARGO_PKG_VERSION_MAJOR"), "\""),
+            "--cap-add NET_ADMIN",
+        ] {
             assert!(goodbye.text.contains(part), "{}", goodbye.text);
         }
         assert_eq!(laptop.exit_code().await, Some(3));
@@ -78,6 +82,39 @@ fn file_capabilities_are_enough() {
     in_codespace(|| async {
         session_and_end(by_nobody("setcap cap_net_admin,cap_net_bind_service,cap_dac_override+ep COPY"))
             .await;
+    });
+}
+
+#[test]
+fn permitted_file_capabilities_are_made_use_of() {
+    in_codespace(|| async {
+        session_and_end(by_nobody("setcap cap_net_admin,cap_net_bind_service,cap_dac_override+p COPY")).await;
+    });
+}
+
+#[test]
+fn file_capabilities_that_the_container_lacks_are_named() {
+    in_codespace(|| async {
+        let user = by_nobody("setcap cap_net_admin,cap_dac_override+p COPY");
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set", "-net_admin", "setpriv"]).args(user.as_std().get_args());
+        let mut laptop = Laptop::start(command).await;
+        let goodbye = laptop.goodbye().await;
+        assert_eq!(goodbye.reason, Reason::Privilege);
+        assert!(goodbye.text.contains("--cap-add NET_ADMIN"), "{}", goodbye.text);
+        assert_eq!(laptop.exit_code().await, Some(3));
+    });
+}
+
+/// What the Feature's install.sh writes.
+#[test]
+fn a_sudoers_entry_for_attach_without_arguments_is_enough() {
+    in_codespace(|| async {
+        let allow = "mount -t tmpfs -o mode=755 tmpfs /etc/sudoers.d
+            { echo 'Defaults!COPY env_keep += \"SSH_CONNECTION\"'
+              echo 'nobody ALL=(root) NOPASSWD: COPY probe'
+              echo 'nobody ALL=(root) NOPASSWD: COPY attach'; } > /etc/sudoers.d/gh-net";
+        session_and_end(by_nobody(allow)).await;
     });
 }
 
