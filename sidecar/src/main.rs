@@ -5,7 +5,7 @@
 //! [responder](dns), and the [`pump`] between device and [`link`]. Every change to the machine is in the
 //! [journal](undo) before it is made.
 //!
-//! stdout carries frames. Only `status` and `cleanup` print on it.
+//! stdout carries frames. Only what is run by hand, `status` and `cleanup` and `idle`, prints on it.
 
 use std::ffi::OsString;
 use std::io::{Write, stderr, stdout};
@@ -20,6 +20,7 @@ mod cleanup;
 mod dns;
 mod exit;
 mod handover;
+mod idle;
 mod link;
 mod netlink;
 mod notify;
@@ -54,6 +55,8 @@ enum Action {
     },
     /// End the session, if there is one, and undo everything it changed
     Cleanup,
+    /// Do nothing until SIGTERM, then end the session: what a container of its own runs
+    Idle,
     /// What `attach` starts to have the session
     #[command(hide = true)]
     Owner(Trace),
@@ -100,6 +103,7 @@ fn main() -> ExitCode {
         Action::Attach(options) => attach::run(&options),
         Action::Status { json } => show_status(json).unwrap_or_else(failed),
         Action::Cleanup => clean_up().unwrap_or_else(failed),
+        Action::Idle => idle::run(invite, tell).map_or_else(failed, |report| end(&report)),
         Action::Owner(trace) => {
             trace.start().and_then(|()| owner::run()).map_or_else(failed, |()| exit::DONE)
         }
@@ -136,6 +140,10 @@ fn tell(report: &undo::Report) {
     for failure in &report.failed {
         complain(&format!("not undone: {failure}"));
     }
+}
+
+fn invite() {
+    print("waiting for: gh-net --exec 'docker exec -i THIS_CONTAINER gh-net-sidecar attach'\n");
 }
 
 fn end(report: &undo::Report) -> u8 {

@@ -10,6 +10,7 @@
 
 mod codespace;
 mod failures;
+mod idle;
 mod laptop;
 mod lifecycle;
 mod routing;
