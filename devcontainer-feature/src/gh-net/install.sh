@@ -1,0 +1,197 @@
+#!/bin/sh
+# Installs gh-net-sidecar and lets the remote user run it. Starts nothing, and makes no network of any kind: the
+# sidecar runs when gh-net on the laptop attaches to it.
+#
+# It may be run again, with the same options or others: the last run decides. A sidecar that is running keeps
+# its own file.
+set -eu
+
+# The release this script belongs to.
+RELEASE=0.1.0
+
+# The options, as devcontainer-feature.json has them.
+VERSION="${VERSION:-$RELEASE}"
+PRIVILEGES="${PRIVILEGES:-auto}"
+MIRROR="${MIRROR:-https://github.com/gh-net/gh-net/releases}"
+MIRROR="${MIRROR%/}"
+# Who runs it, as the tool that builds the container says.
+USERNAME="${_REMOTE_USER:-root}"
+
+# Below another directory than /, for tests.
+ROOT="${GH_NET_INSTALL_ROOT:-}"
+PROGRAM=/usr/local/bin/gh-net-sidecar
+SUDOERS="$ROOT/etc/sudoers.d/gh-net"
+# Device, routes and rules; port 53 for names; /run and resolv.conf, which are root's; /dev/net/tun where it is missing.
+CAPABILITIES=cap_net_admin,cap_net_bind_service,cap_dac_override,cap_mknod
+
+here=$(cd "$(dirname "$0")" && pwd)
+work=
+granted=
+
+say() { printf 'gh-net: %s\n' "$*"; }
+
+fail() {
+    printf 'gh-net: %s\n' "$*" >&2
+    exit 1
+}
+
+has() { command -v "$1" >/dev/null 2>&1; }
+
+clean() { [ -z "$work" ] || rm -rf "$work"; }
+trap clean EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+# Installs packages, whatever the distribution. `ca-certificates` and `curl` are called the same by all of them.
+install_packages() {
+    say "installing $*"
+    if has apt-get; then
+        lists=$(find /var/lib/apt/lists -name '*_Packages*' 2>/dev/null | head -n 1)
+        apt-get update -q &&
+            DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@" || return 1
+        # As lean as it was.
+        [ -n "$lists" ] || rm -rf /var/lib/apt/lists/*
+    elif has apk; then
+        apk add --no-cache "$@"
+    elif has dnf; then
+        dnf install -y "$@"
+    elif has microdnf; then
+        microdnf install -y "$@"
+    elif has yum; then
+        yum install -y "$@"
+    elif has zypper; then
+        zypper --non-interactive install "$@"
+    else
+        printf 'gh-net: no package manager is known here (apt-get, apk, dnf, microdnf, yum, zypper)\n' >&2
+        return 1
+    fi
+}
+
+machine() {
+    case $(uname -m) in
+        x86_64 | amd64) echo x86_64 ;;
+        aarch64 | arm64) echo aarch64 ;;
+        *) fail "there is no sidecar for the architecture $(uname -m), only for x86_64 and aarch64" ;;
+    esac
+}
+
+download() {
+    if has curl; then
+        curl -fsSL --retry 3 -o "$2" "$1"
+    else
+        wget -q -O "$2" "$1"
+    fi || fail "downloading $1 failed"
+}
+
+# Fetches the file $1 of the release, checked, as $2.
+fetch() {
+    has curl || has wget || install_packages curl ca-certificates || fail "curl or wget is needed to download $1"
+    case $VERSION in
+        latest) from="$MIRROR/latest/download" ;;
+        *) from="$MIRROR/download/v${VERSION#v}" ;;
+    esac
+    say "downloading $from/$1"
+    download "$from/$1" "$2"
+    download "$from/$1.sha256" "$2.sha256"
+    wanted=$(cut -c1-64 "$2.sha256")
+    found=$(sha256sum "$2" | cut -c1-64)
+    [ ${#wanted} -eq 64 ] || fail "$from/$1.sha256 holds no SHA-256 checksum"
+    [ "$wanted" = "$found" ] || fail "$from/$1 has the SHA-256 checksum $found, and not $wanted, as it should"
+}
+
+# Puts the sidecar at $1: the file that came with this script, if it is of the release that is asked for.
+obtain() {
+    arch=$(machine)
+    if [ "${VERSION#v}" = "$RELEASE" ]; then
+        for file in "$here/gh-net-sidecar-$arch" "$here/gh-net-sidecar"; do
+            if [ -f "$file" ]; then
+                cp "$file" "$1"
+                return
+            fi
+        done
+    fi
+    fetch "gh-net-sidecar-$arch" "$1"
+}
+
+install_program() {
+    directory="$ROOT${PROGRAM%/*}"
+    mkdir -p "$directory"
+    # On the same file system, so that it can be renamed.
+    work=$(mktemp -d "$directory/.gh-net.XXXXXX")
+    obtain "$work/sidecar"
+    chown 0:0 "$work/sidecar"
+    chmod 755 "$work/sidecar"
+    said=$("$work/sidecar" --version 2>&1) || fail "the sidecar does not run here: $said"
+    case $VERSION in
+        latest) ;;
+        *) [ "${said##* }" = "${VERSION#v}" ] || fail "this is $said, and not version ${VERSION#v}, as it should be" ;;
+    esac
+    mv -f "$work/sidecar" "$ROOT$PROGRAM"
+    say "installed $said as $PROGRAM"
+}
+
+# The commands gh-net and people run, and no arguments beside those: `attach --trace-dest FILE`, say, would
+# write to any file. No wildcards, which sudo-rs has not.
+allow_sudo() {
+    case $USERNAME in
+        *[!A-Za-z0-9._-]* | -*) fail "the name of the user $USERNAME can't be written into sudoers" ;;
+        *[!0-9]*) user=$USERNAME ;;
+        *) user="#$USERNAME" ;;
+    esac
+    [ -d "${SUDOERS%/*}" ] || fail "there is no directory ${SUDOERS%/*}: is sudo installed?"
+    # sudo does not read files with a dot in their name.
+    new="${SUDOERS%/*}/.gh-net.new"
+    {
+        printf '# What gh-net, and who looks after it, runs in this container.\n'
+        printf 'Defaults!%s env_keep += "SSH_CONNECTION"\n' "$PROGRAM"
+        for command in probe attach status 'status --json' cleanup; do
+            printf '%s ALL=(root) NOPASSWD: %s %s\n' "$user" "$PROGRAM" "$command"
+        done
+    } >"$new"
+    chown 0:0 "$new"
+    chmod 440 "$new"
+    if has visudo && ! said=$(visudo -c -q -f "$new" 2>&1); then
+        rm -f "$new"
+        fail "visudo refuses the entry for sudo: $said"
+    fi
+    mv -f "$new" "$SUDOERS"
+    say "$USERNAME may run $PROGRAM by sudo, as $SUDOERS says"
+}
+
+add_capabilities() {
+    if ! has setcap; then
+        if has apt-get; then package=libcap2-bin; elif has zypper; then package=libcap-progs; else package=libcap; fi
+        install_packages "$package" || return 1
+    fi
+    # Permitted, not effective: where the container lacks one, the kernel would refuse to run a file with +ep.
+    setcap "$CAPABILITIES+p" "$ROOT$PROGRAM" || return 1
+    granted=yes
+    say "$PROGRAM has the capabilities $CAPABILITIES, whoever runs it"
+}
+
+grant() {
+    how=$PRIVILEGES
+    case $how in
+        auto)
+            if has sudo; then how=sudoers; else how=capabilities; fi
+            [ "$USERNAME" != root ] || how=none
+            ;;
+        sudoers) has sudo || fail "privileges=sudoers, but sudo is not installed; the Feature common-utils has it" ;;
+        capabilities | none) ;;
+        *) fail "privileges=$how: it is auto, sudoers, capabilities or none" ;;
+    esac
+    # What another run granted is gone with its file.
+    rm -f "$SUDOERS"
+    case $how in
+        sudoers) allow_sudo ;;
+        capabilities)
+            add_capabilities || [ "$PRIVILEGES" = auto ] || fail "privileges=capabilities, but they can't be set here"
+            [ -n "$granted" ] || say "warning: without sudo or capabilities $USERNAME can't use gh-net here, only root can"
+            ;;
+    esac
+}
+
+[ "$(id -u)" -eq 0 ] || fail "install.sh must be run as root"
+umask 022
+install_program
+grant

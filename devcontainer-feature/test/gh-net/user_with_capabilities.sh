@@ -1,0 +1,13 @@
+#!/bin/bash
+# An ordinary user runs the sidecar with the capabilities of its file.
+set -e
+# shellcheck source=/dev/null
+source dev-container-features-test-lib
+
+check "it is vscode" bash -c "id -un | grep -x vscode"
+check "the user may make tunnels" gh-net-sidecar probe
+check "there is no entry for sudo" test ! -e /etc/sudoers.d/gh-net
+check "no file can be written to" bash -c \
+    "! gh-net-sidecar attach --trace-dest /etc/gh-net-was-here </dev/null | cat; test ! -e /etc/gh-net-was-here"
+
+reportResults
