@@ -31,7 +31,12 @@ const TOOLS: [(&str, &str); 18] = [
 
 /// The tools that the lab lacks, as (program, Debian package).
 pub fn missing_tools() -> Vec<(&'static str, &'static str)> {
-    TOOLS.into_iter().filter(|(program, _)| find_program(program).is_none()).collect()
+    missing_of(&TOOLS)
+}
+
+/// Those of `tools` that are missing.
+pub fn missing_of(tools: &[(&'static str, &'static str)]) -> Vec<(&'static str, &'static str)> {
+    tools.iter().filter(|(program, _)| find_program(program).is_none()).copied().collect()
 }
 
 /// Where a program of this machine is.

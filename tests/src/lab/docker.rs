@@ -1,0 +1,194 @@
+//! A Docker engine in the lab's codespace, as there is one in every codespace: containers with `--network host` share the
+//! codespace's network, others have their own behind it.
+//!
+//! All of it lies in the lab: the engine and its containers in the lab's PID namespace, their mounts in the codespace's
+//! mount namespace, images and layers on a tmpfs there. So nothing outlives the lab but empty control groups, which
+//! [`remove_groups`] removes.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
+
+use super::{Host, Lab, Options, Output, Process};
+
+/// A directory that the hosts of a lab with an engine have in common, and share with nobody else.
+pub const SHARED: &str = "/srv";
+/// Where the engine listens, as `DOCKER_HOST` takes it.
+pub const DOCKER_HOST: &str = "unix:///srv/docker.sock";
+
+/// The client that came with the engine, and not another one, which may lack what it needs to build.
+const PATH: &str = "/usr/bin:/usr/sbin:/bin:/sbin:/usr/local/bin:/usr/local/sbin";
+/// The control group of all containers, and the process id of the program that has the lab.
+const GROUP: &str = "gh-net-lab-";
+const GROUPS: &str = "/sys/fs/cgroup";
+
+/// How long the engine may take to start or to end.
+const ENGINE: Duration = Duration::from_secs(60);
+/// How long a command of it may take: an image may be built.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Addresses of its own networks are translated by nobody: what containers reach they reach by themselves, or through us.
+const DOCKERD: &str = "dockerd --bridge=none --iptables=false --ip6tables=false --ip-forward=false \
+    --host unix:///srv/docker.sock --group vscode --data-root /srv/docker --exec-root /run/docker \
+    --pidfile /run/docker.pid --exec-opt native.cgroupdriver=cgroupfs";
+
+/// A running engine. Its containers end with it.
+#[derive(Debug)]
+pub struct Docker {
+    /// The lab in whose codespace it runs.
+    pub lab: Lab,
+    daemon: Option<Process>,
+}
+
+impl Docker {
+    /// Starts a lab and an engine in it. Hosts find `directory` of the test's file system, if there is one, as
+    /// `/srv/tools`.
+    ///
+    /// # Errors
+    /// See [`Lab::start`]; there is no dockerd, or it does not start.
+    pub fn start(options: Options, directory: Option<PathBuf>) -> Result<Self> {
+        remove_groups();
+        // Its mounts are those that the hosts begin with, and nobody else sees them.
+        let starting = thread::spawn(move || {
+            share(directory.as_deref()).context("mounting what the hosts share")?;
+            Lab::start(options)
+        });
+        let lab = starting.join().expect("a lab does not panic")?;
+        let group = format!("--cgroup-parent /{GROUP}{}", std::process::id());
+        let daemon = lab.codespace.spawn(&format!("{DOCKERD} {group}"))?;
+        daemon.wait_for("API listen on", ENGINE)?;
+        Ok(Self { lab, daemon: Some(daemon) })
+    }
+
+    /// A command on the codespace that finds the engine.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = self.lab.codespace.command(program);
+        command.env("PATH", PATH).env("DOCKER_HOST", DOCKER_HOST);
+        command
+    }
+
+    /// Runs a shell command line on the codespace that finds the engine.
+    ///
+    /// # Errors
+    /// It can't be started, or takes longer than ten minutes.
+    pub fn run(&self, line: &str) -> Result<Output> {
+        let mut command = self.command("/bin/sh");
+        command.arg("-c").arg(line);
+        self.lab.codespace.start(command)?.finish(PATIENCE)
+    }
+
+    /// The same, and gives its stdout, trimmed.
+    ///
+    /// # Errors
+    /// See [`Self::run`]; it was not successful.
+    pub fn shell(&self, line: &str) -> Result<String> {
+        self.run(line)?.ok()
+    }
+
+    /// gh-net on the laptop, which finds the engine too.
+    ///
+    /// # Errors
+    /// See [`Lab::gh_net`].
+    pub fn gh_net(&self, args: &[&str]) -> Result<super::BridgeCommand<'_>> {
+        Ok(self.lab.gh_net(args)?.env("PATH", PATH).env("DOCKER_HOST", DOCKER_HOST))
+    }
+
+    /// Copies a directory of the test's file system to the codespace.
+    ///
+    /// # Errors
+    /// It can't be read or written.
+    pub fn copy(&self, from: &Path, to: &str) -> Result<()> {
+        copy(&self.lab.codespace, from, to).with_context(|| format!("copying {}", from.display()))
+    }
+}
+
+impl Drop for Docker {
+    fn drop(&mut self) {
+        if let Some(daemon) = self.daemon.take() {
+            // So that it removes its containers' groups and networks itself. If it does not, the lab's end does.
+            let _ = daemon.signal(Signal::SIGTERM);
+            let _ = daemon.finish(ENGINE);
+        }
+        remove(&format!("{GROUP}{}", std::process::id()));
+    }
+}
+
+fn share(directory: Option<&Path>) -> Result<()> {
+    let none = None::<&str>;
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
+    // A descriptor leads to the directory also if it lies in what is hidden now.
+    let directory = directory.map(fs::File::open).transpose()?;
+    mount(Some("tmpfs"), SHARED, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
+    if let Some(directory) = directory {
+        use std::os::fd::AsRawFd;
+        let tools = format!("{SHARED}/tools");
+        fs::create_dir(&tools)?;
+        let from = format!("/proc/thread-self/fd/{}", directory.as_raw_fd());
+        mount(Some(from.as_str()), tools.as_str(), none, MsFlags::MS_BIND, none)?;
+    }
+    Ok(())
+}
+
+fn copy(host: &Host, from: &Path, to: &str) -> Result<()> {
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let to = format!("{to}/{}", name.to_string_lossy());
+        if entry.file_type()?.is_dir() {
+            copy(host, &entry.path(), &to)?;
+        } else {
+            use std::os::unix::fs::PermissionsExt;
+            host.write(&to, entry.metadata()?.permissions().mode() & 0o777, fs::read(entry.path())?)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the control groups of labs whose program is gone.
+pub fn remove_groups() {
+    let mut left = HashMap::new();
+    for root in roots() {
+        for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if let Some(pid) = name.strip_prefix(GROUP) {
+                let lives = Path::new("/proc").join(pid).exists();
+                left.insert(name, lives);
+            }
+        }
+    }
+    left.iter().filter(|(_, lives)| !**lives).for_each(|(name, _)| remove(name));
+}
+
+/// The one hierarchy, or each of several (cgroups version 1).
+fn roots() -> Vec<PathBuf> {
+    let root = PathBuf::from(GROUPS);
+    if root.join("cgroup.procs").exists() {
+        return vec![root];
+    }
+    fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
+}
+
+fn remove(name: &str) {
+    for root in roots() {
+        remove_tree(&root.join(name));
+    }
+}
+
+/// Only a group without processes can be removed, so nothing is lost by trying.
+fn remove_tree(group: &Path) {
+    for entry in fs::read_dir(group).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(group);
+}
