@@ -11,6 +11,7 @@ use gh_net_tests::lab::Binaries;
 
 mod bench;
 mod check;
+mod containers;
 mod demo;
 mod flake;
 mod shell;
@@ -31,6 +32,8 @@ enum Chore {
     Demo,
     /// Runs everything that CI runs
     Test,
+    /// Tests the dev container Feature, the image and the compose example with a Docker engine of its own
+    TestContainers,
     /// Evaluates, builds and runs what the Nix flake gives, with a stub in nixpkgs' place
     Nix,
     /// Measures the bridge beside a raw ssh pipe and, if asked, its rivals, in one run
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Chore::Build => build(),
         Chore::Demo => demo::run(),
         Chore::Test => check::run(),
+        Chore::TestContainers => containers::run(),
         Chore::Nix => flake::run(),
         Chore::Bench(arguments) => bench::run(&arguments),
         Chore::Docs => docs(),

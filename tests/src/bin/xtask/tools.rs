@@ -55,8 +55,13 @@ pub(crate) fn ensure_programs(chore: &str, programs: &[(&'static str, &'static s
     install(chore, || programs.iter().copied().filter(|(program, _)| !there(program)).collect())
 }
 
+/// Whether this process is root, and not only of a user namespace of our own making.
+pub(crate) fn is_root() -> bool {
+    nix::unistd::geteuid().is_root() && env::var_os(MARK).is_none()
+}
+
 /// Installs with apt, as root, what `missing` names for `who`: programs and their Debian packages.
-fn install(who: &str, missing: impl Fn() -> Vec<(&'static str, &'static str)>) -> Result<()> {
+pub(crate) fn install(who: &str, missing: impl Fn() -> Vec<(&'static str, &'static str)>) -> Result<()> {
     let lacking = missing();
     if lacking.is_empty() {
         return Ok(());
@@ -64,8 +69,7 @@ fn install(who: &str, missing: impl Fn() -> Vec<(&'static str, &'static str)>) -
     let packages: BTreeSet<_> = lacking.iter().map(|(_, package)| *package).collect();
     let packages = packages.into_iter().collect::<Vec<_>>().join(" ");
     let apt = Path::new("/usr/bin/apt-get").exists();
-    let root = nix::unistd::geteuid().is_root() && env::var_os(MARK).is_none();
-    if !(apt && root) {
+    if !(apt && is_root()) {
         let programs: Vec<_> = lacking.iter().map(|(program, _)| *program).collect();
         bail!(
             "{who} lacks {}; install them (Debian: apt-get install {packages}) or run this as root on Debian or Ubuntu",

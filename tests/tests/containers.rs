@@ -1,0 +1,286 @@
+//! The Feature, the image and the compose example, with a real Docker engine and the real dev container CLI.
+//!
+//! `cargo xtask test-containers` makes what these need and runs them, one after the other.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use gh_net_tests::lab::{Binaries, Bridge, Docker, LAPTOP_HOME, Options, Output};
+
+/// What the base image stands for: images that can't be had without a registry.
+const STANDS_FOR: [&str; 2] = ["mcr.microsoft.com/devcontainers/base:debian", "debian:stable-slim"];
+const CLI: &str = "node /srv/tools/node_modules/@devcontainers/cli/devcontainer.js";
+/// The dev containers' sshd; the codespace has one of its own at 2222.
+const PORT: u16 = 2224;
+
+static DOCKER: LazyLock<Docker> = LazyLock::new(|| start().expect("a Docker engine"));
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace")
+}
+
+fn place(variable: &str) -> Result<PathBuf> {
+    let place = env::var_os(variable).with_context(|| format!("{variable} is not set"))?;
+    Ok(PathBuf::from(place))
+}
+
+fn start() -> Result<Docker> {
+    let docker = Docker::start(Options::default(), Some(place("GH_NET_TEST_TOOLS")?))?;
+    let image = std::fs::File::open(place("GH_NET_TEST_BASE_IMAGE")?)?;
+    let mut import = docker.command("docker");
+    import.args(["import", "--change", "CMD [\"/bin/bash\"]", "-", STANDS_FOR[0]]).stdin(image);
+    docker.lab.codespace.start(import)?.finish(Duration::from_secs(300))?.ok()?;
+    for name in &STANDS_FOR[1..] {
+        docker.shell(&format!("docker tag {} {name}", STANDS_FOR[0]))?;
+    }
+    Ok(docker)
+}
+
+/// The Feature as it is published, with the sidecar beside it: where images are built there is no network.
+fn lay_out_feature(docker: &Docker, folder: &str) -> Result<()> {
+    docker.copy(&root().join("devcontainer-feature/src/gh-net"), folder)?;
+    let sidecar = format!("{folder}/gh-net-sidecar-{}", env::consts::ARCH);
+    docker.lab.codespace.install(&Binaries::get()?.sidecar, &sidecar)?;
+    // The CLI asks the registry for the Features it may have to be installed after, also for those nobody wants.
+    let manifest = format!("{folder}/devcontainer-feature.json");
+    let mut feature: serde_json::Value = serde_json::from_str(&docker.lab.codespace.read(&manifest)?)?;
+    feature.as_object_mut().context("an object")?.remove("installsAfter");
+    docker.lab.codespace.write(manifest, 0o644, serde_json::to_vec(&feature)?)
+}
+
+/// What gh-net could have changed in a container.
+const STATE: &str = "ip rule; ip -6 rule; ip route show table all; ip -6 route show table all; ip link; ip addr; \
+    cat /etc/resolv.conf; stat -c '%a %u %g %i' /etc/resolv.conf; cat /etc/hosts; ls -A /run; ls -A /dev";
+
+/// A container in which programs are to reach what the laptop reaches.
+struct Container<'a> {
+    docker: &'a Docker,
+    /// What precedes a program and its arguments.
+    exec: String,
+}
+
+impl Container<'_> {
+    fn run(&self, line: &str) -> Result<Output> {
+        self.docker.run(&format!("{} sh -c '{line}'", self.exec))
+    }
+
+    fn says(&self, line: &str) -> Result<String> {
+        self.run(line)?.ok()
+    }
+
+    fn state(&self) -> Result<String> {
+        self.says(&STATE.replace('\'', "\""))
+    }
+
+    fn is_cut_off(&self) -> Result<()> {
+        let output = self.run("curl -sS --max-time 3 http://www.corp.internal/")?;
+        ensure!(output.code() != 0, "it is reached without gh-net: {}", output.text());
+        Ok(())
+    }
+
+    fn reaches(&self, urls: &[&str]) -> Result<()> {
+        for url in urls {
+            assert_eq!(self.says(&format!("curl -sS -g --max-time 20 {url}"))?, "hello from corp", "{url}");
+        }
+        Ok(())
+    }
+}
+
+const BY_NAME: &str = "http://www.corp.internal/";
+const BY_IPV4: &str = "http://10.20.0.10/";
+const BY_IPV6: &str = "http://[fd20:20::10]/";
+
+#[test]
+#[ignore = "takes a Docker engine: cargo xtask test-containers"]
+fn the_feature_passes_its_tests_by_the_dev_container_cli() -> Result<()> {
+    let docker = &*DOCKER;
+    docker.copy(&root().join("devcontainer-feature/test"), "/srv/feature/test")?;
+    lay_out_feature(docker, "/srv/feature/src/gh-net")?;
+    let base = STANDS_FOR[0];
+    let output =
+        docker.run(&format!("{CLI} features test --project-folder /srv/feature --base-image {base}"))?;
+    let said = output.text() + &output.errors();
+    assert_eq!(output.code(), 0, "{said}");
+    let scenarios = std::fs::read_to_string(root().join("devcontainer-feature/test/gh-net/scenarios.json"))?;
+    let scenarios: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&scenarios)?;
+    let others = ["gh-net", "gh-net executed twice with randomized options"];
+    for test in scenarios.keys().map(String::as_str).chain(others) {
+        assert!(said.contains(&format!("Passed:      '{test}'")), "{test} was not run: {said}");
+    }
+    Ok(())
+}
+
+#[test]
+#[ignore = "takes the dev container CLI: cargo xtask test-containers"]
+fn the_readme_of_the_feature_is_what_the_dev_container_cli_makes_of_it() -> Result<()> {
+    let docker = &*DOCKER;
+    docker.copy(&root().join("devcontainer-feature/src"), "/srv/docs/devcontainer-feature/src")?;
+    docker.shell(&format!(
+        "cd /srv/docs && {CLI} features generate-docs --project-folder devcontainer-feature/src \
+         --namespace gh-net/gh-net --github-owner gh-net --github-repo gh-net"
+    ))?;
+    let made = docker.lab.codespace.read("/srv/docs/devcontainer-feature/src/gh-net/README.md")?;
+    let ours = root().join("devcontainer-feature/src/gh-net/README.md");
+    if env::var_os("GH_NET_WRITE").is_some() {
+        std::fs::write(&ours, &made)?;
+    }
+    assert_eq!(
+        made,
+        std::fs::read_to_string(ours)?,
+        "to write it anew: GH_NET_WRITE=1 cargo xtask test-containers"
+    );
+    Ok(())
+}
+
+/// `devcontainer up` of a project with the Feature, in the codespace's own network, as in GitHub's.
+fn dev_container(user: &str) -> Result<(Container<'static>, String)> {
+    let docker = &*DOCKER;
+    let project = format!("/srv/project-{user}");
+    lay_out_feature(docker, &format!("{project}/.devcontainer/gh-net"))?;
+    let json = serde_json::json!({
+        "image": STANDS_FOR[0],
+        "remoteUser": user,
+        "features": { "./gh-net": {} },
+        "runArgs": ["--network=host"],
+    });
+    docker.lab.codespace.write(
+        format!("{project}/.devcontainer/devcontainer.json"),
+        0o644,
+        json.to_string(),
+    )?;
+    let said = docker.shell(&format!("{CLI} up --workspace-folder {project} --buildkit never"))?;
+    let last = said.lines().last().context("devcontainer up says something")?;
+    let up: serde_json::Value = serde_json::from_str(last).with_context(|| said.clone())?;
+    let id = up["containerId"].as_str().with_context(|| said.clone())?.to_owned();
+    if user != "root" {
+        // The image's own entry, which allows everything. What is left is the Feature's.
+        docker.shell(&format!("docker exec --user root {id} rm /etc/sudoers.d/vscode"))?;
+    }
+    let exec = format!("{CLI} exec --workspace-folder {project}");
+    Ok((Container { docker, exec }, id))
+}
+
+/// Bridges a dev container: it reaches the corporate network, and all is as before afterwards.
+fn is_bridged(container: &Container<'_>, gh_net: &[&str]) -> Result<()> {
+    container.is_cut_off()?;
+    let before = (container.docker.lab.codespace.state()?, container.state()?);
+    let bridge = container.docker.gh_net(gh_net)?.ready()?;
+    container.reaches(&[BY_NAME, BY_IPV4, BY_IPV6])?;
+    assert!(!bridge.log().contains("copying the sidecar"), "the Feature's was not found: {}", bridge.log());
+    bridge.stop()?;
+    assert_eq!(before.0.diff(&container.docker.lab.codespace.state()?), "");
+    assert_eq!(before.1, container.state()?);
+    Ok(())
+}
+
+fn dev_container_is_bridged(user: &str) -> Result<()> {
+    let (container, id) = dev_container(user)?;
+    assert_eq!(container.says("id -un")?, user);
+    let by_exec = format!("docker exec -i -u {user} {id} gh-net-sidecar attach");
+    is_bridged(&container, &["--exec", &by_exec])?;
+
+    let home = container.says("echo ~")?;
+    let key = container.docker.lab.laptop.read(format!("{LAPTOP_HOME}/.ssh/id_ed25519.pub"))?;
+    let authorize = format!("mkdir -p {home}/.ssh; echo {} > {home}/.ssh/authorized_keys", key.trim());
+    container.says(&authorize)?;
+    // In the foreground it belongs to the engine, and ends with the container.
+    let sshd = format!("docker exec --user root --detach {id} /usr/sbin/sshd -D -p {PORT} -o UsePAM=no");
+    container.docker.shell(&format!("docker exec --user root {id} mkdir -p /run/sshd; {sshd}"))?;
+    let listens = format!("until ss -Hltn sport = {PORT} | grep -q .; do sleep 0.05; done");
+    container.says(&listens)?;
+    let (port, login) = (format!("Port={PORT}"), format!("User={user}"));
+    let mut by_ssh = vec!["--ssh", "172.16.5.4"];
+    let options =
+        ["BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", &port, &login];
+    by_ssh.extend(options.iter().flat_map(|option| ["--ssh-option", option]));
+    is_bridged(&container, &by_ssh)?;
+    container.docker.shell(&format!("docker rm --force {id}"))?;
+    Ok(())
+}
+
+#[test]
+#[ignore = "takes a Docker engine: cargo xtask test-containers"]
+fn a_dev_container_is_bridged_as_root() -> Result<()> {
+    dev_container_is_bridged("root")
+}
+
+#[test]
+#[ignore = "takes a Docker engine: cargo xtask test-containers"]
+fn a_dev_container_is_bridged_as_the_user_vscode() -> Result<()> {
+    dev_container_is_bridged("vscode")
+}
+
+/// Builds the image as releases do, from prebuilt sidecars, and names it as they do.
+fn image(docker: &Docker) -> Result<String> {
+    let name = format!("ghcr.io/gh-net/gh-net-sidecar:{}", env!("CARGO_PKG_VERSION"));
+    for file in ["Dockerfile", ".dockerignore", "LICENSE"] {
+        docker.lab.codespace.write(format!("/srv/image/{file}"), 0o644, std::fs::read(root().join(file))?)?;
+    }
+    let sidecar = format!("/srv/image/target/dist/gh-net-sidecar-{}", env::consts::ARCH);
+    docker.lab.codespace.install(&Binaries::get()?.sidecar, &sidecar)?;
+    let version = env!("CARGO_PKG_VERSION");
+    docker.shell(&format!(
+        "DOCKER_BUILDKIT=1 docker build --quiet --tag {name} --build-arg SIDECAR=prebuilt --build-arg VERSION={version} /srv/image"
+    ))?;
+    Ok(name)
+}
+
+#[test]
+#[ignore = "takes a Docker engine: cargo xtask test-containers"]
+fn the_image_runs_beside_a_container() -> Result<()> {
+    let docker = &*DOCKER;
+    let image = image(docker)?;
+    // A network of its own that leads nowhere.
+    docker.shell(&format!(
+        "docker run --detach --name app --network none --sysctl net.ipv6.conf.all.disable_ipv6=0 {} sleep infinity",
+        STANDS_FOR[1]
+    ))?;
+    let app = Container { docker, exec: "docker exec app".to_owned() };
+    let before = app.state()?;
+    docker.shell(&format!(
+        "docker run --detach --name sidecar --network container:app --cap-add NET_ADMIN --device /dev/net/tun {image}"
+    ))?;
+    assert_eq!(app.state()?, before, "it touches nothing until gh-net attaches");
+    let attach = ["--exec", "docker exec -i sidecar gh-net-sidecar attach"];
+
+    let bridge = docker.gh_net(&attach)?.ready()?;
+    app.reaches(&[BY_NAME, BY_IPV4, BY_IPV6])?;
+    bridge.stop()?;
+    assert_eq!(app.state()?, before, "after gh-net's end");
+
+    let bridge: Bridge<'_> = docker.gh_net(&attach)?.ready()?;
+    app.reaches(&[BY_NAME])?;
+    docker.shell("docker stop sidecar")?;
+    assert_eq!(app.state()?, before, "after the sidecar's container was stopped");
+    let logs = docker.run("docker logs sidecar")?;
+    assert!(logs.text().contains("undone: device ghnet0"), "{}", logs.text() + &logs.errors());
+    assert_eq!(docker.shell("docker inspect --format '{{.State.ExitCode}}' sidecar")?, "0");
+    drop(bridge);
+    docker.shell("docker rm --force sidecar app")?;
+    Ok(())
+}
+
+#[test]
+#[ignore = "takes a Docker engine: cargo xtask test-containers"]
+fn the_compose_example_works_as_it_is_written() -> Result<()> {
+    let docker = &*DOCKER;
+    image(docker)?;
+    let example = std::fs::read(root().join("docs/examples/compose.yaml"))?;
+    docker.lab.codespace.write("/srv/example/compose.yaml", 0o644, example)?;
+    docker.shell("cd /srv/example && docker-compose up --detach")?;
+    let app = Container { docker, exec: "docker exec example_app_1".to_owned() };
+    let before = app.state()?;
+    assert!(before.contains("nameserver 127.0.0.11"), "not the engine's own resolver: {before}");
+    let attach = "docker-compose -f /srv/example/compose.yaml exec -T gh-net gh-net-sidecar attach";
+    let bridge = docker.gh_net(&["--exec", attach])?.ready()?;
+    app.reaches(&[BY_NAME, BY_IPV4])?;
+    // The engine's resolver still knows what it is for.
+    app.says("getent hosts app")?;
+    bridge.stop()?;
+    assert_eq!(app.state()?, before);
+    docker.shell("cd /srv/example && docker-compose down --timeout 5")?;
+    Ok(())
+}
