@@ -1,0 +1,378 @@
+//! install.sh, as a user of it sees it: run by dash and by busybox, below a directory that stands for /, with a PATH that
+//! has only what a test puts there.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use gh_net_tests::lab::servers::hex;
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+use crate::{feature, lacks};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+const SUDOERS: &str = "etc/sudoers.d/gh-net";
+const PROGRAM: &str = "usr/local/bin/gh-net-sidecar";
+/// What every distribution has.
+const COREUTILS: &str =
+    "cat chmod chown cp cut dirname find head id mkdir mktemp mv rm sha256sum sleep touch uname";
+
+/// A shell and the tools beside it.
+#[derive(Clone, Copy, PartialEq)]
+enum Shell {
+    /// dash and GNU coreutils, as on Debian and Ubuntu.
+    Dash,
+    /// Nothing but busybox, as on Alpine.
+    Busybox,
+}
+
+/// A machine to install on.
+struct Machine {
+    shell: Shell,
+    directory: TempDir,
+}
+
+struct Outcome {
+    success: bool,
+    said: String,
+}
+
+/// A machine for each shell; none, after saying so, where one is missing, or root.
+fn machines() -> Vec<Machine> {
+    let tools = [("dash", "dash"), ("busybox", "busybox-static"), ("curl", "curl"), ("visudo", "sudo")];
+    if lacks(&tools) {
+        return vec![];
+    }
+    if !nix::unistd::geteuid().is_root() {
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "installing takes root");
+        eprintln!("SKIPPED: installing takes root");
+        return vec![];
+    }
+    [Shell::Dash, Shell::Busybox].map(Machine::new).into()
+}
+
+/// Debian's busybox runs its own uname and wget whatever there is on the PATH, so these can't be taken from it.
+fn machines_of_dash() -> impl Iterator<Item = Machine> {
+    machines().into_iter().filter(|machine| machine.shell == Shell::Dash)
+}
+
+/// What stands for the sidecar.
+fn program(version: &str) -> String {
+    format!("#!/bin/sh\necho gh-net-sidecar {version}\n")
+}
+
+impl Machine {
+    fn new(shell: Shell) -> Self {
+        let machine = Self { shell, directory: tempfile::tempdir().unwrap() };
+        for folder in ["bin", "feature", "root/etc/sudoers.d"] {
+            fs::create_dir_all(machine.path(folder)).unwrap();
+        }
+        for tool in COREUTILS.split(' ') {
+            match shell {
+                Shell::Dash => machine.has(tool),
+                Shell::Busybox => symlink("/bin/busybox", machine.path("bin").join(tool)).unwrap(),
+            }
+        }
+        fs::copy(feature("install.sh"), machine.path("feature/install.sh")).unwrap();
+        machine
+    }
+
+    fn path(&self, below: &str) -> PathBuf {
+        self.directory.path().join(below)
+    }
+
+    fn installed(&self) -> PathBuf {
+        self.path("root").join(PROGRAM)
+    }
+
+    /// A program of this machine is there.
+    fn has(&self, program: &str) {
+        let places = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
+        let there = places.iter().map(|place| Path::new(place).join(program)).find(|path| path.exists());
+        symlink(there.unwrap_or_else(|| panic!("no {program}")), self.path("bin").join(program)).unwrap();
+    }
+
+    /// A program of this name is there, and does `lines`.
+    fn fakes(&self, program: &str, lines: &str) {
+        write_program(&self.path("bin").join(program), &format!("#!/bin/sh\n{lines}\n"));
+    }
+
+    /// The Feature comes with this file.
+    fn comes_with(&self, name: &str, text: &str) {
+        write_program(&self.path("feature").join(name), text);
+    }
+
+    fn install(&self, options: &[(&str, &str)]) -> Outcome {
+        let mut command = match self.shell {
+            Shell::Dash => Command::new("/bin/dash"),
+            Shell::Busybox => Command::new("/bin/busybox"),
+        };
+        if self.shell == Shell::Busybox {
+            command.arg("sh");
+        }
+        command.arg(self.path("feature/install.sh")).env_clear().envs(options.iter().copied());
+        command.env("PATH", self.path("bin")).env("GH_NET_INSTALL_ROOT", self.path("root"));
+        let output = command.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        Outcome { success: output.status.success(), said: said.into_owned() }
+    }
+
+    /// What is in the directory of the program.
+    fn left(&self) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.installed().parent().unwrap()) else { return vec![] };
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+}
+
+fn write_program(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn asset() -> String {
+    format!("gh-net-sidecar-{}", std::env::consts::ARCH)
+}
+
+/// A mirror of releases with these files, by their path.
+fn mirror(files: Vec<(String, String)>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // Ends with the tests.
+    thread::spawn(move || listener.incoming().for_each(|stream| answer(stream.unwrap(), &files)));
+    format!("http://{address}/releases/")
+}
+
+fn answer(mut stream: TcpStream, files: &[(String, String)]) {
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map_while(Result::ok);
+    let request = lines.next().unwrap_or_default();
+    lines.take_while(|line| !line.is_empty()).for_each(drop);
+    let path = request.split(' ').nth(1).unwrap_or_default().trim_start_matches("/releases/");
+    let (status, body) = match files.iter().find(|(name, _)| name == path) {
+        Some((_, body)) => ("200 OK", body.as_str()),
+        None => ("404 Not Found", ""),
+    };
+    let length = body.len();
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+    let _ = stream.write_all((head + body).as_bytes());
+}
+
+/// A release's files: the program, and its checksum as sha256sum writes it.
+fn release(folder: &str, program: &str) -> Vec<(String, String)> {
+    let name = asset();
+    let hash = hex(Sha256::new_with_prefix(program));
+    let checksum = format!("{hash}  {name}\n");
+    vec![(format!("{folder}/{name}"), program.to_owned()), (format!("{folder}/{name}.sha256"), checksum)]
+}
+
+#[test]
+fn a_sidecar_beside_it_is_installed_and_again_without_harm() {
+    for machine in machines() {
+        machine.comes_with(&asset(), &program(VERSION));
+        for _ in 0..2 {
+            let Outcome { success, said } = machine.install(&[]);
+            assert!(success, "{said}");
+            assert!(said.contains(&format!("installed gh-net-sidecar {VERSION}")), "{said}");
+            let found = fs::metadata(machine.installed()).unwrap();
+            assert_eq!((found.mode() & 0o7777, found.uid(), found.gid()), (0o755, 0, 0));
+            assert_eq!(fs::read_to_string(machine.installed()).unwrap(), program(VERSION));
+            assert_eq!(machine.left(), ["gh-net-sidecar"]);
+            assert!(!machine.path("root").join(SUDOERS).exists(), "root needs no entry for sudo");
+        }
+    }
+}
+
+#[test]
+fn a_running_sidecar_is_replaced_and_goes_on() {
+    for machine in machines() {
+        fs::create_dir_all(machine.installed().parent().unwrap()).unwrap();
+        fs::copy("/bin/sleep", machine.installed()).unwrap();
+        let mut running = Command::new(machine.installed()).arg("600").stdin(Stdio::null()).spawn().unwrap();
+        machine.comes_with("gh-net-sidecar", &program(VERSION));
+        let Outcome { success, said } = machine.install(&[]);
+        let goes_on = running.try_wait().unwrap().is_none();
+        running.kill().unwrap();
+        running.wait().unwrap();
+        assert!(success && goes_on, "{said}");
+        assert_eq!(fs::read_to_string(machine.installed()).unwrap(), program(VERSION));
+    }
+}
+
+#[test]
+fn another_release_is_downloaded_although_one_lies_beside() {
+    for machine in machines() {
+        match machine.shell {
+            Shell::Dash => machine.has("curl"),
+            // Its own wget.
+            Shell::Busybox => {}
+        }
+        machine.comes_with(&asset(), &program(VERSION));
+        for (version, folder, found) in [
+            ("9.8.7", "download/v9.8.7", "9.8.7"),
+            ("v9.8.7", "download/v9.8.7", "9.8.7"),
+            ("latest", "latest/download", "9.9.9"),
+        ] {
+            let mirror = mirror(release(folder, &program(found)));
+            let Outcome { success, said } = machine.install(&[("VERSION", version), ("MIRROR", &mirror)]);
+            assert!(success, "{said}");
+            assert_eq!(fs::read_to_string(machine.installed()).unwrap(), program(found));
+            assert_eq!(machine.left(), ["gh-net-sidecar"]);
+        }
+    }
+}
+
+#[test]
+fn what_is_not_what_it_should_be_is_refused_and_the_old_one_stays() {
+    for machine in machines() {
+        machine.has("curl");
+        machine.comes_with(&asset(), &program(VERSION));
+        assert!(machine.install(&[]).success);
+        let folder = "download/v2.0.0";
+        let mut changed = release(folder, &program("2.0.0"));
+        changed[0].1.push_str("# and something else\n");
+        let mut no_checksum = release(folder, &program("2.0.0"));
+        no_checksum[1].1 = "<html>Not here</html>".to_owned();
+        let cases = [
+            (changed, "has the SHA-256 checksum"),
+            (no_checksum, "holds no SHA-256 checksum"),
+            (release(folder, &program("1.9.9")), "this is gh-net-sidecar 1.9.9, and not version 2.0.0"),
+            (release(folder, "#!/nonexistent\n"), "does not run here"),
+            (release("download/v3.0.0", ""), "downloading http://127.0.0.1"),
+        ];
+        for (files, why) in cases {
+            let mirror = mirror(files);
+            let Outcome { success, said } = machine.install(&[("VERSION", "2.0.0"), ("MIRROR", &mirror)]);
+            assert!(!success && said.contains(why), "{why}: {said}");
+            assert_eq!(fs::read_to_string(machine.installed()).unwrap(), program(VERSION));
+            assert_eq!(machine.left(), ["gh-net-sidecar"], "{why}");
+        }
+    }
+}
+
+#[test]
+fn curl_is_installed_where_there_is_nothing_to_download_with() {
+    let managers = [
+        ("apt-get", "apt-get install -q -y --no-install-recommends curl ca-certificates"),
+        ("apk", "apk add --no-cache curl ca-certificates"),
+        ("dnf", "dnf install -y curl ca-certificates"),
+        ("microdnf", "microdnf install -y curl ca-certificates"),
+        ("yum", "yum install -y curl ca-certificates"),
+        ("zypper", "zypper --non-interactive install curl ca-certificates"),
+    ];
+    for (manager, wanted) in managers {
+        for machine in machines_of_dash() {
+            let bin = machine.path("bin").display().to_string();
+            let log = machine.path("log").display().to_string();
+            let curl = "/usr/bin/curl";
+            // Any of its commands brings curl.
+            machine.fakes(manager, &format!("echo {manager} \"$@\" >> {log}; cp {curl} {bin}/curl"));
+            let mirror = mirror(release(&format!("download/v{VERSION}"), &program(VERSION)));
+            let Outcome { success, said } = machine.install(&[("MIRROR", &mirror)]);
+            assert!(success, "{manager}: {said}");
+            let ran = fs::read_to_string(log).unwrap();
+            assert!(ran.lines().any(|line| line == wanted), "{manager}: {ran}");
+        }
+    }
+    for machine in machines_of_dash() {
+        let Outcome { success, said } = machine.install(&[]);
+        assert!(!success && said.contains("no package manager") && said.contains("curl or wget"), "{said}");
+    }
+}
+
+#[test]
+fn other_architectures_are_named() {
+    for machine in machines_of_dash() {
+        for (name, works) in [("amd64", true), ("arm64", true), ("riscv64", false), ("armv7l", false)] {
+            fs::remove_file(machine.path("bin/uname")).unwrap();
+            machine.fakes("uname", &format!("echo {name}"));
+            machine.comes_with("gh-net-sidecar", &program(VERSION));
+            let Outcome { success, said } = machine.install(&[]);
+            assert_eq!(success, works, "{said}");
+            assert!(works || said.contains(&format!("architecture {name}")), "{said}");
+        }
+    }
+}
+
+#[test]
+fn a_user_gets_an_entry_for_sudo_that_allows_the_sidecar_and_nothing_else() {
+    for machine in machines() {
+        machine.comes_with(&asset(), &program(VERSION));
+        machine.fakes("sudo", "exit 1");
+        machine.has("visudo");
+        let entry = machine.path("root").join(SUDOERS);
+        let Outcome { success, said } = machine.install(&[("_REMOTE_USER", "vscode")]);
+        assert!(success, "{said}");
+        let text = fs::read_to_string(&entry).unwrap();
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
+        let commands = ["probe", "attach", "status", "status --json", "cleanup"];
+        let allowed = commands
+            .map(|command| format!("vscode ALL=(root) NOPASSWD: /usr/local/bin/gh-net-sidecar {command}"));
+        assert_eq!(lines[0], "Defaults!/usr/local/bin/gh-net-sidecar env_keep += \"SSH_CONNECTION\"");
+        assert_eq!(lines[1..], allowed);
+        let found = fs::metadata(&entry).unwrap();
+        assert_eq!((found.mode() & 0o7777, found.uid()), (0o440, 0));
+
+        // By number, as remoteUser may be.
+        assert!(machine.install(&[("_REMOTE_USER", "1000")]).success);
+        assert!(
+            fs::read_to_string(&entry).unwrap().contains("\n#1000 ALL=(root) NOPASSWD: /usr/local/bin/gh")
+        );
+        // The last run decides.
+        assert!(machine.install(&[("_REMOTE_USER", "vscode"), ("PRIVILEGES", "none")]).success);
+        assert!(!entry.exists());
+    }
+}
+
+#[test]
+fn what_sudo_would_choke_on_is_never_put_in_place() {
+    for machine in machines() {
+        machine.comes_with(&asset(), &program(VERSION));
+        machine.fakes("sudo", "exit 1");
+        machine.fakes("visudo", "echo 'syntax error near line 2' >&2; exit 1");
+        for (user, why) in
+            [("vscode", "syntax error near line 2"), ("ALL, root", "can't be written into sudoers")]
+        {
+            let Outcome { success, said } = machine.install(&[("_REMOTE_USER", user)]);
+            assert!(!success && said.contains(why), "{said}");
+            assert_eq!(fs::read_dir(machine.path("root/etc/sudoers.d")).unwrap().count(), 0, "{user}");
+        }
+    }
+}
+
+#[test]
+fn without_sudo_the_file_gets_capabilities() {
+    for machine in machines() {
+        machine.comes_with(&asset(), &program(VERSION));
+        let user = ("_REMOTE_USER", "node");
+        let Outcome { success, said } = machine.install(&[user]);
+        assert!(success && said.contains("warning") && said.contains("node can't use gh-net"), "{said}");
+        let Outcome { success, said } = machine.install(&[user, ("PRIVILEGES", "capabilities")]);
+        assert!(!success && said.contains("can't be set"), "{said}");
+
+        let log = machine.path("log").display().to_string();
+        machine.fakes("setcap", &format!("echo \"$@\" > {log}"));
+        let Outcome { success, said } = machine.install(&[user]);
+        assert!(success && !said.contains("warning"), "{said}");
+        let installed = machine.installed().display().to_string();
+        let wanted = "cap_net_admin,cap_net_bind_service,cap_dac_override,cap_mknod+p";
+        assert_eq!(fs::read_to_string(log).unwrap(), format!("{wanted} {installed}\n"));
+    }
+}
+
+#[test]
+fn options_that_do_not_exist_and_sudo_that_is_not_there_are_told() {
+    for machine in machines() {
+        machine.comes_with(&asset(), &program(VERSION));
+        for (value, why) in
+            [("all", "it is auto, sudoers, capabilities or none"), ("sudoers", "sudo is not installed")]
+        {
+            let Outcome { success, said } =
+                machine.install(&[("PRIVILEGES", value), ("_REMOTE_USER", "node")]);
+            assert!(!success && said.contains(why), "{said}");
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The dev container Feature without an engine: its manifest, its scripts, and install.sh in a directory of its own, by
+//! each shell it may meet. `cargo xtask test-containers` has the rest.
+
+#![allow(clippy::print_stderr, clippy::unwrap_used, reason = "tests: what is not expected fails them")]
+
+mod install;
+mod manifest;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use gh_net_tests::lab::missing_of;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace")
+}
+
+fn feature(file: &str) -> PathBuf {
+    root().join("devcontainer-feature/src/gh-net").join(file)
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = path.as_ref();
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Whether a test is to be skipped, after saying so, because it lacks one of `tools`, given as (program, package).
+fn lacks(tools: &[(&'static str, &'static str)]) -> bool {
+    let missing = missing_of(tools);
+    if missing.is_empty() {
+        return false;
+    }
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "missing: {missing:?}");
+    eprintln!("SKIPPED: missing (program, package): {missing:?}; `cargo xtask test` as root installs them");
+    true
+}
+
+#[test]
+fn scripts_pass_shellcheck() {
+    if lacks(&[("shellcheck", "shellcheck")]) {
+        return;
+    }
+    let tests = std::fs::read_dir(root().join("devcontainer-feature/test/gh-net")).unwrap();
+    let tests =
+        tests.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|e| e == "sh"));
+    let scripts: Vec<(&str, PathBuf)> =
+        std::iter::once(("sh", feature("install.sh"))).chain(tests.map(|path| ("bash", path))).collect();
+    assert!(scripts.len() > 1);
+    for (shell, script) in scripts {
+        let output = Command::new("shellcheck").args(["--shell", shell]).arg(script).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+}
