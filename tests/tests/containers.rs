@@ -228,6 +228,50 @@ fn image(docker: &Docker) -> Result<String> {
     Ok(name)
 }
 
+/// What stands for an image with cargo: it looks whether it is given what cargo would need.
+const BUILDER: &str = r#"
+FROM mcr.microsoft.com/devcontainers/base:debian
+COPY gh-net-sidecar cargo /usr/local/bin/
+"#;
+const CARGO: &str = r#"#!/bin/sh
+set -e
+test "$*" = "build --profile dist --locked --package gh-net-sidecar"
+cat Cargo.lock common/src/lib.rs sidecar/src/main.rs >/dev/null
+# cargo reads the manifest of every member of the workspace.
+for member in common sidecar local tests; do test -f $member/Cargo.toml; done
+mkdir -p target/dist
+cp /usr/local/bin/gh-net-sidecar target/dist/
+"#;
+
+/// How the image is compiled can't be shown without a registry to have Rust from, but what is given to cargo and what
+/// becomes of its result.
+#[test]
+#[ignore = "takes a Docker engine: cargo xtask test-containers"]
+fn the_image_is_compiled_from_what_the_build_is_given() -> Result<()> {
+    let docker = &*DOCKER;
+    let codespace = &docker.lab.codespace;
+    codespace.install(&Binaries::get()?.sidecar, "/srv/builder/gh-net-sidecar")?;
+    codespace.write("/srv/builder/cargo", 0o755, CARGO)?;
+    codespace.write("/srv/builder/Dockerfile", 0o644, BUILDER)?;
+    docker.shell("docker build --quiet --tag builder /srv/builder")?;
+    for folder in ["common", "sidecar", "local", "tests"] {
+        let sources = ["src", "Cargo.toml"].map(|name| root().join(folder).join(name));
+        docker.copy(&sources[0], &format!("/srv/source/{folder}/src"))?;
+        codespace.write(format!("/srv/source/{folder}/Cargo.toml"), 0o644, std::fs::read(&sources[1])?)?;
+    }
+    for file in ["Cargo.toml", "Cargo.lock", "Dockerfile", ".dockerignore", "LICENSE"] {
+        codespace.write(format!("/srv/source/{file}"), 0o644, std::fs::read(root().join(file))?)?;
+    }
+    docker.shell(
+        "DOCKER_BUILDKIT=1 docker build --network none --quiet --tag built --build-arg BUILDER=builder /srv/source",
+    )?;
+    let version = docker.shell("docker run --rm built --version")?;
+    assert_eq!(version, format!("gh-net-sidecar {}", env!("CARGO_PKG_VERSION")));
+    // As `docker exec` finds it.
+    docker.shell("docker run --rm --entrypoint gh-net-sidecar built --version")?;
+    Ok(())
+}
+
 #[test]
 #[ignore = "takes a Docker engine: cargo xtask test-containers"]
 fn the_image_runs_beside_a_container() -> Result<()> {

@@ -87,10 +87,9 @@ fn base_image() -> Result<PathBuf> {
     // Its files are root's, and there are devices among them: nothing for a directory that others write to.
     let tree = tempfile::Builder::new().prefix("base-").tempdir_in(&folder)?;
     let path = tree.path().display();
-    shell::run(
-        &format!("debootstrap --variant=minbase --include={PACKAGES} {SUITE} {path} {MIRROR}"),
-        PLAIN,
-    )?;
+    // What it mounts ends with it, also if it is interrupted.
+    let debootstrap = "unshare --mount debootstrap --variant=minbase";
+    shell::run(&format!("{debootstrap} --include={PACKAGES} {SUITE} {path} {MIRROR}"), PLAIN)?;
     add_user(tree.path()).context("adding the user vscode")?;
     let unfinished = folder.join("unfinished.tar");
     let to = unfinished.display();
