@@ -5,6 +5,7 @@
 use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -14,7 +15,7 @@ use gh_net_tests::lab::{Binaries, Bridge, Docker, LAPTOP_HOME, Options, Output};
 const STANDS_FOR: [&str; 2] = ["mcr.microsoft.com/devcontainers/base:debian", "debian:stable-slim"];
 const CLI: &str = "node /srv/tools/node_modules/@devcontainers/cli/devcontainer.js";
 /// The dev containers' sshd; the codespace has one of its own at 2222.
-const PORT: u16 = 2224;
+const PORT: &str = "2224";
 
 static DOCKER: LazyLock<Docker> = LazyLock::new(|| start().expect("a Docker engine"));
 
@@ -60,7 +61,13 @@ struct Container<'a> {
     docker: &'a Docker,
     /// What precedes a program and its arguments.
     exec: String,
+    /// What precedes a URL.
+    fetch: &'static str,
+    /// What it is to reach.
+    urls: &'static [&'static str],
 }
+
+const CURL: &str = "curl -sS -g --max-time 10";
 
 impl Container<'_> {
     fn run(&self, line: &str) -> Result<Output> {
@@ -76,14 +83,14 @@ impl Container<'_> {
     }
 
     fn is_cut_off(&self) -> Result<()> {
-        let output = self.run("curl -sS --max-time 3 http://www.corp.internal/")?;
+        let output = self.run(&format!("{} {}", self.fetch, self.urls[0]))?;
         ensure!(output.code() != 0, "it is reached without gh-net: {}", output.text());
         Ok(())
     }
 
-    fn reaches(&self, urls: &[&str]) -> Result<()> {
-        for url in urls {
-            assert_eq!(self.says(&format!("curl -sS -g --max-time 20 {url}"))?, "hello from corp", "{url}");
+    fn reaches_corp(&self) -> Result<()> {
+        for url in self.urls {
+            assert_eq!(self.says(&format!("{} {url}", self.fetch))?, "hello from corp", "{url}");
         }
         Ok(())
     }
@@ -135,82 +142,149 @@ fn the_readme_of_the_feature_is_what_the_dev_container_cli_makes_of_it() -> Resu
     Ok(())
 }
 
-/// `devcontainer up` of a project with the Feature, in the codespace's own network, as in GitHub's.
-fn dev_container(user: &str) -> Result<(Container<'static>, String)> {
-    let docker = &*DOCKER;
-    let project = format!("/srv/project-{user}");
-    lay_out_feature(docker, &format!("{project}/.devcontainer/gh-net"))?;
-    let json = serde_json::json!({
-        "image": STANDS_FOR[0],
-        "remoteUser": user,
-        "features": { "./gh-net": {} },
-        "runArgs": ["--network=host"],
-    });
-    docker.lab.codespace.write(
-        format!("{project}/.devcontainer/devcontainer.json"),
-        0o644,
-        json.to_string(),
-    )?;
-    let said = docker.shell(&format!("{CLI} up --workspace-folder {project} --buildkit never"))?;
-    let last = said.lines().last().context("devcontainer up says something")?;
-    let up: serde_json::Value = serde_json::from_str(last).with_context(|| said.clone())?;
-    let id = up["containerId"].as_str().with_context(|| said.clone())?.to_owned();
-    if user != "root" {
+/// What `devcontainer up` made of a project with the Feature, in the codespace's own network, as GitHub's are.
+struct DevContainer {
+    container: Container<'static>,
+    user: &'static str,
+    id: String,
+}
+
+impl DevContainer {
+    fn up(image: &str, user: &'static str, options: &serde_json::Value) -> Result<Self> {
+        let docker = &*DOCKER;
+        static PROJECTS: AtomicUsize = AtomicUsize::new(0);
+        let project = format!("/srv/project-{}", PROJECTS.fetch_add(1, Ordering::Relaxed));
+        lay_out_feature(docker, &format!("{project}/.devcontainer/gh-net"))?;
+        let json = serde_json::json!({
+            "image": image,
+            "remoteUser": user,
+            "features": { "./gh-net": options },
+            "runArgs": ["--network=host"],
+        });
+        let file = format!("{project}/.devcontainer/devcontainer.json");
+        docker.lab.codespace.write(file, 0o644, json.to_string())?;
+        let said = docker.shell(&format!("{CLI} up --workspace-folder {project} --buildkit never"))?;
+        let last = said.lines().last().context("devcontainer up says something")?;
+        let up: serde_json::Value = serde_json::from_str(last).with_context(|| said.clone())?;
+        let id = up["containerId"].as_str().with_context(|| said.clone())?.to_owned();
         // The image's own entry, which allows everything. What is left is the Feature's.
-        docker.shell(&format!("docker exec --user root {id} rm /etc/sudoers.d/vscode"))?;
+        docker.shell(&format!("docker exec --user root {id} rm -f /etc/sudoers.d/vscode"))?;
+        let exec = format!("{CLI} exec --workspace-folder {project}");
+        let container = Container { docker, exec, fetch: CURL, urls: &[BY_NAME, BY_IPV4, BY_IPV6] };
+        assert_eq!(container.says("id -un")?, user);
+        Ok(Self { container, user, id })
     }
-    let exec = format!("{CLI} exec --workspace-folder {project}");
-    Ok((Container { docker, exec }, id))
-}
 
-/// Bridges a dev container: it reaches the corporate network, and all is as before afterwards.
-fn is_bridged(container: &Container<'_>, gh_net: &[&str]) -> Result<()> {
-    container.is_cut_off()?;
-    let before = (container.docker.lab.codespace.state()?, container.state()?);
-    let bridge = container.docker.gh_net(gh_net)?.ready()?;
-    container.reaches(&[BY_NAME, BY_IPV4, BY_IPV6])?;
-    assert!(!bridge.log().contains("copying the sidecar"), "the Feature's was not found: {}", bridge.log());
-    bridge.stop()?;
-    assert_eq!(before.0.diff(&container.docker.lab.codespace.state()?), "");
-    assert_eq!(before.1, container.state()?);
-    Ok(())
-}
+    /// It reaches the corporate network while gh-net runs, and all is as before afterwards.
+    fn is_bridged(&self, gh_net: &[&str]) -> Result<()> {
+        let Self { container, .. } = self;
+        container.is_cut_off()?;
+        let before = (container.docker.lab.codespace.state()?, container.state()?);
+        let bridge = container.docker.gh_net(gh_net)?.ready()?;
+        container.reaches_corp()?;
+        let log = bridge.log();
+        assert!(!log.contains("copying the sidecar"), "the Feature's was not found: {log}");
+        bridge.stop()?;
+        assert_eq!(before.0.diff(&container.docker.lab.codespace.state()?), "");
+        assert_eq!(before.1, container.state()?);
+        Ok(())
+    }
 
-fn dev_container_is_bridged(user: &str) -> Result<()> {
-    let (container, id) = dev_container(user)?;
-    assert_eq!(container.says("id -un")?, user);
-    let by_exec = format!("docker exec -i -u {user} {id} gh-net-sidecar attach");
-    is_bridged(&container, &["--exec", &by_exec])?;
+    fn is_bridged_by_docker_exec(&self) -> Result<()> {
+        let attach = format!("docker exec -i -u {} {} gh-net-sidecar attach", self.user, self.id);
+        self.is_bridged(&["--exec", &attach])
+    }
 
-    let home = container.says("echo ~")?;
-    let key = container.docker.lab.laptop.read(format!("{LAPTOP_HOME}/.ssh/id_ed25519.pub"))?;
-    let authorize = format!("mkdir -p {home}/.ssh; echo {} > {home}/.ssh/authorized_keys", key.trim());
-    container.says(&authorize)?;
-    // In the foreground it belongs to the engine, and ends with the container.
-    let sshd = format!("docker exec --user root --detach {id} /usr/sbin/sshd -D -p {PORT} -o UsePAM=no");
-    container.docker.shell(&format!("docker exec --user root {id} mkdir -p /run/sshd; {sshd}"))?;
-    let listens = format!("until ss -Hltn sport = {PORT} | grep -q .; do sleep 0.05; done");
-    container.says(&listens)?;
-    let (port, login) = (format!("Port={PORT}"), format!("User={user}"));
-    let mut by_ssh = vec!["--ssh", "172.16.5.4"];
-    let options =
-        ["BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", &port, &login];
-    by_ssh.extend(options.iter().flat_map(|option| ["--ssh-option", option]));
-    is_bridged(&container, &by_ssh)?;
-    container.docker.shell(&format!("docker rm --force {id}"))?;
-    Ok(())
+    fn is_bridged_by_ssh(&self) -> Result<()> {
+        let Self { container, user, id } = self;
+        let docker = container.docker;
+        let key = docker.lab.laptop.read(format!("{LAPTOP_HOME}/.ssh/id_ed25519.pub"))?;
+        container.says(&format!("mkdir -p ~/.ssh; echo {} > ~/.ssh/authorized_keys", key.trim()))?;
+        docker.shell(&format!("docker exec --user root {id} mkdir -p /run/sshd"))?;
+        let mut sshd = docker.command("docker");
+        sshd.args([
+            "exec",
+            "--user",
+            "root",
+            id,
+            "/usr/sbin/sshd",
+            "-D",
+            "-e",
+            "-p",
+            PORT,
+            "-o",
+            "UsePAM=no",
+        ]);
+        let sshd = docker.lab.codespace.start(sshd)?;
+        sshd.wait_for("Server listening", Duration::from_secs(20))?;
+        let (port, login) = (format!("Port={PORT}"), format!("User={user}"));
+        let options =
+            ["BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", &port, &login];
+        let mut gh_net = vec!["--ssh", "172.16.5.4"];
+        gh_net.extend(options.iter().flat_map(|option| ["--ssh-option", option]));
+        self.is_bridged(&gh_net)
+    }
+
+    fn down(self) -> Result<()> {
+        self.container.docker.shell(&format!("docker rm --force {}", self.id)).map(drop)
+    }
 }
 
 #[test]
 #[ignore = "takes a Docker engine: cargo xtask test-containers"]
 fn a_dev_container_is_bridged_as_root() -> Result<()> {
-    dev_container_is_bridged("root")
+    let up = DevContainer::up(STANDS_FOR[0], "root", &serde_json::json!({}))?;
+    up.is_bridged_by_docker_exec()?;
+    up.is_bridged_by_ssh()?;
+    up.down()
+}
+
+/// By sudo.
+#[test]
+#[ignore = "takes a Docker engine: cargo xtask test-containers"]
+fn a_dev_container_is_bridged_as_the_user_vscode() -> Result<()> {
+    let up = DevContainer::up(STANDS_FOR[0], "vscode", &serde_json::json!({}))?;
+    up.is_bridged_by_docker_exec()?;
+    up.is_bridged_by_ssh()?;
+    up.down()
 }
 
 #[test]
 #[ignore = "takes a Docker engine: cargo xtask test-containers"]
-fn a_dev_container_is_bridged_as_the_user_vscode() -> Result<()> {
-    dev_container_is_bridged("vscode")
+fn a_dev_container_is_bridged_by_the_capabilities_of_the_file() -> Result<()> {
+    let options = serde_json::json!({ "privileges": "capabilities" });
+    let up = DevContainer::up(STANDS_FOR[0], "vscode", &options)?;
+    up.is_bridged_by_docker_exec()?;
+    up.down()
+}
+
+/// What fetches a page there.
+const FETCH: &str = r#"#!/bin/sh
+printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 10 "$1" 80 | tail -n 1 | grep .
+"#;
+/// An image of busybox and nothing else, as near to Alpine as it gets without a registry.
+const BUSYBOX: &str = r#"
+FROM scratch
+COPY busybox fetch /bin/
+RUN ["/bin/busybox", "mkdir", "-p", "/usr/bin", "/usr/sbin", "/sbin", "/etc", "/root", "/tmp", "/run", "/var"]
+RUN ["/bin/busybox", "--install", "-s"]
+RUN echo root:x:0:0:root:/root:/bin/sh > /etc/passwd && echo root:x:0: > /etc/group && echo ID=busybox > /etc/os-release && chmod 1777 /tmp
+CMD ["/bin/sh"]
+"#;
+
+#[test]
+#[ignore = "takes a Docker engine: cargo xtask test-containers"]
+fn a_dev_container_of_busybox_is_bridged() -> Result<()> {
+    let docker = &*DOCKER;
+    docker.lab.codespace.install(Path::new("/bin/busybox"), "/srv/busybox/busybox")?;
+    docker.lab.codespace.write("/srv/busybox/fetch", 0o755, FETCH)?;
+    docker.lab.codespace.write("/srv/busybox/Dockerfile", 0o644, BUSYBOX)?;
+    docker.shell("docker build --quiet --tag busybox:local /srv/busybox")?;
+    let mut up = DevContainer::up("busybox:local", "root", &serde_json::json!({}))?;
+    // Debian's static busybox crashes where it looks things up, as its wget does.
+    (up.container.fetch, up.container.urls) = ("fetch", &["10.20.0.10"]);
+    up.is_bridged_by_docker_exec()?;
+    up.down()
 }
 
 /// Builds the image as releases do, from prebuilt sidecars, and names it as they do.
@@ -282,7 +356,12 @@ fn the_image_runs_beside_a_container() -> Result<()> {
         "docker run --detach --name app --network none --sysctl net.ipv6.conf.all.disable_ipv6=0 {} sleep infinity",
         STANDS_FOR[1]
     ))?;
-    let app = Container { docker, exec: "docker exec app".to_owned() };
+    let app = Container {
+        docker,
+        exec: "docker exec app".to_owned(),
+        fetch: CURL,
+        urls: &[BY_NAME, BY_IPV4, BY_IPV6],
+    };
     let before = app.state()?;
     docker.shell(&format!(
         "docker run --detach --name sidecar --network container:app --cap-add NET_ADMIN --device /dev/net/tun {image}"
@@ -291,12 +370,12 @@ fn the_image_runs_beside_a_container() -> Result<()> {
     let attach = ["--exec", "docker exec -i sidecar gh-net-sidecar attach"];
 
     let bridge = docker.gh_net(&attach)?.ready()?;
-    app.reaches(&[BY_NAME, BY_IPV4, BY_IPV6])?;
+    app.reaches_corp()?;
     bridge.stop()?;
     assert_eq!(app.state()?, before, "after gh-net's end");
 
     let bridge: Bridge<'_> = docker.gh_net(&attach)?.ready()?;
-    app.reaches(&[BY_NAME])?;
+    app.reaches_corp()?;
     docker.shell("docker stop sidecar")?;
     assert_eq!(app.state()?, before, "after the sidecar's container was stopped");
     let logs = docker.run("docker logs sidecar")?;
@@ -315,12 +394,17 @@ fn the_compose_example_works_as_it_is_written() -> Result<()> {
     let example = std::fs::read(root().join("docs/examples/compose.yaml"))?;
     docker.lab.codespace.write("/srv/example/compose.yaml", 0o644, example)?;
     docker.shell("cd /srv/example && docker-compose up --detach")?;
-    let app = Container { docker, exec: "docker exec example_app_1".to_owned() };
+    let app = Container {
+        docker,
+        exec: "docker exec example_app_1".to_owned(),
+        fetch: CURL,
+        urls: &[BY_NAME, BY_IPV4],
+    };
     let before = app.state()?;
     assert!(before.contains("nameserver 127.0.0.11"), "not the engine's own resolver: {before}");
     let attach = "docker-compose -f /srv/example/compose.yaml exec -T gh-net gh-net-sidecar attach";
     let bridge = docker.gh_net(&["--exec", attach])?.ready()?;
-    app.reaches(&[BY_NAME, BY_IPV4])?;
+    app.reaches_corp()?;
     // The engine's resolver still knows what it is for.
     app.says("getent hosts app")?;
     bridge.stop()?;

@@ -15,7 +15,8 @@ use crate::shell::{self, PLAIN, root};
 use crate::tools;
 
 /// What it takes beside the lab's tools.
-const TOOLS: [(&str, &str); 6] = [
+const TOOLS: [(&str, &str); 7] = [
+    ("busybox", "busybox-static"),
     ("dockerd", "docker.io"),
     ("docker", "docker.io"),
     ("docker-compose", "docker-compose"),
