@@ -394,12 +394,9 @@ fn the_compose_example_works_as_it_is_written() -> Result<()> {
     let example = std::fs::read(root().join("docs/examples/compose.yaml"))?;
     docker.lab.codespace.write("/srv/example/compose.yaml", 0o644, example)?;
     docker.shell("cd /srv/example && docker-compose up --detach")?;
-    let app = Container {
-        docker,
-        exec: "docker exec example_app_1".to_owned(),
-        fetch: CURL,
-        urls: &[BY_NAME, BY_IPV4],
-    };
+    // Versions 1 and 2 name containers differently.
+    let id = docker.shell("cd /srv/example && docker-compose ps --quiet app")?;
+    let app = Container { docker, exec: format!("docker exec {id}"), fetch: CURL, urls: &[BY_NAME, BY_IPV4] };
     let before = app.state()?;
     assert!(before.contains("nameserver 127.0.0.11"), "not the engine's own resolver: {before}");
     let attach = "docker-compose -f /srv/example/compose.yaml exec -T gh-net gh-net-sidecar attach";
