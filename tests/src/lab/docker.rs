@@ -5,12 +5,11 @@
 //! mount namespace, images and layers on a tmpfs there. So nothing outlives the lab but empty control groups, which
 //! [`remove_groups`] removes.
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nix::mount::{MsFlags, mount};
@@ -32,6 +31,8 @@ const GROUPS: &str = "/sys/fs/cgroup";
 
 /// How long the engine may take to start or to end.
 const ENGINE: Duration = Duration::from_secs(60);
+/// How long the kernel may take to end what a lab has left.
+const PARTING: Duration = Duration::from_secs(10);
 /// How long a command of it may take: an image may be built.
 const PATIENCE: Duration = Duration::from_secs(600);
 
@@ -117,7 +118,8 @@ impl Drop for Docker {
             let _ = daemon.signal(Signal::SIGTERM);
             let _ = daemon.finish(ENGINE);
         }
-        remove(&format!("{GROUP}{}", std::process::id()));
+        let group = format!("{GROUP}{}", std::process::id());
+        roots().iter().for_each(|root| remove_tree(&root.join(&group)));
     }
 }
 
@@ -153,19 +155,25 @@ fn copy(host: &Host, from: &Path, to: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes the control groups of labs whose program is gone.
+/// Removes the control groups that labs have left. The kernel may still be about to end what ran in them, and tells
+/// nobody when it has (cgroups version 1); so it is tried for a while. Those of a lab that lives stay, or are made again.
 pub fn remove_groups() {
-    let mut left = HashMap::new();
-    for root in roots() {
-        for entry in fs::read_dir(root).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if let Some(pid) = name.strip_prefix(GROUP) {
-                let lives = Path::new("/proc").join(pid).exists();
-                left.insert(name, lives);
-            }
+    let deadline = Instant::now() + PARTING;
+    loop {
+        let left = groups();
+        left.iter().for_each(|group| remove_tree(group));
+        if left.iter().all(|group| !group.exists()) || Instant::now() > deadline {
+            return;
         }
+        thread::sleep(Duration::from_millis(20));
     }
-    left.iter().filter(|(_, lives)| !**lives).for_each(|(name, _)| remove(name));
+}
+
+fn groups() -> Vec<PathBuf> {
+    let labs =
+        |group: &PathBuf| group.file_name().is_some_and(|name| name.to_string_lossy().starts_with(GROUP));
+    let all = roots().into_iter().filter_map(|root| fs::read_dir(root).ok()).flatten().flatten();
+    all.map(|entry| entry.path()).filter(labs).collect()
 }
 
 /// The one hierarchy, or each of several (cgroups version 1).
@@ -175,12 +183,6 @@ fn roots() -> Vec<PathBuf> {
         return vec![root];
     }
     fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
-}
-
-fn remove(name: &str) {
-    for root in roots() {
-        remove_tree(&root.join(name));
-    }
 }
 
 /// Only a group without processes can be removed, so nothing is lost by trying.
