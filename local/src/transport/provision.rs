@@ -179,10 +179,9 @@ fn choose<'a>(report: &'a Report, ours: Option<&Binary>) -> Choice<'a> {
 }
 
 async fn copy(master: &Master, ours: &Binary, name: &str) -> Result<String, Error> {
-    let bytes = ours.read()?;
-    tracing::info!("copying the sidecar to {name} ({:.1} MB)", bytes.len() as f64 / 1e6);
-    let command = script::copy(&ours.remote_name(), bytes.len(), &ours.hash);
-    let output = master.run(&command, &bytes, COPYING).await?;
+    tracing::info!("copying the sidecar to {name} ({:.1} MB)", ours.bytes.len() as f64 / 1e6);
+    let command = script::copy(&ours.remote_name(), ours.bytes.len(), &ours.hash);
+    let output = master.run(&command, &ours.bytes, COPYING).await?;
     let path = script::copied(&output.stdout).filter(|_| output.status == Some(0));
     path.ok_or_else(|| Error::Copy { name: name.to_owned(), said: instead(&output) })
 }
@@ -196,12 +195,10 @@ fn instead(output: &Output) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
 
     fn ours() -> Binary {
-        Binary { path: PathBuf::from("/x"), hash: "aa".repeat(32) }
+        Binary { bytes: b"".into(), hash: "aa".repeat(32) }
     }
 
     fn found(hash: &str, version: &str, path: &str) -> Found {

@@ -1,8 +1,8 @@
-//! Sidecars on the laptop that can be copied.
+//! Sidecars on the laptop that can be copied: files, and in a released gh-net those inside of it.
 
-use std::fmt::Write;
-use std::fs::File;
-use std::io::{self, Read};
+use std::borrow::Cow;
+use std::fmt::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -42,27 +42,38 @@ impl Arch {
     }
 }
 
-/// Directories in which sidecars may lie, best first.
+// EMBEDDED: (architecture, program) of each sidecar that build.rs was given.
+include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
+
+/// Directories in which sidecars may lie, best first; after them come those inside our own program.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sources {
     directories: Vec<PathBuf>,
+    embedded: &'static [(&'static str, &'static [u8])],
 }
 
 /// A sidecar that can be copied.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Binary {
-    pub(super) path: PathBuf,
+    pub(super) bytes: Cow<'static, [u8]>,
     /// SHA-256 in hexadecimal.
     pub(super) hash: String,
 }
 
+impl fmt::Debug for Binary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes with the hash {}", self.bytes.len(), self.hash)
+    }
+}
+
 impl Sources {
-    /// The directory the user names, then those beside our own program.
+    /// The directory the user names, those beside our own program, and what was built into it.
     pub fn of(named: Option<PathBuf>) -> Self {
         let program = std::env::current_exe().and_then(|path| path.canonicalize()).ok();
         let beside = program.as_deref().and_then(Path::parent);
         let places = beside.map(|bin| [bin.to_owned(), bin.join("../libexec/gh-net")]);
-        Self { directories: named.into_iter().chain(places.into_iter().flatten()).collect() }
+        let directories = named.into_iter().chain(places.into_iter().flatten()).collect();
+        Self { directories, embedded: EMBEDDED }
     }
 
     /// The best sidecar for `arch`.
@@ -71,31 +82,32 @@ impl Sources {
         let files =
             self.directories.iter().flat_map(|directory| names.iter().map(|name| directory.join(name)));
         for path in files {
-            match elf_machine(&path) {
-                Ok(Some(machine)) if machine == arch.elf_machine() => {
-                    let mut binary = Binary { path, hash: String::new() };
-                    binary.hash = hash(&binary.read()?);
-                    return Ok(Some(binary));
+            match std::fs::read(&path) {
+                Ok(bytes) if elf_machine(&bytes) == Some(arch.elf_machine()) => {
+                    return Ok(Some(Binary::new(bytes)));
                 }
                 Ok(_) => tracing::debug!("{} is no program for {}", path.display(), arch.name()),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(source) => return Err(Error::Read { path: path.display().to_string(), source }),
             }
         }
-        Ok(None)
+        let embedded = self.embedded.iter().find(|(name, _)| *name == arch.name());
+        Ok(embedded.map(|(_, bytes)| Binary::new(*bytes)))
     }
 
     /// Where one was looked for, for a message.
     pub(super) fn searched(&self) -> String {
         let directories: Vec<_> = self.directories.iter().map(|path| path.display().to_string()).collect();
-        format!("looked here in: {}", directories.join(", "))
+        let inside = if self.embedded.is_empty() { "; none is built into this gh-net" } else { "" };
+        format!("looked here in: {}{inside}", directories.join(", "))
     }
 }
 
 impl Binary {
-    pub(super) fn read(&self) -> Result<Vec<u8>, Error> {
-        std::fs::read(&self.path)
-            .map_err(|source| Error::Read { path: self.path.display().to_string(), source })
+    fn new(bytes: impl Into<Cow<'static, [u8]>>) -> Self {
+        let bytes = bytes.into();
+        let hash = hash(&bytes);
+        Self { bytes, hash }
     }
 
     /// What it is called over there. The version is for people, the hash tells builds apart.
@@ -113,16 +125,11 @@ pub(super) fn hash(bytes: &[u8]) -> String {
 }
 
 /// Which machine a 64-bit little-endian ELF file is for; `None` if it is something else.
-fn elf_machine(path: &Path) -> io::Result<Option<u16>> {
-    let mut header = [0; 20];
-    match File::open(path)?.read_exact(&mut header) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        Err(error) => return Err(error),
-    }
+fn elf_machine(file: &[u8]) -> Option<u16> {
     // EI_MAG, EI_CLASS, EI_DATA, and e_machine at 18.
-    let is_elf = header.starts_with(b"\x7fELF\x02\x01");
-    Ok(is_elf.then(|| u16::from_le_bytes([header[18], header[19]])))
+    let is_elf = file.starts_with(b"\x7fELF\x02\x01");
+    let machine = file.get(18..)?.first_chunk()?;
+    is_elf.then(|| u16::from_le_bytes(*machine))
 }
 
 #[cfg(test)]
@@ -142,7 +149,7 @@ mod tests {
             std::fs::write(directory.path().join(name), bytes).unwrap();
         }
         let directories = vec![PathBuf::from("/nowhere"), directory.path().to_owned()];
-        (directory, Sources { directories })
+        (directory, Sources { directories, embedded: &[("aarch64", b"built in")] })
     }
 
     #[test]
@@ -152,21 +159,30 @@ mod tests {
             ("gh-net-sidecar-x86_64", b"#!/bin/sh\n".to_vec()),
             ("gh-net-sidecar", elf(62)),
         ]);
-        let path = |arch| sources.find(arch).unwrap().unwrap().path;
-        assert_eq!(path(Arch::Aarch64), directory.path().join("gh-net-sidecar-aarch64"));
-        assert_eq!(path(Arch::X86_64), directory.path().join("gh-net-sidecar"));
+        let found = |arch| sources.find(arch).unwrap().unwrap().bytes;
+        let file = |name| std::fs::read(directory.path().join(name)).unwrap();
+        assert_eq!(found(Arch::Aarch64), file("gh-net-sidecar-aarch64"));
+        assert_eq!(found(Arch::X86_64), file("gh-net-sidecar"));
+    }
+
+    #[test]
+    fn what_is_built_in_comes_last() {
+        let (_directory, sources) = sources(&[("gh-net-sidecar", elf(62))]);
+        let found = sources.find(Arch::Aarch64).unwrap().unwrap();
+        assert_eq!((&*found.bytes, found.hash), (&b"built in"[..], hash(b"built in")));
     }
 
     #[test]
     fn none_for_the_architecture_is_none() {
-        let (_directory, sources) = sources(&[("gh-net-sidecar", elf(62))]);
-        assert_eq!(sources.find(Arch::Aarch64).unwrap(), None);
+        let (_directory, sources) =
+            sources(&[("gh-net-sidecar", elf(183)), ("gh-net-sidecar-x86_64", vec![])]);
+        assert_eq!(sources.find(Arch::X86_64).unwrap(), None);
         assert_eq!(Arch::named("riscv64"), None);
     }
 
     #[test]
     fn a_name_tells_builds_of_one_version_apart() {
-        let binary = Binary { path: PathBuf::new(), hash: hash(b"abc") };
+        let binary = Binary::new(&b"abc"[..]);
         assert_eq!(binary.remote_name(), format!("gh-net-sidecar-{VERSION}-ba7816bf"));
     }
 }
