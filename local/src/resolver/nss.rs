@@ -1,9 +1,13 @@
-//! The name service switch: what getaddrinfo and getnameinfo know.
+//! The name service switch: what getaddrinfo and getnameinfo know. Where gh-net's own C library has no switch,
+//! [`getent`] makes the two calls for us.
 //!
 //! Both block, for as long as the C library's resolver has patience, so they run on threads of their own. Not
 //! on tokio's blocking pool: a runtime that is shut down waits for that, and the program's end must not.
 
+mod getent;
+
 use std::ffi::{CStr, CString};
+use std::fmt;
 use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, SocketAddr};
 use std::ptr;
@@ -16,6 +20,7 @@ use socket2::{SockAddr, SockAddrStorage};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::message::Reply;
+use getent::Getent;
 
 /// Lookups at a time. One that hangs holds its place until the C library gives up.
 const MAX_LOOKUPS: usize = 16;
@@ -58,21 +63,32 @@ pub(super) enum Nothing {
 }
 
 /// The addresses of a name.
-pub(super) type Forward = fn(&str) -> Result<Vec<IpAddr>, Nothing>;
+type Forward = dyn Fn(&str) -> Result<Vec<IpAddr>, Nothing> + Send + Sync;
 /// The name of an address.
-pub(super) type Backward = fn(IpAddr) -> Result<String, Nothing>;
+type Backward = dyn Fn(IpAddr) -> Result<String, Nothing> + Send + Sync;
 
 /// The switch, with the two calls it consists of.
-#[derive(Debug)]
 pub(super) struct Nss {
-    forward: Forward,
-    backward: Backward,
+    forward: Arc<Forward>,
+    backward: Arc<Backward>,
     places: Arc<Semaphore>,
 }
 
+impl fmt::Debug for Nss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Nss").field("places", &self.places).finish_non_exhaustive()
+    }
+}
+
 impl Default for Nss {
+    /// The system's switch. A C library that is linked statically has none: glibc's modules are shared
+    /// libraries, and musl has no such thing.
     fn default() -> Self {
-        Self::new(getaddrinfo, getnameinfo)
+        let without = cfg!(any(target_env = "musl", target_feature = "crt-static"));
+        match Getent::of_system().filter(|_| without) {
+            Some(getent) => Self::by_getent(getent),
+            None => Self::new(getaddrinfo, getnameinfo),
+        }
     }
 }
 
@@ -84,19 +100,29 @@ pub(super) fn knows(question: &Query) -> bool {
 }
 
 impl Nss {
-    pub(super) fn new(forward: Forward, backward: Backward) -> Self {
-        Self { forward, backward, places: Arc::new(Semaphore::new(MAX_LOOKUPS)) }
+    pub(super) fn new(
+        forward: impl Fn(&str) -> Result<Vec<IpAddr>, Nothing> + Send + Sync + 'static,
+        backward: impl Fn(IpAddr) -> Result<String, Nothing> + Send + Sync + 'static,
+    ) -> Self {
+        let places = Arc::new(Semaphore::new(MAX_LOOKUPS));
+        Self { forward: Arc::new(forward), backward: Arc::new(backward), places }
+    }
+
+    fn by_getent(getent: Getent) -> Self {
+        let other = getent.clone();
+        Self::new(move |name| getent.forward(name), move |address| other.backward(address))
     }
 
     /// What the switch says; `None` if it fails. Waits for its turn.
     pub(super) async fn lookup(&self, question: &Query) -> Option<Found> {
         let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
-        let (forward, backward, question) = (self.forward, self.backward, question.clone());
+        let (forward, backward) = (Arc::clone(&self.forward), Arc::clone(&self.backward));
+        let question = question.clone();
         let (done, answer) = oneshot::channel();
         let work = move || {
             let _place = place;
             // Nobody may be waiting any more.
-            let _ = done.send(look_up(forward, backward, &question));
+            let _ = done.send(look_up(&*forward, &*backward, &question));
         };
         if let Err(error) = std::thread::Builder::new().name("nss".to_owned()).spawn(work) {
             tracing::warn!(%error, "no thread for a lookup of a name");
@@ -105,7 +131,7 @@ impl Nss {
     }
 }
 
-fn look_up(forward: Forward, backward: Backward, question: &Query) -> Option<Found> {
+fn look_up(forward: &Forward, backward: &Backward, question: &Query) -> Option<Found> {
     let found = if question.query_type() == RecordType::PTR {
         backward(address_of(question.name())?).and_then(|name| {
             let name = Name::from_ascii(format!("{}.", name.trim_end_matches('.')));
@@ -286,6 +312,15 @@ mod tests {
         assert!(getaddrinfo("localhost").unwrap().iter().all(IpAddr::is_loopback));
         assert_eq!(getaddrinfo("nul\0byte"), Err(Nothing::Failed));
         assert!(getnameinfo("127.0.0.1".parse().unwrap()).is_ok_and(|name| !name.is_empty()));
+    }
+
+    #[tokio::test]
+    async fn getent_can_take_the_c_librarys_place() {
+        let nss = Nss::by_getent(Getent::of_system().expect("a system that tests run on has one"));
+        let reverse = Query::query(name("1.0.0.127.in-addr.arpa."), RecordType::PTR);
+        let Some(Found::Records(records)) = nss.lookup(&reverse).await else { panic!("it has a name") };
+        let theirs = getnameinfo([127, 0, 0, 1].into()).unwrap();
+        assert_eq!(records, [RData::PTR(PTR(name(&format!("{theirs}."))))]);
     }
 
     #[tokio::test]

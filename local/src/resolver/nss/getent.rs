@@ -1,0 +1,208 @@
+//! The name service switch by way of the system's `getent`.
+//!
+//! A static gh-net has a C library of its own, which reads /etc/hosts and resolv.conf and knows nothing of
+//! nsswitch.conf: no systemd-resolved, no sssd, no multicast DNS. `getent`, which every glibc has beside it,
+//! makes the same two calls in a process of its own. It is given a name or an address and nothing else: no
+//! shell, and no argument that could be an option. It has a bounded time and may say a bounded amount.
+
+use std::io::{self, Read};
+use std::net::IpAddr;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{Nothing, getaddrinfo, getnameinfo};
+
+/// Where a system has its own one. Not what PATH says: one of another C library does not know this system's switch.
+const PLACES: [&str; 3] = ["/usr/bin/getent", "/bin/getent", "/run/current-system/sw/bin/getent"];
+
+/// A little more than the resolver has for a query: later, nobody waits for the answer.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Hundreds of addresses, at three lines each.
+const MAX_OUTPUT: u64 = 64 << 10;
+
+/// "One or more supplied key could not be found in the database", for whatever reason.
+const NOT_FOUND: i32 = 2;
+
+/// How to ask.
+#[derive(Debug, Clone)]
+pub(super) struct Getent {
+    /// The program, and what stands before the database and the key.
+    command: Vec<String>,
+    limit: Duration,
+}
+
+impl Getent {
+    /// The system's, if there is one.
+    pub(super) fn of_system() -> Option<Self> {
+        let program = PLACES.into_iter().find(|place| Path::new(place).exists())?;
+        Some(Self { command: vec![program.to_owned()], limit: LIMIT })
+    }
+
+    /// The addresses of a name, of both families.
+    pub(super) fn forward(&self, name: &str) -> Result<Vec<IpAddr>, Nothing> {
+        // It asks for families that the laptop has (AI_ADDRCONFIG). The others would be of no use: it is the
+        // laptop that connects.
+        let Some(said) = self.ask("ahosts", name)? else { return getaddrinfo(name) };
+        let mut addresses = Vec::new();
+        for address in said.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()) {
+            // There is a line for each type of socket.
+            if !addresses.contains(&address) {
+                addresses.push(address);
+            }
+        }
+        if addresses.is_empty() { Err(Nothing::Failed) } else { Ok(addresses) }
+    }
+
+    /// The name of an address.
+    pub(super) fn backward(&self, address: IpAddr) -> Result<String, Nothing> {
+        let Some(said) = self.ask("hosts", &address.to_string())? else { return getnameinfo(address) };
+        said.split_whitespace().nth(1).map(str::to_owned).ok_or(Nothing::Failed)
+    }
+
+    /// What it says about a key; `None` if it does not work as it should, so that the C library is the better one.
+    fn ask(&self, database: &str, key: &str) -> Result<Option<String>, Nothing> {
+        if key.starts_with('-') {
+            return Err(Nothing::Failed);
+        }
+        let (program, arguments) = self.command.split_first().expect("a command has a program");
+        let child = Command::new(program)
+            .args(arguments)
+            .args([database, key])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        match child.and_then(|child| finish(child, Instant::now() + self.limit)) {
+            Ok((status, said)) if status.success() => Ok(Some(said)),
+            // Not there, or not known to be there: it does not say which.
+            Ok((status, _)) if status.code() == Some(NOT_FOUND) => Err(Nothing::Failed),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(Nothing::Failed),
+            other => {
+                tracing::debug!(?other, "{program} does not help");
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Waits for a child's end and takes what it says. It ends at the deadline at the latest.
+fn finish(mut child: Child, deadline: Instant) -> io::Result<(ExitStatus, String)> {
+    let stdout = child.stdout.take().expect("stdout is a pipe");
+    let said = read(stdout, deadline);
+    if said.is_err() {
+        child.kill()?;
+    }
+    // It has closed its stdout, which is its last act, or it is killed.
+    let status = child.wait()?;
+    Ok((status, said?))
+}
+
+fn read(mut stdout: ChildStdout, deadline: Instant) -> io::Result<String> {
+    let mut said = Vec::new();
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(stdout.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
+            Ok(_) => {}
+            Err(Errno::EINTR) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        let mut chunk = [0; 4096];
+        match stdout.read(&mut chunk)? {
+            0 => return Ok(String::from_utf8_lossy(&said).into_owned()),
+            read if (said.len() + read) as u64 > MAX_OUTPUT => return Err(io::ErrorKind::FileTooLarge.into()),
+            read => said.extend_from_slice(&chunk[..read]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A shell script in its place, which sees the database as $1 and the key as $2.
+    fn script(lines: &str, limit: Duration) -> Getent {
+        let command = ["/bin/sh", "-c", lines, "getent"].map(str::to_owned).to_vec();
+        Getent { command, limit }
+    }
+
+    fn quick(lines: &str) -> Getent {
+        script(lines, Duration::from_secs(60))
+    }
+
+    #[test]
+    fn addresses_are_the_first_words_and_each_is_one() {
+        let getent = quick(
+            "printf '%s\\n' '10.20.0.10 STREAM www' '10.20.0.10 DGRAM' 'fd00::1 STREAM' '' 'nonsense' 'fe80::1%eth0 RAW'",
+        );
+        let addresses = getent.forward("www.corp.internal.").unwrap();
+        assert_eq!(addresses, ["10.20.0.10", "fd00::1"].map(|a| a.parse::<IpAddr>().unwrap()));
+        assert_eq!(quick("echo nonsense").forward("www."), Err(Nothing::Failed));
+    }
+
+    #[test]
+    fn it_is_asked_for_a_name_or_an_address_and_nothing_else() {
+        let expect =
+            |arguments: &str| quick(&format!("[ \"$*\" = '{arguments}' ] && echo 10.0.0.1 name || exit 2"));
+        assert!(expect("ahosts db_1.corp.").forward("db_1.corp.").is_ok());
+        let name = expect("hosts fd00::1").backward("fd00::1".parse().unwrap());
+        assert_eq!(name.as_deref(), Ok("name"));
+        assert_eq!(quick("echo 10.0.0.1").forward("--service=files."), Err(Nothing::Failed));
+    }
+
+    #[test]
+    fn what_it_does_not_find_may_be_there_all_the_same() {
+        assert_eq!(quick("exit 2").forward("www."), Err(Nothing::Failed));
+        assert_eq!(quick("exit 2").backward("10.0.0.1".parse().unwrap()), Err(Nothing::Failed));
+    }
+
+    #[test]
+    fn one_that_does_not_work_is_no_worse_than_none() {
+        let missing = Getent { command: vec!["/nowhere/getent".to_owned()], limit: LIMIT };
+        for broken in [quick("echo 'unknown database' >&2; exit 1"), quick("kill -9 $$"), missing] {
+            assert!(broken.forward("localhost").unwrap().iter().all(IpAddr::is_loopback));
+            assert!(broken.backward("127.0.0.1".parse().unwrap()).is_ok());
+        }
+    }
+
+    #[test]
+    fn one_that_hangs_is_killed() {
+        let pid = tempfile::NamedTempFile::new().unwrap();
+        let lines = format!("echo $$ > {}; exec sleep 1000", pid.path().display());
+        // It is given time until it runs, as its file says.
+        let mut limit = Duration::from_millis(50);
+        let pid = loop {
+            assert_eq!(script(&lines, limit).forward("www."), Err(Nothing::Failed));
+            match std::fs::read_to_string(pid.path()).unwrap().trim().parse() {
+                Ok(pid) => break pid,
+                Err(_) => limit *= 2,
+            }
+        };
+        // It is gone and was waited for: nobody has its number.
+        let gone = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None);
+        assert_eq!(gone, Err(Errno::ESRCH));
+    }
+
+    #[test]
+    fn one_that_talks_without_end_is_ended() {
+        let talking = quick("while :; do echo 10.0.0.1 STREAM; done");
+        // What it says is not believed; the C library has the word.
+        assert!(talking.forward("localhost").unwrap().iter().all(IpAddr::is_loopback));
+    }
+
+    #[test]
+    fn the_systems_own_knows_what_the_c_library_knows() {
+        // Only a system with glibc has one for sure.
+        let Some(getent) = Getent::of_system() else { return };
+        assert!(getent.forward("localhost").unwrap().iter().all(IpAddr::is_loopback));
+        assert!(getent.backward("127.0.0.1".parse().unwrap()).is_ok_and(|name| !name.is_empty()));
+        assert_eq!(getent.forward("no-such-name.invalid."), Err(Nothing::Failed));
+    }
+}
