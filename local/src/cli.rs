@@ -4,14 +4,15 @@
 mod legacy;
 
 use clap::error::ErrorKind;
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 
 use crate::{exit, invoked};
 use legacy::Legacy;
 
 const ABOUT: &str = "Lets a codespace reach what only this computer reaches: its VPN, its LAN, its names";
 
-const AFTER: &str = "\
+/// What `--help` says at its end.
+pub const AFTER: &str = "\
 Every flag can also be set by a variable (--ssh-option is GH_NET_SSH_OPTION) or in the file
 $XDG_CONFIG_HOME/gh-net/config.toml (ssh-option = \"K=V\"). A flag wins over a variable, a variable over the file.";
 
@@ -50,11 +51,11 @@ pub struct Flags {
     #[arg(short, long, global = true, value_name = "NAME", conflicts_with_all = ["ssh", "exec"])]
     pub codespace: Option<String>,
     /// Bridge this ssh destination instead of a codespace
-    #[arg(long, global = true, value_name = "DEST", conflicts_with = "exec")]
+    #[arg(long, global = true, value_name = "DEST", conflicts_with = "exec", value_hint = ValueHint::Hostname)]
     pub ssh: Option<String>,
     /// Bridge whatever this command's stdin and stdout lead to: a `gh-net-sidecar attach`. It is split into
     /// words and run without a shell
-    #[arg(long, global = true, value_name = "COMMAND")]
+    #[arg(long, global = true, value_name = "COMMAND", value_hint = ValueHint::CommandString)]
     pub exec: Option<String>,
     /// An option for ssh (its -o), for codespaces too; may be repeated
     #[arg(long, global = true, value_name = "K=V", action = ArgAction::Append)]
@@ -82,10 +83,10 @@ pub struct Flags {
     #[arg(short, long, alias = "trace-level", global = true, value_name = "LEVEL")]
     pub trace: Option<String>,
     /// Where the log goes; stderr then has what `info` has [default: stderr]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub trace_dest: Option<String>,
     /// The configuration file [default: $XDG_CONFIG_HOME/gh-net/config.toml]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub config: Option<String>,
     /// What the user should know about the flags themselves.
     #[arg(skip)]

@@ -17,6 +17,7 @@ use anyhow::Context;
 use bytes::BytesMut;
 use gh_net_common::frame::{Frame, Goodbye, PREAMBLE, Reason};
 use gh_net_common::hello;
+use gh_net_sidecar_cli::Attach;
 use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::handover::{Client, Reply, Request};
@@ -27,16 +28,6 @@ use crate::{Trace, complain, exit, link, privilege};
 /// Another `attach` may start an owner, or an owner may end, while we look. Each try waits for a process to
 /// start or to end, so there is no need to wait between them.
 const TRIES: usize = 20;
-
-/// How to attach.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Options {
-    /// The other end of the ssh connection; by default as sshd says it in the environment
-    #[arg(long, value_name = "ADDRESS", hide = true)]
-    ssh_peer: Option<IpAddr>,
-    #[command(flatten)]
-    trace: Trace,
-}
 
 /// How it ended for this link.
 enum Outcome {
@@ -49,7 +40,7 @@ enum Outcome {
 }
 
 /// Serves one link. Returns the exit code.
-pub(crate) fn run(options: &Options) -> u8 {
+pub(crate) fn run(options: &Attach) -> u8 {
     if !link::is_pipe(&stdin()) || !link::is_pipe(&stdout()) {
         complain(
             "attach speaks a binary protocol over stdin and stdout, which must be pipes or sockets, not a terminal, \

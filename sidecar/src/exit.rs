@@ -3,30 +3,30 @@
 use gh_net_common::frame::Reason;
 
 /// As asked for; all is as before.
-pub(crate) const DONE: u8 = 0;
+pub const DONE: u8 = 0;
 /// Anything else; the message says it.
-pub(crate) const FAILED: u8 = 1;
+pub const FAILED: u8 = 1;
 /// Used wrongly: a bad flag, or stdin or stdout are not pipes.
-pub(crate) const USAGE: u8 = 2;
+pub const USAGE: u8 = 2;
 /// Not enough privilege.
-pub(crate) const PRIVILEGE: u8 = 3;
+pub const PRIVILEGE: u8 = 3;
 /// No usable TUN device.
-pub(crate) const TUN: u8 = 4;
+pub const TUN: u8 = 4;
 /// Another session is in progress.
-pub(crate) const BUSY: u8 = 5;
+pub const BUSY: u8 = 5;
 /// The session to resume is not there.
-pub(crate) const NO_SESSION: u8 = 6;
+pub const NO_SESSION: u8 = 6;
 /// The two programs do not understand each other.
-pub(crate) const PROTOCOL: u8 = 7;
+pub const PROTOCOL: u8 = 7;
 /// A signal, or `cleanup`, ended the session.
-pub(crate) const TERMINATED: u8 = 8;
+pub const TERMINATED: u8 = 8;
 
 /// The codes in words, for `--help`.
-pub(crate) const HELP: &str = "Exit codes: 0 done, 1 failure, 2 used wrongly, 3 not enough privilege, 4 no TUN device, \
+pub const HELP: &str = "Exit codes: 0 done, 1 failure, 2 used wrongly, 3 not enough privilege, 4 no TUN device, \
      5 another session is in progress, 6 no session to resume, 7 protocol error, 8 ended by a signal or by cleanup";
 
 /// The code that goes with a goodbye's reason.
-pub(crate) fn code(reason: Reason) -> u8 {
+pub fn code(reason: Reason) -> u8 {
     match reason {
         Reason::Done => DONE,
         Reason::Privilege => PRIVILEGE,

@@ -9,16 +9,15 @@
 
 use std::ffi::OsString;
 use std::io::{Write, stderr, stdout};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
+use gh_net_sidecar_cli::{Action, Arguments, Trace, exit};
 
 mod address;
 mod attach;
 mod cleanup;
 mod dns;
-mod exit;
 mod handover;
 mod idle;
 mod link;
@@ -35,81 +34,31 @@ mod status;
 mod tun;
 mod undo;
 
-/// The codespace's end of gh-net
-#[derive(Debug, Parser)]
-#[command(name = "gh-net-sidecar", version, after_help = exit::HELP)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Action,
-}
-
-#[derive(Debug, Subcommand)]
-enum Action {
-    /// Serve a session over stdin and stdout; gh-net starts this over ssh
-    Attach(attach::Options),
-    /// Show the session
-    Status {
-        /// As JSON
-        #[arg(long)]
-        json: bool,
-    },
-    /// End the session, if there is one, and undo everything it changed
-    Cleanup,
-    /// Do nothing until SIGTERM, then end the session: what a container of its own runs
-    Idle,
-    /// What `attach` starts to have the session
-    #[command(hide = true)]
-    Owner(Trace),
-    /// Exit with 0 if there is enough privilege, and print the other end of the ssh connection, if it is known
-    #[command(hide = true)]
-    Probe,
-}
-
-/// Where to log to. `attach` passes it on to the owner, which has no stderr.
-#[derive(Debug, clap::Args)]
-struct Trace {
-    /// What to log, for example debug
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    trace: String,
-    /// The file to log into; without one, nothing is logged
-    #[arg(long, value_name = "FILE")]
-    trace_dest: Option<PathBuf>,
-}
-
-impl Trace {
-    /// The arguments that say the same, wherever they are read.
-    fn arguments(&self) -> Vec<OsString> {
-        let Some(file) = &self.trace_dest else { return Vec::new() };
-        let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
-        vec!["--trace".into(), self.trace.clone().into(), "--trace-dest".into(), file.into()]
-    }
-
-    fn start(&self) -> anyhow::Result<()> {
-        if let Some(file) = &self.trace_dest {
-            // With CAP_DAC_OVERRIDE from our file's capabilities the caller could append to any file there is.
-            anyhow::ensure!(
-                !privilege::is_secure_execution(),
-                "--trace-dest does not go with file capabilities; run it as root or by sudo, or leave it out"
-            );
-            gh_net_common::logging::init(None, Some((&self.trace, file)))?;
-        }
-        Ok(())
-    }
-}
-
 fn main() -> ExitCode {
     privilege::raise();
-    let code = match Arguments::parse().command {
+    let code = match Arguments::parse().action {
         Action::Attach(options) => attach::run(&options),
         Action::Status { json } => show_status(json).unwrap_or_else(failed),
         Action::Cleanup => clean_up().unwrap_or_else(failed),
         Action::Idle => idle::run(invite, tell).map_or_else(failed, |report| end(&report)),
         Action::Owner(trace) => {
-            trace.start().and_then(|()| owner::run()).map_or_else(failed, |()| exit::DONE)
+            start_log(&trace).and_then(|()| owner::run()).map_or_else(failed, |()| exit::DONE)
         }
         Action::Probe => probe(),
     };
     ExitCode::from(code)
+}
+
+fn start_log(trace: &Trace) -> anyhow::Result<()> {
+    if let Some(file) = &trace.trace_dest {
+        // With CAP_DAC_OVERRIDE from our file's capabilities the caller could append to any file there is.
+        anyhow::ensure!(
+            !privilege::is_secure_execution(),
+            "--trace-dest does not go with file capabilities; run it as root or by sudo, or leave it out"
+        );
+        gh_net_common::logging::init(None, Some((&trace.trace, file)))?;
+    }
+    Ok(())
 }
 
 fn show_status(json: bool) -> anyhow::Result<u8> {
