@@ -16,6 +16,12 @@ use nix::unistd::getppid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
+/// musl's allocator maps and unmaps every piece of memory that a socket is read into, and each page of it is a
+/// fault: twice the time of the processor for the same bytes. This one keeps them.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
 /// How long what still runs may take to end. It is told to by being dropped.
 const LAST_CALL: Duration = Duration::from_millis(500);
 
