@@ -33,32 +33,30 @@ impl Binaries {
         built.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))
     }
 
-    /// The cargo commands that build the programs, as (arguments, environment).
-    fn commands() -> [(String, &'static [(&'static str, &'static str)]); 2] {
-        const STATIC: &[(&str, &str)] =
-            &[("RUSTFLAGS", "-C target-feature=+crt-static"), ("CARGO_TARGET_DIR", "target/static")];
-        // Named, the target is another one than that of build scripts and macros, which can't be static.
-        let sidecar = format!("build --release --locked --package gh-net-sidecar --target {}", target());
-        let gh_net = "build --release --locked --package gh-net".to_owned();
-        [(gh_net, &[("CARGO_TARGET_DIR", "target")]), (sidecar, STATIC)]
-    }
-
     /// Builds the programs.
     ///
     /// # Errors
     /// cargo is not there, or the code does not compile.
     pub fn build() -> Result<Self> {
-        for (arguments, environment) in Self::commands() {
-            let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-            let mut command = Command::new(cargo);
-            command.current_dir(root()).args(arguments.split(' ')).envs(environment.iter().copied());
-            let status = command.status().with_context(|| format!("starting cargo {arguments}"))?;
-            ensure!(status.success(), "`cargo {arguments}` failed");
-        }
-        Ok(Self {
-            gh_net: root().join("target/release/gh-net"),
-            sidecar: root().join("target/static").join(target()).join("release/gh-net-sidecar"),
-        })
+        Ok(Self { gh_net: Self::build_gh_net()?, sidecar: Self::build_sidecar()? })
+    }
+
+    /// Builds gh-net only.
+    ///
+    /// # Errors
+    /// See [`Self::build`].
+    pub fn build_gh_net() -> Result<PathBuf> {
+        cargo("build --release --locked --package gh-net", &[("CARGO_TARGET_DIR", "target")])?;
+        Ok(root().join("target/release/gh-net"))
+    }
+
+    fn build_sidecar() -> Result<PathBuf> {
+        const STATIC: &[(&str, &str)] =
+            &[("RUSTFLAGS", "-C target-feature=+crt-static"), ("CARGO_TARGET_DIR", "target/static")];
+        // Named, the target is another one than that of build scripts and macros, which can't be static.
+        let arguments = format!("build --release --locked --package gh-net-sidecar --target {}", target());
+        cargo(&arguments, STATIC)?;
+        Ok(root().join("target/static").join(target()).join("release/gh-net-sidecar"))
     }
 
     /// Copies the programs into one directory, under the names by which gh-net finds the sidecar beside itself.
@@ -74,6 +72,15 @@ impl Binaries {
         }
         Ok(bundle)
     }
+}
+
+fn cargo(arguments: &str, environment: &[(&str, &str)]) -> Result<()> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(root()).args(arguments.split(' ')).envs(environment.iter().copied());
+    let status = command.status().with_context(|| format!("starting cargo {arguments}"))?;
+    ensure!(status.success(), "`cargo {arguments}` failed");
+    Ok(())
 }
 
 fn target() -> String {

@@ -1,5 +1,6 @@
 //! gh-net, running on the lab's laptop.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,8 @@ const END: Duration = Duration::from_secs(20);
 
 const GH_NET: &str = "/run/lab/bin/gh-net";
 const SIDECAR_DIR: &str = "/run/lab/sidecar";
+/// Where nothing else is.
+const ALONE: &str = "/run/lab/alone/gh-net";
 
 /// What gh-net is started with.
 #[derive(Debug)]
@@ -35,6 +38,14 @@ impl<'lab> BridgeCommand<'lab> {
         let sidecar = format!("{SIDECAR_DIR}/gh-net-sidecar-{}", std::env::consts::ARCH);
         lab.laptop.install(&Binaries::get()?.sidecar, &sidecar)?;
         command.env("GH_NET_SIDECAR_DIR", SIDECAR_DIR).args(["--gui", "false"]);
+        Ok(Self { lab, command })
+    }
+
+    /// gh-net by itself: `starter` runs it if the machine can't, and no sidecar is there to be found.
+    fn alone(lab: &'lab Lab, program: &Path, starter: Option<&str>) -> Result<Self> {
+        lab.laptop.install(program, ALONE)?;
+        let mut command = lab.laptop.command_as(LAPTOP_USER, 1000, starter.unwrap_or(ALONE));
+        command.args(starter.map(|_| ALONE)).args(["--gui", "false"]);
         Ok(Self { lab, command })
     }
 
@@ -79,6 +90,14 @@ impl Lab {
     /// The programs can't be built.
     pub fn gh_net(&self, args: &[&str]) -> Result<BridgeCommand<'_>> {
         Ok(BridgeCommand::new(self)?.args(args))
+    }
+
+    /// The gh-net of a release as its one file. `starter` is an emulator, where it takes one.
+    ///
+    /// # Errors
+    /// The program can't be copied.
+    pub fn gh_net_alone(&self, program: &Path, starter: Option<&str>) -> Result<BridgeCommand<'_>> {
+        BridgeCommand::alone(self, program, starter)
     }
 
     /// A bridge to the codespace over ssh, ready.
