@@ -1,17 +1,30 @@
 //! `cargo xtask test`: everything CI runs, each command shown.
 
+use std::env::consts::ARCH;
+
 use anyhow::Result;
 use gh_net_tests::lab::Binaries;
 
+use crate::dist::{self, Again, Toolchain};
 use crate::shell::{self, PLAIN, root};
 use crate::{flake, tools};
+
+/// What the tests of a release look at it with.
+const DIST_TOOLS: [(&str, &str); 4] = [
+    ("qemu-aarch64-static", "qemu-user-static"),
+    ("readelf", "binutils"),
+    ("groff", "groff-base"),
+    ("getent", "libc-bin"),
+];
 
 const CARGO_DENY: &str = "0.20.2";
 
 pub(crate) fn run() -> Result<()> {
     // Without root the end-to-end tests say that they are skipped; the rest is run all the same.
-    if let Err(why) = tools::install_missing() {
-        println!("{why:#}");
+    for installed in [tools::install_missing(), tools::ensure_programs("looking at a release", &DIST_TOOLS)] {
+        if let Err(why) = installed {
+            println!("{why:#}");
+        }
     }
     shell::run("cargo fmt --all --check", PLAIN)?;
     shell::run("cargo clippy --workspace --all-targets --locked -- -D warnings", PLAIN)?;
@@ -19,8 +32,20 @@ pub(crate) fn run() -> Result<()> {
         "cargo doc --workspace --no-deps --document-private-items --locked",
         &[("RUSTDOCFLAGS", "-D warnings")],
     )?;
-    let binaries = Binaries::build()?;
-    let places = [("GH_NET_TEST_BIN", &binaries.gh_net), ("GH_NET_TEST_SIDECAR", &binaries.sidecar)];
+    let mut places = vec![("GH_NET_TEST_BIN", Binaries::build_gh_net()?)];
+    match Toolchain::ready() {
+        Ok(toolchain) => {
+            // The bridges of all tests end in the sidecar that is released.
+            let dist = dist::run(&toolchain, Again::Sidecar)?;
+            places.push(("GH_NET_TEST_SIDECAR", dist.join(dist::sidecar(ARCH))));
+            places.push(("GH_NET_TEST_DIST", dist));
+        }
+        Err(why) if std::env::var_os("CI").is_some_and(|ci| ci == "true") => return Err(why),
+        Err(why) => {
+            println!("what a release holds is not built: {why:#}");
+            places.push(("GH_NET_TEST_SIDECAR", Binaries::build()?.sidecar));
+        }
+    }
     shell::run("cargo test --workspace --locked --no-fail-fast", &places)?;
     nix()?;
     deny()?;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use dist::{Again, Toolchain};
 use gh_net_tests::docs;
 use gh_net_tests::lab::Binaries;
 
@@ -13,6 +14,7 @@ mod bench;
 mod check;
 mod containers;
 mod demo;
+mod dist;
 mod flake;
 mod shell;
 mod tools;
@@ -30,6 +32,12 @@ enum Chore {
     Build,
     /// Builds a lab of network namespaces, bridges it, and shows that the bridge works and leaves no trace
     Demo,
+    /// Builds what a release holds into target/dist: static programs, archives, checksums
+    Dist {
+        /// Build everything a second time, elsewhere, and compare: it is to be the same bytes
+        #[arg(long)]
+        check: bool,
+    },
     /// Runs everything that CI runs
     Test,
     /// Tests the dev container Feature, the image and the compose example with a Docker engine of its own
@@ -44,12 +52,13 @@ enum Chore {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if !matches!(arguments.chore, Chore::Build | Chore::Docs) {
+    if !matches!(arguments.chore, Chore::Build | Chore::Docs | Chore::Dist { .. }) {
         tools::enter_user_namespace();
     }
     let done = match arguments.chore {
         Chore::Build => build(),
         Chore::Demo => demo::run(),
+        Chore::Dist { check } => dist(if check { Again::Everything } else { Again::Nothing }),
         Chore::Test => check::run(),
         Chore::TestContainers => containers::run(),
         Chore::Nix => flake::run(),
@@ -75,6 +84,12 @@ fn docs() -> anyhow::Result<()> {
     let path = shell::root().join(docs::CONFIGURATION);
     std::fs::write(&path, docs::configuration()).with_context(|| format!("writing {}", path.display()))?;
     println!("✓ {}", docs::CONFIGURATION);
+    Ok(())
+}
+
+fn dist(again: Again) -> anyhow::Result<()> {
+    let dist = dist::run(&Toolchain::ready()?, again)?;
+    println!("\n✓ what a release holds is in {}", dist.display());
     Ok(())
 }
 

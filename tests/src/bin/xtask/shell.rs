@@ -14,17 +14,31 @@ pub(crate) fn root() -> &'static Path {
 
 /// Runs a command in the workspace's directory, with its output where ours goes.
 pub(crate) fn run<V: AsRef<OsStr>>(line: &str, environment: &[(&str, V)]) -> Result<()> {
-    let shown: Vec<_> =
-        environment.iter().map(|(name, value)| format!("{name}='{}' ", value.as_ref().display())).collect();
-    println!("\n$ {}{line}", shown.concat());
-    let started = Instant::now();
+    run_in(root(), line, environment)
+}
+
+/// Runs a command in a directory, with its output where ours goes.
+pub(crate) fn run_in<V: AsRef<OsStr>>(directory: &Path, line: &str, environment: &[(&str, V)]) -> Result<()> {
     let mut words = line.split_whitespace();
     let mut program = words.next().unwrap_or_default().to_owned();
     if program == "cargo" {
         program = std::env::var("CARGO").unwrap_or(program);
     }
     let mut command = Command::new(program);
-    command.args(words).current_dir(root()).envs(environment.iter().map(|(name, value)| (name, value)));
+    command.args(words).current_dir(directory).envs(environment.iter().map(|(name, value)| (name, value)));
+    run_command(&mut command)
+}
+
+/// Runs a prepared command, with its output where ours goes.
+pub(crate) fn run_command(command: &mut Command) -> Result<()> {
+    let name = |word: &OsStr| word.display().to_string();
+    let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).map(name).collect();
+    let line = words.join(" ");
+    let set = command.get_envs().filter_map(|(name, value)| Some((name, value?)));
+    let shown: Vec<_> =
+        set.map(|(name, value)| format!("{}='{}' ", name.display(), value.display())).collect();
+    println!("\n$ {}{line}", shown.concat());
+    let started = Instant::now();
     let status = command.status().with_context(|| format!("starting `{line}`"))?;
     println!("({:.0} s)", started.elapsed().as_secs_f64());
     ensure!(status.success(), "`{line}` failed");

@@ -68,18 +68,27 @@ pub(crate) fn install(who: &str, missing: impl Fn() -> Vec<(&'static str, &'stat
     }
     let packages: BTreeSet<_> = lacking.iter().map(|(_, package)| *package).collect();
     let packages = packages.into_iter().collect::<Vec<_>>().join(" ");
-    let apt = Path::new("/usr/bin/apt-get").exists();
-    if !(apt && is_root()) {
+    if !is_apt_ours() {
         let programs: Vec<_> = lacking.iter().map(|(program, _)| *program).collect();
         bail!(
             "{who} lacks {}; install them (Debian: apt-get install {packages}) or run this as root on Debian or Ubuntu",
             programs.join(", ")
         );
     }
-    let quiet = [("DEBIAN_FRONTEND", "noninteractive")];
     shell::run("apt-get update -q", PLAIN)?;
-    shell::run(&format!("apt-get install -q -y --no-install-recommends {packages}"), &quiet)?;
+    apt_install(&packages)?;
     let left: Vec<_> = missing().into_iter().map(|(program, _)| program).collect();
     ensure!(left.is_empty(), "apt-get installed {packages}, but {} are still missing", left.join(", "));
     Ok(())
+}
+
+/// Whether we may install packages.
+pub(crate) fn is_apt_ours() -> bool {
+    is_root() && Path::new("/usr/bin/apt-get").exists()
+}
+
+/// Installs packages with apt.
+pub(crate) fn apt_install(packages: &str) -> Result<()> {
+    let quiet = [("DEBIAN_FRONTEND", "noninteractive")];
+    shell::run(&format!("apt-get install -q -y --no-install-recommends {packages}"), &quiet)
 }
