@@ -60,8 +60,8 @@ pub struct Flags {
     /// An option for ssh (its -o), for codespaces too; may be repeated
     #[arg(long, global = true, value_name = "K=V", action = ArgAction::Append)]
     pub ssh_option: Vec<String>,
-    /// Where gh-net-sidecar is over there [default: found, else copied from beside
-    /// gh-net or from $GH_NET_SIDECAR_DIR]
+    /// Where gh-net-sidecar is over there [default: found, else copied from
+    /// $GH_NET_SIDECAR_DIR, from beside gh-net or from within it]
     #[arg(long, global = true, value_name = "PATH")]
     pub sidecar: Option<String>,
     /// What is forwarded: every network this computer has a route to (auto), the private ranges whatever its

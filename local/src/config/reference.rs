@@ -43,7 +43,7 @@ const EXAMPLES: [(&str, &str); KEYS.len()] = [
 /// Keys that have no flag.
 const WITHOUT_FLAG: [(&str, &str); 1] = [(
     "sidecar-dir",
-    "Where else, on this computer, sidecars to copy may lie; they are named gh-net-sidecar-x86_64 and \
+    "Where, on this computer, a sidecar to copy is looked for first; it is named gh-net-sidecar-x86_64 or \
      gh-net-sidecar-aarch64",
 )];
 
