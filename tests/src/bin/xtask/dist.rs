@@ -1,5 +1,5 @@
 //! `cargo xtask dist`: what a release holds, in target/dist. The programs are static, for x86_64 and aarch64 alike,
-//! and the same bytes wherever they are built: `--check` builds them a second time, elsewhere, and compares.
+//! and the same bytes wherever the same rustc builds: `--check` builds them a second time, elsewhere, and compares.
 
 use std::fs;
 use std::path::{Path, PathBuf};
