@@ -155,7 +155,8 @@ pub(super) async fn provision(master: &Master, sources: &Sources, name: &str) ->
     }
 }
 
-/// A sidecar of the very same bytes, else an installed one of the same version, else ours, else any.
+/// A sidecar of the very same bytes, else an installed one of the same line of releases, else ours, else any.
+/// An installed one may have privileges that a copy has not: an entry for sudo, capabilities.
 fn choose<'a>(report: &'a Report, ours: Option<&Binary>) -> Choice<'a> {
     let same = |found: &&Found| ours.is_some_and(|ours| found.hash == ours.hash);
     // Where no hash can be had, the name we gave it says which it is.
@@ -163,7 +164,7 @@ fn choose<'a>(report: &'a Report, ours: Option<&Binary>) -> Choice<'a> {
         found.hash.is_empty()
             && ours.is_some_and(|ours| found.path.ends_with(&format!("/{}", ours.remote_name())))
     };
-    let installed = |found: &&Found| found.is_installed() && found.is_version(VERSION);
+    let installed = |found: &&Found| found.is_installed() && found.is_of_line(VERSION);
     let found = report.found.iter();
     let fits = found
         .clone()
@@ -227,6 +228,14 @@ mod tests {
         let report = report(vec![found("bb", &current(), "/usr/bin/gh-net-sidecar")]);
         assert_eq!(choose(&report, Some(&ours())), Choice::Use(&report.found[0]));
         assert_eq!(choose(&report, None), Choice::Use(&report.found[0]));
+    }
+
+    #[test]
+    fn an_installed_one_may_differ_in_the_last_number() {
+        let (line, _) = VERSION.rsplit_once('.').unwrap();
+        let newer = format!("gh-net-sidecar {line}.99");
+        let report = report(vec![found("bb", &newer, "/usr/bin/gh-net-sidecar")]);
+        assert_eq!(choose(&report, Some(&ours())), Choice::Use(&report.found[0]));
     }
 
     #[test]

@@ -87,8 +87,11 @@ impl Found {
         self.path.ends_with("/gh-net-sidecar")
     }
 
-    pub(super) fn is_version(&self, version: &str) -> bool {
-        self.version.split_whitespace().next_back() == Some(version)
+    /// Whether it is of the same line of releases: those that differ in the last number only work together.
+    pub(super) fn is_of_line(&self, version: &str) -> bool {
+        let line = |version: &str| version.rsplit_once('.').map(|(line, _)| line.to_owned());
+        let theirs = self.version.split_whitespace().next_back().and_then(line);
+        theirs.is_some() && theirs == line(version)
     }
 }
 

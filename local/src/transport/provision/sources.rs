@@ -45,11 +45,13 @@ impl Arch {
 // EMBEDDED: (architecture, program) of each sidecar that build.rs was given.
 include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
-/// Directories in which sidecars may lie, best first; after them come those inside our own program.
+/// Where sidecars may be: in a directory that the user names, inside our own program, or beside it. What is
+/// inside comes before what lies beside, which may be of another version.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sources {
-    directories: Vec<PathBuf>,
+    named: Option<PathBuf>,
     embedded: &'static [(&'static str, &'static [u8])],
+    beside: Vec<PathBuf>,
 }
 
 /// A sidecar that can be copied.
@@ -67,40 +69,55 @@ impl fmt::Debug for Binary {
 }
 
 impl Sources {
-    /// The directory the user names, those beside our own program, and what was built into it.
+    /// `named` is the directory the user names.
     pub fn of(named: Option<PathBuf>) -> Self {
         let program = std::env::current_exe().and_then(|path| path.canonicalize()).ok();
-        let beside = program.as_deref().and_then(Path::parent);
-        let places = beside.map(|bin| [bin.to_owned(), bin.join("../libexec/gh-net")]);
-        let directories = named.into_iter().chain(places.into_iter().flatten()).collect();
-        Self { directories, embedded: EMBEDDED }
+        let directory = program.as_deref().and_then(Path::parent);
+        let beside = directory.map(|bin| vec![bin.to_owned(), bin.join("../libexec/gh-net")]);
+        Self { named, embedded: EMBEDDED, beside: beside.unwrap_or_default() }
     }
 
     /// The best sidecar for `arch`.
+    ///
+    /// # Errors
+    /// What is in the directory the user names can't be read. What lies beside us by chance is passed over.
     pub(super) fn find(&self, arch: Arch) -> Result<Option<Binary>, Error> {
-        let names = [format!("gh-net-sidecar-{}", arch.name()), "gh-net-sidecar".to_owned()];
-        let files =
-            self.directories.iter().flat_map(|directory| names.iter().map(|name| directory.join(name)));
-        for path in files {
-            match std::fs::read(&path) {
-                Ok(bytes) if elf_machine(&bytes) == Some(arch.elf_machine()) => {
-                    return Ok(Some(Binary::new(bytes)));
-                }
-                Ok(_) => tracing::debug!("{} is no program for {}", path.display(), arch.name()),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(Error::Read { path: path.display().to_string(), source }),
-            }
+        if let Some(directory) = &self.named
+            && let Some(binary) = find_in(directory, arch)?
+        {
+            return Ok(Some(binary));
         }
-        let embedded = self.embedded.iter().find(|(name, _)| *name == arch.name());
-        Ok(embedded.map(|(_, bytes)| Binary::new(*bytes)))
+        if let Some((_, bytes)) = self.embedded.iter().find(|(name, _)| *name == arch.name()) {
+            return Ok(Some(Binary::new(*bytes)));
+        }
+        let readable =
+            |directory| find_in(directory, arch).inspect_err(|why| tracing::debug!("{why}")).ok().flatten();
+        Ok(self.beside.iter().find_map(|directory| readable(directory)))
     }
 
     /// Where one was looked for, for a message.
     pub(super) fn searched(&self) -> String {
-        let directories: Vec<_> = self.directories.iter().map(|path| path.display().to_string()).collect();
+        let directories = self.named.iter().chain(&self.beside);
+        let directories: Vec<_> = directories.map(|path| path.display().to_string()).collect();
         let inside = if self.embedded.is_empty() { "; none is built into this gh-net" } else { "" };
         format!("looked here in: {}{inside}", directories.join(", "))
     }
+}
+
+/// A sidecar for `arch` in a directory.
+fn find_in(directory: &Path, arch: Arch) -> Result<Option<Binary>, Error> {
+    for name in [format!("gh-net-sidecar-{}", arch.name()), "gh-net-sidecar".to_owned()] {
+        let path = directory.join(name);
+        match std::fs::read(&path) {
+            Ok(bytes) if elf_machine(&bytes) == Some(arch.elf_machine()) => {
+                return Ok(Some(Binary::new(bytes)));
+            }
+            Ok(_) => tracing::debug!("{} is no program for {}", path.display(), arch.name()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(Error::Read { path: path.display().to_string(), source }),
+        }
+    }
+    Ok(None)
 }
 
 impl Binary {
@@ -148,8 +165,8 @@ mod tests {
         for (name, bytes) in files {
             std::fs::write(directory.path().join(name), bytes).unwrap();
         }
-        let directories = vec![PathBuf::from("/nowhere"), directory.path().to_owned()];
-        (directory, Sources { directories, embedded: &[("aarch64", b"built in")] })
+        let beside = vec![PathBuf::from("/nowhere"), directory.path().to_owned()];
+        (directory, Sources { beside, ..Sources::default() })
     }
 
     #[test]
@@ -165,11 +182,24 @@ mod tests {
         assert_eq!(found(Arch::X86_64), file("gh-net-sidecar"));
     }
 
+    /// A sidecar beside us may be of any version; the one inside is ours.
     #[test]
-    fn what_is_built_in_comes_last() {
-        let (_directory, sources) = sources(&[("gh-net-sidecar", elf(62))]);
-        let found = sources.find(Arch::Aarch64).unwrap().unwrap();
-        assert_eq!((&*found.bytes, found.hash), (&b"built in"[..], hash(b"built in")));
+    fn what_is_built_in_comes_after_what_the_user_names_and_before_what_lies_beside() {
+        let (directory, mut sources) = sources(&[("gh-net-sidecar-aarch64", elf(183))]);
+        sources.embedded = &[("aarch64", b"built in")];
+        let found = |sources: &Sources| sources.find(Arch::Aarch64).unwrap().unwrap();
+        assert_eq!(found(&sources), Binary::new(&b"built in"[..]));
+        sources.named = Some(directory.path().to_owned());
+        assert_eq!(found(&sources), Binary::new(elf(183)));
+    }
+
+    #[test]
+    fn what_can_not_be_read_is_an_error_only_where_the_user_names_it() {
+        let (directory, mut sources) = sources(&[]);
+        std::fs::create_dir(directory.path().join("gh-net-sidecar")).unwrap();
+        assert_eq!(sources.find(Arch::X86_64).unwrap(), None);
+        sources.named = Some(directory.path().to_owned());
+        assert!(sources.find(Arch::X86_64).is_err());
     }
 
     #[test]
