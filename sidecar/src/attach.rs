@@ -23,7 +23,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use crate::handover::{Client, Reply, Request};
 use crate::state::StateDir;
 use crate::undo::Journal;
-use crate::{Trace, complain, exit, link, privilege};
+use crate::{Trace, complain, exit, link, may_log, privilege};
 
 /// Another `attach` may start an owner, or an owner may end, while we look. Each try waits for a process to
 /// start or to end, so there is no need to wait between them.
@@ -64,7 +64,8 @@ pub(crate) fn run(options: &Attach) -> u8 {
         });
         return refuse(Goodbye { reason: Reason::Privilege, text: error.to_string() });
     }
-    match attach(peer, &options.trace) {
+    // The owner looks, too, but has nobody to tell.
+    match may_log(&options.trace).and_then(|()| attach(peer, &options.trace)) {
         Ok((code, text)) => {
             if code != exit::DONE {
                 complain(&text);

@@ -49,13 +49,19 @@ fn main() -> ExitCode {
     ExitCode::from(code)
 }
 
+/// Whether the caller may have us write a log. With CAP_DAC_OVERRIDE from our file's capabilities, it could
+/// have us append to any file there is.
+fn may_log(trace: &Trace) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        trace.trace_dest.is_none() || !privilege::is_secure_execution(),
+        "--trace-dest does not go with file capabilities; run it as root or by sudo, or leave it out"
+    );
+    Ok(())
+}
+
 fn start_log(trace: &Trace) -> anyhow::Result<()> {
+    may_log(trace)?;
     if let Some(file) = &trace.trace_dest {
-        // With CAP_DAC_OVERRIDE from our file's capabilities the caller could append to any file there is.
-        anyhow::ensure!(
-            !privilege::is_secure_execution(),
-            "--trace-dest does not go with file capabilities; run it as root or by sudo, or leave it out"
-        );
         gh_net_common::logging::init(None, Some((&trace.trace, file)))?;
     }
     Ok(())

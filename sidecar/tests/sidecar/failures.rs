@@ -92,6 +92,21 @@ fn permitted_file_capabilities_are_made_use_of() {
     });
 }
 
+/// The file would be written with capabilities that the user has not.
+#[test]
+fn file_capabilities_write_no_log_for_the_user() {
+    in_codespace(|| async {
+        let mut command = by_nobody("setcap cap_net_admin,cap_net_bind_service,cap_dac_override+p COPY");
+        command.args(["--trace-dest", "/etc/resolv.conf"]);
+        let before = snapshot();
+        let mut laptop = Laptop::start(command).await;
+        let goodbye = laptop.goodbye().await;
+        assert!(goodbye.text.contains("--trace-dest does not go with file capabilities"), "{}", goodbye.text);
+        assert_eq!(laptop.exit_code().await, Some(1));
+        assert_eq!(snapshot(), before);
+    });
+}
+
 #[test]
 fn file_capabilities_that_the_container_lacks_are_named() {
     in_codespace(|| async {
