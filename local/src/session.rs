@@ -94,11 +94,12 @@ impl Explain for Error {
             Self::Handshake { error: HandshakeError::Preamble(_), .. } => {
                 Some("It must be `gh-net-sidecar attach` that answers there (--sidecar, --exec).".to_owned())
             }
-            Self::Handshake { .. }
-            | Self::Ended { .. }
-            | Self::Netwatch(_)
-            | Self::Io(_)
-            | Self::Resolver(_) => None,
+            // The sidecar has said what there is to say.
+            Self::Ended { end: LinkEnd::Goodbye(_), .. } => None,
+            Self::Ended { .. } => {
+                Some("The codespace puts itself back as it was. Start again to go on.".to_owned())
+            }
+            Self::Handshake { .. } | Self::Netwatch(_) | Self::Io(_) | Self::Resolver(_) => None,
         }
     }
 }

@@ -126,6 +126,15 @@ fn needs_privilege(arguments: &[&str]) -> Option<u8> {
     Some(exit::PRIVILEGE)
 }
 
+/// What a person types to run us: the path of our program, for it is on nobody's PATH where gh-net has copied it.
+fn our_name() -> String {
+    /// musl skips lines of resolv.conf from 256 bytes on, comments or not.
+    const LONGEST: usize = 200;
+    let path = std::env::current_exe().ok().and_then(|path| path.into_os_string().into_string().ok());
+    let plain = |path: &String| path.len() <= LONGEST && path.chars().all(|c| c.is_ascii_graphic());
+    path.filter(plain).unwrap_or_else(|| "gh-net-sidecar".to_owned())
+}
+
 fn failed(error: anyhow::Error) -> u8 {
     complain(&format!("{error:#}"));
     exit::FAILED

@@ -158,7 +158,7 @@ impl Hook {
     }
 
     fn write(&self, servers: &[IpAddr], search: &[String]) -> Result<(), Error> {
-        let ours = text::render(self.original.as_deref(), servers, search);
+        let ours = text::render(&crate::our_name(), self.original.as_deref(), servers, search);
         overwrite(&self.path, &ours).map_err(|source| {
             // No space left, say: half of ours is worse than the original.
             if let Err(error) = restore(&self.path, &self.original) {

@@ -136,8 +136,9 @@ impl Session {
         let from = from.map(|peer| format!(", from {peer}")).unwrap_or_default();
         let text = format!(
             "another gh-net session has been in progress for {}{from}. End it there, or run \
-             `sudo gh-net-sidecar cleanup` in the codespace",
-            status::duration(self.started.elapsed())
+             `{} cleanup` in the codespace",
+            status::duration(self.started.elapsed()),
+            crate::our_name()
         );
         Goodbye { reason: Reason::Busy, text }
     }

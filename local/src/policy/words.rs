@@ -29,8 +29,8 @@ impl fmt::Display for Hint {
                  name them with --route CIDR"
             ),
             Self::Nothing => f.write_str(
-                "this machine has no network to forward, only a default route; forward all private networks with \
-                 --route private, or name them with --route CIDR",
+                "there is no network to forward: this machine has only a default route, or all else is excluded; \
+                 forward all private networks with --route private, or name them with --route CIDR",
             ),
             Self::TooManyRoutes => f.write_str(
                 "this machine has more routes than gh-net follows; name the networks to forward with --route CIDR",

@@ -90,8 +90,10 @@ where
     let _ = writer.flush().await;
     match next(reader).await? {
         Frame::Opened(opened) => check(opened),
+        Frame::Open(_) => Err(HandshakeError::Protocol(
+            "it sends back what it is sent; it must be `gh-net-sidecar attach` that answers there",
+        )),
         Frame::Hello(_)
-        | Frame::Open(_)
         | Frame::Packet(_)
         | Frame::Delivered(_)
         | Frame::Ping(_)

@@ -15,11 +15,14 @@ const MARK: &str = "# gh-net wrote this file and puts the original back when it 
 /// over its start, this line is still there to say that the work is not done.
 const END: &str = "# End of what gh-net wrote.\n";
 
-const HOW_TO_RESTORE: &str = "\
-# It lets names be answered through gh-net's tunnel. To put the original back by hand:
-#   gh-net-sidecar cleanup
-# or, without gh-net: sed -n 's/^#| //p' resolv.conf
-";
+/// How to put the original back by hand; `sidecar` is our program.
+fn how_to_restore(sidecar: &str) -> String {
+    format!(
+        "# It lets names be answered through gh-net's tunnel. To put the original back by hand:\n\
+         #   {sidecar} cleanup\n\
+         # or, without gh-net: sed -n 's/^#| //p' resolv.conf\n"
+    )
+}
 
 /// Stands before each line of the original.
 const KEPT: &str = "#| ";
@@ -53,9 +56,14 @@ pub(super) fn kept_original(ours: &[u8]) -> Option<Vec<u8>> {
 ///
 /// The original's own servers are not listed beside ours: musl asks all of them at once and takes the first
 /// answer, which would make the laptop's names a matter of luck.
-pub(super) fn render(original: Option<&[u8]>, servers: &[IpAddr], search: &[String]) -> Vec<u8> {
+pub(super) fn render(
+    sidecar: &str,
+    original: Option<&[u8]>,
+    servers: &[IpAddr],
+    search: &[String],
+) -> Vec<u8> {
     let mut out = Vec::new();
-    for comment in [MARK, HOW_TO_RESTORE] {
+    for comment in [MARK, &how_to_restore(sidecar)] {
         out.extend_from_slice(comment.as_bytes());
     }
     match original {
@@ -163,7 +171,8 @@ mod tests {
 
     fn rendered(original: Option<&[u8]>, search: &[&str]) -> String {
         let search: Vec<String> = search.iter().map(ToString::to_string).collect();
-        String::from_utf8(render(original, &["10.97.0.1".parse().unwrap()], &search)).unwrap()
+        String::from_utf8(render("gh-net-sidecar", original, &["10.97.0.1".parse().unwrap()], &search))
+            .unwrap()
     }
 
     fn effective(text: &str) -> Vec<&str> {
