@@ -61,7 +61,7 @@ pub struct Flags {
     #[arg(long, global = true, value_name = "K=V", action = ArgAction::Append)]
     pub ssh_option: Vec<String>,
     /// Where gh-net-sidecar is over there [default: found, else copied from
-    /// $GH_NET_SIDECAR_DIR, from beside gh-net or from within it]
+    /// $GH_NET_SIDECAR_DIR, from within gh-net or from beside it]
     #[arg(long, global = true, value_name = "PATH")]
     pub sidecar: Option<String>,
     /// What is forwarded: every network this computer has a route to (auto), the private ranges whatever its

@@ -67,8 +67,9 @@ fn zig() -> Result<PathBuf> {
             tools::ensure_programs("linking for musl", &[("pip3", "python3-pip")])?;
         }
         let list = "tests/src/bin/xtask/dist/zig.txt";
-        let flags = "--quiet --only-binary :all: --require-hashes --no-deps --root-user-action ignore";
-        shell::run(&format!("pip3 install {flags} --target {} -r {list}", folder.display()), PLAIN)
+        let flags = "--quiet --only-binary :all: --require-hashes --no-deps";
+        let quiet = [("PIP_ROOT_USER_ACTION", "ignore")];
+        shell::run(&format!("pip3 install {flags} --target {} -r {list}", folder.display()), &quiet)
     })
 }
 
