@@ -15,8 +15,8 @@ ARG BUILDER=docker.io/library/rust:1-alpine
 FROM ${BUILDER} AS built
 WORKDIR /src
 COPY . .
-RUN cargo build --profile dist --locked --package gh-net-sidecar \
-    && cp target/dist/gh-net-sidecar /gh-net-sidecar
+RUN cargo build --profile shipped --locked --package gh-net-sidecar \
+    && cp target/shipped/gh-net-sidecar /gh-net-sidecar
 
 FROM scratch AS prebuilt-amd64
 COPY --chmod=755 target/dist/gh-net-sidecar-x86_64 /gh-net-sidecar

@@ -24,7 +24,7 @@ rustPlatform.buildRustPackage {
   inherit (workspace) version cargoLock;
   src = workspace.programs;
 
-  buildType = "dist";
+  buildType = "shipped";
   cargoBuildFlags = [
     "--package"
     "gh-net"

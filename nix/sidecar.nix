@@ -13,7 +13,7 @@ rustPlatform.buildRustPackage {
   src = workspace.programs;
 
   # It is copied over the user's link: small.
-  buildType = "dist";
+  buildType = "shipped";
   cargoBuildFlags = [
     "--package"
     "gh-net-sidecar"

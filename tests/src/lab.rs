@@ -45,7 +45,9 @@ pub use docker::{DOCKER_HOST, Docker, SHARED, remove_groups};
 pub use github::{Account, CODESPACE, CODESPACE_WITHOUT_SSHD};
 pub use host::Host;
 pub use login::{LAPTOP_HOME, LAPTOP_USER};
-pub use privilege::{find_program, missing_of, missing_tools, obstacle, privileged, skip_without};
+pub use privilege::{
+    find_program, missing_of, missing_tools, obstacle, privileged, skip_because, skip_without,
+};
 pub use process::{Output, Process};
 pub use servers::{Event, EventKind, Servers};
 pub use state::State;

@@ -309,12 +309,12 @@ COPY gh-net-sidecar cargo /usr/local/bin/
 "#;
 const CARGO: &str = r#"#!/bin/sh
 set -e
-test "$*" = "build --profile dist --locked --package gh-net-sidecar"
+test "$*" = "build --profile shipped --locked --package gh-net-sidecar"
 cat Cargo.lock common/src/lib.rs sidecar/src/main.rs >/dev/null
 # cargo reads the manifest of every member of the workspace.
 for member in common sidecar local tests; do test -f $member/Cargo.toml; done
-mkdir -p target/dist
-cp /usr/local/bin/gh-net-sidecar target/dist/
+mkdir -p target/shipped
+cp /usr/local/bin/gh-net-sidecar target/shipped/
 "#;
 
 /// How the image is compiled can't be shown without a registry to have Rust from, but what is given to cargo and what

@@ -45,7 +45,8 @@ fn the_commands_in_the_documents_are_understood() {
             let line = line.trim().trim_start_matches("$ ");
             let starts = ["gh-net ", "gh net ", "nix run .#local -- "];
             let Some(rest) = starts.into_iter().find_map(|start| line.strip_prefix(start)) else { continue };
-            let words = shlex::split(rest).unwrap_or_else(|| panic!("{path}: {line}"));
+            let mut words = shlex::split(rest).unwrap_or_else(|| panic!("{path}: {line}"));
+            words.retain(|word| word != "&");
             let understood = cli::parse_from(["gh-net".to_owned()].into_iter().chain(words), "gh-net");
             if let Err(error) = understood {
                 // `--help` and `--version` are errors to clap, of a kind that goes to stdout.

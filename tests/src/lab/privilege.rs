@@ -95,8 +95,12 @@ pub fn skip_without(programs: &[&str]) -> bool {
     !missing.is_empty() && skip_because(&format!("the test lacks {}", missing.join(", ")))
 }
 
+/// Says that a test is skipped, and why; gives `true`.
+///
+/// # Panics
+/// With `CI=true`, instead of a skip.
 #[allow(clippy::print_stderr, reason = "a skip that nobody sees is a test that nobody runs")]
-fn skip_because(why: &str) -> bool {
+pub fn skip_because(why: &str) -> bool {
     assert!(env::var_os("CI").is_none_or(|ci| ci != "true"), "{why}");
     eprintln!("SKIPPED: {why}");
     true

@@ -9,7 +9,7 @@ mod manifest;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use gh_net_tests::lab::missing_of;
+use gh_net_tests::lab::skip_without;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace")
@@ -24,20 +24,9 @@ fn read(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Whether a test is to be skipped, after saying so, because it lacks one of `tools`, given as (program, package).
-fn lacks(tools: &[(&'static str, &'static str)]) -> bool {
-    let missing = missing_of(tools);
-    if missing.is_empty() {
-        return false;
-    }
-    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "missing: {missing:?}");
-    eprintln!("SKIPPED: missing (program, package): {missing:?}; `cargo xtask test` as root installs them");
-    true
-}
-
 #[test]
 fn scripts_pass_shellcheck() {
-    if lacks(&[("shellcheck", "shellcheck")]) {
+    if skip_without(&["shellcheck"]) {
         return;
     }
     let tests = std::fs::read_dir(root().join("devcontainer-feature/test/gh-net")).unwrap();

@@ -189,7 +189,7 @@ impl Place {
         embedded: Option<&Path>,
     ) -> Result<()> {
         let mut cargo = toolchain.cargo("zigbuild");
-        cargo.args(["--profile", "dist", "--locked", "--package", package, "--bin", package]);
+        cargo.args(["--profile", "shipped", "--locked", "--package", package, "--bin", package]);
         for architecture in architectures {
             cargo.args(["--target", &target(architecture)]);
         }
@@ -218,7 +218,7 @@ impl Place {
     }
 
     fn collect(&self, program: &str, architecture: &str, to: &Path) -> Result<()> {
-        let built = self.target.join(target(architecture)).join("dist").join(program);
+        let built = self.target.join(target(architecture)).join("shipped").join(program);
         fs::copy(&built, to).with_context(|| format!("copying {} to {}", built.display(), to.display()))?;
         Ok(())
     }
