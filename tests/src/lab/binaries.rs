@@ -38,16 +38,8 @@ impl Binaries {
     /// # Errors
     /// cargo is not there, or the code does not compile.
     pub fn build() -> Result<Self> {
-        Ok(Self { gh_net: Self::build_gh_net()?, sidecar: Self::build_sidecar()? })
-    }
-
-    /// Builds gh-net only.
-    ///
-    /// # Errors
-    /// See [`Self::build`].
-    pub fn build_gh_net() -> Result<PathBuf> {
         cargo("build --release --locked --package gh-net", &[("CARGO_TARGET_DIR", "target")])?;
-        Ok(root().join("target/release/gh-net"))
+        Ok(Self { gh_net: root().join("target/release/gh-net"), sidecar: Self::build_sidecar()? })
     }
 
     fn build_sidecar() -> Result<PathBuf> {

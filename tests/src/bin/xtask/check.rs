@@ -32,20 +32,20 @@ pub(crate) fn run() -> Result<()> {
         "cargo doc --workspace --no-deps --document-private-items --locked",
         &[("RUSTDOCFLAGS", "-D warnings")],
     )?;
-    let mut places = vec![("GH_NET_TEST_BIN", Binaries::build_gh_net()?)];
-    match Toolchain::ready() {
+    // The tests run the programs that are released. Those that link with glibc are in the flake's test.
+    let places = match Toolchain::ready() {
         Ok(toolchain) => {
-            // The bridges of all tests end in the sidecar that is released.
             let dist = dist::run(&toolchain, Again::Sidecar)?;
-            places.push(("GH_NET_TEST_SIDECAR", dist.join(dist::sidecar(ARCH))));
-            places.push(("GH_NET_TEST_DIST", dist));
+            let (gh_net, sidecar) = (dist.join(dist::gh_net(ARCH)), dist.join(dist::sidecar(ARCH)));
+            vec![("GH_NET_TEST_BIN", gh_net), ("GH_NET_TEST_SIDECAR", sidecar), ("GH_NET_TEST_DIST", dist)]
         }
         Err(why) if std::env::var_os("CI").is_some_and(|ci| ci == "true") => return Err(why),
         Err(why) => {
             println!("what a release holds is not built: {why:#}");
-            places.push(("GH_NET_TEST_SIDECAR", Binaries::build()?.sidecar));
+            let binaries = Binaries::build()?;
+            vec![("GH_NET_TEST_BIN", binaries.gh_net), ("GH_NET_TEST_SIDECAR", binaries.sidecar)]
         }
-    }
+    };
     shell::run("cargo test --workspace --locked --no-fail-fast", &places)?;
     nix()?;
     deny()?;

@@ -41,7 +41,7 @@ pub(crate) fn run() -> Result<()> {
     tools::install("the test of containers", || missing_of(&TOOLS))?;
     let tools = devcontainer_cli()?;
     let base = base_image()?;
-    let binaries = Binaries::build()?;
+    let binaries = Binaries::get()?;
     let places = [
         ("GH_NET_TEST_BIN", &binaries.gh_net),
         ("GH_NET_TEST_SIDECAR", &binaries.sidecar),

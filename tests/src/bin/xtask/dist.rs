@@ -67,7 +67,8 @@ pub(crate) fn sidecar(architecture: &str) -> String {
     format!("{SIDECAR}-{architecture}")
 }
 
-fn gh_net(architecture: &str) -> String {
+/// The name of gh-net for an architecture.
+pub(crate) fn gh_net(architecture: &str) -> String {
     format!("gh-net-linux-{}", forge_name(architecture))
 }
 
@@ -189,7 +190,9 @@ impl Place {
         embedded: Option<&Path>,
     ) -> Result<()> {
         let mut cargo = toolchain.cargo("zigbuild");
-        cargo.args(["--profile", "shipped", "--locked", "--package", package, "--bin", package]);
+        cargo.args(["--profile", "shipped", "--locked"]);
+        // Both packages, for the features of what they share to be the same: it is compiled once then.
+        cargo.args(["--package", SIDECAR, "--package", "gh-net", "--bin", package]);
         for architecture in architectures {
             cargo.args(["--target", &target(architecture)]);
         }
