@@ -78,7 +78,7 @@ pub struct Flags {
     /// Whether to draw a full-screen view. There is none yet: both values give plain lines [default: true]
     #[arg(short, long, global = true, value_name = "true|false")]
     pub gui: Option<String>,
-    /// How much is logged: error, warn, info, debug, trace, or such as debug,gh_net::engine=trace
+    /// How much is logged: off, error, warn, info, debug, trace, or such as debug,gh_net::engine=trace
     /// [default: info]
     #[arg(short, long, alias = "trace-level", global = true, value_name = "LEVEL")]
     pub trace: Option<String>,

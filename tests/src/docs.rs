@@ -18,8 +18,12 @@ empty variable counts as not set. What is to be bridged (`codespace`, `ssh`, `ex
 line wins over a `codespace` in the file.
 
 The file is `$XDG_CONFIG_HOME/gh-net/config.toml` (`~/.config/gh-net/config.toml`), or what `--config` or `GH_NET_CONFIG` names.
-A key it does not know is an error, and a `GH_NET_` variable that means nothing is warned about. All of it at once, as an
-example:
+A key it does not know is an error, and a `GH_NET_` variable that means nothing is warned about.
+
+Where several values are possible (`route`, `exclude`), a flag or variable may hold them between commas, and the flag may be
+repeated. `ssh-option` is one option a flag, and one a variable: options have commas of their own.
+
+All of it at once, as an example:
 
 ";
 

@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, SystemTime};
 
+use gh_net_tests::executable;
 use gh_net_tests::lab::{Account, Binaries, CODESPACE, Lab, Options, find_program, skip_without};
 use gh_net_tests::release;
+use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use tempfile::TempDir;
 
@@ -35,14 +37,16 @@ fn release_asset() -> String {
     release::program(if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" })
 }
 
-fn script() -> PathBuf {
+fn path_of_script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("gh-net")
 }
 
+fn script() -> Vec<u8> {
+    fs::read(path_of_script()).unwrap()
+}
+
 fn write_program(path: &Path, text: &str) {
-    fs::create_dir_all(path.parent().unwrap()).unwrap();
-    fs::write(path, text).unwrap();
-    fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+    executable::write(path, text.as_bytes()).unwrap();
 }
 
 /// A checkout of the project, as far as the script looks at it, and a machine around it.
@@ -61,7 +65,7 @@ impl Checkout {
             symlink(from, checkout.path("tools").join(tool)).unwrap();
         }
         fs::create_dir_all(checkout.path("gh-net/local/src")).unwrap();
-        fs::copy(script(), checkout.path("gh-net/gh-net")).unwrap();
+        executable::write(&checkout.path("gh-net/gh-net"), &script()).unwrap();
         for source in ["Cargo.toml", "local/src/main.rs", "flake.nix"] {
             checkout.file(&format!("gh-net/{source}"), "");
         }
@@ -157,7 +161,7 @@ fn the_script_is_posix_sh() {
     if skip_without(&["shellcheck"]) {
         return;
     }
-    let said = said(Command::new("shellcheck").args(["--shell", "sh"]).arg(script()));
+    let said = said(Command::new("shellcheck").args(["--shell", "sh"]).arg(path_of_script()));
     assert_eq!(said.code, Some(0), "{}", said.stdout);
 }
 
@@ -228,7 +232,7 @@ fn it_never_takes_itself_for_the_program() {
         }
         symlink("../gh-net/gh-net", checkout.path("symlink/gh-net")).unwrap();
         fs::hard_link(checkout.path("gh-net/gh-net"), checkout.path("hardlink/gh-net")).unwrap();
-        fs::copy(script(), checkout.path("copy/gh-net")).unwrap();
+        executable::write(&checkout.path("copy/gh-net"), &script()).unwrap();
         checkout.program("odd * place/gh-net");
         let places = ["symlink", "hardlink", "copy", "directory", "odd * place"];
         let (program, said) = checkout.run(&places);
@@ -343,9 +347,8 @@ fn gh(home: &Path) -> Command {
 fn installed(program: &Path) -> TempDir {
     let home = tempfile::tempdir().unwrap();
     let checkout = home.path().join("src/gh-net");
-    fs::create_dir_all(&checkout).unwrap();
-    fs::copy(script(), checkout.join("gh-net")).unwrap();
-    fs::copy(program, checkout.join(release_asset())).unwrap();
+    executable::write(&checkout.join("gh-net"), &script()).unwrap();
+    executable::write(&checkout.join(release_asset()), &fs::read(program).unwrap()).unwrap();
     let install = said(gh(home.path()).args(["extension", "install", "."]).current_dir(checkout));
     assert_eq!(install.code, Some(0), "{}", install.stderr);
     home
@@ -486,7 +489,11 @@ fn gh_net_without_a_name_takes_the_only_codespace_until_ctrl_c() -> anyhow::Resu
     // A terminal sends it to both. That gh has ended is no second Ctrl-C, which would skip the goodbye.
     net.signal(Signal::SIGINT)?;
     for program in lab.laptop.processes("gh-net")? {
-        kill(program, Signal::SIGINT)?;
+        match kill(program, Signal::SIGINT) {
+            // With gh it may have ended already.
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(errno) => return Err(errno.into()),
+        }
     }
     let output = net.finish(Duration::from_secs(20))?;
     assert!(!output.errors().contains("ended at once"), "{}", output.errors());

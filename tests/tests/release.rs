@@ -4,10 +4,10 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use gh_net_tests::executable;
 use gh_net_tests::lab::skip_without;
 use tempfile::TempDir;
 
@@ -116,9 +116,7 @@ fn checkout(state: &str) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
         let path = directory.path().join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+        executable::write(&path, text.as_bytes()).unwrap();
     };
     for file in [".github/release-notes", "Cargo.toml"] {
         write(file, &fs::read_to_string(root().join(file)).unwrap());

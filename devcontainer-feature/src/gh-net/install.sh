@@ -77,7 +77,9 @@ machine() {
 
 download() {
     if has curl; then
-        curl -fsSL --retry 3 -o "$2" "$1"
+        # What begins with https stays with it, wherever it is redirected to.
+        case $1 in https:*) only='=https' ;; *) only='=http,https' ;; esac
+        curl -fsSL --proto "$only" --retry 3 -o "$2" "$1"
     else
         wget -q -O "$2" "$1"
     fi || fail "downloading $1 failed"

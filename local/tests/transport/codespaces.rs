@@ -2,20 +2,18 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use tempfile::TempDir;
 
-use crate::program::{failure, gh_net};
+use crate::program::{failure, gh_net, write_program};
 use crate::sshd::Sshd;
 
 /// A directory with a `gh` in it that runs `script`.
 pub(crate) fn fake_gh(script: &str) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("gh");
-    std::fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-    std::fs::set_permissions(path, PermissionsExt::from_mode(0o755)).unwrap();
+    write_program(&path, &format!("#!/bin/sh\n{script}\n"));
     directory
 }
 
@@ -117,8 +115,7 @@ fn a_lone_codespace_is_bridged_over_its_entry() {
     ));
     // What attaches is a program that ends at once: its exit status comes all the way back.
     let program = sshd.home().join("sidecar");
-    std::fs::write(&program, "#!/bin/sh\necho attached >&2; exit 43\n").unwrap();
-    std::fs::set_permissions(&program, PermissionsExt::from_mode(0o755)).unwrap();
+    write_program(&program, "#!/bin/sh\necho attached >&2; exit 43\n");
     let (code, said) = failure(&mut with_gh(&gh), &["--sidecar", program.to_str().unwrap()]);
     assert_eq!(code, 5, "{said}");
     assert!(said.contains("your only codespace: big-fish"), "{said}");

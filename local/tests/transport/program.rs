@@ -1,6 +1,8 @@
 //! The program `gh-net` run as a user would, without a terminal.
 
 use std::ffi::OsStr;
+use std::io::Write;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use crate::sshd::Sshd;
@@ -16,6 +18,16 @@ pub(crate) fn gh_net() -> Command {
 pub(crate) fn failure<S: AsRef<OsStr>>(command: &mut Command, arguments: &[S]) -> (i32, String) {
     let Output { status, stderr, .. } = command.args(arguments).output().unwrap();
     (status.code().unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+/// Writes a program by another process: by ours, a child that another thread starts meanwhile would have it open for
+/// writing, and it could not be run (ETXTBSY).
+pub(crate) fn write_program(path: &Path, text: &str) {
+    let mut writer = Command::new("sh");
+    writer.args(["-c", r#"cat > "$0" && chmod 755 "$0""#]).arg(path).stdin(Stdio::piped());
+    let mut writer = writer.spawn().unwrap();
+    writer.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    assert!(writer.wait().unwrap().success());
 }
 
 /// `--ssh` arguments with these ssh options.

@@ -18,6 +18,7 @@ use nix::unistd::sethostname;
 
 use super::container::PidNamespace;
 use super::process::{Output, Process};
+use crate::executable;
 
 /// How long a command may take unless a test says otherwise.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -192,7 +193,11 @@ impl Host {
     pub fn write(&self, path: impl Into<PathBuf>, mode: u32, bytes: impl Into<Vec<u8>>) -> Result<()> {
         let (path, bytes) = (path.into(), bytes.into());
         let context = format!("writing {} on {}", path.display(), self.name);
+        let is_program = mode & 0o111 != 0;
         self.enter(move || {
+            if is_program {
+                return executable::write(&path, &bytes).map_err(std::io::Error::other);
+            }
             if let Some(parent) = path.parent() {
                 fs::create_dir_all(parent)?;
             }

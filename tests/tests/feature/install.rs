@@ -4,11 +4,12 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread;
 
+use gh_net_tests::executable;
 use gh_net_tests::lab::servers::hex;
 use gh_net_tests::lab::{skip_because, skip_without};
 use sha2::{Digest, Sha256};
@@ -126,8 +127,7 @@ impl Machine {
 }
 
 fn write_program(path: &Path, text: &str) {
-    fs::write(path, text).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+    executable::write(path, text.as_bytes()).unwrap();
 }
 
 fn asset() -> String {
@@ -186,7 +186,7 @@ fn a_sidecar_beside_it_is_installed_and_again_without_harm() {
 fn a_running_sidecar_is_replaced_and_goes_on() {
     for machine in machines() {
         fs::create_dir_all(machine.installed().parent().unwrap()).unwrap();
-        fs::copy("/bin/sleep", machine.installed()).unwrap();
+        executable::write(&machine.installed(), &fs::read("/bin/sleep").unwrap()).unwrap();
         let mut running = Command::new(machine.installed()).arg("600").stdin(Stdio::null()).spawn().unwrap();
         machine.comes_with("gh-net-sidecar", &program(VERSION));
         let Outcome { success, said } = machine.install(&[]);

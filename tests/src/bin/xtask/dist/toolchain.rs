@@ -80,7 +80,8 @@ fn debian_rustc() -> Result<PathBuf> {
         "rustc lacks the standard library of musl: rustup target add {}",
         ARCHITECTURES.map(target).join(" ")
     );
-    unpacked("rustc-with-musl", |folder| {
+    // What has served an older compiler's needs is of no use when ours have grown.
+    unpacked(concat!("rustc-with-musl-", env!("CARGO_PKG_RUST_VERSION")), |folder| {
         let mut packages = vec!["rustc-web".to_owned(), "rust-web-src".to_owned()];
         if tools::is_apt_ours() {
             shell::run("apt-get update -q", PLAIN)?;
