@@ -123,7 +123,7 @@ fn signals_end_it() {
 fn when_attach_is_killed_the_session_waits_for_the_next() {
     in_codespace(|| async {
         let (laptop, opened) = busy_session(60).await;
-        kill(Pid::from_raw(laptop.attach()), Signal::SIGHUP).unwrap();
+        kill(Pid::from_raw(laptop.attach()), Signal::SIGTERM).unwrap();
         laptop.exit_code().await;
         let mut next = Laptop::connect().await;
         let resumed = next.ask(resume(&opened)).await.unwrap();
