@@ -85,7 +85,7 @@ impl Default for Nss {
     /// libraries, and musl has no such thing.
     fn default() -> Self {
         let without = cfg!(any(target_env = "musl", target_feature = "crt-static"));
-        match Getent::of_system().filter(|_| without) {
+        match without.then(Getent::of_system).flatten() {
             Some(getent) => Self::by_getent(getent),
             None => Self::new(getaddrinfo, getnameinfo),
         }
