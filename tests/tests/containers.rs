@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use gh_net_tests::lab::{Binaries, Bridge, Docker, LAPTOP_HOME, Options, Output};
+use gh_net_tests::root;
 
 /// What the base image stands for: images that can't be had without a registry.
 const STANDS_FOR: [&str; 2] = ["mcr.microsoft.com/devcontainers/base:debian", "debian:stable-slim"];
@@ -18,10 +19,6 @@ const CLI: &str = "node /srv/tools/node_modules/@devcontainers/cli/devcontainer.
 const PORT: &str = "2224";
 
 static DOCKER: LazyLock<Docker> = LazyLock::new(|| start().expect("a Docker engine"));
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace")
-}
 
 fn place(variable: &str) -> Result<PathBuf> {
     let place = env::var_os(variable).with_context(|| format!("{variable} is not set"))?;

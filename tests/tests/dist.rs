@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use gh_net_tests::lab::{Lab, Options, skip_because, skip_without};
-use gh_net_tests::release;
+use gh_net_tests::release::{self, sidecar};
+use gh_net_tests::root;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Each architecture, as `uname -m` and as the forge says it.
@@ -26,18 +27,13 @@ fn dist(programs: &[&str]) -> Option<PathBuf> {
     (!skip_without(programs)).then(|| dist.into())
 }
 
-fn sidecar(architecture: &str) -> String {
-    format!("gh-net-sidecar-{architecture}")
-}
-
 fn programs(dist: &Path) -> Vec<PathBuf> {
-    let names =
-        ARCHITECTURES.iter().flat_map(|(name, forge)| [sidecar(name), format!("gh-net-linux-{forge}")]);
+    let names = ARCHITECTURES.iter().flat_map(|(name, forge)| [sidecar(name), release::program(forge)]);
     names.map(|name| dist.join(name)).collect()
 }
 
 fn archive(forge: &str) -> String {
-    format!("gh-net-{VERSION}-linux-{forge}")
+    release::archive(VERSION, forge)
 }
 
 /// The files for the architecture this runs on; for another, with the emulator that runs them.
@@ -99,8 +95,7 @@ fn programs_need_nothing_of_the_system() -> Result<()> {
 #[test]
 fn programs_show_nothing_of_the_machine_that_made_them() -> Result<()> {
     let Some(dist) = dist(&[]) else { return Ok(()) };
-    let workspace =
-        Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the workspace")?.display().to_string();
+    let workspace = root().display().to_string();
     let home = env::home_dir().context("HOME is set")?.join(".cargo").display().to_string();
     let cargo_home = env::var("CARGO_HOME").unwrap_or(home);
     for program in programs(&dist) {
@@ -142,7 +137,7 @@ fn archives_hold_what_an_installation_needs() -> Result<()> {
         assert_eq!(entries, wanted.map(|(mode, file)| format!("{mode} 0/0 {name}/{file}")));
 
         let folder = Unpacked::new(&dist, &name)?;
-        assert_eq!(folder.read("bin/gh-net")?, fs::read(dist.join(format!("gh-net-linux-{forge}")))?);
+        assert_eq!(folder.read("bin/gh-net")?, fs::read(dist.join(release::program(forge)))?);
         for (architecture, _) in ARCHITECTURES {
             let file = sidecar(architecture);
             assert_eq!(folder.read(&format!("libexec/gh-net/{file}"))?, fs::read(dist.join(file))?);
@@ -201,7 +196,7 @@ fn programs_run_in_an_empty_root_directory() -> Result<()> {
     let host = &lab.lan;
     for (architecture, forge) in ARCHITECTURES {
         host.install(&dist.join(sidecar(architecture)), "/run/lab/empty/gh-net-sidecar")?;
-        host.install(&dist.join(format!("gh-net-linux-{forge}")), "/run/lab/empty/gh-net")?;
+        host.install(&dist.join(release::program(forge)), "/run/lab/empty/gh-net")?;
         let emulator = emulator(architecture);
         if let Some(emulator) = &emulator {
             host.install(&Path::new("/usr/bin").join(emulator), "/run/lab/empty/emulator")?;
@@ -231,7 +226,7 @@ fn one_file_is_enough_on_the_laptop() -> Result<()> {
 
     let (_, forge) =
         ARCHITECTURES.into_iter().find(|(name, _)| *name == env::consts::ARCH).context("a known one")?;
-    let program = dist.join(format!("gh-net-linux-{forge}"));
+    let program = dist.join(release::program(forge));
     let gh_net = lab.gh_net_alone(&program, None)?.env("LD_LIBRARY_PATH", "/run/lab/nss");
     let bridge = gh_net.args(&["--ssh", "codespace"]).ready()?;
     assert!(bridge.log().contains("copying the sidecar"), "{}", bridge.log());
@@ -260,7 +255,7 @@ fn a_laptop_of_the_other_architecture_bridges_too() -> Result<()> {
     let Some(dist) = dist(&[&emulator]) else { return Ok(()) };
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     lab.codespace.install(&dist.join(sidecar(env::consts::ARCH)), "/run/lab/gh-net-sidecar")?;
-    let program = dist.join(format!("gh-net-linux-{forge}"));
+    let program = dist.join(release::program(forge));
     let carried =
         ["--exec", "ssh codespace-root '/run/lab/gh-net-sidecar' attach", "--route", "10.20.0.0/16"];
     let bridge = lab.gh_net_alone(&program, Some(&emulator))?.args(&carried).ready()?;

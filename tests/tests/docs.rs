@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use gh_net::cli;
-use gh_net_tests::docs;
+use gh_net_tests::{docs, root};
 
 const DOCUMENTS: [&str; 7] = [
     "README.md",
@@ -17,8 +17,7 @@ const DOCUMENTS: [&str; 7] = [
 ];
 
 fn read(path: &str) -> String {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace");
-    fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 #[test]
@@ -61,7 +60,6 @@ fn the_commands_in_the_documents_are_understood() {
 /// What a document points to inside the repository is there.
 #[test]
 fn the_links_in_the_documents_lead_somewhere() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace");
     for path in DOCUMENTS {
         let text = read(path);
         for (_, rest) in text.match_indices("](").map(|(at, _)| text.split_at(at + 2)) {
@@ -70,7 +68,10 @@ fn the_links_in_the_documents_lead_somewhere() {
                 continue;
             }
             let folder = Path::new(path).parent().expect("a path of a file");
-            assert!(root.join(folder).join(target).exists(), "{path} links to {target}, which is not there");
+            assert!(
+                root().join(folder).join(target).exists(),
+                "{path} links to {target}, which is not there"
+            );
         }
     }
 }

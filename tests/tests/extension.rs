@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use gh_net_tests::executable;
 use gh_net_tests::lab::{Account, Binaries, CODESPACE, Lab, Options, find_program, skip_without};
-use gh_net_tests::release;
+use gh_net_tests::{release, root};
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use tempfile::TempDir;
@@ -38,7 +38,7 @@ fn release_asset() -> String {
 }
 
 fn path_of_script() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("gh-net")
+    root().join("gh-net")
 }
 
 fn script() -> Vec<u8> {

@@ -4,16 +4,13 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 use gh_net_tests::executable;
 use gh_net_tests::lab::skip_without;
+use gh_net_tests::root;
 use tempfile::TempDir;
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
-}
 
 fn workflow(name: &str) -> String {
     fs::read_to_string(root().join(".github/workflows").join(name)).unwrap()

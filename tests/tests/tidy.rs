@@ -1,7 +1,9 @@
 //! Rules of the project that the compiler does not know.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use gh_net_tests::root;
 
 /// A source file, by its path in the workspace.
 struct Source {
@@ -23,7 +25,7 @@ impl Source {
 }
 
 fn sources(folder: &str) -> Vec<Source> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace");
+    let root = root();
     let mut found = Vec::new();
     let mut folders = vec![root.join(folder)];
     while let Some(folder) = folders.pop() {

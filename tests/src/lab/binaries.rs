@@ -2,11 +2,13 @@
 
 use std::env;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result, ensure};
+
+use crate::root;
 
 /// Where the programs under test are.
 #[derive(Debug, Clone)]
@@ -77,9 +79,4 @@ fn cargo(arguments: &str, environment: &[(&str, &str)]) -> Result<()> {
 
 fn target() -> String {
     format!("{}-unknown-linux-gnu", env::consts::ARCH)
-}
-
-/// The workspace's directory.
-pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace")
 }

@@ -12,9 +12,9 @@ use tokio::net::TcpStream;
 
 use crate::release;
 
-use super::binaries::root;
 use super::servers::{Servers, read_path};
 use super::{Binaries, BridgeCommand, LAPTOP_USER, Lab};
+use crate::root;
 
 /// The codespace that the shim leads into.
 pub const CODESPACE: &str = "big-fish-x7";

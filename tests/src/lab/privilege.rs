@@ -1,6 +1,5 @@
 //! What the lab needs of the machine it runs on.
 
-use std::env;
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -101,7 +100,7 @@ pub fn skip_without(programs: &[&str]) -> bool {
 /// With `CI=true`, instead of a skip.
 #[allow(clippy::print_stderr, reason = "a skip that nobody sees is a test that nobody runs")]
 pub fn skip_because(why: &str) -> bool {
-    assert!(env::var_os("CI").is_none_or(|ci| ci != "true"), "{why}");
+    assert!(!crate::in_ci(), "{why}");
     eprintln!("SKIPPED: {why}");
     true
 }

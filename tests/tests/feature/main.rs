@@ -10,10 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use gh_net_tests::lab::skip_without;
-
-fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace")
-}
+use gh_net_tests::root;
 
 fn feature(file: &str) -> PathBuf {
     root().join("devcontainer-feature/src/gh-net").join(file)

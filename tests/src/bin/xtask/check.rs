@@ -4,6 +4,7 @@ use std::env::consts::ARCH;
 
 use anyhow::Result;
 use gh_net_tests::lab::Binaries;
+use gh_net_tests::{in_ci, release};
 
 use crate::dist::{self, Again, Toolchain};
 use crate::shell::{self, PLAIN, root};
@@ -36,10 +37,10 @@ pub(crate) fn run() -> Result<()> {
     let places = match Toolchain::ready() {
         Ok(toolchain) => {
             let dist = dist::run(&toolchain, Again::Sidecar)?;
-            let (gh_net, sidecar) = (dist.join(dist::gh_net(ARCH)), dist.join(dist::sidecar(ARCH)));
+            let (gh_net, sidecar) = (dist.join(dist::gh_net(ARCH)), dist.join(release::sidecar(ARCH)));
             vec![("GH_NET_TEST_BIN", gh_net), ("GH_NET_TEST_SIDECAR", sidecar), ("GH_NET_TEST_DIST", dist)]
         }
-        Err(why) if std::env::var_os("CI").is_some_and(|ci| ci == "true") => return Err(why),
+        Err(why) if in_ci() => return Err(why),
         Err(why) => {
             println!("what a release holds is not built: {why:#}");
             let binaries = Binaries::build()?;
@@ -57,7 +58,7 @@ pub(crate) fn run() -> Result<()> {
 /// The flake, or on a laptop without Nix a word that it was not looked at.
 fn nix() -> Result<()> {
     match flake::ensure_tools() {
-        Err(why) if std::env::var_os("CI").is_none_or(|ci| ci != "true") => {
+        Err(why) if !in_ci() => {
             println!("\nSKIPPED: the flake: {why:#}");
             Ok(())
         }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 
+use gh_net_tests::release::{self, sidecar};
+
 use crate::shell::{self, PLAIN, root};
 pub(crate) use toolchain::Toolchain;
 use toolchain::target;
@@ -62,14 +64,9 @@ fn forge_name(architecture: &str) -> &'static str {
     if architecture == "aarch64" { "arm64" } else { "amd64" }
 }
 
-/// The name of a sidecar for an architecture.
-pub(crate) fn sidecar(architecture: &str) -> String {
-    format!("{SIDECAR}-{architecture}")
-}
-
 /// The name of gh-net for an architecture.
 pub(crate) fn gh_net(architecture: &str) -> String {
-    format!("gh-net-linux-{}", forge_name(architecture))
+    release::program(forge_name(architecture))
 }
 
 /// Builds the sidecars, and gh-net with them inside.
@@ -92,7 +89,7 @@ fn finish(dist: &Path) -> Result<()> {
         ARCHITECTURES.into_iter().flat_map(|name| [gh_net(name), sidecar(name)]).collect();
     let staging = root().join("target/dist-staging");
     for architecture in ARCHITECTURES {
-        let name = format!("gh-net-{VERSION}-linux-{}", forge_name(architecture));
+        let name = release::archive(VERSION, forge_name(architecture));
         stage(dist, architecture, &staging.join(&name))?;
         archive::pack(&staging, &name, dist)?;
         assets.push(format!("{name}.tar.gz"));

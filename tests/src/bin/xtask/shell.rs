@@ -7,10 +7,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 
-/// The workspace's directory.
-pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace")
-}
+pub(crate) use gh_net_tests::root;
 
 /// Runs a command in the workspace's directory, with its output where ours goes.
 pub(crate) fn run<V: AsRef<OsStr>>(line: &str, environment: &[(&str, V)]) -> Result<()> {
