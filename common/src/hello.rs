@@ -3,9 +3,9 @@
 use crate::frame::Hello;
 
 /// The lowest protocol version this build speaks.
-pub const LOWEST: u16 = 1;
+pub const LOWEST: u16 = 2;
 /// The highest protocol version this build speaks.
-pub const HIGHEST: u16 = 1;
+pub const HIGHEST: u16 = 2;
 
 /// Which end of the session speaks. Only for messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,11 +1,16 @@
-//! What both ends of a gh-net session compile: the [wire protocol](frame), the [async adapter](framed)
-//! that moves it, the [handshake](hello), the [window] that keeps the queue out of ssh, and the
-//! set-up of [logging].
+//! What both ends of a gh-net session compile: the [wire protocol](frame), the [handshake](hello), the [window] that
+//! bounds what is under way on a link, and the networks that are [never forwarded](reserved).
 //!
-//! The crate is small on purpose. What only one end needs lives at that end.
+//! That part is pure. Features add what touches the system: `framed` (frames on tokio's streams), `netlink` (the
+//! kernel's networks) and `logging`.
+//!
+//! Code that only one end needs belongs to that end.
 
 pub mod frame;
+#[cfg(feature = "framed")]
 pub mod framed;
 pub mod hello;
+#[cfg(feature = "logging")]
 pub mod logging;
+pub mod reserved;
 pub mod window;

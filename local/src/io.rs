@@ -335,6 +335,8 @@ impl Io {
             Frame::Opened(_) => return Err(unexpected("an Opened")),
             Frame::Routes(_) => return Err(unexpected("Routes")),
             Frame::Dns(_) => return Err(unexpected("DNS settings")),
+            Frame::AskStatus => return Err(unexpected("a request for the status")),
+            Frame::Ending | Frame::SidecarStatus(_) => {}
         }
         Ok(0)
     }

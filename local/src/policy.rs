@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 
+use gh_net_common::reserved;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::netwatch::{LinkKind, Snapshot};
@@ -122,7 +123,7 @@ impl Policy {
         if let Some(refusal) = self.refused.get(destination) {
             return Verdict::Refuse(*refusal);
         }
-        if refused::embedded(destination).is_some_and(|v4| self.refused.get(v4).is_some()) {
+        if reserved::embedded_v4(destination).is_some_and(|v4| self.refused.get(v4.into()).is_some()) {
             return Verdict::Refuse(Refusal::Prohibited);
         }
         match self.forwarded.get(destination) {

@@ -73,7 +73,8 @@ impl Explain for Error {
                 | Reason::NoSession
                 | Reason::Protocol
                 | Reason::Terminated
-                | Reason::Failed => Exit::Failed,
+                | Reason::Failed
+                | Reason::TakenOver => Exit::Failed,
             },
             Self::Netwatch(_) | Self::Io(_) | Self::Resolver(_) | Self::Ended { .. } => Exit::Failed,
         }
@@ -164,7 +165,9 @@ impl Session<'_> {
             mtu: MTU,
             families: Families { v4: true, v6: true },
             grace: 0,
-            wanted: Vec::new(),
+            user: user(),
+            host: host(),
+            preferred: Vec::new(),
             avoid: settings::avoid(self.config, &self.snapshot),
         }
     }
@@ -243,6 +246,17 @@ async fn stopped(stop: &mut Stop) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
     }
+}
+
+/// The name of the user who runs us.
+fn user() -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::geteuid()).ok().flatten();
+    user.map_or_else(|| nix::unistd::geteuid().to_string(), |user| user.name)
+}
+
+/// The laptop's host name.
+fn host() -> String {
+    nix::unistd::gethostname().map(|name| name.display().to_string()).unwrap_or_default()
 }
 
 /// The standard library seeds its hash tables from the kernel's random numbers; that will do here, too.

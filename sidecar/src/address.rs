@@ -3,9 +3,8 @@
 use std::net::IpAddr;
 
 use gh_net_common::frame::TunnelAddress;
+use gh_net_common::reserved;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-
-use crate::routes;
 
 /// Where the tunnel's IPv4 prefix comes from, in order: the benchmarking range (RFC 2544), which no network
 /// has in use, then carrier-grade NAT (RFC 6598) and the private ranges (RFC 1918).
@@ -54,7 +53,7 @@ pub(crate) fn choose(v6: bool, wanted: &[IpNet], taken: &[IpNet]) -> Result<Tunn
         if let Some(small) = wanted.iter().find(|net| net.max_prefix_len() - net.prefix_len() < 2) {
             return Err(Error::TooSmall(*small));
         }
-        if let Some(never) = wanted.iter().find(|net| routes::touches_never(net)) {
+        if let Some(never) = wanted.iter().find(|net| reserved::overlaps(net)) {
             return Err(Error::Never(*never));
         }
         if let Some(free) = wanted.iter().find(|net| clash(net).is_none()) {

@@ -21,9 +21,13 @@ pub const PROTOCOL: u8 = 7;
 /// A signal, or `cleanup`, ended the session.
 pub const TERMINATED: u8 = 8;
 
+/// Another laptop has taken the session over.
+pub const TAKEN_OVER: u8 = 9;
+
 /// The codes in words, for `--help`.
 pub const HELP: &str = "Exit codes: 0 done, 1 failure, 2 used wrongly, 3 not enough privilege, 4 no TUN device, \
-     5 another session is in progress, 6 no session to resume, 7 protocol error, 8 ended by a signal or by cleanup";
+     5 another session is in progress, 6 no session to resume, 7 protocol error, 8 ended by a signal or by cleanup, \
+     9 taken over by another laptop";
 
 /// The code that goes with a goodbye's reason.
 pub fn code(reason: Reason) -> u8 {
@@ -36,5 +40,6 @@ pub fn code(reason: Reason) -> u8 {
         Reason::Version | Reason::Protocol => PROTOCOL,
         Reason::Terminated => TERMINATED,
         Reason::Failed => FAILED,
+        Reason::TakenOver => TAKEN_OVER,
     }
 }

@@ -17,10 +17,11 @@ impl Notifier {
         (Self(sender), receiver)
     }
 
-    /// Says `text` to the user. While there is no link, it waits for one; when too much waits, it is only logged.
-    pub(crate) fn notify(&self, level: Level, text: String) {
-        tracing::info!(?level, "{text}");
-        if self.0.try_send(Notice { level, text }).is_err() {
+    /// Tells the user `text`; `code` names the kind of message for programs. While there is no link the notice
+    /// waits for one; when too many wait, it is only logged.
+    pub(crate) fn notify(&self, level: Level, code: &'static str, text: String) {
+        tracing::info!(?level, code, "{text}");
+        if self.0.try_send(Notice { level, code: code.to_owned(), text }).is_err() {
             tracing::warn!("that notice is not shown: too many wait");
         }
     }

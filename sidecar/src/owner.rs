@@ -199,9 +199,9 @@ impl Owner {
             Ok(report) => {
                 let done = report.undone.join(", ");
                 let text = format!("an earlier session had not ended cleanly; undone now: {done}");
-                self.notifier.notify(Level::Info, text);
+                self.notifier.notify(Level::Info, "recovered", text);
                 for failure in report.failed {
-                    self.notifier.notify(Level::Error, format!("not undone: {failure}"));
+                    self.notifier.notify(Level::Error, "not-undone", format!("not undone: {failure}"));
                 }
             }
             Err(error) => {
@@ -210,7 +210,7 @@ impl Owner {
                     "what an earlier session may have left is not undone: {}: {error}",
                     journal.display()
                 );
-                self.notifier.notify(Level::Error, text);
+                self.notifier.notify(Level::Error, "not-undone", text);
             }
         }
     }

@@ -41,6 +41,8 @@ pub(crate) enum Event {
     Routes(Routes),
     /// The laptop's DNS settings changed.
     Dns(Dns),
+    /// The laptop asks for the status.
+    AskStatus,
     /// The laptop ends the session.
     Goodbye,
     /// The link ended without a goodbye.
@@ -179,7 +181,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
                 return Err(Event::Goodbye);
             }
             Frame::Packet(_) => {}
-            Frame::Hello(_) | Frame::Open(_) | Frame::Opened(_) | Frame::Notice(_) => {
+            Frame::AskStatus => return Err(Event::AskStatus),
+            Frame::Hello(_)
+            | Frame::Open(_)
+            | Frame::Opened(_)
+            | Frame::Notice(_)
+            | Frame::Ending
+            | Frame::SidecarStatus(_) => {
                 return Err(Event::Violation("a message that has no place in a session".to_owned()));
             }
         }

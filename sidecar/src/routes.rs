@@ -21,6 +21,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use gh_net_common::frame::{self, Families, TunnelAddress};
+use gh_net_common::reserved;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -33,23 +34,6 @@ pub(crate) const TABLE: u32 = 26_727;
 pub(crate) const PRIORITY: u32 = 30_000;
 /// The networks of the laptop that are taken at most.
 pub(crate) const MAX_ROUTES: usize = 16_384;
-
-/// Networks that never take the tunnel: loopback, link-local, multicast, broadcast, and the addresses that clouds
-/// serve their machines' credentials from (Azure, Alibaba, Oracle; AWS and Google by IPv6; else link-local).
-const NEVER: [&str; 12] = [
-    "127.0.0.0/8",
-    "169.254.0.0/16",
-    "168.63.129.16/32",
-    "100.100.100.200/32",
-    "192.0.0.192/32",
-    "fd00:ec2::254/128",
-    "fd20:ce::254/128",
-    "224.0.0.0/4",
-    "255.255.255.255/32",
-    "::1/128",
-    "fe80::/10",
-    "ff00::/8",
-];
 
 /// A routing rule of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,6 +116,15 @@ pub(crate) struct Plan {
     tunnel: Vec<TunnelAddress>,
     around: BTreeSet<IpNet>,
     laptop: BTreeSet<IpNet>,
+    /// The parts of a full set that is not whole yet.
+    parts: Option<Parts>,
+}
+
+/// The parts of a full set so far.
+#[derive(Debug, Default)]
+struct Parts {
+    nets: Vec<IpNet>,
+    surplus: usize,
 }
 
 impl Plan {
@@ -139,7 +132,7 @@ impl Plan {
     pub(crate) fn new(tunnel: Vec<TunnelAddress>) -> Self {
         let has = |v6: bool| tunnel.iter().any(|address| address.gateway.is_ipv6() == v6);
         let families = Families { v4: has(false), v6: has(true) };
-        Self { families, tunnel, around: BTreeSet::new(), laptop: BTreeSet::new() }
+        Self { families, tunnel, around: BTreeSet::new(), laptop: BTreeSet::new(), parts: None }
     }
 
     /// The families the tunnel has.
@@ -152,7 +145,7 @@ impl Plan {
         self.around = exceptions
             .into_iter()
             .map(|address| IpNet::from(address.to_canonical()))
-            .filter(|net| !is_never(net) && self.has_family(net))
+            .filter(|net| !reserved::contains(net) && self.has_family(net))
             .collect();
     }
 
@@ -162,19 +155,45 @@ impl Plan {
         self.set_exceptions(known.into_iter().chain(exceptions));
     }
 
-    /// Takes the laptop's word for which networks are its own.
+    /// Takes over the laptop's networks, or a change to them. The parts of a full set are collected until it is whole.
     pub(crate) fn update(&mut self, change: &frame::Routes) -> Refused {
-        if change.full {
-            self.laptop.clear();
+        match change {
+            frame::Routes::Change { add, remove } => {
+                self.parts = None;
+                for net in remove {
+                    self.laptop.remove(&net.trunc());
+                }
+                self.add(add)
+            }
+            frame::Routes::Part(add) => {
+                self.collect(add);
+                Refused::default()
+            }
+            frame::Routes::Last(add) => {
+                self.collect(add);
+                self.laptop.clear();
+                let Parts { nets, surplus } = self.parts.take().unwrap_or_default();
+                let mut refused = self.add(&nets);
+                refused.surplus += surplus;
+                refused
+            }
         }
-        for net in &change.remove {
-            self.laptop.remove(&net.trunc());
-        }
+    }
+
+    /// Prefixes beyond what a set may hold are only counted.
+    fn collect(&mut self, part: &[IpNet]) {
+        let parts = self.parts.get_or_insert_default();
+        let taken = part.len().min(MAX_ROUTES - parts.nets.len());
+        parts.nets.extend(&part[..taken]);
+        parts.surplus += part.len() - taken;
+    }
+
+    fn add(&mut self, add: &[IpNet]) -> Refused {
         let mut refused = Refused::default();
-        for net in change.add.iter().map(IpNet::trunc) {
+        for net in add.iter().map(IpNet::trunc) {
             if !self.has_family(&net) {
                 refused.family += 1;
-            } else if is_never(&net) || self.is_own(&net) {
+            } else if reserved::contains(&net) || self.is_own(&net) {
                 refused.never += 1;
             } else if self.laptop.len() >= MAX_ROUTES && !self.laptop.contains(&net) {
                 refused.surplus += 1;
@@ -196,7 +215,12 @@ impl Plan {
         table.extend(self.laptop.iter().map(|net| (*net, Way::Tunnel)));
         table.extend(self.tunnel.iter().map(|address| (address.gateway.into(), Way::Tunnel)));
         table.extend(self.around.iter().map(|net| (*net, Way::Around)));
-        table.extend(never().filter(|net| self.has_family(net)).map(|net| (net, Way::Around)));
+        table.extend(
+            reserved::all()
+                .map(|(net, _)| net)
+                .filter(|net| self.has_family(net))
+                .map(|net| (net, Way::Around)),
+        );
         table
     }
 
@@ -210,20 +234,6 @@ impl Plan {
     fn is_own(&self, net: &IpNet) -> bool {
         self.tunnel.iter().any(|address| address.sidecar.trunc().contains(net))
     }
-}
-
-fn never() -> impl Iterator<Item = IpNet> {
-    NEVER.iter().filter_map(|net| net.parse().ok())
-}
-
-/// Whether all of `net` is among what never takes the tunnel.
-pub(crate) fn is_never(net: &IpNet) -> bool {
-    never().any(|never| never.contains(net))
-}
-
-/// Whether any of `net` is.
-pub(crate) fn touches_never(net: &IpNet) -> bool {
-    never().any(|never| never.contains(net) || net.contains(&never))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use gh_net_common::frame::{
     self, DnsMode, Frame, Goodbye, Level, MAX_PREFIXES, Notice, Open, Opened, Reason, Token, TunnelAddress,
 };
+use gh_net_common::reserved;
 use ipnet::IpNet;
 use netlink_packet_route::route::RouteType;
 use tokio::select;
@@ -152,7 +153,11 @@ impl Session {
             }
             Err(error) => {
                 self.plan.add_exceptions(exceptions(&[], link.peer));
-                self.say(Level::Warning, format!("the codespace's own networks are unknown: {error}"));
+                self.say(
+                    Level::Warning,
+                    "networks-unknown",
+                    format!("the codespace's own networks are unknown: {error}"),
+                );
                 Vec::new()
             }
         };
@@ -183,7 +188,7 @@ impl Session {
             .iter()
             .filter(|route| route.table == MAIN && route.kind == RouteType::Unicast)
             .map(|route| route.destination)
-            .filter(|net| net.prefix_len() > 0 && !routes::is_never(net) && !own(net))
+            .filter(|net| net.prefix_len() > 0 && !reserved::contains(net) && !own(net))
             .collect();
         networks.sort();
         networks.dedup();
@@ -227,6 +232,13 @@ impl Session {
                 self.set_dns(dns);
                 None
             }
+            Event::AskStatus => {
+                let status = Frame::SidecarStatus(self.wire_status());
+                if let Some(link) = &mut self.link {
+                    link.pump.writer.push(&status);
+                }
+                None
+            }
             Event::Goodbye => Some(End::Over(Goodbye { reason: Reason::Done, text: String::new() })),
             Event::Violation(text) => Some(End::Over(protocol(text))),
             Event::DeviceLost(error) => Some(End::Over(Goodbye {
@@ -260,11 +272,14 @@ impl Session {
                     let count = refused.len();
                     self.say(
                         Level::Warning,
+                        "routes-refused",
                         format!("the kernel refused {count} routes, among them {first}"),
                     );
                 }
             }
-            Err(error) => self.say(Level::Error, format!("the routes could not be changed: {error}")),
+            Err(error) => {
+                self.say(Level::Error, "routes-failed", format!("the routes could not be changed: {error}"))
+            }
         }
     }
 
@@ -276,20 +291,20 @@ impl Session {
             format!("{never} routes are ignored: loopback, link-local, multicast or the tunnel itself");
         let surplus_text =
             format!("{surplus} routes are ignored: more than {} at a time", routes::MAX_ROUTES);
-        for (kind, count, text) in [
-            ("family", family, family_text),
-            ("never", never, never_text),
-            ("surplus", surplus, surplus_text),
+        for (code, count, text) in [
+            ("routes-family", family, family_text),
+            ("routes-reserved", never, never_text),
+            ("routes-surplus", surplus, surplus_text),
         ] {
             // Each kind is said once: the laptop's routes may change every second.
-            if count > 0 && self.said.insert(kind) {
-                self.say(Level::Warning, text);
+            if count > 0 && self.said.insert(code) {
+                self.say(Level::Warning, code, text);
             }
         }
     }
 
-    fn say(&self, level: Level, text: String) {
-        self.notifier.notify(level, text);
+    fn say(&self, level: Level, code: &'static str, text: String) {
+        self.notifier.notify(level, code, text);
     }
 
     /// Words for the laptop's user.
@@ -305,7 +320,11 @@ impl Session {
         if dns.mode == DnsMode::Off {
             self.unhook_dns();
         } else if let Err(error) = self.hook_dns(dns) {
-            self.say(Level::Warning, format!("names of the laptop's networks are not resolved: {error}"));
+            self.say(
+                Level::Warning,
+                "names-unhooked",
+                format!("names of the laptop's networks are not resolved: {error}"),
+            );
         }
     }
 
@@ -339,10 +358,36 @@ impl Session {
         self.dns.hook = None;
         let report = self.journal.undo_where(|change| matches!(change, Change::ResolvConf { .. }));
         for failure in report.failed {
-            self.say(Level::Error, failure);
+            self.say(Level::Error, "not-undone", failure);
         }
         // Only when nobody is sent to it any more.
         self.dns.responder = None;
+    }
+
+    /// What the laptop is told when it asks.
+    fn wire_status(&self) -> frame::SidecarStatus {
+        let Counters {
+            uplink_packets,
+            uplink_bytes,
+            downlink_packets,
+            downlink_bytes,
+            downlink_malformed,
+            downlink_refused,
+        } = self.counters;
+        frame::SidecarStatus {
+            uptime: self.started.elapsed().as_secs(),
+            dns: self.dns.mode,
+            resolver_hook: self.dns.hook.is_some(),
+            routes: u32::try_from(self.plan.laptop().len()).unwrap_or(u32::MAX),
+            counters: frame::SidecarCounters {
+                uplink_packets,
+                uplink_bytes,
+                downlink_packets,
+                downlink_bytes,
+                downlink_malformed,
+                downlink_refused,
+            },
+        }
     }
 
     /// How things are.

@@ -123,7 +123,8 @@ fn broken_protocol_ends_the_session() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     let huge = [PREAMBLE.as_slice(), &[1, 0xff, 0xff, 0xff]].concat();
     let unknown = [200, 0, 0, 4, 1, 2, 3, 4];
-    let notice = frames(&[Frame::Notice(Notice { level: Level::Warning, text: "x".repeat(500) })]);
+    let notice =
+        frames(&[Frame::Notice(Notice { level: Level::Warning, code: "x".into(), text: "x".repeat(500) })]);
     let future = frames(&[Frame::Hello(gh_net_common::frame::Hello {
         lowest: 9000,
         highest: 9001,

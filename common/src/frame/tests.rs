@@ -1,5 +1,8 @@
 use proptest::prelude::*;
 
+use bytes::BytesMut;
+
+use super::codec::{DNS, PACKET, PING, SIDECAR_STATUS, header};
 use super::*;
 
 fn address() -> impl Strategy<Value = IpAddr> {
@@ -35,10 +38,12 @@ fn session() -> impl Strategy<Value = [u8; 16]> {
 
 fn open() -> impl Strategy<Value = Frame> {
     let families = any::<(bool, bool)>().prop_map(|(v4, v6)| Families { v4, v6 });
-    (prop::option::of((session(), token())), any::<u16>(), families, any::<u16>(), prefixes(), prefixes())
-        .prop_map(|(resume, mtu, families, grace, wanted, avoid)| {
-            Frame::Open(Open { resume, mtu, families, grace, wanted, avoid })
-        })
+    let resume = prop::option::of((session(), token()));
+    (resume, any::<u16>(), families, any::<u32>(), ".{0,20}", ".{0,20}", prefixes(), prefixes()).prop_map(
+        |(resume, mtu, families, grace, user, host, preferred, avoid)| {
+            Frame::Open(Open { resume, mtu, families, grace, user, host, preferred, avoid })
+        },
+    )
 }
 
 fn opened() -> impl Strategy<Value = Frame> {
@@ -52,10 +57,40 @@ fn opened() -> impl Strategy<Value = Frame> {
     )
 }
 
+fn mode() -> impl Strategy<Value = DnsMode> {
+    prop_oneof![Just(DnsMode::Off), Just(DnsMode::Split), Just(DnsMode::Local)]
+}
+
+fn routes() -> impl Strategy<Value = Routes> {
+    prop_oneof![
+        (prefixes(), prefixes()).prop_map(|(add, remove)| Routes::Change { add, remove }),
+        prefixes().prop_map(Routes::Part),
+        prefixes().prop_map(Routes::Last),
+    ]
+}
+
+fn status() -> impl Strategy<Value = SidecarStatus> {
+    (any::<u64>(), mode(), any::<bool>(), any::<u32>(), any::<[u64; 6]>()).prop_map(
+        |(uptime, dns, resolver_hook, routes, [a, b, c, d, e, f])| SidecarStatus {
+            uptime,
+            dns,
+            resolver_hook,
+            routes,
+            counters: SidecarCounters {
+                uplink_packets: a,
+                uplink_bytes: b,
+                downlink_packets: c,
+                downlink_bytes: d,
+                downlink_malformed: e,
+                downlink_refused: f,
+            },
+        },
+    )
+}
+
 fn frame() -> impl Strategy<Value = Frame> {
-    let mode = prop_oneof![Just(DnsMode::Off), Just(DnsMode::Split), Just(DnsMode::Local)];
     let level = prop_oneof![Just(Level::Info), Just(Level::Warning), Just(Level::Error)];
-    let reason = (0u8..9).prop_map(Reason::from_wire);
+    let reason = (0u8..10).prop_map(Reason::from_wire);
     prop_oneof![
         (any::<u16>(), any::<u16>(), any::<u32>(), ".{0,40}").prop_map(
             |(lowest, highest, capabilities, software)| Frame::Hello(Hello {
@@ -71,18 +106,21 @@ fn frame() -> impl Strategy<Value = Frame> {
         any::<u64>().prop_map(Frame::Delivered),
         any::<u64>().prop_map(Frame::Ping),
         any::<u64>().prop_map(Frame::Pong),
-        (any::<bool>(), prefixes(), prefixes()).prop_map(|(full, add, remove)| Frame::Routes(Routes {
-            full,
-            add,
-            remove
-        })),
-        (mode, names(), names()).prop_map(|(mode, search, domains)| Frame::Dns(Dns {
+        routes().prop_map(Frame::Routes),
+        (mode(), names(), names()).prop_map(|(mode, search, domains)| Frame::Dns(Dns {
             mode,
             search,
             domains
         })),
-        (level, ".{0,80}").prop_map(|(level, text)| Frame::Notice(Notice { level, text })),
+        (level, "[a-z-]{0,20}", ".{0,80}").prop_map(|(level, code, text)| Frame::Notice(Notice {
+            level,
+            code,
+            text
+        })),
         (reason, ".{0,80}").prop_map(|(reason, text)| Frame::Goodbye(Goodbye { reason, text })),
+        Just(Frame::Ending),
+        Just(Frame::AskStatus),
+        status().prop_map(Frame::SidecarStatus),
     ]
 }
 
@@ -116,7 +154,7 @@ proptest! {
 
     #[test]
     fn arbitrary_payloads_of_known_kinds_never_panic(
-        kind in 1u8..12,
+        kind in 1u8..=SIDECAR_STATUS,
         payload in prop::collection::vec(any::<u8>(), 0..300),
     ) {
         let mut buffer = BytesMut::from(&header(kind, payload.len())[..]);
@@ -179,11 +217,38 @@ fn what_is_too_much_or_no_name_is_left_out_and_not_refused() {
     );
 
     let prefix: IpNet = "fd00::/64".parse().unwrap();
-    let full = Frame::Routes(Routes { full: true, add: vec![prefix; MAX_PREFIXES], remove: vec![prefix; 9] });
+    let full = Frame::Routes(Routes::Change { add: vec![prefix; MAX_PREFIXES], remove: vec![prefix; 9] });
     assert_eq!(Frame::decode(&mut encoded(std::slice::from_ref(&full))), Ok(Some(full)));
 }
 
 #[test]
 fn a_token_is_not_shown() {
     assert_eq!(format!("{:?}", Token([7; 32])), "Token(..)");
+}
+
+#[test]
+fn a_large_set_of_routes_takes_several_frames_and_the_last_one_says_so() {
+    let many: Vec<IpNet> = (0..5000u32)
+        .map(|number| IpNet::new(std::net::Ipv4Addr::from(number << 8).into(), 24).unwrap())
+        .collect();
+    let frames: Vec<_> = Routes::full(&many).collect();
+    let [
+        Frame::Routes(Routes::Part(first)),
+        Frame::Routes(Routes::Part(second)),
+        Frame::Routes(Routes::Last(last)),
+    ] = &frames[..]
+    else {
+        panic!("{} frames", frames.len())
+    };
+    assert_eq!([&first[..], second, last].concat(), many);
+    assert_eq!(Routes::full(&[]).collect::<Vec<_>>(), [Frame::Routes(Routes::Last(vec![]))]);
+}
+
+#[test]
+fn a_part_of_a_full_set_removes_nothing() {
+    let prefix = [4, 10, 0, 0, 0, 8];
+    let payload = [&[1, 0, 0, 0, 1][..], &prefix].concat();
+    let mut buffer = BytesMut::from(&header(8, payload.len())[..]);
+    buffer.extend_from_slice(&payload);
+    assert!(matches!(Frame::decode(&mut buffer), Err(FrameError::Malformed { kind: 8, .. })));
 }

@@ -101,7 +101,10 @@ where
         | Frame::Routes(_)
         | Frame::Dns(_)
         | Frame::Notice(_)
-        | Frame::Goodbye(_) => Err(HandshakeError::Protocol("it does not answer the request")),
+        | Frame::Goodbye(_)
+        | Frame::Ending
+        | Frame::AskStatus
+        | Frame::SidecarStatus(_) => Err(HandshakeError::Protocol("it does not answer the request")),
     }
 }
 
@@ -123,7 +126,10 @@ async fn next<R: AsyncRead + Unpin>(reader: &mut FrameReader<R>) -> Result<Frame
             | Frame::Ping(_)
             | Frame::Pong(_)
             | Frame::Routes(_)
-            | Frame::Dns(_)) => return Ok(frame),
+            | Frame::Dns(_)
+            | Frame::Ending
+            | Frame::AskStatus
+            | Frame::SidecarStatus(_)) => return Ok(frame),
         }
     }
     Err(HandshakeError::Protocol("it sends one notice after the other instead of an answer"))
@@ -162,7 +168,9 @@ mod tests {
             mtu: 65_520,
             families: Families { v4: true, v6: true },
             grace: 0,
-            wanted: Vec::new(),
+            user: "alice".into(),
+            host: "laptop".into(),
+            preferred: Vec::new(),
             avoid: Vec::new(),
         }
     }

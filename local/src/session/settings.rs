@@ -24,21 +24,11 @@ pub(super) fn avoid(config: &Config, snapshot: &Snapshot) -> Vec<IpNet> {
 
 /// The frames that set a new link up: all routes, and how names are resolved.
 pub(super) fn frames(config: &Config, policy: &Policy, resolver: &Resolver) -> Vec<Frame> {
-    let mut frames = routes(policy.routes());
+    let mut frames: Vec<Frame> = Routes::full(policy.routes()).collect();
     if config.dns != DnsMode::Off {
         frames.push(Frame::Dns(dns(config.dns, policy.routes(), &resolver.search())));
     }
     frames
-}
-
-/// The full set, in as many frames as it takes.
-fn routes(routes: &[IpNet]) -> Vec<Frame> {
-    let empty: &[IpNet] = &[];
-    let chunks = if routes.is_empty() { vec![empty] } else { routes.chunks(MAX_PREFIXES).collect() };
-    let frame = |(index, chunk): (usize, &[IpNet])| {
-        Frame::Routes(Routes { full: index == 0, add: chunk.to_vec(), remove: Vec::new() })
-    };
-    chunks.into_iter().enumerate().map(frame).collect()
 }
 
 /// Search domains of the laptop are the laptop's to answer, and so are the reverse zones of what it
@@ -66,25 +56,6 @@ pub(super) fn listed(routes: &[IpNet]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_large_set_of_routes_is_split_and_only_its_first_frame_replaces() {
-        let many: Vec<IpNet> =
-            (0..5000u32).map(|n| IpNet::new(std::net::Ipv4Addr::from(n << 8).into(), 24).unwrap()).collect();
-        let frames = routes(&many);
-        let mut seen = Vec::new();
-        for (index, frame) in frames.iter().enumerate() {
-            let Frame::Routes(routes) = frame else { panic!("{frame:?}") };
-            assert_eq!(routes.full, index == 0);
-            seen.extend_from_slice(&routes.add);
-        }
-        assert_eq!(seen, many);
-    }
-
-    #[test]
-    fn no_routes_is_a_set_too() {
-        assert_eq!(routes(&[]), [Frame::Routes(Routes { full: true, add: vec![], remove: vec![] })]);
-    }
 
     #[test]
     fn domains_are_the_search_domains_and_the_reverse_zones() {

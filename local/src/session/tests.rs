@@ -27,7 +27,7 @@ fn goodbye(reason: Reason) -> Goodbye {
 async fn the_answer_ends_the_farewell_even_if_our_goodbye_can_not_be_written() {
     let (mut link, mut far) = link(4096);
     link.writer.push_packet(vec![0; 60_000].into());
-    let notice = Notice { level: Level::Info, text: "undone".into() };
+    let notice = Notice { level: Level::Info, code: "undone".into(), text: "undone".into() };
     write(&mut far, &[Frame::Notice(notice), Frame::Goodbye(goodbye(Reason::Done))]).await;
     let begun = tokio::time::Instant::now();
     assert_eq!(timeout(FAREWELL, farewell(&mut link)).await, Ok(true));

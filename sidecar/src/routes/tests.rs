@@ -20,7 +20,7 @@ fn tunnel(v6: bool) -> Vec<TunnelAddress> {
 }
 
 fn add(nets: &[&str]) -> Routes {
-    Routes { full: false, add: nets.iter().map(|n| net(n)).collect(), remove: vec![] }
+    Routes::Change { add: nets.iter().map(|n| net(n)).collect(), remove: vec![] }
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn routes_of_a_family_the_tunnel_lacks_are_counted() {
 fn the_number_of_routes_is_bounded() {
     let mut plan = Plan::new(tunnel(false));
     let many = (0..MAX_ROUTES as u32 + 5).map(|n| IpNet::from(IpAddr::from((0x0a00_0000 + n).to_be_bytes())));
-    let refused = plan.update(&Routes { full: true, add: many.collect(), remove: vec![] });
+    let refused = plan.update(&Routes::Last(many.collect()));
     assert_eq!(refused.surplus, 5);
     assert_eq!(plan.laptop().len(), MAX_ROUTES);
 }
@@ -97,9 +97,9 @@ fn the_number_of_routes_is_bounded() {
 fn a_full_set_replaces_and_a_change_changes() {
     let mut plan = Plan::new(tunnel(false));
     plan.update(&add(&["10.0.0.0/8", "10.20.0.7/16"]));
-    plan.update(&Routes { full: false, add: vec![], remove: vec![net("10.20.99.0/16")] });
+    plan.update(&Routes::Change { add: vec![], remove: vec![net("10.20.99.0/16")] });
     assert_eq!(plan.laptop().iter().copied().collect::<Vec<_>>(), [net("10.0.0.0/8")]);
-    plan.update(&Routes { full: true, add: vec![net("192.168.7.0/24")], remove: vec![] });
+    plan.update(&Routes::Last(vec![net("192.168.7.0/24")]));
     assert_eq!(plan.laptop().iter().copied().collect::<Vec<_>>(), [net("192.168.7.0/24")]);
 }
 

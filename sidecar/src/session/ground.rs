@@ -68,7 +68,7 @@ fn add_addresses(
             continue;
         }
         let family = if v6 { "IPv6" } else { "IPv4" };
-        match address::choose(v6, &open.wanted, taken) {
+        match address::choose(v6, &open.preferred, taken) {
             Ok(address) => match device.add_address(&address) {
                 Ok(()) => addresses.push(address),
                 Err(error) => {
@@ -84,7 +84,7 @@ fn add_addresses(
     }
     for problem in problems {
         let left = if addresses[0].gateway.is_ipv4() { "IPv4" } else { "IPv6" };
-        notifier.notify(Level::Warning, format!("{problem}; only {left} is forwarded"));
+        notifier.notify(Level::Warning, "family-unavailable", format!("{problem}; only {left} is forwarded"));
     }
     Ok(addresses)
 }

@@ -192,7 +192,7 @@ fn without_ipv6_the_rest_works_and_it_is_said() {
         let before = snapshot();
         let (mut laptop, opened) = Laptop::session(0).await;
         assert_eq!(opened.addresses.len(), 1);
-        let Frame::Notice(Notice { level, text }) = laptop.next().await else { panic!("no notice") };
+        let Frame::Notice(Notice { level, text, .. }) = laptop.next().await else { panic!("no notice") };
         assert_eq!(level, Level::Warning);
         assert!(text.contains("IPv6 is not available"), "{text}");
         laptop.send(&[routes(&["10.20.0.0/16"])]).await;
@@ -221,7 +221,7 @@ fn frames_that_have_no_place_end_the_session_cleanly() {
     let misplaced = [
         Frame::Open(open(0)),
         Frame::Hello(gh_net_common::hello::ours()),
-        Frame::Notice(Notice { level: Level::Info, text: "boo".into() }),
+        Frame::Notice(Notice { level: Level::Info, code: "boo".into(), text: "boo".into() }),
     ];
     for frame in misplaced {
         in_codespace(move || async move {
@@ -242,8 +242,8 @@ fn a_flood_of_changes_keeps_nobody_from_the_owner() {
         let (mut laptop, _) = Laptop::session(60).await;
         let nets = (0..2000_u32)
             .map(|n| ipnet::IpNet::from(std::net::IpAddr::from((0x0a14_0000 + n).to_be_bytes())));
-        laptop.send(&[Frame::Routes(Routes { full: true, add: nets.collect(), remove: vec![] })]).await;
-        let nothing = Frame::Routes(Routes { full: false, add: vec![], remove: vec![] });
+        laptop.send(&[Frame::Routes(Routes::Last(nets.collect()))]).await;
+        let nothing = Frame::Routes(Routes::Change { add: vec![], remove: vec![] });
         (0..50_000).for_each(|_| laptop.writer.push(&nothing));
         let cleanup = Command::new(SIDECAR).arg("cleanup").output();
         let (_, cleanup) = tokio::join!(laptop.writer.flush(), cleanup);

@@ -24,20 +24,22 @@ pub(crate) struct Laptop {
 }
 
 /// A request for a session, with these seconds of grace.
-pub(crate) fn open(grace: u16) -> Open {
+pub(crate) fn open(grace: u32) -> Open {
     Open {
         resume: None,
         mtu: 65_520,
         families: Families { v4: true, v6: true },
         grace,
-        wanted: vec![],
+        user: "alice".into(),
+        host: "laptop".into(),
+        preferred: vec![],
         avoid: vec![],
     }
 }
 
 /// Networks to add.
 pub(crate) fn routes(nets: &[&str]) -> Frame {
-    Frame::Routes(Routes { full: true, add: nets.iter().map(|n| net(n)).collect(), remove: vec![] })
+    Frame::Routes(Routes::Last(nets.iter().map(|n| net(n)).collect()))
 }
 
 pub(crate) fn net(text: &str) -> IpNet {
@@ -95,7 +97,7 @@ impl Laptop {
     }
 
     /// A session, connected and opened.
-    pub(crate) async fn session(grace: u16) -> (Self, Opened) {
+    pub(crate) async fn session(grace: u32) -> (Self, Opened) {
         let mut laptop = Self::connect().await;
         let opened = laptop.ask(open(grace)).await.expect("a session");
         (laptop, opened)

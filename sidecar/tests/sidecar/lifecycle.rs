@@ -13,7 +13,7 @@ fn done() -> Frame {
 }
 
 /// A session in full dress, with a little of everything that has to be undone.
-async fn busy_session(grace: u16) -> (Laptop, gh_net_common::frame::Opened) {
+async fn busy_session(grace: u32) -> (Laptop, gh_net_common::frame::Opened) {
     let (mut laptop, opened) = Laptop::session(grace).await;
     let dns = Dns { mode: DnsMode::Split, search: vec!["corp.example".into()], domains: vec![] };
     laptop.send(&[routes(&["10.20.0.0/16", "fd20::/32"]), Frame::Dns(dns)]).await;

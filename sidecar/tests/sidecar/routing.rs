@@ -71,8 +71,7 @@ fn changes_are_followed_live() {
     in_codespace(|| async {
         let (mut laptop, _) = Laptop::session(0).await;
         laptop.send(&[routes(&["10.20.0.0/16", "10.30.0.0/16"])]).await;
-        let change =
-            Routes { full: false, add: vec![net("10.40.0.0/16")], remove: vec![net("10.30.0.0/16")] };
+        let change = Routes::Change { add: vec![net("10.40.0.0/16")], remove: vec![net("10.30.0.0/16")] };
         laptop.send(&[Frame::Routes(change)]).await;
         laptop.settle().await;
         assert!(route_to("10.40.0.1").contains("dev ghnet0"));
@@ -143,7 +142,7 @@ fn thousands_of_routes_come_and_go() {
             .map(|n| ipnet::IpNet::new([10, (n >> 8) as u8, n as u8, 0].into(), 24).unwrap())
             .collect();
         for chunk in nets.chunks(2000) {
-            laptop.send(&[Frame::Routes(Routes { full: false, add: chunk.to_vec(), remove: vec![] })]).await;
+            laptop.send(&[Frame::Routes(Routes::Change { add: chunk.to_vec(), remove: vec![] })]).await;
         }
         laptop.settle().await;
         assert_eq!(sh("ip route show table 26727 dev ghnet0").lines().count(), 10_001);
@@ -161,7 +160,7 @@ fn taken_prefixes_are_avoided_and_wishes_followed() {
         let mut laptop = Laptop::connect().await;
         let mut request = open(0);
         request.avoid = vec![net("198.19.0.0/16")];
-        request.wanted = vec![net("fd99::/64")];
+        request.preferred = vec![net("fd99::/64")];
         let opened = laptop.ask(request).await.unwrap();
         let addresses: Vec<String> = opened.addresses.iter().map(|a| a.sidecar.to_string()).collect();
         assert_eq!(addresses, ["198.18.0.1/30", "fd99::1/64"]);

@@ -228,7 +228,10 @@ impl Codespace {
             | Frame::Routes(_)
             | Frame::Dns(_)
             | Frame::Notice(_)
-            | Frame::Goodbye(_)) => self.frames.push_back(frame),
+            | Frame::Goodbye(_)
+            | Frame::Ending
+            | Frame::AskStatus
+            | Frame::SidecarStatus(_)) => self.frames.push_back(frame),
         }
     }
 

@@ -68,11 +68,14 @@ async fn frames_of_the_session_are_sent_and_a_goodbye_ends_it() {
     let (mut codespace, laptop) = Codespace::new();
     let running = run(io(), laptop);
     codespace.greet().await;
-    let routes =
-        Frame::Routes(Routes { full: true, add: vec!["10.0.0.0/8".parse().unwrap()], remove: vec![] });
+    let routes = Frame::Routes(Routes::Last(vec!["10.0.0.0/8".parse().unwrap()]));
     running.control.send(Control::Send(routes.clone())).await.unwrap();
     assert_eq!(codespace.until(|codespace| codespace.frames.pop_front()).await, routes);
-    codespace.send_frame(&Frame::Notice(Notice { level: Level::Warning, text: "\x1b[2Jcareful".into() }));
+    codespace.send_frame(&Frame::Notice(Notice {
+        level: Level::Warning,
+        code: "x".into(),
+        text: "\x1b[2Jcareful".into(),
+    }));
     codespace.send_frame(&Frame::Goodbye(Goodbye { reason: Reason::Terminated, text: "\x07bye".into() }));
     codespace.until(|_| Some(())).await;
     let (_, end) = running.end().await;
@@ -86,7 +89,7 @@ async fn a_frame_out_of_place_is_a_broken_protocol_and_an_end_is_a_lost_link() {
     let (mut codespace, laptop) = Codespace::new();
     let running = run(io(), laptop);
     codespace.greet().await;
-    codespace.send_frame(&Frame::Routes(Routes { full: true, add: vec![], remove: vec![] }));
+    codespace.send_frame(&Frame::Routes(Routes::Last(vec![])));
     codespace.until(|_| Some(())).await;
     let (_, end) = running.end().await;
     assert!(matches!(end, LinkEnd::Protocol(ProtocolError::Unexpected(_))), "{end:?}");
