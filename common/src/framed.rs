@@ -14,20 +14,20 @@ use tokio::time::timeout;
 use crate::frame::{Frame, FrameError, HEADER_LEN, PREAMBLE, announced_len, packet_header};
 use crate::hello::printable;
 
-/// How much is asked of the stream at a time, in bytes. A pipe holds 64 KiB by default.
+/// Bytes requested from the stream at a time. A pipe holds 64 KiB by default.
 const READ_SIZE: usize = 256 * 1024;
-/// Memory is read into until less than this is left of it. Were it new memory for each read, each packet that is
-/// kept somewhere would keep a whole piece of it, and be it the only one in there.
+/// A buffer is reused for further reads until less than this is left of it. With a fresh buffer for each read, one
+/// retained packet would pin the whole buffer.
 const MIN_READ: usize = 64 * 1024;
 /// Slices handed to one vectored write. Linux takes 1024 (`UIO_MAXIOV`).
 const MAX_SLICES: usize = 128;
 
-/// How much noise may precede the preamble, and for how long.
+/// Bounds on what may precede the preamble.
 #[derive(Debug, Clone, Copy)]
 pub struct NoiseLimit {
-    /// Bytes before the preamble.
+    /// Maximum number of bytes before the preamble.
     pub bytes: usize,
-    /// Time until the preamble is complete.
+    /// Maximum time until the preamble is complete.
     pub time: Duration,
 }
 
@@ -38,7 +38,7 @@ impl Default for NoiseLimit {
     }
 }
 
-/// No preamble came. The text shows what came instead.
+/// No preamble came. The message shows what came instead.
 #[derive(Debug, thiserror::Error)]
 pub enum PreambleError {
     /// The stream ended first.
@@ -55,7 +55,7 @@ pub enum PreambleError {
     Io(#[from] io::Error),
 }
 
-/// What came instead, cut to a size that fits a message.
+/// What came instead, truncated to fit a message.
 fn instead(seen: &[u8]) -> String {
     const SHOWN: usize = 400;
     if seen.is_empty() {
@@ -96,7 +96,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// Skips noise until the preamble has been read. Returns the noise.
     ///
     /// # Errors
-    /// See [`PreambleError`]; the stream is of no use afterwards.
+    /// See [`PreambleError`]. The stream is unusable afterwards.
     pub async fn preamble(&mut self, limit: NoiseLimit) -> Result<Vec<u8>, PreambleError> {
         match timeout(limit.time, self.find_preamble(limit.bytes)).await {
             Ok(found) => found,
@@ -125,7 +125,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         poll_fn(|cx| self.poll_fill(cx, 1, most)).await
     }
 
-    /// Reads what there is, up to `most` bytes, in one go. There is room for at least `missing` bytes.
+    /// Reads what is available, at most `most` bytes, in one call. Makes room for at least `missing` bytes.
     fn poll_fill(&mut self, cx: &mut Context<'_>, missing: usize, most: usize) -> Poll<io::Result<usize>> {
         if self.buffer.capacity() - self.buffer.len() < MIN_READ.max(missing) {
             self.buffer.reserve(READ_SIZE.max(missing));
@@ -143,12 +143,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// The next frame, or `None` at the end of the stream. Cancel safe.
     ///
     /// # Errors
-    /// See [`ReadError`]; the stream can't be followed any further.
+    /// See [`ReadError`]. Nothing more can be read from the stream.
     pub async fn next(&mut self) -> Result<Option<Frame>, ReadError> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// The poll form of [`Self::next`]. While frames are buffered it does not touch the stream.
+    /// The poll form of [`Self::next`]. It reads from the stream only when no whole frame is buffered.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Frame>, ReadError>> {
         loop {
             if let Some(frame) = Frame::decode(&mut self.buffer)? {
@@ -167,8 +167,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 }
 
-/// Frames to a stream. Frames are queued with `push` calls and leave, as many as fit, in one vectored
-/// write. The queue has no bound of its own: check [`Self::queued`] before pushing.
+/// Frames to a stream. Pushed frames are queued and leave, as many as fit, in one vectored write. The queue is
+/// unbounded: check [`Self::queued`] before pushing.
 #[derive(Debug)]
 pub struct FrameWriter<W> {
     stream: W,

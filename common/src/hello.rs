@@ -1,4 +1,4 @@
-//! The handshake: which version of the protocol two programs speak, or which of them to update.
+//! The handshake: the protocol version that both programs speak, or which of them to update.
 
 use crate::frame::Hello;
 
@@ -7,7 +7,7 @@ pub const LOWEST: u16 = 2;
 /// The highest protocol version this build speaks.
 pub const HIGHEST: u16 = 2;
 
-/// Which end of the session speaks. Only for messages.
+/// An end of the session. Only for messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
     /// gh-net, on the laptop.
@@ -35,7 +35,7 @@ impl Side {
 /// What two hellos agree on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Agreed {
-    /// The protocol version both speak from here on.
+    /// The protocol version that both speak.
     pub version: u16,
     /// Capabilities both have.
     pub capabilities: u32,
@@ -55,7 +55,7 @@ pub struct Mismatch {
     new: u16,
 }
 
-/// What this build says of itself.
+/// The hello of this build.
 pub fn ours() -> Hello {
     Hello {
         lowest: LOWEST,
@@ -65,10 +65,10 @@ pub fn ours() -> Hello {
     }
 }
 
-/// Finds the highest version that both hellos hold.
+/// Finds the highest version that both hellos allow.
 ///
 /// # Errors
-/// There is none; the error says which side is the older one.
+/// There is none. The error says which side is older.
 pub fn negotiate(side: Side, ours: &Hello, theirs: &Hello) -> Result<Agreed, Mismatch> {
     let version = ours.highest.min(theirs.highest);
     if version >= ours.lowest.max(theirs.lowest) {
@@ -85,7 +85,7 @@ pub fn negotiate(side: Side, ours: &Hello, theirs: &Hello) -> Result<Agreed, Mis
     })
 }
 
-/// The other side's words without what would drive a terminal: control characters become `�`.
+/// Text of the other side without control sequences for a terminal: control characters become `�`.
 pub fn printable(text: &str) -> String {
     let keep = |c: char| !c.is_control() || c == '\n' || c == '\t';
     text.chars().map(|c| if keep(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()

@@ -1,5 +1,5 @@
-//! What both ends of a gh-net session compile: the [wire protocol](frame), the [handshake](hello), the [window] that
-//! bounds what is under way on a link, and the networks that are [never forwarded](reserved).
+//! What both ends of a gh-net session compile: the [wire protocol](frame), the [handshake](hello), the [control of a
+//! link](link), and the networks that are [never forwarded](reserved).
 //!
 //! That part is pure. Features add what touches the system: `framed` (frames on tokio's streams), `netlink` (the
 //! kernel's networks) and `logging`.
@@ -10,7 +10,8 @@ pub mod frame;
 #[cfg(feature = "framed")]
 pub mod framed;
 pub mod hello;
+pub mod link;
 #[cfg(feature = "logging")]
 pub mod logging;
 pub mod reserved;
-pub mod window;
+pub use link::window;

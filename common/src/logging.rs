@@ -1,4 +1,4 @@
-//! Log lines for both programs: on stderr, into a file, or both, never on stdout, which carries frames or data.
+//! Log lines of both programs: on stderr, in a file, or both. Never on stdout, which carries frames or data.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
@@ -10,18 +10,18 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-/// Sends log lines to stderr, to a file, or to both, each with a level of its own: a `tracing` filter such as `info`
-/// or `debug,gh_net::engine=trace`. A level that names no target is one for our own crates: of others, which at
-/// `debug` tell of every step of theirs, only warnings come, unless the filter names them.
+/// Sends log lines to stderr, to a file, or to both, each with its own filter in `tracing`'s syntax, such as `info` or
+/// `debug,gh_net::engine=trace`. A level without a target applies to our own crates only. Other crates log each of
+/// their steps at `debug`; only their warnings are shown unless the filter names them. Times are in UTC.
 ///
 /// # Errors
 /// A filter does not parse, or the file can't be opened for appending.
 pub fn init(stderr: Option<&str>, file: Option<(&str, &Path)>) -> io::Result<()> {
-    // A line that can't be written is lost. To say so on stderr panics where it is stderr that is gone: a
-    // closed terminal, or `2>&1 | head`.
+    // A line that can't be written is lost. Reporting that on stderr would panic when it is stderr that is closed,
+    // as with a closed terminal or `2>&1 | head`.
     let layer = || tracing_subscriber::fmt::layer().log_internal_errors(false);
     let lines = |level| -> io::Result<_> {
-        let timer = ChronoUtc::new("%H:%M:%S".to_owned());
+        let timer = ChronoUtc::new("%H:%M:%SZ".to_owned());
         let lines = layer().with_ansi(colour()).with_target(false).with_timer(timer);
         Ok(lines.with_writer(io::stderr).with_filter(filter(level)?).boxed())
     };
@@ -39,7 +39,7 @@ fn filter(level: &str) -> io::Result<EnvFilter> {
     })
 }
 
-/// The filter in full. A target is matched by its beginning, so `gh_net` is all our crates.
+/// The complete filter. Targets match by prefix, so `gh_net` means all our crates.
 fn directives(level: &str) -> String {
     let full = |part: &str| match part.to_ascii_lowercase().as_str() {
         quiet @ ("off" | "error" | "warn") => quiet.to_owned(),
@@ -57,7 +57,7 @@ fn open(path: &Path) -> io::Result<File> {
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
 }
 
-/// Colour only for a terminal that wants it (<https://no-color.org>).
+/// Whether to colour: only on a terminal that allows it (<https://no-color.org>).
 fn colour() -> bool {
     let set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     io::stderr().is_terminal() && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|t| t != "dumb")

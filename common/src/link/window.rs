@@ -1,40 +1,37 @@
 //! How many bytes may be under way on a link.
 //!
-//! ssh, the pipes around it and the kernel's socket buffers hold megabytes. Bytes that wait there wait in one
-//! line: a keystroke behind a whole bulk transfer. So each sender keeps the bytes it has under way within a
-//! window, and what must wait waits with the sender, where it can be scheduled.
+//! Bytes that wait in ssh's and the kernel's buffers wait in one queue: a keystroke behind a whole bulk transfer. So
+//! each sender limits what it has under way to a window, and schedules what has to wait.
 //!
-//! The window is what the link needs to stay busy and not much more: the highest delivery rate seen of late
-//! times the shortest round trip, doubled for the far side's delay in reporting (the model of BBR, with
-//! `Delivered` frames for acknowledgements).
+//! The window is what keeps the link busy and little more: the highest recent delivery rate times the shortest round
+//! trip, doubled to cover the other end's delay in reporting (BBR's model, with `Delivered` frames as
+//! acknowledgements).
 //!
-//! The shortest round trip must be measured anew now and then, for the path may have become longer. But under a
-//! steady load every ping waits behind what this window itself lets through: believed, it would enlarge the
-//! window, and that the next round trip, up to the largest window. So a round trip that has come of age is only
-//! replaced by a shorter one, or by that of a packet that found next to nothing under way. If there is none,
-//! sending pauses until one can be sent (BBR's `ProbeRTT`, but over as soon as that packet is out). It costs a
-//! steady load one round trip in 10 s, and a link that is idle now and then nothing.
+//! The shortest round trip has to be measured again now and then, because the path may have become longer. Under a
+//! steady load, however, every ping waits behind what this window lets through. Such a sample would enlarge the window,
+//! which would lengthen the next round trip, up to the largest window. So a sample older than [`ROUND_TRIP_AGE`] is
+//! replaced only by a shorter one, or by that of a packet that was sent with next to nothing under way. If there is no
+//! such packet, sending pauses until one can be sent (BBR's `ProbeRTT`, which here ends as soon as that packet is
+//! sent). It costs a steady load one round trip in 10 s; a link that is sometimes idle loses nothing.
 //!
-//! What it does not see through is the other end's queue, which the reports wait in: under minutes of bulk both
-//! ways the two windows may still enlarge each other.
-//!
-//! Pure: the clock is a parameter.
+//! A limit: reports wait in the other end's queue. Under minutes of bulk in both directions the two windows may still
+//! enlarge each other.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// The smallest window in bytes: a few of the largest packets, so that no link starves.
+/// The smallest window in bytes: a few of the largest packets, so that the link never runs dry.
 pub const MIN_WINDOW: u64 = 512 * 1024;
 /// The largest window in bytes: 2 Gbit/s over 64 ms.
 pub const MAX_WINDOW: u64 = 16 * 1024 * 1024;
 
 /// Rates are measured over at least this time.
 const SAMPLE: Duration = Duration::from_millis(20);
-/// How many samples the highest rate is taken from.
+/// Number of rate samples that the highest is taken from.
 const SAMPLES: usize = 32;
-/// How long a shortest round trip counts (BBR: 10 s).
+/// How long the shortest round trip is valid (BBR: 10 s).
 const ROUND_TRIP_AGE: Duration = Duration::from_secs(10);
-/// With no more than this under way, a round trip is the path's own: one of the largest packets.
+/// With at most this much under way, a round trip is the path's own. One of the largest packets.
 const DRAINED: u64 = 64 * 1024;
 
 /// The sending window of one direction of one link.
@@ -46,7 +43,7 @@ pub struct Window {
     sample: Option<(Instant, u64)>,
     rates: VecDeque<f64>,
     round_trip: Option<(Instant, Duration)>,
-    /// The end and the time of a packet that found next to nothing under way.
+    /// The position and time of a packet that was sent with next to nothing under way.
     timed: Option<(u64, Instant)>,
     /// Whether sending pauses until a packet can be timed.
     drains: bool,
@@ -101,20 +98,20 @@ impl Window {
     /// `bytes` more are under way.
     pub fn sent(&mut self, bytes: u64, now: Instant) {
         if self.in_flight() == 0 {
-            // The link was idle: time that passed without data says nothing about its rate.
+            // The link was idle. Time without data says nothing about its rate.
             self.sample = Some((now, self.delivered));
         }
         let is_drained = self.in_flight() < DRAINED;
         self.sent += bytes;
         if is_drained && self.timed.is_none() {
             self.timed = Some((self.sent, now));
-            // What follows is behind it and can't delay it.
+            // What follows is queued behind it and can't delay it.
             self.drains = false;
         }
     }
 
-    /// The other side has taken `total` bytes since the link began. A count that goes back or says more than
-    /// was sent is not believed.
+    /// The other side has received `total` bytes since the link began. A total that decreases, or exceeds what was
+    /// sent, is not believed.
     pub fn delivered(&mut self, total: u64, now: Instant) {
         self.delivered = total.clamp(self.delivered, self.sent);
         if let Some((end, sent)) = self.timed
@@ -137,7 +134,7 @@ impl Window {
         self.resize();
     }
 
-    /// A ping came back after `trip`. It may have waited behind our own data, so only the first and shorter
+    /// A ping came back after `trip`. It may have waited behind our own data, so only the first one and shorter
     /// ones count.
     pub fn measured(&mut self, trip: Duration, now: Instant) {
         if self.round_trip.is_none_or(|(_, shortest)| trip <= shortest) {
@@ -146,7 +143,7 @@ impl Window {
         }
     }
 
-    /// A packet and its report took `trip`, behind nothing of ours.
+    /// A packet and its report took `trip`, without waiting behind our own data.
     fn unloaded(&mut self, trip: Duration, now: Instant) {
         if self.is_old(now) {
             self.round_trip = None;
@@ -160,7 +157,7 @@ impl Window {
 
     fn resize(&mut self) {
         if self.rates.is_empty() {
-            // A round trip alone says nothing; the first window stands.
+            // A round trip alone says nothing about the rate.
             return;
         }
         let rate = self.rates.iter().copied().fold(0.0, f64::max);

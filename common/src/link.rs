@@ -1,0 +1,154 @@
+//! The control of one link, the same at both ends: how much may be under way, and the small frames beside the packets.
+//!
+//! # Theory of operation
+//!
+//! - **Flight control.** ssh, its pipes and the kernel's socket buffers hold megabytes in one queue. The [window] bounds
+//!   the bytes under way, so that what has to wait waits with the sender, where it can be scheduled.
+//! - **Reports.** The receiver of packets reports how many bytes of them it has received in all ([`Frame::Delivered`]).
+//!   A report is due at once after [`REPORT_BYTES`], else it travels with the next packet of the other direction or
+//!   after [`REPORT_DELAY`]: a report of its own for each keystroke would cost more than the keystroke.
+//! - **Keepalive.** Each end pings and answers pings, and each end takes a link for dead that stays silent for
+//!   [`SILENCE`] after a ping ([`LinkControl::silence`]). Any frame counts as a sign of life.
+//!
+//! A congested end (one whose writer does not accept more) sends only pings, of which one at most is unanswered. A
+//! report or a pong that waits meanwhile is replaced by the latest one.
+//!
+//! Pure: the clock is a parameter. The driver calls the methods named `*_received` and `*_sent`, sends what
+//! [`LinkControl::poll_frame`] returns, and wakes up at [`LinkControl::poll_timeout`].
+
+use std::time::{Duration, Instant};
+
+use crate::frame::{Frame, HEADER_LEN};
+
+mod keepalive;
+pub mod window;
+
+pub use keepalive::{IDLE_PING, PING, SILENCE};
+
+use keepalive::Keepalive;
+use window::Window;
+
+/// Received bytes that are reported at once: a small part of the smallest window.
+pub const REPORT_BYTES: u64 = 16 * 1024;
+/// How long fewer received bytes may wait to be reported.
+pub const REPORT_DELAY: Duration = Duration::from_millis(5);
+
+/// See the [module's documentation](self).
+#[derive(Debug)]
+pub struct LinkControl {
+    window: Window,
+    keepalive: Keepalive,
+    /// Bytes of packet frames received on this link.
+    received: u64,
+    /// How many of them are reported.
+    reported: u64,
+    report_due: Option<Instant>,
+    round_trip: Option<Duration>,
+}
+
+impl LinkControl {
+    /// The control of a link that is up from `now` on. The first ping is due at once.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            window: Window::default(),
+            keepalive: Keepalive::new(now),
+            received: 0,
+            reported: 0,
+            report_due: None,
+            round_trip: None,
+        }
+    }
+
+    /// A frame of any kind came from the other end.
+    pub fn frame_received(&mut self, now: Instant) {
+        self.keepalive.heard(now);
+    }
+
+    /// A packet of `len` bytes came from the other end.
+    pub fn packet_received(&mut self, len: usize, now: Instant) {
+        self.received += (HEADER_LEN + len) as u64;
+        self.keepalive.packet_passed();
+        let due = if self.received - self.reported >= REPORT_BYTES { now } else { now + REPORT_DELAY };
+        self.report_due = Some(self.report_due.map_or(due, |earlier| earlier.min(due)));
+    }
+
+    /// A packet of `len` bytes is on its way to the other end.
+    pub fn packet_sent(&mut self, len: usize, now: Instant) {
+        self.window.sent((HEADER_LEN + len) as u64, now);
+        self.keepalive.packet_passed();
+    }
+
+    /// The other end reports `total` bytes of packet frames. A total that decreases, or exceeds what was sent, is
+    /// not believed.
+    pub fn delivered(&mut self, total: u64, now: Instant) {
+        self.window.delivered(total, now);
+    }
+
+    /// The other end pings. The answer is due at once.
+    pub fn ping_received(&mut self, value: u64) {
+        self.keepalive.ping_received(value);
+    }
+
+    /// The other end answers a ping. Returns the round trip if it was the latest ping.
+    pub fn pong_received(&mut self, value: u64, now: Instant) -> Option<Duration> {
+        let trip = self.keepalive.pong_received(value, now)?;
+        self.window.measured(trip, now);
+        self.round_trip = Some(trip);
+        Some(trip)
+    }
+
+    /// Whether the window has room for another packet.
+    pub fn has_room(&self) -> bool {
+        self.window.is_open()
+    }
+
+    /// The latest round trip, queues included.
+    pub fn round_trip(&self) -> Option<Duration> {
+        self.round_trip
+    }
+
+    /// When the last frame came.
+    pub fn last_heard(&self) -> Instant {
+        self.keepalive.last_heard()
+    }
+
+    /// Asks the other end for a sign of life: a ping is due at once, unless one is unanswered.
+    pub fn probe(&mut self) {
+        self.keepalive.probe();
+    }
+
+    /// The next frame that is due. While the link is `congested` that is a ping at most.
+    pub fn poll_frame(&mut self, congested: bool, now: Instant) -> Option<Frame> {
+        if let Some(ping) = self.keepalive.poll_ping(now) {
+            return Some(ping);
+        }
+        if congested {
+            return None;
+        }
+        let report = self.report_due.filter(|due| *due <= now).and_then(|_| self.poll_report());
+        report.or_else(|| self.keepalive.poll_pong())
+    }
+
+    /// The report of received bytes, if there are new ones, due or not: for a write that happens anyway.
+    pub fn poll_report(&mut self) -> Option<Frame> {
+        self.report_due = None;
+        (self.reported < self.received).then(|| {
+            self.reported = self.received;
+            Frame::Delivered(self.received)
+        })
+    }
+
+    /// How long the other end has been silent, once that is too long. The link is then dead.
+    pub fn silence(&self, now: Instant) -> Option<Duration> {
+        self.keepalive.silence(now)
+    }
+
+    /// When [`Self::poll_frame`] or [`Self::silence`] has something next.
+    pub fn poll_timeout(&self, congested: bool) -> Option<Instant> {
+        let report = self.report_due.filter(|_| !congested);
+        [self.keepalive.poll_timeout(congested), report].into_iter().flatten().min()
+    }
+}
+
+#[cfg(test)]
+mod tests;
