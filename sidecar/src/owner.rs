@@ -8,22 +8,26 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
-use gh_net_common::frame::{Frame, Goodbye, Level, Notice, Open, Reason};
+use gh_net_common::frame::{Frame, Goodbye, Level, Notice, Open, Reason, Token};
 use nix::sys::stat::{Mode, umask};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::select;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::handover::{self, Reply, Request};
 use crate::link::Link;
 use crate::notify::Notifier;
-use crate::session::{End, Session};
+use crate::session::{self, Holder, Session, SessionEvent};
 use crate::state::{Lock, StateDir};
 use crate::undo::{Journal, Report};
 
+/// How long a laptop may take for a sign of life when another one wants a session. gh-net waits 8 s for its answer.
+const PROBE: Duration = Duration::from_secs(3);
+/// How long the laptop may take to reset its flows and say goodbye before the sidecar ends.
+const LAST_RESETS: Duration = Duration::from_secs(1);
 /// Clients that may be in the middle of a request or a handshake at a time.
 const MAX_CLIENTS: usize = 16;
 /// A client has this long for its request.
@@ -40,6 +44,21 @@ enum Client {
     Cleanup(UnixStream),
     /// It came to nothing, and has been told.
     Gone,
+}
+
+/// A laptop that wants a new session while another laptop has one: it waits until that one has shown whether it is
+/// alive.
+#[derive(Debug)]
+struct Contender {
+    link: Link,
+    open: Open,
+    deadline: Instant,
+}
+
+/// A session that was taken over.
+struct TakenOver {
+    credentials: ([u8; 16], Token),
+    goodbye: Goodbye,
 }
 
 /// Runs an owner, whose first client is at the other end of stdin.
@@ -101,6 +120,8 @@ struct Owner {
     listener: UnixListener,
     clients: JoinSet<Client>,
     session: Option<Session>,
+    contender: Option<Contender>,
+    taken_over: Option<TakenOver>,
     notifier: Notifier,
     notices: mpsc::Receiver<Notice>,
     terminate: Signal,
@@ -111,9 +132,11 @@ struct Owner {
 enum Event {
     Connected(UnixStream),
     Client(Client),
-    Session(End),
+    Session(SessionEvent),
     Notice(Notice),
     Signal(&'static str),
+    /// The laptop that has the session has had its time for a sign of life.
+    ProbeOver,
 }
 
 impl Owner {
@@ -125,6 +148,8 @@ impl Owner {
             listener,
             clients: JoinSet::new(),
             session: None,
+            contender: None,
+            taken_over: None,
             notifier,
             notices,
             terminate: signal(SignalKind::terminate())?,
@@ -135,7 +160,7 @@ impl Owner {
     async fn serve(mut self, first: UnixStream) {
         self.recover();
         self.clients.spawn(greet(first));
-        while self.session.is_some() || !self.clients.is_empty() {
+        while self.session.is_some() || self.is_wanted() {
             let goodbye = match self.next().await {
                 Event::Connected(stream) => {
                     self.clients.spawn(greet(stream));
@@ -146,6 +171,14 @@ impl Owner {
                     self.serve_client(client).await;
                     continue;
                 }
+                Event::ProbeOver => {
+                    self.admit_contender().await;
+                    continue;
+                }
+                Event::Session(SessionEvent::Alive) => {
+                    self.refuse_contender();
+                    continue;
+                }
                 Event::Notice(notice) => {
                     if let Some(session) = &mut self.session {
                         session.notice(notice);
@@ -153,22 +186,23 @@ impl Owner {
                     continue;
                 }
                 Event::Signal(name) => {
+                    self.announce_end().await;
                     let text = format!("gh-net-sidecar was ended by {name}");
                     let farewell = self.end_session(Goodbye { reason: Reason::Terminated, text });
                     self.remove_state();
                     return farewell.say().await;
                 }
-                Event::Session(End::Cut(link, why)) => {
+                Event::Session(SessionEvent::Cut(link, why)) => {
                     link.leave(crate::exit::DONE, why).await;
                     continue;
                 }
-                Event::Session(End::GraceOver) => {
+                Event::Session(SessionEvent::GraceOver) => {
                     Goodbye { reason: Reason::Done, text: "nobody resumed the session".to_owned() }
                 }
-                Event::Session(End::Over(goodbye)) => goodbye,
+                Event::Session(SessionEvent::Over(goodbye)) => goodbye,
             };
             let farewell = self.end_session(goodbye);
-            if self.clients.is_empty() {
+            if !self.is_wanted() {
                 // Before the goodbye: a laptop that reads it finds nothing of us.
                 self.remove_state();
                 return farewell.say().await;
@@ -178,8 +212,14 @@ impl Owner {
         self.remove_state();
     }
 
+    /// Whether somebody may still begin a session.
+    fn is_wanted(&self) -> bool {
+        !self.clients.is_empty() || self.contender.is_some()
+    }
+
     async fn next(&mut self) -> Event {
-        let Self { session, clients, .. } = self;
+        let Self { session, clients, contender, .. } = self;
+        let decision = contender.as_ref().map(|contender| contender.deadline);
         let has_link = session.as_ref().is_some_and(Session::has_link);
         select! {
             Ok((stream, _)) = self.listener.accept(), if clients.len() < MAX_CLIENTS => Event::Connected(stream),
@@ -187,6 +227,7 @@ impl Owner {
             Some(event) = next_of_session(session) => event,
             // Notices wait until there is somebody to read them.
             Some(notice) = self.notices.recv(), if has_link => Event::Notice(notice),
+            () = sleep_until(decision.unwrap_or_else(Instant::now)), if decision.is_some() => Event::ProbeOver,
             _ = self.terminate.recv() => Event::Signal("SIGTERM"),
             _ = self.interrupt.recv() => Event::Signal("SIGINT"),
         }
@@ -218,13 +259,7 @@ impl Owner {
     async fn serve_client(&mut self, client: Client) {
         match client {
             Client::Laptop(link, open) => {
-                if let Err((link, goodbye)) = self.serve_laptop(*link, &open).await {
-                    // Not here: a laptop that does not take its goodbye must not hold up another's session.
-                    self.clients.spawn(async move {
-                        link.end(goodbye).await;
-                        Client::Gone
-                    });
-                }
+                self.serve_laptop(*link, *open).await;
             }
             Client::Status(mut stream) => {
                 if let Some(session) = &self.session {
@@ -235,28 +270,88 @@ impl Owner {
         }
     }
 
-    /// Begins a session over the link, or resumes one. Else the link is given back, with what to say over it.
-    async fn serve_laptop(&mut self, link: Link, open: &Open) -> Result<(), (Link, Goodbye)> {
-        match (&self.session, &open.resume) {
+    /// Begins a session over the link or resumes one, refuses, or lets the laptop wait for a decision.
+    async fn serve_laptop(&mut self, link: Link, open: Open) {
+        match (&mut self.session, &open.resume) {
             (Some(session), Some(claimed)) if session.is_resumed_by(claimed) => {}
-            (_, Some(_)) => {
-                let text = "there is no such session any more; it ended, or its grace did".to_owned();
-                return Err((link, Goodbye { reason: Reason::NoSession, text }));
+            (_, Some(claimed)) => {
+                let goodbye = self.no_such_session(claimed);
+                return self.dismiss(link, goodbye);
             }
             (Some(session), None) if session.has_link() => {
-                return Err((link, session.busy()));
+                if self.contender.is_some() {
+                    let goodbye = session.busy();
+                    return self.dismiss(link, goodbye);
+                }
+                session.probe();
+                self.contender = Some(Contender { link, open, deadline: Instant::now() + PROBE });
+                return;
             }
-            (Some(_), None) => {
-                let text = "another session was begun in its place".to_owned();
-                self.end_session(Goodbye { reason: Reason::Done, text }).say().await;
-            }
+            (Some(_), None) => self.take_over(&Holder::new(&open, link.peer), "was lost"),
             (None, None) => {}
         }
+        self.begin(link, &open).await;
+    }
+
+    /// The laptop that has the session is alive: the one that waits is refused.
+    fn refuse_contender(&mut self) {
+        if let (Some(session), Some(Contender { link, .. })) = (&self.session, self.contender.take()) {
+            let goodbye = session.busy();
+            self.dismiss(link, goodbye);
+        }
+    }
+
+    /// The laptop that had the session is silent or gone: the one that waits gets it.
+    async fn admit_contender(&mut self) {
+        let Some(Contender { link, open, .. }) = self.contender.take() else { return };
+        self.take_over(&Holder::new(&open, link.peer), "was silent");
+        self.begin(link, &open).await;
+    }
+
+    /// Ends the session in favour of `by`; the laptop that had it is told if it can be reached.
+    fn take_over(&mut self, by: &Holder, why: &str) {
+        let Some(session) = &self.session else { return };
+        let credentials = session.credentials();
+        let notice = format!("the session of {}, whose link {why}, was taken over", session.holder());
+        let text = format!("{by} has taken the session over");
+        let goodbye = Goodbye { reason: Reason::TakenOver, text };
+        self.taken_over = Some(TakenOver { credentials, goodbye: goodbye.clone() });
+        let farewell = self.end_session(goodbye);
+        // Notices that wait belong to the session that ends.
+        self.notifier.notify(Level::Warning, "took-over", notice);
+        self.clients.spawn(async move {
+            farewell.say().await;
+            Client::Gone
+        });
+    }
+
+    fn no_such_session(&self, claimed: &([u8; 16], Token)) -> Goodbye {
+        match &self.taken_over {
+            Some(TakenOver { credentials, goodbye }) if session::is_same(credentials, claimed) => {
+                goodbye.clone()
+            }
+            Some(_) | None => {
+                let text = "there is no such session any more; it ended, or its grace did".to_owned();
+                Goodbye { reason: Reason::NoSession, text }
+            }
+        }
+    }
+
+    /// Says goodbye in the background: a laptop that does not read it must not hold up another laptop's session.
+    fn dismiss(&mut self, link: Link, goodbye: Goodbye) {
+        self.clients.spawn(async move {
+            link.end(goodbye).await;
+            Client::Gone
+        });
+    }
+
+    /// The session, a new one if there is none, goes on over the link.
+    async fn begin(&mut self, link: Link, open: &Open) {
         let mut session = match self.session.take() {
             Some(session) => session,
             None => match self.start_session(&link, open) {
                 Ok(session) => session,
-                Err(goodbye) => return Err((link, goodbye)),
+                Err(goodbye) => return self.dismiss(link, goodbye),
             },
         };
         let old = session.attach(link, open);
@@ -264,7 +359,6 @@ impl Owner {
         if let Some(old) = old {
             old.leave(crate::exit::DONE, "another link took its place".to_owned()).await;
         }
-        Ok(())
     }
 
     fn start_session(&mut self, link: &Link, open: &Open) -> Result<Session, Goodbye> {
@@ -287,7 +381,19 @@ impl Owner {
         Farewell { link, goodbye, report }
     }
 
+    /// Gives the laptop a moment to reset its flows, while their packets still reach the codespace's programs.
+    async fn announce_end(&mut self) {
+        let Some(session) = &mut self.session else { return };
+        if !session.announce_end() {
+            return;
+        }
+        if let Ok(SessionEvent::Cut(link, why)) = timeout(LAST_RESETS, session.run()).await {
+            link.leave(crate::exit::DONE, why).await;
+        }
+    }
+
     async fn end_for_cleanup(mut self, mut cleanup: UnixStream) {
+        self.announce_end().await;
         let text = "gh-net-sidecar cleanup ended the session".to_owned();
         let farewell = self.end_session(Goodbye { reason: Reason::Terminated, text });
         let report = farewell.report.clone();

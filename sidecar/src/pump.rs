@@ -1,21 +1,20 @@
 //! The pump: packets between the device and the link, as fast as both take them.
 //!
 //! One turn handles what the link has brought, then reads packets from the device while the window allows,
-//! then writes all that is queued in one go; turns follow each other until nothing more is ready. Nothing
-//! waits for a timer.
+//! then writes everything that is queued; turns follow each other until nothing more is ready.
 //!
-//! Uplink, what is under way is bounded by the [window](gh_net_common::window): while it is closed the device
-//! is not read, and packets wait, and at worst are dropped, in the device's own queue, where the codespace's
-//! kernel sees it. Downlink, every batch of packets is answered with a [`Frame::Delivered`].
+//! The [`LinkControl`] bounds what is under way to the laptop. While its window is closed the device is not read, and
+//! packets wait, or at worst are dropped, in the device's own queue, where the codespace's kernel notices.
 
 use std::io;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use gh_net_common::frame::{Dns, Frame, HEADER_LEN, Routes};
+use gh_net_common::alarm::Alarm;
+use gh_net_common::frame::{Dns, Frame, Routes};
 use gh_net_common::framed::{FrameReader, FrameWriter, ReadError};
-use gh_net_common::window::Window;
+use gh_net_common::link::LinkControl;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::status::Counters;
@@ -27,12 +26,10 @@ const BATCH: usize = 256 * 1024;
 /// Above this many queued bytes, which only answers to a peer that does not read can make, the link is not
 /// read either.
 const MAX_QUEUED: usize = 2 * BATCH;
-/// Packets of this many bytes are taken off the link before they are reported.
-const REPORT: u64 = 128 * 1024;
+/// Packets of this many bytes are taken off the link before the other direction has its turn.
+const DOWNLINK_BATCH: usize = 128 * 1024;
 /// Turns until other tasks get their turn.
 const TURNS: usize = 16;
-/// The link is measured this often, while there is traffic.
-const MEASURE: Duration = Duration::from_secs(1);
 
 /// What the session has to deal with.
 #[derive(Debug)]
@@ -45,6 +42,8 @@ pub(crate) enum Event {
     AskStatus,
     /// The laptop ends the session.
     Goodbye,
+    /// The laptop has given the sign of life that [`Pump::probe`] asked for.
+    Alive,
     /// The link ended without a goodbye.
     Cut(String),
     /// The laptop does not keep to the protocol.
@@ -60,12 +59,10 @@ pub(crate) struct Pump<S> {
     pub(crate) reader: FrameReader<S>,
     /// Frames to the laptop.
     pub(crate) writer: FrameWriter<S>,
-    window: Window,
-    /// Bytes of packet frames taken off this link.
-    taken: u64,
+    control: LinkControl,
+    alarm: Alarm,
+    probing: bool,
     arena: BytesMut,
-    started: Instant,
-    measured: Option<Instant>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
@@ -74,12 +71,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
         Self {
             reader,
             writer,
-            window: Window::default(),
-            taken: 0,
+            control: LinkControl::new(Instant::now()),
+            alarm: Alarm::new(),
+            probing: false,
             arena: BytesMut::new(),
-            started: Instant::now(),
-            measured: None,
         }
+    }
+
+    /// Asks the laptop for a sign of life: [`Event::Alive`] is the answer.
+    pub(crate) fn probe(&mut self) {
+        self.control.probe();
+        self.probing = true;
     }
 
     /// Pumps until something happens that is not for the pump to deal with.
@@ -101,6 +103,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
                 Ok(progress) => progress,
                 Err(error) => return Poll::Ready(Event::DeviceLost(error)),
             };
+            let now = Instant::now();
+            if let Some(silence) = self.control.silence(now) {
+                let seconds = silence.as_secs();
+                return Poll::Ready(Event::Cut(format!(
+                    "nothing came from the laptop for {seconds} seconds"
+                )));
+            }
+            while let Some(frame) = self.control.poll_frame(self.writer.queued() >= BATCH, now) {
+                self.writer.push(&frame);
+            }
             let queued = self.writer.queued();
             if let Poll::Ready(Err(error)) = self.writer.poll_flush(cx) {
                 return Poll::Ready(Event::Cut(format!("writing to the link failed: {error}")));
@@ -108,7 +120,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             // A queue that was too full to read has room now.
             let written = self.writer.queued() < queued;
             if !downlink && !uplink && !written {
-                return Poll::Pending;
+                let deadline = self.control.poll_timeout(self.writer.queued() >= BATCH);
+                if self.alarm.poll(cx, deadline).is_pending() {
+                    return Poll::Pending;
+                }
             }
         }
         cx.waker().wake_by_ref();
@@ -122,58 +137,42 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
         device: &Device,
         counters: &mut Counters,
     ) -> Result<bool, Event> {
-        let before = self.taken;
+        let now = Instant::now();
+        let mut bytes = 0;
         let mut progress = false;
-        let result = loop {
-            if self.writer.queued() > MAX_QUEUED || self.taken - before > REPORT {
-                break Ok(());
-            }
-            match self.reader.poll_next(cx) {
-                Poll::Pending => break Ok(()),
-                Poll::Ready(Ok(Some(Frame::Packet(packet)))) => self.deliver(&packet, device, counters),
-                Poll::Ready(Ok(Some(frame))) => {
-                    if let Err(event) = self.control(frame) {
-                        break Err(event);
-                    }
-                }
-                Poll::Ready(Ok(None)) => break Err(Event::Cut("the link was closed".to_owned())),
+        while self.writer.queued() <= MAX_QUEUED && bytes <= DOWNLINK_BATCH {
+            let frame = match self.reader.poll_next(cx) {
+                Poll::Pending => break,
+                Poll::Ready(Ok(Some(frame))) => frame,
+                Poll::Ready(Ok(None)) => return Err(Event::Cut("the link was closed".to_owned())),
                 Poll::Ready(Err(error @ ReadError::Frame(_))) => {
-                    break Err(Event::Violation(error.to_string()));
+                    return Err(Event::Violation(error.to_string()));
                 }
-                Poll::Ready(Err(error)) => break Err(Event::Cut(error.to_string())),
+                Poll::Ready(Err(error)) => return Err(Event::Cut(error.to_string())),
+            };
+            self.control.frame_received(now);
+            if let Frame::Packet(packet) = frame {
+                bytes += packet.len();
+                self.control.packet_received(packet.len(), now);
+                deliver(&packet, device, counters);
+            } else {
+                self.take_frame(frame, now)?;
             }
             progress = true;
-        };
-        if self.taken > before {
-            self.writer.push(&Frame::Delivered(self.taken));
         }
-        result.map(|()| progress)
+        if progress && std::mem::take(&mut self.probing) {
+            return Err(Event::Alive);
+        }
+        Ok(progress)
     }
 
-    /// One bad packet never ends anything: it is dropped and counted.
-    fn deliver(&mut self, packet: &Bytes, device: &Device, counters: &mut Counters) {
-        self.taken += (HEADER_LEN + packet.len()) as u64;
-        if !is_packet(packet) {
-            counters.downlink_malformed += 1;
-            return;
-        }
-        match device.write(packet) {
-            Ok(()) => {
-                counters.downlink_packets += 1;
-                counters.downlink_bytes += packet.len() as u64;
-            }
-            Err(error) => {
-                counters.downlink_refused += 1;
-                tracing::debug!(%error, "the kernel refused a packet of {} bytes", packet.len());
-            }
-        }
-    }
-
-    fn control(&mut self, frame: Frame) -> Result<(), Event> {
+    fn take_frame(&mut self, frame: Frame, now: Instant) -> Result<(), Event> {
         match frame {
-            Frame::Delivered(total) => self.window.delivered(total, Instant::now()),
-            Frame::Ping(value) => self.writer.push(&Frame::Pong(value)),
-            Frame::Pong(value) => self.measure(value),
+            Frame::Delivered(total) => self.control.delivered(total, now),
+            Frame::Ping(value) => self.control.ping_received(value),
+            Frame::Pong(value) => {
+                self.control.pong_received(value, now);
+            }
             Frame::Routes(routes) => return Err(Event::Routes(routes)),
             Frame::Dns(dns) => return Err(Event::Dns(dns)),
             Frame::Goodbye(goodbye) => {
@@ -194,15 +193,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
         Ok(())
     }
 
-    /// A pong's value is when its ping was sent. Only the latest one is believed.
-    fn measure(&mut self, value: u64) {
-        let sent = self.started + Duration::from_nanos(value.min(i64::MAX as u64));
-        let now = Instant::now();
-        if self.measured == Some(sent) && sent <= now {
-            self.window.measured(now - sent, now);
-        }
-    }
-
     /// From the device to the queue. Tells whether there was anything.
     fn poll_uplink(
         &mut self,
@@ -212,24 +202,32 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
     ) -> io::Result<bool> {
         let now = Instant::now();
         let mut progress = false;
-        while self.window.is_open() && self.writer.queued() < BATCH {
+        while self.control.has_room() && self.writer.queued() < BATCH {
             let Poll::Ready(packet) = device.poll_read(cx, &mut self.arena)? else { break };
-            self.ping(now);
             counters.uplink_packets += 1;
             counters.uplink_bytes += packet.len() as u64;
-            self.window.sent((HEADER_LEN + packet.len()) as u64, now);
+            self.control.packet_sent(packet.len(), now);
             self.writer.push_packet(packet);
             progress = true;
         }
         Ok(progress)
     }
+}
 
-    /// Measures the link, in front of the packets that make it worth while.
-    fn ping(&mut self, now: Instant) {
-        if self.measured.is_none_or(|last| now.saturating_duration_since(last) >= MEASURE) {
-            let value = (now - self.started).as_nanos() as u64;
-            self.measured = Some(self.started + Duration::from_nanos(value));
-            self.writer.push(&Frame::Ping(value));
+/// Hands a packet to the kernel. One bad packet never ends anything: it is dropped and counted.
+fn deliver(packet: &Bytes, device: &Device, counters: &mut Counters) {
+    if !is_packet(packet) {
+        counters.downlink_malformed += 1;
+        return;
+    }
+    match device.write(packet) {
+        Ok(()) => {
+            counters.downlink_packets += 1;
+            counters.downlink_bytes += packet.len() as u64;
+        }
+        Err(error) => {
+            counters.downlink_refused += 1;
+            tracing::debug!(%error, "the kernel refused a packet of {} bytes", packet.len());
         }
     }
 }

@@ -28,15 +28,19 @@ use crate::tun::{self, Device};
 use crate::undo::{Change, Journal, Report};
 
 mod ground;
+mod holder;
 
 use ground::{Ground, exceptions, names};
+pub(crate) use holder::Holder;
 
 /// The routing table `main`.
 const MAIN: u32 = 254;
 
-/// How a session, or its link, came to an end.
+/// What a session tells its owner.
 #[derive(Debug)]
-pub(crate) enum End {
+pub(crate) enum SessionEvent {
+    /// The laptop has given the sign of life that [`Session::probe`] asked for.
+    Alive,
     /// The session is over. `goodbye` says what the laptop is told once all is undone.
     Over(Goodbye),
     /// The link is gone, here is what is left of it; the session waits for the next one.
@@ -52,6 +56,8 @@ pub(crate) struct Session {
     token: Token,
     started: Instant,
     since: SystemTime,
+    /// Which laptop has it.
+    holder: Holder,
     grace: Duration,
     /// When the session without a link ends.
     deadline: Option<Instant>,
@@ -65,6 +71,12 @@ pub(crate) struct Session {
     counters: Counters,
     notifier: Notifier,
     said: BTreeSet<&'static str>,
+}
+
+/// Compares an id and its token in constant time.
+pub(crate) fn is_same(one: &([u8; 16], Token), other: &([u8; 16], Token)) -> bool {
+    let bytes = |(id, token): &([u8; 16], Token)| [&id[..], &token.0[..]].concat();
+    bytes(one).iter().zip(bytes(other)).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
 }
 
 /// What names are resolved by.
@@ -103,6 +115,7 @@ impl Session {
             token,
             started: Instant::now(),
             since: SystemTime::now(),
+            holder: Holder::new(open, peer),
             grace: Duration::from_secs(open.grace.into()),
             deadline: None,
             link: None,
@@ -118,12 +131,9 @@ impl Session {
         })
     }
 
-    /// Whether `claimed` is this session and its token. Takes the same time whatever is wrong with it.
+    /// Whether `claimed` is this session and its token.
     pub(crate) fn is_resumed_by(&self, claimed: &([u8; 16], Token)) -> bool {
-        let (id, token) = claimed;
-        let ours = self.id.iter().chain(&self.token.0);
-        let theirs = id.iter().chain(&token.0);
-        ours.zip(theirs).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
+        is_same(&self.credentials(), claimed)
     }
 
     /// Whether the laptop is connected.
@@ -131,13 +141,29 @@ impl Session {
         self.link.is_some()
     }
 
-    /// What another laptop is told.
+    /// The session's id and secret.
+    pub(crate) fn credentials(&self) -> ([u8; 16], Token) {
+        (self.id, self.token)
+    }
+
+    /// Which laptop has the session.
+    pub(crate) fn holder(&self) -> &Holder {
+        &self.holder
+    }
+
+    /// Asks the laptop for a sign of life: [`SessionEvent::Alive`] is the answer.
+    pub(crate) fn probe(&mut self) {
+        if let Some(link) = &mut self.link {
+            link.pump.probe();
+        }
+    }
+
+    /// What another laptop is told while this one's link is alive.
     pub(crate) fn busy(&self) -> Goodbye {
-        let from = self.link.as_ref().and_then(|link| link.peer);
-        let from = from.map(|peer| format!(", from {peer}")).unwrap_or_default();
         let text = format!(
-            "another gh-net session has been in progress for {}{from}. End it there, or run \
-             `{} cleanup` in the codespace",
+            "another gh-net session is in progress: {} has had it for {}. End it there, or run `{} cleanup` in the \
+             codespace",
+            self.holder,
             status::duration(self.started.elapsed()),
             crate::our_name()
         );
@@ -171,6 +197,7 @@ impl Session {
             networks: self.networks(&routes),
             resolvers: resolv::nameservers(),
         }));
+        self.holder = Holder::new(open, link.peer);
         self.grace = Duration::from_secs(open.grace.into());
         self.deadline = None;
         let old = self.link.replace(link);
@@ -196,15 +223,15 @@ impl Session {
         networks
     }
 
-    /// Runs until something ends. Cancel safe.
-    pub(crate) async fn run(&mut self) -> End {
+    /// Runs until the owner has something to deal with. Cancel safe.
+    pub(crate) async fn run(&mut self) -> SessionEvent {
         loop {
             let Some(link) = &mut self.link else {
                 match self.deadline {
                     Some(deadline) => sleep_until(deadline).await,
                     None => pending().await,
                 }
-                return End::GraceOver;
+                return SessionEvent::GraceOver;
             };
             let (pump, control) = link.parts();
             let event = select! {
@@ -220,7 +247,7 @@ impl Session {
     }
 
     /// Not async: `run` may be cancelled wherever it waits, and this must not be left half done.
-    fn handle(&mut self, event: Event) -> Option<End> {
+    fn handle(&mut self, event: Event) -> Option<SessionEvent> {
         match event {
             Event::Routes(change) => {
                 let refused = self.plan.update(&change);
@@ -239,9 +266,10 @@ impl Session {
                 }
                 None
             }
-            Event::Goodbye => Some(End::Over(Goodbye { reason: Reason::Done, text: String::new() })),
-            Event::Violation(text) => Some(End::Over(protocol(text))),
-            Event::DeviceLost(error) => Some(End::Over(Goodbye {
+            Event::Alive => Some(SessionEvent::Alive),
+            Event::Goodbye => Some(SessionEvent::Over(Goodbye { reason: Reason::Done, text: String::new() })),
+            Event::Violation(text) => Some(SessionEvent::Over(protocol(text))),
+            Event::DeviceLost(error) => Some(SessionEvent::Over(Goodbye {
                 reason: Reason::Tun,
                 text: format!("the device {} was taken away: {error}", tun::NAME),
             })),
@@ -250,17 +278,17 @@ impl Session {
     }
 
     /// The link is gone. The session waits for the next one, if it was asked to.
-    fn cut(&mut self, why: String) -> End {
+    fn cut(&mut self, why: String) -> SessionEvent {
         tracing::info!(why, grace = ?self.grace, "the link was cut");
         if self.grace.is_zero() {
-            return End::Over(Goodbye { reason: Reason::Done, text: why });
+            return SessionEvent::Over(Goodbye { reason: Reason::Done, text: why });
         }
-        let Some(link) = self.link.take() else { return End::GraceOver };
+        let Some(link) = self.link.take() else { return SessionEvent::GraceOver };
         if let Some(responder) = &self.dns.responder {
             responder.set_link(false);
         }
         self.deadline = Some(Instant::now() + self.grace);
-        End::Cut(Box::new(link), why)
+        SessionEvent::Cut(Box::new(link), why)
     }
 
     fn follow_plan(&mut self) {
@@ -305,6 +333,13 @@ impl Session {
 
     fn say(&self, level: Level, code: &'static str, text: String) {
         self.notifier.notify(level, code, text);
+    }
+
+    /// Tells the laptop, if there is one, that the session is about to end.
+    pub(crate) fn announce_end(&mut self) -> bool {
+        let Some(link) = &mut self.link else { return false };
+        link.pump.writer.push(&Frame::Ending);
+        true
     }
 
     /// Words for the laptop's user.

@@ -110,10 +110,26 @@ impl Laptop {
         self.writer.flush().await.expect("the sidecar reads");
     }
 
-    /// The next frame.
+    /// The next frame. The sidecar's pings are answered on the way.
     pub(crate) async fn next(&mut self) -> Frame {
-        let next = timeout(PATIENCE, self.reader.next()).await.expect("a frame in time");
-        next.expect("a frame").expect("a frame, not the end")
+        loop {
+            let next = timeout(PATIENCE, self.reader.next()).await.expect("a frame in time");
+            match next.expect("a frame").expect("a frame, not the end") {
+                Frame::Ping(value) => {
+                    self.writer.push(&Frame::Pong(value));
+                    // A sidecar that ends does not read any more, and what it says last is still to be read.
+                    let _ = self.writer.flush().await;
+                }
+                frame => return frame,
+            }
+        }
+    }
+
+    /// Answers pings for as long as this is polled.
+    pub(crate) async fn stay_alive<T>(&mut self) -> T {
+        loop {
+            self.next().await;
+        }
     }
 
     /// The next frame that `pick` takes; others are passed over.

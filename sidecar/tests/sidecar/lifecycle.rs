@@ -250,18 +250,68 @@ fn a_resuming_laptop_takes_over_from_a_link_that_hangs() {
 fn one_session_at_a_time() {
     in_codespace(|| async {
         let (mut first, opened) = busy_session(60).await;
-        let mut second = Laptop::connect().await;
-        let goodbye = second.ask(open(60)).await.unwrap_err();
-        assert_eq!(goodbye.reason, Reason::Busy);
-        assert!(goodbye.text.contains("gh-net-sidecar cleanup"), "{}", goodbye.text);
-        assert_eq!(second.exit_code().await, Some(5));
-        first.settle().await;
+        for _ in 0..3 {
+            let mut second = Laptop::connect().await;
+            let refused = tokio::select! {
+                answer = second.ask(open(60)) => answer,
+                never = first.stay_alive() => never,
+            };
+            let goodbye = refused.unwrap_err();
+            assert_eq!(goodbye.reason, Reason::Busy);
+            assert!(goodbye.text.contains("alice@laptop (from 127.0.0.1)"), "{}", goodbye.text);
+            assert!(goodbye.text.contains("gh-net-sidecar cleanup"), "{}", goodbye.text);
+            assert_eq!(second.exit_code().await, Some(5));
+            first.settle().await;
+        }
 
         // In grace nobody is there to be disturbed.
         first.cut().await;
         let (_third, other) = Laptop::session(60).await;
         assert_ne!(other.session, opened.session);
         assert!(!sh("ip route show table 26727").contains("10.20.0.0/16"));
+    });
+}
+
+#[test]
+fn a_session_whose_laptop_is_silent_is_taken_over_and_both_are_told() {
+    in_codespace(|| async {
+        let before = snapshot();
+        let (mut silent, opened) = busy_session(60).await;
+        let mut laptop = Laptop::connect().await;
+        let other = laptop.ask(open(60)).await.unwrap();
+        assert_ne!(other.session, opened.session);
+        let Frame::Notice(notice) = laptop.next().await else { panic!("no notice") };
+        assert_eq!(notice.code, "took-over");
+        assert!(notice.text.contains("alice@laptop"), "{}", notice.text);
+        laptop.settle().await;
+
+        let goodbye = silent.goodbye().await;
+        assert_eq!(goodbye.reason, Reason::TakenOver);
+        assert!(goodbye.text.contains("alice@laptop"), "{}", goodbye.text);
+        assert_eq!(silent.exit_code().await, Some(9));
+
+        // Also when the session is asked for again.
+        let mut again = Laptop::connect().await;
+        assert_eq!(again.ask(resume(&opened)).await.unwrap_err().reason, Reason::TakenOver);
+        laptop.settle().await;
+        laptop.send(&[done()]).await;
+        laptop.goodbye().await;
+        assert_eq!(snapshot(), before);
+    });
+}
+
+#[test]
+fn a_silent_link_is_lost_and_the_session_waits_for_another() {
+    in_codespace(|| async {
+        let (silent, opened) = busy_session(60).await;
+        // With a packet under way a ping follows within a second; nobody answers it.
+        sh("ping -c 1 -w 1 10.20.0.10 || true");
+        assert_eq!(silent.exit_code().await, Some(0));
+        assert!(has_device());
+        let mut laptop = Laptop::connect().await;
+        assert!(laptop.ask(resume(&opened)).await.unwrap().resumed);
+        laptop.send(&[done()]).await;
+        laptop.goodbye().await;
     });
 }
 

@@ -4,9 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::time::Duration;
 
 use bytes::Bytes;
-use gh_net_common::frame::{Frame, HEADER_LEN};
+use gh_net_common::frame::{Frame, Goodbye, HEADER_LEN, Reason};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
-use crate::codespace::{in_codespace, sidecar};
+use crate::codespace::{in_codespace, owner, sidecar};
 use crate::laptop::{Laptop, open, routes};
 
 const OURS: Ipv4Addr = Ipv4Addr::new(198, 19, 240, 1);
@@ -190,5 +192,25 @@ fn control_frames_pass_a_full_window() {
             socket.send_to(&[7; 1000], (SERVER, 9)).unwrap();
         }
         laptop.settle().await;
+    });
+}
+
+/// A laptop that is told that the sidecar is about to end resets its flows.
+#[test]
+fn what_the_laptop_sends_before_its_goodbye_still_arrives() {
+    in_codespace(|| async {
+        let (mut laptop, _) = Laptop::session(60).await;
+        laptop.send(&[routes(&["10.20.0.0/16"])]).await;
+        laptop.settle().await;
+        let program = socket(OURS.into());
+        let port = program.local_addr().unwrap().port();
+        kill(Pid::from_raw(owner()), Signal::SIGTERM).unwrap();
+        laptop.until(|frame| (frame == Frame::Ending).then_some(())).await;
+        let goodbye = Frame::Goodbye(Goodbye { reason: Reason::Done, text: String::new() });
+        laptop.send(&[Frame::Packet(v4_packet(53, port, b"the last one").into()), goodbye]).await;
+        assert_eq!(laptop.goodbye().await.reason, Reason::Terminated);
+        let mut buffer = [0; 100];
+        let length = program.recv(&mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"the last one");
     });
 }
