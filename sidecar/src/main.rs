@@ -1,37 +1,36 @@
 //! `gh-net-sidecar`: the codespace's end of gh-net.
 //!
-//! ssh starts [`attach`]; it hands its stdin and stdout to the [`owner`], a process of its own that has the
-//! [`session`]: the [device](tun), the [gateway hook](routes), the [resolver hook](resolv) with its
-//! [responder](dns), and the [`pump`] between device and [`link`]. Every change to the machine is in the
-//! [journal](undo) before it is made.
+//! ssh starts [`attach`](command::attach). It hands its stdin and stdout to the [`owner`], a detached process that
+//! keeps the [session](owner::session) across links: the [gateway hook](hook), the [resolver hook and the DNS
+//! responder](names), and the [pump](owner::link::pump) between the hook's device and the [link](owner::link).
 //!
-//! stdout carries frames. Only what is run by hand, `status` and `cleanup` and `idle`, prints on it.
+//! Every change to the machine is written to the [`journal`] before it is made, and [`undo`] reverts what the journal
+//! lists.
+//!
+//! stdout carries frames. Only the commands that a person runs (`status`, `cleanup`, `idle`) print there.
 
 use std::ffi::OsString;
-use std::io::{Write, stderr, stdout};
 use std::process::ExitCode;
 
 use clap::Parser;
-use gh_net_sidecar_cli::{Action, Arguments, Trace, exit};
+use gh_net_sidecar_cli::{Action, Arguments, exit};
 
-mod address;
-mod attach;
-mod cleanup;
-mod dns;
-mod handover;
-mod idle;
-mod link;
+use command::{attach, cleanup, idle};
+use console::{complain, print};
+use journal::Report;
+
+mod command;
+mod console;
+mod hook;
+mod journal;
+mod log;
+mod names;
 mod netlink;
 mod notify;
 mod owner;
 mod privilege;
-mod pump;
-mod resolv;
-mod routes;
-mod session;
-mod state;
+mod program;
 mod status;
-mod tun;
 mod undo;
 
 fn main() -> ExitCode {
@@ -42,29 +41,11 @@ fn main() -> ExitCode {
         Action::Cleanup => clean_up().unwrap_or_else(failed),
         Action::Idle => idle::run(invite, tell).map_or_else(failed, |report| end(&report)),
         Action::Owner(trace) => {
-            start_log(&trace).and_then(|()| owner::run()).map_or_else(failed, |()| exit::DONE)
+            log::start(&trace).and_then(|()| owner::run()).map_or_else(failed, |()| exit::DONE)
         }
         Action::Probe => probe(),
     };
     ExitCode::from(code)
-}
-
-/// Whether the caller may have us write a log. With CAP_DAC_OVERRIDE from our file's capabilities, it could
-/// have us append to any file there is.
-fn may_log(trace: &Trace) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        trace.trace_dest.is_none() || !privilege::is_secure_execution(),
-        "--trace-dest does not go with file capabilities; run it as root or by sudo, or leave it out"
-    );
-    Ok(())
-}
-
-fn start_log(trace: &Trace) -> anyhow::Result<()> {
-    may_log(trace)?;
-    if let Some(file) = &trace.trace_dest {
-        gh_net_common::logging::init(None, Some((&trace.trace, file)))?;
-    }
-    Ok(())
 }
 
 fn show_status(json: bool) -> anyhow::Result<u8> {
@@ -81,14 +62,14 @@ fn clean_up() -> anyhow::Result<u8> {
         return Ok(code);
     }
     let report = cleanup::run()?;
-    if report == undo::Report::default() {
+    if report == Report::default() {
         print("nothing to undo\n");
     }
     tell(&report);
     Ok(end(&report))
 }
 
-fn tell(report: &undo::Report) {
+fn tell(report: &Report) {
     for done in &report.undone {
         print(&format!("undone: {done}\n"));
     }
@@ -101,11 +82,11 @@ fn invite() {
     print("waiting for: gh-net --exec 'docker exec -i THIS_CONTAINER gh-net-sidecar attach'\n");
 }
 
-fn end(report: &undo::Report) -> u8 {
+fn end(report: &Report) -> u8 {
     if report.is_clean() { exit::DONE } else { exit::FAILED }
 }
 
-/// What a program that asks for more privilege wants to know of the one it would become.
+/// Run by sudo before `attach` itself is: tells whether root has enough privilege, and the ssh peer as root sees it.
 fn probe() -> u8 {
     if !privilege::is_enough() {
         return exit::PRIVILEGE;
@@ -116,9 +97,9 @@ fn probe() -> u8 {
     exit::DONE
 }
 
-/// Goes on as root, where there is anything to be seen with root's eyes only.
+/// Continues as root if there is a state directory, which only root can read. Returns an exit code if that failed.
 fn needs_privilege(arguments: &[&str]) -> Option<u8> {
-    if privilege::is_enough() || !state::StateDir::locate().exists() {
+    if privilege::is_enough() || !owner::state::StateDir::locate().exists() {
         return None;
     }
     let arguments = arguments.iter().map(OsString::from).collect();
@@ -126,25 +107,7 @@ fn needs_privilege(arguments: &[&str]) -> Option<u8> {
     Some(exit::PRIVILEGE)
 }
 
-/// What a person types to run us: the path of our program, for it is on nobody's PATH where gh-net has copied it.
-fn our_name() -> String {
-    /// musl skips lines of resolv.conf from 256 bytes on, comments or not.
-    const LONGEST: usize = 200;
-    let path = std::env::current_exe().ok().and_then(|path| path.into_os_string().into_string().ok());
-    let plain = |path: &String| path.len() <= LONGEST && path.chars().all(|c| c.is_ascii_graphic());
-    path.filter(plain).unwrap_or_else(|| "gh-net-sidecar".to_owned())
-}
-
 fn failed(error: anyhow::Error) -> u8 {
     complain(&format!("{error:#}"));
     exit::FAILED
-}
-
-/// To people. stdout and stderr may be closed; that is no reason to panic.
-fn complain(text: &str) {
-    let _ = writeln!(stderr(), "gh-net-sidecar: {text}");
-}
-
-fn print(text: &str) {
-    let _ = stdout().write_all(text.as_bytes());
 }

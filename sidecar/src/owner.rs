@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use gh_net_common::frame::{Frame, Goodbye, Level, Notice, Open, Reason, Token};
+use gh_net_sidecar_cli::exit;
 use nix::sys::stat::{Mode, umask};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::select;
@@ -17,12 +18,19 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::handover::{self, Reply, Request};
-use crate::link::Link;
+use crate::journal::{Journal, Report};
 use crate::notify::Notifier;
-use crate::session::{self, Holder, Session, SessionEvent};
-use crate::state::{Lock, StateDir};
-use crate::undo::{Journal, Report};
+use crate::undo;
+
+pub(crate) mod handover;
+pub(crate) mod link;
+pub(crate) mod session;
+pub(crate) mod state;
+
+use handover::{Reply, Request};
+use link::Link;
+use session::{Holder, Session, SessionEvent};
+use state::{Lock, StateDir};
 
 /// How long a laptop may take for a sign of life when another one wants a session. gh-net waits 8 s for its answer.
 const PROBE: Duration = Duration::from_secs(3);
@@ -193,7 +201,7 @@ impl Owner {
                     return farewell.say().await;
                 }
                 Event::Session(SessionEvent::Cut(link, why)) => {
-                    link.leave(crate::exit::DONE, why).await;
+                    link.leave(exit::DONE, why).await;
                     continue;
                 }
                 Event::Session(SessionEvent::GraceOver) => {
@@ -235,7 +243,7 @@ impl Owner {
 
     /// Undoes what an owner that was killed has left.
     fn recover(&mut self) {
-        match Journal::open(&self.state.journal()).map(|mut journal| journal.undo()) {
+        match Journal::open(&self.state.journal()).map(|mut journal| undo::all(&mut journal)) {
             Ok(report) if report == Report::default() => {}
             Ok(report) => {
                 let done = report.undone.join(", ");
@@ -357,7 +365,7 @@ impl Owner {
         let old = session.attach(link, open);
         self.session = Some(session);
         if let Some(old) = old {
-            old.leave(crate::exit::DONE, "another link took its place".to_owned()).await;
+            old.leave(exit::DONE, "another link took its place".to_owned()).await;
         }
     }
 
@@ -388,7 +396,7 @@ impl Owner {
             return;
         }
         if let Ok(SessionEvent::Cut(link, why)) = timeout(LAST_RESETS, session.run()).await {
-            link.leave(crate::exit::DONE, why).await;
+            link.leave(exit::DONE, why).await;
         }
     }
 
@@ -461,7 +469,7 @@ async fn shake_hands(
         Ok(link) => link,
         Err((error, mut stream)) => {
             let text = format!("stdin and stdout of attach are of no use as a link: {error}");
-            handover::reply(&mut stream, &Reply::Exit { code: crate::exit::USAGE, text }).await;
+            handover::reply(&mut stream, &Reply::Exit { code: exit::USAGE, text }).await;
             return Client::Gone;
         }
     };

@@ -10,9 +10,8 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use gh_net_sidecar_cli::exit;
 use nix::unistd::geteuid;
-
-use crate::exit;
 
 /// `capabilities(7)`.
 const CAP_DAC_OVERRIDE: u32 = 1;

@@ -7,7 +7,7 @@ use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -23,9 +23,9 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use tokio::io::unix::AsyncFd;
 
+use crate::journal::{Change, Journal};
 use crate::netlink::{Netlink, RouteWatch};
 use crate::privilege::REMEDY;
-use crate::undo::{Change, Journal};
 
 /// The device's name.
 pub(crate) const NAME: &str = "ghnet0";
@@ -277,7 +277,7 @@ fn make_node(path: &Path, journal: &mut Journal) -> io::Result<()> {
 ///
 /// # Errors
 /// The system refused, or what is there now is no such node.
-pub(crate) fn remove_node(path: &PathBuf, directory: bool) -> io::Result<()> {
+pub(crate) fn remove_node(path: &Path, directory: bool) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_char_device() && found.rdev() == makedev(10, 200) => {
             fs::remove_file(path)?;

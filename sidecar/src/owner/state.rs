@@ -3,13 +3,15 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::poll::{PollFd, PollFlags, poll};
 
-use crate::{privilege, undo};
+use crate::{journal, privilege};
 
 const DEFAULT: &str = "/run/gh-net";
 /// Names another directory. For tests.
@@ -126,7 +128,7 @@ impl StateDir {
     pub(crate) fn remove(&self, lock: Lock, keep_journal: bool) {
         let mut files = vec![self.socket()];
         if !keep_journal {
-            files.extend([self.journal(), undo::rewritten(&self.journal())]);
+            files.extend([self.journal(), journal::rewritten(&self.journal())]);
         }
         files.push(self.lock_file());
         for file in files {
@@ -143,6 +145,19 @@ impl StateDir {
     }
 }
 
+/// An owner's connection is closed before the rest of it, among that the device and the lock.
+pub(crate) fn wait_for_exit(process: u32) {
+    const PATIENCE: u16 = 5000;
+    // SAFETY: pidfd_open(2) takes two integers and returns a new descriptor, or -1.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, process, 0) };
+    let Some(fd) = i32::try_from(fd).ok().filter(|fd| *fd >= 0) else { return };
+    // SAFETY: the descriptor is new, and nobody else's.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let mut polled = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
+    // If it takes longer, the lock is still held, and that is said.
+    let _ = poll(&mut polled, PATIENCE);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,7 +172,7 @@ mod tests {
         let state = state(&dir);
         let lock = state.try_lock().unwrap().unwrap();
         // Of an owner that was killed at the wrong moment.
-        fs::write(undo::rewritten(&state.journal()), "").unwrap();
+        fs::write(journal::rewritten(&state.journal()), "").unwrap();
         assert!(state.try_lock().unwrap().is_none());
         assert_eq!(state.owner(), Some(std::process::id()));
         state.remove(lock, false);

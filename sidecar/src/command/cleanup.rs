@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 
-use crate::handover::{Client, Reply, Request};
-use crate::state::StateDir;
+use crate::journal::{Journal, Report};
+use crate::owner::handover::{Client, Reply, Request};
+use crate::owner::state::StateDir;
 use crate::status::Status;
-use crate::undo::{Journal, Report};
+use crate::undo;
 
 /// An owner that does not answer for this long hangs.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -34,7 +35,7 @@ pub(crate) fn run() -> anyhow::Result<Report> {
         if let Some(lock) = state.try_lock()? {
             let mut journal =
                 Journal::open(&state.journal()).with_context(|| state.journal().display().to_string())?;
-            let report = journal.undo();
+            let report = undo::all(&mut journal);
             state.remove(lock, !report.is_clean());
             return Ok(report);
         }

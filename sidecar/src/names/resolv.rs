@@ -12,7 +12,8 @@ use std::io::{self, Read, Seek, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use crate::undo::{Change, Journal};
+use crate::journal::{Change, Journal};
+use crate::program;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -158,7 +159,7 @@ impl Hook {
     }
 
     fn write(&self, servers: &[IpAddr], search: &[String]) -> Result<(), Error> {
-        let ours = text::render(&crate::our_name(), self.original.as_deref(), servers, search);
+        let ours = text::render(&program::command(), self.original.as_deref(), servers, search);
         overwrite(&self.path, &ours).map_err(|source| {
             // No space left, say: half of ours is worse than the original.
             if let Err(error) = restore(&self.path, &self.original) {

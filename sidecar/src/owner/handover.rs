@@ -18,8 +18,8 @@ use nix::sys::socket::{
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncWriteExt, Interest};
 
+use crate::journal::Report;
 use crate::status::Status;
-use crate::undo::Report;
 
 /// Linux passes at most this many descriptors at a time (SCM_MAX_FD). With room for all of them none is cut off,
 /// and so each is ours to close.

@@ -7,23 +7,23 @@
 use std::fs::File;
 use std::io::{self, Write, stdin, stdout};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Context;
 use bytes::BytesMut;
 use gh_net_common::frame::{Frame, Goodbye, PREAMBLE, Reason};
 use gh_net_common::hello;
-use gh_net_sidecar_cli::Attach;
-use nix::poll::{PollFd, PollFlags, poll};
+use gh_net_sidecar_cli::{Attach, Trace, exit};
 
-use crate::handover::{Client, Reply, Request};
-use crate::state::StateDir;
-use crate::undo::Journal;
-use crate::{Trace, complain, exit, link, may_log, privilege};
+use crate::console::complain;
+use crate::journal::Journal;
+use crate::owner::handover::{Client, Reply, Request};
+use crate::owner::link;
+use crate::owner::state::{StateDir, wait_for_exit};
+use crate::{log, privilege, program, undo};
 
 /// Another `attach` may start an owner, or an owner may end, while we look. Each try waits for a process to
 /// start or to end, so there is no need to wait between them.
@@ -65,7 +65,7 @@ pub(crate) fn run(options: &Attach) -> u8 {
         return refuse(Goodbye { reason: Reason::Privilege, text: error.to_string() });
     }
     // The owner looks, too, but has nobody to tell.
-    match may_log(&options.trace).and_then(|()| attach(peer, &options.trace)) {
+    match log::check(&options.trace).and_then(|()| attach(peer, &options.trace)) {
         Ok((code, text)) => {
             if code != exit::DONE {
                 complain(&text);
@@ -121,7 +121,7 @@ fn attach(peer: Option<IpAddr>, trace: &Trace) -> anyhow::Result<(u8, String)> {
 fn start_owner(trace: &Trace) -> io::Result<UnixStream> {
     let (ours, theirs) = UnixStream::pair()?;
     let (stdout, stderr) = nowhere()?;
-    Command::new(this_program())
+    Command::new(program::running())
         .arg0("gh-net-sidecar")
         .arg("owner")
         .args(trace.arguments())
@@ -137,15 +137,6 @@ fn nowhere() -> io::Result<(UnixStream, UnixStream)> {
     let (one, _) = UnixStream::pair()?;
     let two = one.try_clone()?;
     Ok((one, two))
-}
-
-/// This very program, even if its file was replaced since; without /proc, the one of its name.
-fn this_program() -> PathBuf {
-    let running = Path::new("/proc/self/exe");
-    if running.exists() {
-        return running.to_owned();
-    }
-    std::env::args_os().next().map_or_else(|| PathBuf::from("gh-net-sidecar"), PathBuf::from)
 }
 
 fn hand_over(stream: UnixStream, peer: Option<IpAddr>) -> io::Result<Outcome> {
@@ -173,7 +164,7 @@ fn recover(state: &StateDir) -> String {
         wait_for_exit(owner);
     }
     match state.try_lock() {
-        Ok(Some(lock)) => match Journal::open(&state.journal()).map(|mut journal| journal.undo()) {
+        Ok(Some(lock)) => match Journal::open(&state.journal()).map(|mut journal| undo::all(&mut journal)) {
             Ok(report) => {
                 state.remove(lock, !report.is_clean());
                 if report.is_clean() {
@@ -187,19 +178,6 @@ fn recover(state: &StateDir) -> String {
         Ok(None) => format!("{died}; another one has taken over"),
         Err(error) => format!("{died}; {error}"),
     }
-}
-
-/// An owner's connection is closed before the rest of it, among that the device and the lock.
-pub(crate) fn wait_for_exit(process: u32) {
-    const PATIENCE: u16 = 5000;
-    // SAFETY: pidfd_open(2) takes two integers and returns a new descriptor, or -1.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, process, 0) };
-    let Some(fd) = i32::try_from(fd).ok().filter(|fd| *fd >= 0) else { return };
-    // SAFETY: the descriptor is new, and nobody else's.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    let mut polled = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
-    // If it takes longer, the lock is still held, and that is said.
-    let _ = poll(&mut polled, PATIENCE);
 }
 
 #[cfg(test)]

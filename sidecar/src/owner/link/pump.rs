@@ -17,8 +17,8 @@ use gh_net_common::framed::{FrameReader, FrameWriter, ReadError};
 use gh_net_common::link::LinkControl;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use crate::hook::tun::device::Device;
 use crate::status::Counters;
-use crate::tun::Device;
 
 /// Packets are queued for the link up to this many bytes. What is queued behind them, control frames too,
 /// waits no longer than these take.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use gh_net_common::frame::{
-    self, DnsMode, Frame, Goodbye, Level, MAX_PREFIXES, Notice, Open, Opened, Reason, Token, TunnelAddress,
+    self, DnsMode, Frame, Goodbye, Level, MAX_PREFIXES, Notice, Open, Opened, Reason, Token,
 };
 use gh_net_common::reserved;
 use ipnet::IpNet;
@@ -15,23 +15,23 @@ use tokio::select;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
-use crate::dns::{self, Responder};
-use crate::handover;
-use crate::link::{Link, protocol};
+use super::handover;
+use super::link::{Link, protocol, pump::Event};
+use crate::hook::plan::{MAX_ROUTES, Plan, Refused};
+use crate::hook::tun::{Tunnel, device};
+use crate::journal::{Journal, Report};
+use crate::names::resolv;
+use crate::names::responder::{self, Responder};
 use crate::netlink::{Netlink, Route};
 use crate::notify::Notifier;
-use crate::pump::Event;
-use crate::resolv;
-use crate::routes::{self, Plan, Refused, netlink::Gateway};
 use crate::status::{self, Counters, Status};
-use crate::tun::{self, Device};
-use crate::undo::{Change, Journal, Report};
+use crate::{program, undo};
 
-mod ground;
 mod holder;
+mod start;
 
-use ground::{Ground, exceptions, names};
 pub(crate) use holder::Holder;
+use start::exceptions;
 
 /// The routing table `main`.
 const MAIN: u32 = 254;
@@ -62,10 +62,8 @@ pub(crate) struct Session {
     /// When the session without a link ends.
     deadline: Option<Instant>,
     link: Option<Link>,
-    device: Device,
-    addresses: Vec<TunnelAddress>,
     plan: Plan,
-    gateway: Gateway,
+    tunnel: Tunnel,
     dns: Dns,
     journal: Journal,
     counters: Counters,
@@ -99,17 +97,17 @@ impl Session {
         mut journal: Journal,
         notifier: Notifier,
     ) -> Result<Self, Goodbye> {
-        let made = names().and_then(|names| Ok((names, Ground::make(open, peer, &mut journal, &notifier)?)));
-        let ((id, token), ground) = match made {
+        let made = start::identity()
+            .and_then(|identity| Ok((identity, start::install_hook(open, peer, &mut journal, &notifier)?)));
+        let ((id, token), (tunnel, plan)) = match made {
             Ok(made) => made,
             Err(mut goodbye) => {
-                for failure in journal.undo().failed {
+                for failure in undo::all(&mut journal).failed {
                     goodbye.text.push_str(&format!("; not undone: {failure}"));
                 }
                 return Err(goodbye);
             }
         };
-        let Ground { device, addresses, plan, gateway } = ground;
         Ok(Self {
             id,
             token,
@@ -119,10 +117,8 @@ impl Session {
             grace: Duration::from_secs(open.grace.into()),
             deadline: None,
             link: None,
-            device,
-            addresses,
             plan,
-            gateway,
+            tunnel,
             dns: Dns { mode: DnsMode::Off, responder: None, hook: None, search: vec![] },
             journal,
             counters: Counters::default(),
@@ -165,7 +161,7 @@ impl Session {
              codespace",
             self.holder,
             status::duration(self.started.elapsed()),
-            crate::our_name()
+            program::command()
         );
         Goodbye { reason: Reason::Busy, text }
     }
@@ -191,9 +187,9 @@ impl Session {
             session: self.id,
             token: self.token,
             resumed: open.resume.is_some(),
-            mtu: self.device.mtu(),
-            addresses: self.addresses.clone(),
-            device: tun::NAME.to_owned(),
+            mtu: self.tunnel.device.mtu(),
+            addresses: self.tunnel.addresses.clone(),
+            device: device::NAME.to_owned(),
             networks: self.networks(&routes),
             resolvers: resolv::nameservers(),
         }));
@@ -210,7 +206,7 @@ impl Session {
 
     /// The networks that the codespace reaches by itself: those of `main` win over ours.
     fn networks(&self, routes: &[Route]) -> Vec<IpNet> {
-        let own = |net: &IpNet| self.addresses.iter().any(|a| a.sidecar.trunc().contains(net));
+        let own = |net: &IpNet| self.tunnel.addresses.iter().any(|a| a.sidecar.trunc().contains(net));
         let mut networks: Vec<IpNet> = routes
             .iter()
             .filter(|route| route.table == MAIN && route.kind == RouteType::Unicast)
@@ -235,7 +231,7 @@ impl Session {
             };
             let (pump, control) = link.parts();
             let event = select! {
-                event = poll_fn(|cx| pump.poll(cx, &self.device, &mut self.counters)) => event,
+                event = poll_fn(|cx| pump.poll(cx, &self.tunnel.device, &mut self.counters)) => event,
                 () = handover::closed(control) => Event::Cut("attach was ended".to_owned()),
             };
             if let Some(end) = self.handle(event) {
@@ -271,7 +267,7 @@ impl Session {
             Event::Violation(text) => Some(SessionEvent::Over(protocol(text))),
             Event::DeviceLost(error) => Some(SessionEvent::Over(Goodbye {
                 reason: Reason::Tun,
-                text: format!("the device {} was taken away: {error}", tun::NAME),
+                text: format!("the device {} was taken away: {error}", device::NAME),
             })),
             Event::Cut(why) => Some(self.cut(why)),
         }
@@ -292,7 +288,7 @@ impl Session {
     }
 
     fn follow_plan(&mut self) {
-        match self.gateway.follow(&self.plan) {
+        match self.tunnel.follow(&self.plan) {
             Ok(refused) => {
                 if let Some(first) = refused.first()
                     && self.said.insert("kernel")
@@ -317,8 +313,7 @@ impl Session {
             format!("{family} routes are ignored: the tunnel does not have their address family");
         let never_text =
             format!("{never} routes are ignored: loopback, link-local, multicast or the tunnel itself");
-        let surplus_text =
-            format!("{surplus} routes are ignored: more than {} at a time", routes::MAX_ROUTES);
+        let surplus_text = format!("{surplus} routes are ignored: more than {} at a time", MAX_ROUTES);
         for (code, count, text) in [
             ("routes-family", family, family_text),
             ("routes-reserved", never, never_text),
@@ -365,13 +360,13 @@ impl Session {
 
     /// The responder first, then resolv.conf that names it.
     fn hook_dns(&mut self, dns: frame::Dns) -> anyhow::Result<()> {
-        let listen: Vec<IpAddr> = self.addresses.iter().map(|a| a.sidecar.addr()).collect();
+        let listen: Vec<IpAddr> = self.tunnel.addresses.iter().map(|a| a.sidecar.addr()).collect();
         let search = dns.search.clone();
         let responder = match self.dns.responder.take() {
             Some(responder) => responder,
-            None => Responder::start(dns::Config {
+            None => Responder::start(responder::Config {
                 listen: listen.clone(),
-                laptop: self.addresses.iter().map(|a| a.gateway).collect(),
+                laptop: self.tunnel.addresses.iter().map(|a| a.gateway).collect(),
                 resolvers: resolv::nameservers(),
             })?,
         };
@@ -391,7 +386,7 @@ impl Session {
 
     fn unhook_dns(&mut self) {
         self.dns.hook = None;
-        let report = self.journal.undo_where(|change| matches!(change, Change::ResolvConf { .. }));
+        let report = undo::names(&mut self.journal);
         for failure in report.failed {
             self.say(Level::Error, "not-undone", failure);
         }
@@ -436,9 +431,10 @@ impl Session {
                 Some(link) => status::Link::Up { peer: link.peer },
                 None => status::Link::Grace { seconds: left.unwrap_or_default().as_secs() },
             },
-            device: tun::NAME.to_owned(),
-            mtu: self.device.mtu(),
+            device: device::NAME.to_owned(),
+            mtu: self.tunnel.device.mtu(),
             addresses: self
+                .tunnel
                 .addresses
                 .iter()
                 .map(|a| status::Address { sidecar: a.sidecar, gateway: a.gateway })
@@ -457,13 +453,12 @@ impl Session {
 
     /// Takes everything back, in reverse. What is left is the link, if there is one, for the goodbye.
     pub(crate) fn undo(self) -> (Option<Link>, Report) {
-        let Self { link, device, mut journal, dns, gateway, .. } = self;
-        let mut report = journal.undo();
+        let Self { link, tunnel, mut journal, dns, .. } = self;
+        let mut report = undo::all(&mut journal);
         // Only when nobody is sent to the responder any more.
         drop(dns);
-        drop(gateway);
-        drop(device);
-        report.undone.push(format!("device {}", tun::NAME));
+        drop(tunnel);
+        report.undone.push(format!("device {}", device::NAME));
         (link, report)
     }
 }

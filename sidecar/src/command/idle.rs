@@ -7,10 +7,9 @@ use nix::errno::Errno;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 
-use crate::attach::wait_for_exit;
-use crate::cleanup;
-use crate::state::StateDir;
-use crate::undo::Report;
+use super::cleanup;
+use crate::journal::Report;
+use crate::owner::state::{StateDir, wait_for_exit};
 
 /// Waits until the container is stopped. What an earlier run of it left is undone first, and what a session
 /// has changed last; `tell` says so. `ready` is called when it can be stopped.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use gh_net_common::frame::{Frame, Goodbye, Open, Reason};
 use gh_net_common::framed::{FrameReader, FrameWriter, NoiseLimit};
 use gh_net_common::hello::{self, Side};
+use gh_net_sidecar_cli::exit;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -18,8 +19,11 @@ use tokio::net::UnixStream;
 use tokio::select;
 use tokio::time::timeout;
 
-use crate::handover::{self, Reply};
-use crate::{exit, pump::Pump};
+use super::handover::{self, Reply};
+
+pub(crate) mod pump;
+
+use pump::Pump;
 
 /// From the first byte to [`Open`], at most.
 const HANDSHAKE: Duration = Duration::from_secs(30);

@@ -1,5 +1,6 @@
+//! The plan, from announced networks to a table.
+
 use gh_net_common::frame::Routes;
-use proptest::prelude::*;
 
 use super::*;
 
@@ -21,15 +22,6 @@ fn tunnel(v6: bool) -> Vec<TunnelAddress> {
 
 fn add(nets: &[&str]) -> Routes {
     Routes::Change { add: nets.iter().map(|n| net(n)).collect(), remove: vec![] }
-}
-
-#[test]
-fn a_family_has_two_rules_and_only_if_it_is_wanted() {
-    let both = rules(Families { v4: true, v6: true });
-    assert_eq!(both.len(), 4);
-    let v4 = rules(Families { v4: true, v6: false });
-    assert_eq!(v4.len(), 2);
-    assert!(v4[0].but_default && v4[0].priority < v4[1].priority && v4[1].table == TABLE);
 }
 
 #[test]
@@ -101,33 +93,4 @@ fn a_full_set_replaces_and_a_change_changes() {
     assert_eq!(plan.laptop().iter().copied().collect::<Vec<_>>(), [net("10.0.0.0/8")]);
     plan.update(&Routes::Last(vec![net("192.168.7.0/24")]));
     assert_eq!(plan.laptop().iter().copied().collect::<Vec<_>>(), [net("192.168.7.0/24")]);
-}
-
-#[test]
-fn a_route_that_changes_its_way_is_removed_and_added() {
-    let old = Table::from([(net("10.0.0.5/32"), Way::Tunnel)]);
-    let new = Table::from([(net("10.0.0.5/32"), Way::Around)]);
-    let diff = diff(&old, &new);
-    assert_eq!(diff.remove, [(net("10.0.0.5/32"), Way::Tunnel)]);
-    assert_eq!(diff.add, [(net("10.0.0.5/32"), Way::Around)]);
-}
-
-fn any_table() -> impl Strategy<Value = Table> {
-    let way = prop_oneof![Just(Way::Tunnel), Just(Way::Around)];
-    prop::collection::btree_map((0_u8..20).prop_map(|n| IpNet::from(IpAddr::from([10, 0, 0, n]))), way, 0..15)
-}
-
-proptest! {
-    #[test]
-    fn the_difference_leads_from_the_old_table_to_the_new(old in any_table(), new in any_table()) {
-        let diff = diff(&old, &new);
-        let mut table = old.clone();
-        for (net, way) in &diff.remove {
-            prop_assert_eq!(table.remove(net), Some(*way));
-        }
-        for (net, way) in &diff.add {
-            prop_assert_eq!(table.insert(*net, *way), None);
-        }
-        prop_assert_eq!(table, new);
-    }
 }

@@ -1,7 +1,19 @@
-//! Carries the [plan](super) out, and takes it back.
+//! The policy routes of the TUN hook: carries the [plan](crate::hook::plan) out in the kernel.
+//!
+//! Each family has two rules, after `local` and before `main`:
+//!
+//! ```text
+//! 30000: from all lookup main suppress_prefixlength 0    every route of the codespace except its default wins
+//! 30001: from all lookup 26727                           then ours
+//! 32766: from all lookup main                            then its default
+//! ```
+//!
+//! `main` is never edited. In our own table a forwarded network is a route to the TUN device. What must never enter the
+//! tunnel is a `throw` route in the same table: the lookup continues with the next rule, as if our table did not exist.
 
 use std::io;
 
+use gh_net_common::frame::Families;
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::route::{
@@ -10,12 +22,31 @@ use netlink_packet_route::route::{
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::{Plan, Rule, TABLE, Table, Way, diff, rules};
+use super::transition::diff;
+use crate::hook::plan::{Plan, Table, Way};
+use crate::journal::{Change, Journal, Rule};
 use crate::netlink::{Netlink, Request, table_of};
-use crate::undo::{Change, Journal};
 
+/// Our own routing table.
+pub(crate) const TABLE: u32 = 26_727;
+/// The priority of the first of our two rules; the second has the next. The kernel's own rules are 0 (local), 32766
+/// (main) and 32767 (default).
+const PRIORITY: u32 = 30_000;
 /// `RT_TABLE_COMPAT`: the table's number does not fit the header; look at the attribute.
 const TABLE_IN_ATTRIBUTE: u8 = 252;
+
+/// The rules of the hook.
+fn rules(families: Families) -> Vec<Rule> {
+    const MAIN: u32 = 254;
+    let mut rules = Vec::new();
+    for (v6, wanted) in [(false, families.v4), (true, families.v6)] {
+        if wanted {
+            rules.push(Rule { v6, priority: PRIORITY, table: MAIN, but_default: true });
+            rules.push(Rule { v6, priority: PRIORITY + 1, table: TABLE, but_default: false });
+        }
+    }
+    rules
+}
 
 /// The hook as it is in the kernel.
 #[derive(Debug)]
@@ -176,4 +207,18 @@ fn new_rule(rule: &Rule) -> RouteNetlinkMessage {
 
 fn family(v6: bool) -> AddressFamily {
     if v6 { AddressFamily::Inet6 } else { AddressFamily::Inet }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_family_has_two_rules_and_only_if_it_is_wanted() {
+        let both = rules(Families { v4: true, v6: true });
+        assert_eq!(both.len(), 4);
+        let v4 = rules(Families { v4: true, v6: false });
+        assert_eq!(v4.len(), 2);
+        assert!(v4[0].but_default && v4[0].priority < v4[1].priority && v4[1].table == TABLE);
+    }
 }

@@ -1,0 +1,118 @@
+//! The TUN hook: a TUN [device] with [addresses](address) of its own, and [policy routes](gateway) that lead packets for
+//! the laptop's networks into it. Needs `NET_ADMIN`.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+
+use gh_net_common::frame::{Level, Open, Reason, TunnelAddress};
+use ipnet::IpNet;
+
+use crate::hook::plan::Plan;
+use crate::journal::Journal;
+use crate::notify::Notifier;
+
+mod address;
+pub(crate) mod device;
+pub(crate) mod gateway;
+mod transition;
+
+use device::{Device, MAX_MTU, MIN_MTU};
+use gateway::Gateway;
+
+/// Why the hook could not be installed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// No device.
+    #[error(transparent)]
+    Device(#[from] device::Error),
+    /// No address, for these reasons.
+    #[error("{0}; the tunnel has no addresses at all")]
+    Addresses(String),
+    /// No routes or rules.
+    #[error("setting up the routing hook: {0}")]
+    Gateway(#[source] io::Error),
+}
+
+impl Error {
+    /// The reason in a goodbye.
+    pub(crate) fn reason(&self) -> Reason {
+        match self {
+            Self::Device(error) => error.reason(),
+            Self::Addresses(_) | Self::Gateway(_) => Reason::Failed,
+        }
+    }
+}
+
+/// The installed hook. Dropping it removes the device; the rest is undone through the journal.
+#[derive(Debug)]
+pub(crate) struct Tunnel {
+    /// Where packets go in and out.
+    pub(crate) device: Device,
+    /// The tunnel's addresses, at most one pair a family.
+    pub(crate) addresses: Vec<TunnelAddress>,
+    gateway: Gateway,
+}
+
+impl Tunnel {
+    /// Installs the hook as `open` asks for it, with addresses outside of `taken`. Packets to `direct` never enter it.
+    /// Returns it with the plan it follows.
+    ///
+    /// # Errors
+    /// See [`Error`]. Whatever was done is in the journal.
+    pub(crate) fn install(
+        open: &Open,
+        taken: &[IpNet],
+        direct: BTreeSet<IpAddr>,
+        journal: &mut Journal,
+        notifier: &Notifier,
+    ) -> Result<(Self, Plan), Error> {
+        let device = Device::create(open.mtu.clamp(MIN_MTU, MAX_MTU), journal)?;
+        let addresses = add_addresses(&device, open, taken, notifier)?;
+        let mut plan = Plan::new(addresses.clone());
+        plan.set_exceptions(direct);
+        let gateway = Gateway::install(&plan, device.index(), journal).map_err(Error::Gateway)?;
+        Ok((Self { device, addresses, gateway }, plan))
+    }
+
+    /// Makes the routes what `plan` says. Returns, as text, the routes that the kernel refused; they are tried again
+    /// the next time.
+    ///
+    /// # Errors
+    /// Communication with the kernel failed.
+    pub(crate) fn follow(&mut self, plan: &Plan) -> io::Result<Vec<String>> {
+        self.gateway.follow(plan)
+    }
+}
+
+/// Adds the device's addresses. A family that the codespace does not have is left out, with a notice.
+fn add_addresses(
+    device: &Device,
+    open: &Open,
+    taken: &[IpNet],
+    notifier: &Notifier,
+) -> Result<Vec<TunnelAddress>, Error> {
+    let mut addresses = Vec::new();
+    let mut problems = Vec::new();
+    for (v6, wanted) in [(false, open.families.v4), (true, open.families.v6)] {
+        if !wanted {
+            continue;
+        }
+        let family = if v6 { "IPv6" } else { "IPv4" };
+        match address::choose(v6, &open.preferred, taken) {
+            Ok(address) => match device.add_address(&address) {
+                Ok(()) => addresses.push(address),
+                Err(error) => {
+                    problems.push(format!("{family} is not available in the codespace ({error})"));
+                }
+            },
+            Err(error) => problems.push(error.to_string()),
+        }
+    }
+    let Some(first) = addresses.first() else { return Err(Error::Addresses(problems.join("; "))) };
+    let left = if first.gateway.is_ipv4() { "IPv4" } else { "IPv6" };
+    for problem in problems {
+        notifier.notify(Level::Warning, "family-unavailable", format!("{problem}; only {left} is forwarded"));
+    }
+    Ok(addresses)
+}

@@ -1,0 +1,56 @@
+//! What a session needs before its hook is installed.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::IpAddr;
+
+use gh_net_common::frame::{Goodbye, Open, Reason, Token};
+use ipnet::IpNet;
+
+use crate::hook::plan::Plan;
+use crate::hook::tun::Tunnel;
+use crate::journal::Journal;
+use crate::names::resolv;
+use crate::netlink::{Netlink, Route};
+use crate::notify::Notifier;
+
+/// A new session's id and the secret that resumes it.
+pub(super) fn identity() -> Result<([u8; 16], Token), Goodbye> {
+    let unavailable = failed("no random numbers for the session's token");
+    Ok((random().map_err(&unavailable)?, Token(random().map_err(&unavailable)?)))
+}
+
+/// Installs the hook, clear of the networks that the codespace and the laptop use. Whatever was done is in the journal.
+pub(super) fn install_hook(
+    open: &Open,
+    peer: Option<IpAddr>,
+    journal: &mut Journal,
+    notifier: &Notifier,
+) -> Result<(Tunnel, Plan), Goodbye> {
+    let mut netlink = Netlink::open().map_err(failed("netlink"))?;
+    let routes = netlink.routes().map_err(failed("reading the routes"))?;
+    let mut taken: Vec<IpNet> = open.avoid.clone();
+    taken.extend(routes.iter().map(|route| route.destination));
+    taken.extend(netlink.addresses().map_err(failed("reading the addresses"))?);
+    Tunnel::install(open, &taken, exceptions(&routes, peer), journal, notifier)
+        .map_err(|error| Goodbye { reason: error.reason(), text: error.to_string() })
+}
+
+/// The addresses that carry the session: the ssh peer, the next hops of the default routes, the resolvers.
+pub(super) fn exceptions(routes: &[Route], peer: Option<IpAddr>) -> BTreeSet<IpAddr> {
+    let defaults = routes.iter().filter(|route| route.destination.prefix_len() == 0);
+    let gateways = defaults.filter_map(|route| route.gateway);
+    peer.into_iter().chain(gateways).chain(resolv::nameservers()).collect()
+}
+
+fn failed(what: &'static str) -> impl Fn(io::Error) -> Goodbye {
+    move |error| Goodbye { reason: Reason::Failed, text: format!("{what}: {error}") }
+}
+
+/// Bytes from the kernel's generator, getrandom(2).
+fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    // SAFETY: the buffer is writable for its whole length. Up to 256 bytes come in one piece.
+    let length = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), N, 0) };
+    if usize::try_from(length) == Ok(N) { Ok(bytes) } else { Err(io::Error::last_os_error()) }
+}
