@@ -32,9 +32,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use gh_net_common::frame::{Frame, Goodbye};
+use gh_net_common::frame::{Frame, Goodbye, HEADER_LEN};
 use gh_net_common::framed::{FrameWriter, ReadError};
 use gh_net_common::hello::printable;
+use gh_net_common::window::Window;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
@@ -111,6 +112,7 @@ pub struct Io {
 struct Linked<'a, R, W> {
     link: &'a mut LinkIo<R, W>,
     pulse: Pulse,
+    window: Window,
     /// Writing has failed with this error; until when to listen still.
     failed: Option<(std::io::Error, Instant)>,
 }
@@ -158,7 +160,7 @@ impl Io {
     {
         let now = Instant::now();
         self.engine.handle_link_up(now);
-        let mut linked = Linked { link, pulse: Pulse::new(now), failed: None };
+        let mut linked = Linked { link, pulse: Pulse::new(now), window: Window::default(), failed: None };
         let end = poll_fn(|cx| self.poll_linked(cx, &mut linked, control)).await;
         self.engine.handle_link_down();
         end
@@ -256,7 +258,7 @@ impl Io {
     ) -> Result<(), Shutdown> {
         while let Poll::Ready(message) = control.poll_recv(cx) {
             match message {
-                Some(Control::Policy(policy)) => self.engine.set_policy(policy),
+                Some(Control::Policy(policy)) => self.engine.set_policy(Box::new(policy), Instant::now()),
                 Some(Control::Send(frame)) => {
                     if let Some(writer) = &mut writer {
                         writer.push(&frame);
@@ -303,7 +305,7 @@ impl Io {
         linked: &mut Linked<'_, R, W>,
         now: Instant,
     ) -> Result<usize, LinkEnd> {
-        let Linked { link, pulse, .. } = linked;
+        let Linked { link, pulse, window, .. } = linked;
         pulse.heard(now);
         match frame {
             Frame::Packet(packet) => {
@@ -313,12 +315,15 @@ impl Io {
                 self.engine.handle_packet(packet, now);
                 return Ok(len);
             }
-            Frame::Delivered(total) => self.engine.handle_delivered(total, now),
+            Frame::Delivered(total) => {
+                window.delivered(total, now);
+                self.engine.handle_delivered(total);
+            }
             Frame::Ping(value) => pulse.pinged(value),
             Frame::Pong(value) => {
                 if let Some(trip) = pulse.ponged(value, Instant::now()) {
                     self.counters.round_trip = Some(trip);
-                    self.engine.handle_round_trip(trip, now);
+                    window.measured(trip, now);
                     // Frames are dealt with in order: what was sent before the ping is done.
                     if let Some(settled) = link.settled.take() {
                         // A session that does not care is no error.
@@ -386,16 +391,17 @@ impl Io {
             return Ok(false);
         }
         for _ in 0..FLUSHES {
-            let writer = &mut linked.link.writer;
+            let Linked { link, pulse, window, .. } = &mut *linked;
+            let writer = &mut link.writer;
             let congested = writer.queued() >= HIGH_WATER;
-            while let Some(frame) = linked.pulse.next_due(congested, now) {
+            while let Some(frame) = pulse.next_due(congested, now) {
                 writer.push(&frame);
             }
-            self.fill(writer, &mut linked.pulse, now);
+            self.fill(writer, pulse, window, now);
             if writer.queued() == 0 {
                 return Ok(false);
             }
-            if !congested && let Some(report) = linked.pulse.report() {
+            if !congested && let Some(report) = pulse.report() {
                 writer.push(&report);
             }
             match writer.poll_flush(cx) {
@@ -411,9 +417,16 @@ impl Io {
     }
 
     /// Takes packets from the engine until enough are queued.
-    fn fill<W: AsyncWrite + Unpin>(&mut self, writer: &mut FrameWriter<W>, pulse: &mut Pulse, now: Instant) {
+    fn fill<W: AsyncWrite + Unpin>(
+        &mut self,
+        writer: &mut FrameWriter<W>,
+        pulse: &mut Pulse,
+        window: &mut Window,
+        now: Instant,
+    ) {
         while writer.queued() < HIGH_WATER {
-            let Some(packet) = self.engine.poll_transmit(now) else { return };
+            let Some(packet) = self.engine.poll_transmit(window.is_open(), now) else { return };
+            window.sent((HEADER_LEN + packet.len()) as u64, now);
             let headers = packet.headers.as_slice();
             self.counters.downlink_bytes += packet.len() as u64;
             pulse.packet_sent();

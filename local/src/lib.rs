@@ -5,7 +5,6 @@
 pub mod cli;
 pub mod codespaces;
 pub mod config;
-pub mod engine;
 pub mod exit;
 pub mod invoked;
 pub mod io;
@@ -14,3 +13,5 @@ pub mod policy;
 pub mod resolver;
 pub mod session;
 pub mod transport;
+
+pub use gh_net_engine as engine;

@@ -5,12 +5,14 @@
 //! what the sidecar is told to route into the tunnel.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::num::NonZeroU32;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use gh_net_common::reserved;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+pub use crate::engine::{InterfaceIndex, Protocol, Refusal, Verdict};
+
+use crate::engine::{self, NewFlow};
 use crate::netwatch::{LinkKind, Snapshot};
 
 mod choice;
@@ -42,43 +44,6 @@ const MAX_OVERLAPS: usize = 16;
 /// The ranges that belong to nobody on the internet: whoever uses them means a network of his own.
 pub fn private_ranges() -> impl Iterator<Item = IpNet> {
     PRIVATE_V4.into_iter().map(IpNet::from).chain([PRIVATE_V6.into()])
-}
-
-/// The kernel's index of a network interface.
-pub type InterfaceIndex = NonZeroU32;
-
-/// The transport protocols that are forwarded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Protocol {
-    /// TCP.
-    Tcp,
-    /// UDP.
-    Udp,
-    /// ICMP and ICMPv6 echo.
-    Echo,
-}
-
-/// What is to become of a new flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
-    /// Its sockets may be opened, bound to this interface if one is named.
-    Forward {
-        /// The interface the flow's sockets are bound to; `None` leaves it to the kernel.
-        interface: Option<InterfaceIndex>,
-    },
-    /// It is refused.
-    Refuse(Refusal),
-}
-
-/// Why a flow is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
-    /// The laptop has no meaningful way there: ICMP network unreachable.
-    NoRoute,
-    /// It is forbidden (the laptop itself, loopback, metadata, …): ICMP administratively prohibited.
-    Prohibited,
-    /// Multicast, broadcast, link-local: dropped without an answer (RFC 1122 forbids one).
-    Silent,
 }
 
 /// What the policy has to know of the other side.
@@ -117,21 +82,6 @@ impl Policy {
         }
     }
 
-    /// Decides about a new flow.
-    pub fn verdict(&self, _protocol: Protocol, destination: SocketAddr) -> Verdict {
-        let destination = destination.ip();
-        if let Some(refusal) = self.refused.get(destination) {
-            return Verdict::Refuse(*refusal);
-        }
-        if reserved::embedded_v4(destination).is_some_and(|v4| self.refused.get(v4.into()).is_some()) {
-            return Verdict::Refuse(Refusal::Prohibited);
-        }
-        match self.forwarded.get(destination) {
-            Some(interface) => Verdict::Forward { interface: *interface },
-            None => Verdict::Refuse(Refusal::NoRoute),
-        }
-    }
-
     /// The networks to forward, as the sidecar is told: the fewest prefixes, IPv4 first, in ascending order.
     /// Single addresses that [`Self::verdict`] refuses are among them, so that they are refused and do not go
     /// elsewhere.
@@ -153,6 +103,39 @@ impl Policy {
     /// has. The widest come first, in case not all can be told.
     pub fn tunnel_avoid(&self) -> &[IpNet] {
         &self.tunnel_avoid
+    }
+}
+
+/// The rules, by which a verdict says why.
+pub mod rule {
+    use crate::engine::RuleId;
+
+    /// A network that is forwarded.
+    pub const FORWARDED: RuleId = RuleId(0);
+    /// No network that is forwarded holds the destination.
+    pub const NO_ROUTE: RuleId = RuleId(1);
+    /// The destination is never forwarded: the laptop itself, or a reserved range.
+    pub const RESERVED: RuleId = RuleId(2);
+}
+
+impl engine::Policy for Policy {
+    fn verdict(&self, flow: &NewFlow<'_>) -> Verdict {
+        let destination = flow.destination.ip();
+        let refuse = |refusal, rule| Verdict::Refuse { refusal, rule };
+        if let Some(refusal) = self.refused.get(destination) {
+            return refuse(*refusal, rule::RESERVED);
+        }
+        if reserved::embedded_v4(destination).is_some_and(|v4| self.refused.get(v4.into()).is_some()) {
+            return refuse(Refusal::Prohibited, rule::RESERVED);
+        }
+        match self.forwarded.get(destination) {
+            Some(interface) => Verdict::Forward {
+                destination: flow.destination,
+                interface: *interface,
+                rule: rule::FORWARDED,
+            },
+            None => refuse(Refusal::NoRoute, rule::NO_ROUTE),
+        }
     }
 }
 

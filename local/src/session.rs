@@ -190,7 +190,7 @@ impl Session<'_> {
         let engine = Engine::new(engine::Config {
             gateways: opened.addresses.iter().map(|address| address.gateway).collect(),
             mtu: opened.mtu.min(MTU),
-            policy,
+            policy: Box::new(policy),
             secret: secret(),
         });
         let mut io = Io::new(engine, Arc::clone(&self.resolver))?;

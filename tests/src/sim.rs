@@ -22,6 +22,7 @@ use gh_net::engine::{Config, Engine, Transmit};
 use gh_net::netwatch::Snapshot;
 use gh_net::policy::{Choice, Codespace as Reach, Policy};
 use gh_net_common::frame::HEADER_LEN;
+use gh_net_common::window::Window;
 
 use self::codespace::Codespace;
 use self::hosts::{Context, Hosts};
@@ -70,7 +71,7 @@ pub fn engine(mtu: u16) -> Engine {
     Engine::new(Config {
         gateways: vec![GATEWAY_V4.into(), GATEWAY_V6.into()],
         mtu,
-        policy: Policy::new(&choice, &Snapshot::default(), &Reach::default()),
+        policy: Box::new(Policy::new(&choice, &Snapshot::default(), &Reach::default())),
         secret: 7,
     })
 }
@@ -139,7 +140,7 @@ pub fn run(scenario: &Scenario, seed: u64) -> Report {
     }
     let took = world.now;
     // What is left passes by itself: TIME-WAIT, and connections whose other end has vanished.
-    while world.engine.flows() > 0 || world.engine.poll_timeout().is_some() {
+    while world.engine.flow_count() > 0 || world.engine.poll_timeout().is_some() {
         world.turn();
         assert!(world.now <= took + Duration::from_secs(4 * 3600), "never idle: {}", world.state());
     }
@@ -172,6 +173,7 @@ struct World<'a> {
     /// The sidecar's reports on their way: when they arrive, and what they say.
     reports: VecDeque<(Duration, u64)>,
     delivered: u64,
+    window: Window,
     linked: bool,
     traced: bool,
 }
@@ -192,6 +194,7 @@ impl<'a> World<'a> {
             down: Direction::new(scenario.down),
             reports: VecDeque::new(),
             delivered: 0,
+            window: Window::default(),
             linked: true,
             traced: std::env::var_os("SIM_TRACE").is_some(),
             rng,
@@ -273,7 +276,8 @@ impl<'a> World<'a> {
         self.linked = true;
         self.delivered = 0;
         self.engine.handle_link_up(self.at());
-        self.engine.handle_round_trip(self.scenario.up.delay + self.scenario.down.delay, self.at());
+        self.window = Window::default();
+        self.window.measured(self.scenario.up.delay + self.scenario.down.delay, self.at());
     }
 
     /// What has come to the end of the link.
@@ -299,7 +303,8 @@ impl<'a> World<'a> {
         }
         while let Some((_, total)) = self.reports.front().copied().filter(|(at, _)| *at <= self.now) {
             self.reports.pop_front();
-            self.engine.handle_delivered(total, self.at());
+            self.window.delivered(total, self.at());
+            self.engine.handle_delivered(total);
         }
     }
 
@@ -317,9 +322,10 @@ impl<'a> World<'a> {
             self.hosts.run(&mut context);
             let mut busy = false;
             while self.down.is_writable(self.now)
-                && let Some(packet) = self.engine.poll_transmit(at)
+                && let Some(packet) = self.engine.poll_transmit(self.window.is_open(), at)
             {
                 assert!(self.linked, "a packet without a link");
+                self.window.sent((packet.len() + HEADER_LEN) as u64, at);
                 let packet = flatten(&packet);
                 self.trace("down", &packet);
                 self.wire.downlink(&packet);

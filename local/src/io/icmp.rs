@@ -18,7 +18,7 @@ use socket2::{Protocol, Type};
 use super::arena::Arena;
 use super::datagram::{DatagramSocket, QueuedError, SendError, TURN};
 use super::flows::Served;
-use crate::engine::packet::checksum;
+use crate::engine::checksum;
 use crate::engine::{Engine, FlowId, Unreachable};
 use crate::policy::InterfaceIndex;
 

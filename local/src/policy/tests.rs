@@ -1,3 +1,5 @@
+use std::net::{IpAddr, SocketAddr};
+
 use super::*;
 use crate::netwatch::{
     Address, LOCAL_TABLE, Link, LinkFlags, MAIN_TABLE, NextHop, Route, RouteKind, Rule, RuleAction,
@@ -108,18 +110,34 @@ fn routes(policy: &Policy) -> Vec<String> {
     policy.routes().iter().map(ToString::to_string).collect()
 }
 
-fn verdict(policy: &Policy, address: &str) -> Verdict {
-    policy.verdict(Protocol::Tcp, SocketAddr::new(address.parse().unwrap(), 443))
+/// The interface of a flow that is forwarded, or how it is refused.
+type Outcome = Result<Option<InterfaceIndex>, Refusal>;
+
+fn outcome(policy: &Policy, address: IpAddr) -> Outcome {
+    let client = SocketAddr::from(([10, 1, 0, 2], 40_000));
+    let asked = SocketAddr::new(address, 443);
+    let flow = NewFlow { protocol: Protocol::Tcp, client, destination: asked, names: &[] };
+    match engine::Policy::verdict(policy, &flow) {
+        Verdict::Forward { destination, interface, .. } => {
+            assert_eq!(destination, asked, "forwarded elsewhere");
+            Ok(interface)
+        }
+        Verdict::Refuse { refusal, .. } => Err(refusal),
+    }
 }
 
-fn by(link: u32) -> Verdict {
-    Verdict::Forward { interface: NonZeroU32::new(link) }
+fn verdict(policy: &Policy, address: &str) -> Outcome {
+    outcome(policy, address.parse().unwrap())
 }
 
-const ANY_WAY: Verdict = Verdict::Forward { interface: None };
-const NO_ROUTE: Verdict = Verdict::Refuse(Refusal::NoRoute);
-const PROHIBITED: Verdict = Verdict::Refuse(Refusal::Prohibited);
-const SILENT: Verdict = Verdict::Refuse(Refusal::Silent);
+fn by(link: u32) -> Outcome {
+    Ok(InterfaceIndex::new(link))
+}
+
+const ANY_WAY: Outcome = Ok(None);
+const NO_ROUTE: Outcome = Err(Refusal::NoRoute);
+const PROHIBITED: Outcome = Err(Refusal::Prohibited);
+const SILENT: Outcome = Err(Refusal::Silent);
 
 #[test]
 fn a_laptop_at_home_forwards_its_lan_and_nothing_else() {

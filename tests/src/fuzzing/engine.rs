@@ -14,7 +14,7 @@ use etherparse::PacketBuilder;
 use gh_net::engine::{ConnectError, FlowId, Unreachable, UnreachableKind};
 
 use super::Input;
-use super::laptop::{GATEWAYS, Laptop, at_port_0};
+use super::laptop::{GATEWAYS, Laptop, Link, at_port_0};
 use super::wire::Sent;
 
 /// The connections, told apart by the port in the codespace.
@@ -234,13 +234,12 @@ impl World {
 
     /// The link reports, breaks, or comes back.
     fn link(&mut self, input: &mut Input) {
-        let (engine, now) = (&mut self.laptop.engine, self.laptop.now);
-        match input.u8() % 4 {
-            0 => engine.handle_link_down(),
-            1 => engine.handle_link_up(now),
-            2 => engine.handle_delivered(u64::from(input.u16()) << 8, now),
-            _ => engine.handle_round_trip(Duration::from_micros(input.u16().into()), now),
-        }
+        self.laptop.link(match input.u8() % 4 {
+            0 => Link::Down,
+            1 => Link::Up,
+            2 => Link::Delivered(u64::from(input.u16()) << 8),
+            _ => Link::RoundTrip(Duration::from_micros(input.u16().into())),
+        });
     }
 
     /// The codespace takes so many packets off the link.

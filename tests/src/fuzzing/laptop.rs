@@ -4,14 +4,27 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use gh_net::engine::{Command, Config, Engine, FlowId, QueryId, Target};
+use gh_net::engine::{
+    Command, Config, Engine, FlowId, NewFlow, Policy as _, Protocol, QueryId, Target, Verdict,
+};
 use gh_net::netwatch::{Address, Snapshot};
-use gh_net::policy::{Choice, Codespace, Policy, Protocol, Verdict};
+use gh_net::policy::{Choice, Codespace, Policy};
+use gh_net_common::frame::HEADER_LEN;
+use gh_net_common::window::Window;
 
 use super::wire::{self, Sent};
 
 pub(super) const GATEWAYS: [&str; 2] = ["198.19.240.2", "fd67:682d:6e65:74::2"];
 const MTU: u16 = 65520;
+
+/// What happens to the link.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Link {
+    Down,
+    Up,
+    Delivered(u64),
+    RoundTrip(Duration),
+}
 
 /// The engine, the time, and the sockets it has asked for.
 #[derive(Debug)]
@@ -23,6 +36,7 @@ pub(super) struct Laptop {
     /// TCP connections that were asked for since somebody last looked.
     pub(super) connects: Vec<FlowId>,
     policy: Policy,
+    window: Window,
 }
 
 impl Laptop {
@@ -38,7 +52,7 @@ impl Laptop {
         let config = Config {
             gateways: GATEWAYS.map(|gateway| gateway.parse().expect("an address")).to_vec(),
             mtu: MTU,
-            policy: policy.clone(),
+            policy: Box::new(policy.clone()),
             secret: 0,
         };
         Self {
@@ -48,6 +62,23 @@ impl Laptop {
             queries: Vec::new(),
             connects: Vec::new(),
             policy,
+            window: Window::default(),
+        }
+    }
+
+    /// The link breaks, comes back, or reports.
+    pub(super) fn link(&mut self, event: Link) {
+        match event {
+            Link::Down => self.engine.handle_link_down(),
+            Link::Up => {
+                self.window = Window::default();
+                self.engine.handle_link_up(self.now);
+            }
+            Link::Delivered(total) => {
+                self.window.delivered(total, self.now);
+                self.engine.handle_delivered(total);
+            }
+            Link::RoundTrip(trip) => self.window.measured(trip, self.now),
         }
     }
 
@@ -80,14 +111,18 @@ impl Laptop {
     }
 
     fn permitted(&self, protocol: Protocol, destination: SocketAddr) {
-        let verdict = self.policy.verdict(protocol, destination);
+        let client = SocketAddr::from(([198, 19, 240, 1], 40_000));
+        let verdict = self.policy.verdict(&NewFlow { protocol, client, destination, names: &[] });
         assert!(matches!(verdict, Verdict::Forward { .. }), "{protocol:?} to {destination}: {verdict:?}");
     }
 
     /// The next packet for the codespace.
     pub(super) fn transmit(&mut self) -> Option<Sent> {
-        let transmit = self.engine.poll_transmit(self.now);
+        let transmit = self.engine.poll_transmit(self.window.is_open(), self.now);
         self.commands();
+        if let Some(transmit) = &transmit {
+            self.window.sent((transmit.len() + HEADER_LEN) as u64, self.now);
+        }
         transmit.map(|transmit| wire::verified(&transmit))
     }
 

@@ -67,8 +67,12 @@ impl Running {
 
 /// An io that forwards everything, loopback too.
 pub(super) fn io() -> Io {
-    let config =
-        Config { gateways: vec![GATEWAY.into()], mtu: MTU, policy: Policy::everything(), secret: 42 };
+    let config = Config {
+        gateways: vec![GATEWAY.into()],
+        mtu: MTU,
+        policy: Box::new(Policy::everything()),
+        secret: 42,
+    };
     Io::new(Engine::new(config), Arc::new(Resolver::default())).unwrap()
 }
 

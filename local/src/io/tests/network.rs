@@ -325,7 +325,8 @@ fn a_mapping_that_got_no_socket_gets_one_when_there_are_some_again() {
         server.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let destination = server.local_addr().unwrap();
         block_on(async {
-            let config = Config { gateways: vec![], mtu: 1500, policy: Policy::everything(), secret: 1 };
+            let config =
+                Config { gateways: vec![], mtu: 1500, policy: Box::new(Policy::everything()), secret: 1 };
             let mut engine = Engine::new(config);
             let mut flows = Flows::new(Questions::new(Arc::new(Resolver::default()))).unwrap();
             let mut carry_out = |command| flows.carry_out(command, &mut engine, Instant::now());

@@ -1,7 +1,5 @@
 //! The policy against a naive one: for each address by itself, the kernel's look-up as its manual tells it.
 
-use std::net::IpAddr;
-
 use proptest::prelude::*;
 
 use super::*;
@@ -113,7 +111,7 @@ fn expected(snapshot: &Snapshot, choice: &Choice, address: IpAddr) -> Option<Opt
         && length > 0
         && link != 1
     {
-        return Some(NonZeroU32::new(link));
+        return Some(InterfaceIndex::new(link));
     }
     let mut named = choice.named().filter(|net| net.contains(&address));
     let kept = match found {
@@ -145,11 +143,11 @@ proptest! {
             let routed = policy.routes().iter().any(|net| net.contains(&address));
             prop_assert_eq!(routed, expected.is_some(), "{} in {:?}", address, policy.routes());
             let own = snapshot.addresses.iter().any(|it| it.address.addr() == address);
-            match policy.verdict(Protocol::Udp, SocketAddr::new(address, 53)) {
-                Verdict::Forward { interface } => prop_assert_eq!(Some(interface), expected, "{}", address),
-                Verdict::Refuse(Refusal::NoRoute) => prop_assert_eq!(None, expected, "{}", address),
-                Verdict::Refuse(Refusal::Prohibited) => prop_assert!(own, "{}", address),
-                Verdict::Refuse(Refusal::Silent) => {
+            match outcome(&policy, address) {
+                Ok(interface) => prop_assert_eq!(Some(interface), expected, "{}", address),
+                Err(Refusal::NoRoute) => prop_assert_eq!(None, expected, "{}", address),
+                Err(Refusal::Prohibited) => prop_assert!(own, "{}", address),
+                Err(Refusal::Silent) => {
                     let connected = snapshot.addresses.iter().map(Address::network);
                     prop_assert!(
                         connected.into_iter().any(|it| [it.network(), it.broadcast()].contains(&address)),

@@ -1,0 +1,271 @@
+//! What goes in and out of the engine.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::tcp::State;
+use super::{InterfaceIndex, Policy, Protocol};
+
+/// A flow of the engine's table. Never reused for another flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FlowId(pub u64);
+
+/// What the other half of a TCP connection is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Target {
+    /// A host: connect a socket, bound to the interface if one is named.
+    Host {
+        /// Where to connect.
+        address: SocketAddr,
+        /// The interface to bind to.
+        interface: Option<InterfaceIndex>,
+    },
+    /// The laptop's resolver, speaking DNS over TCP (RFC 7766).
+    Resolver,
+}
+
+/// What io is to do. Sockets are keyed by flow.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Open a TCP socket and connect it; answer with [`super::Engine::handle_connected`] or
+    /// [`super::Engine::handle_connect_failed`].
+    Connect {
+        /// The flow, TCP.
+        flow: FlowId,
+        /// Where to.
+        target: Target,
+        /// The hop limit (TTL) of the connection's packets, where the flow's own is unusually low.
+        hop_limit: Option<u8>,
+    },
+    /// Serve this TCP flow: there are bytes to write, room to read, or an end to pass on.
+    Service(FlowId),
+    /// Close the TCP socket with a reset (SO_LINGER 0), also while it connects.
+    Abort(FlowId),
+    /// Close the socket, whatever kind it is, and forget the flow.
+    Close(FlowId),
+    /// Open an unconnected UDP socket for a new mapping. Errors of its datagrams are wanted
+    /// (IP_RECVERR) and answered with [`super::Engine::handle_unreachable`].
+    OpenUdp {
+        /// The flow, UDP.
+        flow: FlowId,
+        /// Whether it is IPv6.
+        v6: bool,
+        /// The interface to bind to.
+        interface: Option<InterfaceIndex>,
+    },
+    /// Send a datagram from a mapping's socket.
+    SendUdp {
+        /// The flow, UDP.
+        flow: FlowId,
+        /// Where to.
+        destination: SocketAddr,
+        /// Its hop limit (TTL).
+        hop_limit: u8,
+        /// The datagram's payload.
+        payload: Bytes,
+    },
+    /// Open an echo (ping) socket.
+    OpenEcho {
+        /// The flow, echo.
+        flow: FlowId,
+        /// Whether it is IPv6.
+        v6: bool,
+        /// The interface to bind to.
+        interface: Option<InterfaceIndex>,
+    },
+    /// Send an echo request.
+    SendEcho {
+        /// The flow, echo.
+        flow: FlowId,
+        /// Where to.
+        destination: IpAddr,
+        /// The request's sequence number.
+        sequence: u16,
+        /// Its hop limit (TTL).
+        hop_limit: u8,
+        /// The request's payload.
+        payload: Bytes,
+    },
+    /// Ask the laptop's resolver; answer with [`super::Engine::handle_dns_answer`], or not at all.
+    Resolve {
+        /// Names the query until it is answered.
+        query: QueryId,
+        /// The DNS message as it came over UDP.
+        message: Bytes,
+    },
+}
+
+/// A DNS query over UDP that waits for its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QueryId(pub(crate) u64);
+
+/// Why a TCP connection could not be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConnectError {
+    /// ECONNREFUSED, ECONNRESET: a reset.
+    Refused,
+    /// ENETUNREACH: ICMP network unreachable.
+    NetworkUnreachable,
+    /// EHOSTUNREACH and what else says that the host is not there: ICMP host unreachable.
+    HostUnreachable,
+    /// EACCES, EPERM: ICMP administratively prohibited.
+    Prohibited,
+    /// ETIMEDOUT: nothing is answered.
+    TimedOut,
+    /// The laptop is short of something (EMFILE, ENOBUFS, …): nothing is answered; the client tries again.
+    Local,
+}
+
+/// An ICMP error about something a UDP or echo socket sent, or the local kernel's equivalent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unreachable {
+    /// Who sent the error; `None` if it was the laptop itself.
+    pub offender: Option<IpAddr>,
+    /// Where the datagram was going (for echo the port is 0).
+    pub destination: SocketAddr,
+    /// For echo: the sequence number of the request, as far as it is known.
+    pub sequence: Option<u16>,
+    /// What was said.
+    pub kind: UnreachableKind,
+}
+
+/// What an ICMP error says, in terms that fit both families.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnreachableKind {
+    /// No such network (ICMP 3/0, ICMPv6 1/0).
+    Network,
+    /// No such host (ICMP 3/1, ICMPv6 1/3).
+    Host,
+    /// Nobody listens (ICMP 3/3, ICMPv6 1/4).
+    Port,
+    /// Forbidden (ICMP 3/13, ICMPv6 1/1).
+    Prohibited,
+    /// The hop limit ran out on the way (ICMP 11/0, ICMPv6 3/0).
+    TimeExceeded,
+    /// Too big for the path (ICMP 3/4, ICMPv6 2).
+    TooBig {
+        /// The path's MTU in bytes.
+        mtu: u32,
+    },
+}
+
+/// A packet for the link: its headers, and its payload by reference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transmit {
+    /// IP and transport headers.
+    pub headers: Headers,
+    /// What follows them; may be empty.
+    pub payload: Bytes,
+}
+
+/// IP and transport headers of one packet, inline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Headers {
+    bytes: [u8; Self::MAX],
+    len: usize,
+}
+
+impl Headers {
+    /// IPv6 and TCP with all its options.
+    pub const MAX: usize = 40 + 60;
+
+    /// The headers' bytes.
+    pub fn as_slice(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    /// Appends a header. What is over [`Self::MAX`] is a bug, and is cut off.
+    pub(crate) fn push(&mut self, header: &[u8]) {
+        let len = header.len().min(Self::MAX - self.len);
+        debug_assert_eq!(len, header.len());
+        self.bytes[self.len..self.len + len].copy_from_slice(&header[..len]);
+        self.len += len;
+    }
+}
+
+impl Default for Headers {
+    fn default() -> Self {
+        Self { bytes: [0; Self::MAX], len: 0 }
+    }
+}
+
+impl Transmit {
+    /// Headers and payload, in bytes.
+    pub fn len(&self) -> usize {
+        self.headers.as_slice().len() + self.payload.len()
+    }
+
+    /// Never true: a packet has headers.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// What an engine is set up with.
+#[derive(Debug)]
+pub struct Config {
+    /// The engine's own addresses in the tunnel: they answer echo requests and DNS.
+    pub gateways: Vec<IpAddr>,
+    /// The tunnel's MTU in bytes.
+    pub mtu: u16,
+    /// Decides what is forwarded.
+    pub policy: Box<dyn Policy>,
+    /// A secret random number, from which TCP's initial sequence numbers are made (RFC 6528).
+    pub secret: u64,
+}
+
+/// What has passed through, for the status and the log.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets from the codespace.
+    pub uplink_packets: u64,
+    /// Packets to the codespace.
+    pub downlink_packets: u64,
+    /// Packets dropped because they were malformed.
+    pub malformed: u64,
+    /// Packets dropped because a bound was reached.
+    pub dropped: u64,
+    /// Flows refused by the policy.
+    pub refused: u64,
+    /// Flows ended because a new policy does not admit them.
+    pub revoked: u64,
+    /// Packets of transport protocols that are not forwarded.
+    pub unsupported: u64,
+    /// TCP connections begun.
+    pub connections: u64,
+}
+
+/// A flow, for the status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlowView {
+    /// Its transport protocol.
+    pub protocol: Protocol,
+    /// The program in the codespace. For echo the port is the identifier.
+    pub client: SocketAddr,
+    /// The destination as the program names it; of a UDP mapping or echo session the one that was added last. For
+    /// echo the port is 0.
+    pub destination: Option<SocketAddr>,
+    /// How far it is.
+    pub state: FlowState,
+    /// Bytes of payload that went to the host.
+    pub uplink_bytes: u64,
+    /// Bytes of payload that came from the host.
+    pub downlink_bytes: u64,
+    /// When its first packet came.
+    pub opened: Instant,
+    /// When payload passed last.
+    pub last_active: Instant,
+}
+
+/// The state of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FlowState {
+    /// A TCP connection.
+    Tcp(State),
+    /// A UDP mapping or echo session on which nothing has come back yet.
+    Unreplied,
+    /// A UDP mapping or echo session with traffic both ways.
+    Replied,
+}

@@ -1,0 +1,208 @@
+//! The engine's UDP and ICMP, and the DNS it answers itself: datagrams find or open their flow, and flows
+//! meet their sockets.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::admission::Admitted;
+use super::api::{Command, FlowId, QueryId, Unreachable, UnreachableKind};
+use super::flow::{Entry, Flow, Key};
+use super::packet::icmp::Message;
+use super::packet::{Malformed, Packet, build};
+use super::peers::Peer;
+use super::{Engine, ORDINARY_HOPS, Protocol, dns, icmp, packet, udp};
+
+/// The hop limit of ordinary packets.
+const DEFAULT_HOPS: u8 = 64;
+
+impl Engine {
+    pub(super) fn handle_udp(&mut self, packet: Packet, now: Instant) -> Result<(), Malformed> {
+        let datagram = udp::Datagram::parse(&packet)?;
+        let client = SocketAddr::new(packet.source, datagram.source_port);
+        let destination = SocketAddr::new(packet.destination, datagram.destination_port);
+        if self.is_gateway(destination.ip()) {
+            self.handle_query(&packet, client, destination, datagram.payload, now);
+            return Ok(());
+        }
+        let Some(admitted) = self.admit(&packet, Protocol::Udp, client, destination) else { return Ok(()) };
+        let Admitted { destination: actual, interface } = admitted;
+        let key = Key::Udp { client, interface };
+        let v6 = client.is_ipv6();
+        let open = |flow| Command::OpenUdp { flow, v6, interface };
+        let new = || Flow::Udp(udp::Mapping::new(client, now));
+        let Some(flow) = self.find_or_open(key, new, open, now) else { return Ok(()) };
+        let payload = datagram.payload;
+        if let Some(Entry { flow: Flow::Udp(mapping), usage, .. }) = self.table.get_mut(flow) {
+            mapping.sends(Peer { asked: destination, actual }, now);
+            usage.uplink(payload.len(), now);
+        }
+        let hop_limit = onward(packet.hop_limit);
+        self.commands.push_back(Command::SendUdp { flow, destination: actual, hop_limit, payload });
+        self.settle(flow, now);
+        Ok(())
+    }
+
+    fn handle_query(
+        &mut self,
+        packet: &Packet,
+        client: SocketAddr,
+        server: SocketAddr,
+        message: Bytes,
+        now: Instant,
+    ) {
+        if server.port() != dns::PORT {
+            return self.answer(packet, Message::Unreachable(UnreachableKind::Port));
+        }
+        match self.queries.add(dns::Asker { client, server }, now) {
+            Some(query) => self.commands.push_back(Command::Resolve { query, message }),
+            None => self.counters.dropped += 1,
+        }
+    }
+
+    /// The resolver's answer to a [`Command::Resolve`], made to fit the query's UDP size.
+    pub fn handle_dns_answer(&mut self, query: QueryId, message: Bytes) {
+        if let Some(asker) = self.queries.remove(query) {
+            let id = self.next_datagram_id();
+            self.send_urgent(build::udp(asker.server, asker.client, id, message));
+        }
+    }
+
+    fn next_datagram_id(&mut self) -> u16 {
+        self.datagram_id = self.datagram_id.wrapping_add(1);
+        self.datagram_id
+    }
+
+    /// The flow under `key`, opened with `command` if it is new and there is room.
+    fn find_or_open(
+        &mut self,
+        key: Key,
+        new: impl FnOnce() -> Flow,
+        open: impl FnOnce(FlowId) -> Command,
+        now: Instant,
+    ) -> Option<FlowId> {
+        if let Some(flow) = self.table.find(&key) {
+            return Some(flow);
+        }
+        if !self.table.has_room(&key) {
+            self.counters.dropped += 1;
+            return None;
+        }
+        let flow = self.table.insert(key, new(), now);
+        self.commands.push_back(open(flow));
+        Some(flow)
+    }
+
+    /// A datagram arrived at a mapping's UDP socket.
+    pub fn handle_datagram(&mut self, flow: FlowId, source: SocketAddr, payload: Bytes, now: Instant) {
+        let id = self.next_datagram_id();
+        let Some(Entry { flow: Flow::Udp(mapping), usage, .. }) = self.table.get_mut(flow) else { return };
+        let Some(source) = mapping.receives(source, now) else { return };
+        usage.downlink(payload.len(), now);
+        let queued = build::udp(source, mapping.client, id, payload).is_some_and(|p| mapping.queue.push(p));
+        self.counters.dropped += u64::from(!queued);
+        self.settle(flow, now);
+    }
+
+    pub(super) fn handle_icmp(&mut self, packet: Packet, now: Instant) -> Result<(), Malformed> {
+        let Some(request) = icmp::Request::parse(&packet)? else { return Ok(()) };
+        let (client, identifier) = (packet.source, request.identifier);
+        if self.is_gateway(packet.destination) {
+            let header = packet::icmp::echo_header(false, client.is_ipv6(), identifier, request.sequence);
+            let id = self.next_datagram_id();
+            self.send_urgent(build::icmp(packet.destination, client, id, header, request.payload));
+            return Ok(());
+        }
+        let asked = SocketAddr::new(packet.destination, 0);
+        let sender = SocketAddr::new(client, identifier);
+        let Some(admitted) = self.admit(&packet, Protocol::Echo, sender, asked) else { return Ok(()) };
+        let Admitted { destination: actual, interface } = admitted;
+        let key = Key::Echo { client, identifier, interface };
+        let open = |flow| Command::OpenEcho { flow, v6: client.is_ipv6(), interface };
+        let new = || Flow::Echo(icmp::Session::new(client, identifier, now));
+        let Some(flow) = self.find_or_open(key, new, open, now) else { return Ok(()) };
+        if let Some(Entry { flow: Flow::Echo(session), usage, .. }) = self.table.get_mut(flow) {
+            session.peers.add(Peer { asked, actual: SocketAddr::new(actual.ip(), 0) });
+            session.touch(now);
+            usage.uplink(request.payload.len(), now);
+        }
+        self.commands.push_back(Command::SendEcho {
+            flow,
+            destination: actual.ip(),
+            sequence: request.sequence,
+            hop_limit: onward(packet.hop_limit),
+            payload: request.payload,
+        });
+        self.settle(flow, now);
+        Ok(())
+    }
+
+    /// An echo reply arrived at an echo socket.
+    pub fn handle_echo_reply(
+        &mut self,
+        flow: FlowId,
+        source: IpAddr,
+        sequence: u16,
+        payload: Bytes,
+        now: Instant,
+    ) {
+        let id = self.next_datagram_id();
+        let Some(Entry { flow: Flow::Echo(session), usage, .. }) = self.table.get_mut(flow) else { return };
+        let Some(source) = session.peers.asked(SocketAddr::new(source, 0)) else { return };
+        let source = source.ip();
+        session.touch(now);
+        session.answered = true;
+        usage.downlink(payload.len(), now);
+        let header = packet::icmp::echo_header(false, source.is_ipv6(), session.identifier, sequence);
+        let reply = build::icmp(source, session.client, id, header, payload);
+        let queued = reply.is_some_and(|reply| session.queue.push(reply));
+        self.counters.dropped += u64::from(!queued);
+        self.settle(flow, now);
+    }
+
+    /// Something a UDP or echo flow sent did not arrive.
+    pub fn handle_unreachable(&mut self, flow: FlowId, error: Unreachable) {
+        let Some(entry) = self.table.get(flow) else { return };
+        let peers = match &entry.flow {
+            Flow::Udp(mapping) => &mapping.peers,
+            Flow::Echo(session) => &session.peers,
+            Flow::Tcp(_) => return,
+        };
+        let Some(destination) = peers.asked(error.destination) else { return };
+        let message = Message::Unreachable(error.kind);
+        let gateway = self.gateway(destination.ip());
+        let offender = match (error.offender, error.kind) {
+            (Some(offender), _) if offender == error.destination.ip() => destination.ip(),
+            (Some(offender), _) => offender,
+            (None, UnreachableKind::Port) => destination.ip(),
+            (
+                None,
+                UnreachableKind::Network
+                | UnreachableKind::Host
+                | UnreachableKind::Prohibited
+                | UnreachableKind::TimeExceeded
+                | UnreachableKind::TooBig { .. },
+            ) => gateway,
+        };
+        let packet = match &entry.flow {
+            Flow::Udp(mapping) => packet::icmp::about_udp(mapping.client, destination, offender, message),
+            Flow::Echo(session) => packet::icmp::about_echo(
+                session.client,
+                destination.ip(),
+                session.identifier,
+                error.sequence.unwrap_or(0),
+                offender,
+                message,
+            ),
+            Flow::Tcp(_) => None,
+        };
+        self.send_urgent(packet);
+    }
+}
+
+/// The hop limit a packet leaves the laptop with. Ordinary packets leave with the ordinary one, so that
+/// sockets need no option set; the probes of a traceroute with one less than they came with.
+fn onward(hop_limit: u8) -> u8 {
+    if hop_limit < ORDINARY_HOPS { hop_limit.saturating_sub(1) } else { DEFAULT_HOPS }
+}

@@ -1,0 +1,269 @@
+//! The flow table: what is under translation, by key and by id, within bounds.
+
+use std::collections::hash_map::Entry as Slot;
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use super::schedule::Standing;
+use super::tcp::{Connection, Endpoints};
+use super::{FlowId, FlowState, FlowView, InterfaceIndex, Protocol, Transmit, icmp, udp};
+
+/// TCP connections at once, not counting those in TIME-WAIT.
+const MAX_CONNECTIONS: usize = 8192;
+/// Finished TCP connections that are remembered; beyond that the oldest is forgotten early.
+const MAX_TIME_WAIT: usize = 4096;
+/// UDP mappings at once.
+const MAX_MAPPINGS: usize = 4096;
+/// Echo sessions at once.
+const MAX_SESSIONS: usize = 512;
+
+/// What packets of a flow have in common.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Key {
+    /// A connection's five-tuple.
+    Tcp { client: SocketAddr, server: SocketAddr },
+    /// An endpoint in the codespace and the way its datagrams take.
+    Udp { client: SocketAddr, interface: Option<InterfaceIndex> },
+    /// An echo identifier of a host in the codespace and the way its requests take.
+    Echo { client: IpAddr, identifier: u16, interface: Option<InterfaceIndex> },
+}
+
+/// The state of a flow.
+#[derive(Debug)]
+pub(super) enum Flow {
+    Tcp(Box<Connection>),
+    Udp(udp::Mapping),
+    Echo(icmp::Session),
+}
+
+/// A flow and what the engine's lists know of it.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub key: Key,
+    pub flow: Flow,
+    /// In the schedule.
+    pub standing: Standing,
+    /// Its deadline as registered.
+    pub registered: Option<Instant>,
+    /// Where on the link its last packet with payload ends, in bytes since the link began.
+    pub last_sent: u64,
+    /// Whether it is in the list of flows with control segments due.
+    pub control_listed: bool,
+    /// Whether a [`super::Command::Service`] for it waits to be polled.
+    pub service_listed: bool,
+    /// What has passed.
+    pub usage: Usage,
+    time_wait: bool,
+}
+
+/// What has passed on a flow.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Usage {
+    opened: Instant,
+    last_active: Instant,
+    uplink_bytes: u64,
+    downlink_bytes: u64,
+}
+
+impl Usage {
+    fn new(now: Instant) -> Self {
+        Self { opened: now, last_active: now, uplink_bytes: 0, downlink_bytes: 0 }
+    }
+
+    /// Payload for the host.
+    pub(super) fn uplink(&mut self, bytes: usize, now: Instant) {
+        self.last_active = now;
+        self.uplink_bytes += bytes as u64;
+    }
+
+    /// Payload for the codespace.
+    pub(super) fn downlink(&mut self, bytes: usize, now: Instant) {
+        self.last_active = now;
+        self.downlink_bytes += bytes as u64;
+    }
+}
+
+impl Entry {
+    /// The next packet for the codespace, with payload.
+    pub(super) fn poll(&mut self, now: Instant) -> Option<Transmit> {
+        match &mut self.flow {
+            Flow::Tcp(connection) => connection.poll_segment(now),
+            Flow::Udp(mapping) => mapping.queue.pop(),
+            Flow::Echo(session) => session.queue.pop(),
+        }
+    }
+
+    /// Whether [`Self::poll`] has something.
+    pub(super) fn is_ready(&self) -> bool {
+        match &self.flow {
+            Flow::Tcp(connection) => connection.has_segment(),
+            Flow::Udp(mapping) => !mapping.queue.is_empty(),
+            Flow::Echo(session) => !session.queue.is_empty(),
+        }
+    }
+
+    /// The flow as the status shows it.
+    pub(super) fn view(&self) -> FlowView {
+        let state = |answered| if answered { FlowState::Replied } else { FlowState::Unreplied };
+        let (protocol, client, destination, state) = match &self.flow {
+            Flow::Tcp(connection) => {
+                let Endpoints { client, server, .. } = connection.endpoints;
+                (Protocol::Tcp, client, Some(server), FlowState::Tcp(connection.state()))
+            }
+            Flow::Udp(mapping) => {
+                (Protocol::Udp, mapping.client, mapping.peers.latest(), state(mapping.answered))
+            }
+            Flow::Echo(session) => {
+                let client = SocketAddr::new(session.client, session.identifier);
+                (Protocol::Echo, client, session.peers.latest(), state(session.answered))
+            }
+        };
+        let Usage { opened, last_active, uplink_bytes, downlink_bytes } = self.usage;
+        FlowView { protocol, client, destination, state, uplink_bytes, downlink_bytes, opened, last_active }
+    }
+
+    /// When the flow wants to be woken.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match &self.flow {
+            Flow::Tcp(connection) => connection.deadline(),
+            Flow::Udp(mapping) => Some(mapping.deadline()),
+            Flow::Echo(session) => Some(session.deadline()),
+        }
+    }
+}
+
+/// All flows.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    by_key: HashMap<Key, FlowId>,
+    entries: HashMap<FlowId, Entry>,
+    time_wait: VecDeque<FlowId>,
+    connections: usize,
+    mappings: usize,
+    sessions: usize,
+    next: u64,
+}
+
+impl Table {
+    pub(super) fn find(&self, key: &Key) -> Option<FlowId> {
+        self.by_key.get(key).copied()
+    }
+
+    pub(super) fn get(&self, id: FlowId) -> Option<&Entry> {
+        self.entries.get(&id)
+    }
+
+    pub(super) fn get_mut(&mut self, id: FlowId) -> Option<&mut Entry> {
+        self.entries.get_mut(&id)
+    }
+
+    pub(super) fn connection(&self, id: FlowId) -> Option<&Connection> {
+        match &self.entries.get(&id)?.flow {
+            Flow::Tcp(connection) => Some(connection),
+            Flow::Udp(_) | Flow::Echo(_) => None,
+        }
+    }
+
+    pub(super) fn connection_mut(&mut self, id: FlowId) -> Option<&mut Connection> {
+        match &mut self.entries.get_mut(&id)?.flow {
+            Flow::Tcp(connection) => Some(connection),
+            Flow::Udp(_) | Flow::Echo(_) => None,
+        }
+    }
+
+    /// All flows, oldest first: what is done to all of them is done in the same order in every run.
+    pub(super) fn ids(&self) -> Vec<FlowId> {
+        let mut ids: Vec<_> = self.entries.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    pub(super) fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
+    }
+
+    /// How many flows there are.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Live connections, not counting those in TIME-WAIT.
+    pub(super) fn connections(&self) -> usize {
+        self.connections
+    }
+
+    /// Whether another flow like this one fits.
+    pub(super) fn has_room(&self, key: &Key) -> bool {
+        match key {
+            Key::Tcp { .. } => self.connections < MAX_CONNECTIONS,
+            Key::Udp { .. } => self.mappings < MAX_MAPPINGS,
+            Key::Echo { .. } => self.sessions < MAX_SESSIONS,
+        }
+    }
+
+    /// Adds a flow; its key must be free.
+    pub(super) fn insert(&mut self, key: Key, flow: Flow, now: Instant) -> FlowId {
+        let id = FlowId(self.next);
+        self.next += 1;
+        *self.count(&key) += 1;
+        self.by_key.insert(key, id);
+        self.entries.insert(
+            id,
+            Entry {
+                key,
+                flow,
+                standing: Standing::default(),
+                registered: None,
+                last_sent: 0,
+                control_listed: false,
+                service_listed: false,
+                usage: Usage::new(now),
+                time_wait: false,
+            },
+        );
+        id
+    }
+
+    fn count(&mut self, key: &Key) -> &mut usize {
+        match key {
+            Key::Tcp { .. } => &mut self.connections,
+            Key::Udp { .. } => &mut self.mappings,
+            Key::Echo { .. } => &mut self.sessions,
+        }
+    }
+
+    /// Frees a flow's key for another flow. The flow itself stays.
+    pub(super) fn detach(&mut self, id: FlowId) {
+        if let Some(entry) = self.entries.get(&id)
+            && let Slot::Occupied(slot) = self.by_key.entry(entry.key)
+            && *slot.get() == id
+        {
+            slot.remove();
+        }
+    }
+
+    /// Takes a flow out.
+    pub(super) fn remove(&mut self, id: FlowId) -> Option<Entry> {
+        self.detach(id);
+        let entry = self.entries.remove(&id)?;
+        if !entry.time_wait {
+            *self.count(&entry.key) -= 1;
+        }
+        Some(entry)
+    }
+
+    /// The connection has entered TIME-WAIT: it no longer counts as live. Returns a connection that must go
+    /// to make room.
+    pub(super) fn rest(&mut self, id: FlowId) -> Option<FlowId> {
+        let entry = self.entries.get_mut(&id)?;
+        if !std::mem::replace(&mut entry.time_wait, true) {
+            self.connections -= 1;
+            self.time_wait.push_back(id);
+        }
+        while self.time_wait.front().is_some_and(|oldest| !self.entries.contains_key(oldest)) {
+            self.time_wait.pop_front();
+        }
+        if self.time_wait.len() > MAX_TIME_WAIT { self.time_wait.pop_front() } else { None }
+    }
+}

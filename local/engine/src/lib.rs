@@ -1,0 +1,276 @@
+//! The engine: whole IP packets on one side, the user's sockets on the other.
+//!
+//! It is pure. It holds no socket, no clock, no task: `now` is a parameter, packets and socket events come
+//! in by `handle_*`, packets and socket commands go out by `poll_*`. Its driver, gh-net's io, calls:
+//!
+//! - [`Engine::handle_packet`] for each packet that came over the link (uplink).
+//! - [`Engine::poll_command`] until it is empty, carrying each command out.
+//! - [`Engine::poll_transmit`] while the link takes more, writing each packet to it (downlink), and
+//!   [`Engine::handle_delivered`] when the sidecar reports what it has received.
+//! - [`Engine::poll_timeout`] says when [`Engine::handle_timeout`] wants to be called.
+//!
+//! The payload of TCP is pulled, not pushed, so that back pressure needs no queue. On
+//! [`Command::Service`], and whenever the flow's socket becomes readable or writable, io *serves* the flow:
+//!
+//! 1. While the socket is writable and [`Engine::uplink`] gives bytes: write them, and say how many the
+//!    socket took with [`Engine::handle_accepted`]. When there are none and [`Engine::uplink_ended`] says
+//!    so, shut the socket's writing down, once.
+//! 2. While the socket is readable and [`Engine::downlink_room`] is not 0: read at most that many bytes and
+//!    hand them over with [`Engine::handle_data`]; an end of file is [`Engine::handle_end`], an error
+//!    [`Engine::handle_failed`].
+//!
+//! A [`FlowId`] may be stale (the flow ended while an event was under way): every call with one does nothing.
+//!
+//! Which flows are forwarded is up to the [`Policy`], the one question that the engine asks of the outside.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests start at any instant"))]
+
+mod admission;
+mod api;
+mod datagrams;
+mod deadline;
+mod dns;
+mod flow;
+mod icmp;
+mod link;
+mod packet;
+mod peers;
+mod policy;
+mod schedule;
+mod streams;
+mod tcp;
+mod udp;
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+use etherparse::IpNumber;
+
+pub use self::api::{
+    Command, Config, ConnectError, Counters, FlowId, FlowState, FlowView, Headers, QueryId, Target, Transmit,
+    Unreachable, UnreachableKind,
+};
+use self::deadline::Deadlines;
+use self::flow::{Entry, Flow, Table};
+use self::link::Link;
+pub use self::packet::checksum;
+use self::packet::icmp::{Message, is_unicast};
+use self::packet::reassembly::Reassembly;
+use self::packet::{Malformed, Packet};
+pub use self::policy::{InterfaceIndex, NewFlow, Policy, Protocol, Refusal, RuleId, Verdict};
+use self::schedule::Schedule;
+pub use self::tcp::State as TcpState;
+
+/// Small packets (resets, errors, answers of the engine itself) that may wait for the link, in bytes.
+const MAX_URGENT: usize = 1024 * 1024;
+/// A hop limit from which on a packet is an ordinary one, and not the probe of a traceroute.
+const ORDINARY_HOPS: u8 = 33;
+
+/// See the [crate's documentation](crate).
+#[derive(Debug)]
+pub struct Engine {
+    config: Config,
+    table: Table,
+    deadlines: Deadlines,
+    schedule: Schedule,
+    reassembly: Reassembly,
+    queries: dns::Queries,
+    link: Link,
+    /// Whether [`Self::reset_all`] was called.
+    ended: bool,
+    commands: VecDeque<Command>,
+    urgent: VecDeque<Transmit>,
+    urgent_bytes: usize,
+    controls: VecDeque<FlowId>,
+    counters: Counters,
+    datagram_id: u16,
+}
+
+impl Engine {
+    /// An engine without flows. It has a link from the start.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            table: Table::default(),
+            deadlines: Deadlines::default(),
+            schedule: Schedule::default(),
+            reassembly: Reassembly::default(),
+            queries: dns::Queries::default(),
+            link: Link::default(),
+            ended: false,
+            commands: VecDeque::new(),
+            urgent: VecDeque::new(),
+            urgent_bytes: 0,
+            controls: VecDeque::new(),
+            counters: Counters::default(),
+            datagram_id: 0,
+        }
+    }
+
+    /// What has passed so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// How many flows of all kinds are known, finished ones that are remembered included.
+    pub fn flow_count(&self) -> usize {
+        self.table.len()
+    }
+
+    /// All flows, in no particular order.
+    pub fn flows(&self) -> impl Iterator<Item = FlowView> {
+        self.table.entries().map(Entry::view)
+    }
+
+    // ---- packets from the codespace -----------------------------------------------------------------
+
+    /// A packet came over the link.
+    pub fn handle_packet(&mut self, packet: Bytes, now: Instant) {
+        self.counters.uplink_packets += 1;
+        if let Err(malformed) = self.try_packet(packet, now) {
+            tracing::trace!(%malformed, "packet dropped");
+            self.counters.malformed += 1;
+        }
+    }
+
+    fn try_packet(&mut self, packet: Bytes, now: Instant) -> Result<(), Malformed> {
+        let mut packet = Packet::parse(packet)?;
+        if !is_unicast(packet.source) || packet.source.is_loopback() {
+            return Err(Malformed::Ip);
+        }
+        if packet.hop_limit <= 1 && !self.is_gateway(packet.destination) {
+            self.answer(&packet, Message::Unreachable(UnreachableKind::TimeExceeded));
+            return Ok(());
+        }
+        if let Some(fragment) = packet.fragment {
+            match self.reassembly.add(packet, fragment, now) {
+                Some(whole) => packet = whole,
+                None => return Ok(()),
+            }
+        }
+        if self.ended {
+            return self.refuse_after_end(&packet);
+        }
+        match packet.protocol {
+            IpNumber::TCP => self.handle_tcp(packet, now)?,
+            IpNumber::UDP => self.handle_udp(packet, now)?,
+            IpNumber::ICMP | IpNumber::IPV6_ICMP => self.handle_icmp(packet, now)?,
+            _ => {
+                self.counters.unsupported += 1;
+                self.answer(&packet, Message::Protocol);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_gateway(&self, address: IpAddr) -> bool {
+        self.config.gateways.contains(&address)
+    }
+
+    /// The engine's own address of the same family as `address`.
+    fn gateway(&self, address: IpAddr) -> IpAddr {
+        let same = |gateway: &&IpAddr| gateway.is_ipv4() == address.is_ipv4();
+        self.config.gateways.iter().find(same).copied().unwrap_or(address)
+    }
+
+    /// Answers a packet with an ICMP error from the engine's own address.
+    fn answer(&mut self, packet: &Packet, message: Message) {
+        let offender = self.gateway(packet.source);
+        self.send_urgent(packet::icmp::about(packet, offender, message));
+    }
+
+    fn send_urgent(&mut self, packet: Option<Transmit>) {
+        let Some(packet) = packet else { return };
+        if !self.link.is_up() || self.urgent_bytes + packet.len() > MAX_URGENT {
+            self.counters.dropped += 1;
+            return;
+        }
+        self.urgent_bytes += packet.len();
+        self.urgent.push_back(packet);
+    }
+
+    // ---- commands, time, and the lists --------------------------------------------------------------
+
+    /// The next thing to do.
+    pub fn poll_command(&mut self) -> Option<Command> {
+        let command = self.commands.pop_front()?;
+        if let Command::Service(flow) = command
+            && let Some(entry) = self.table.get_mut(flow)
+        {
+            entry.service_listed = false;
+        }
+        Some(command)
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.deadlines.first()
+    }
+
+    /// Time has passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(id) = self.deadlines.pop(now) {
+            let Some(entry) = self.table.get_mut(id) else { continue };
+            entry.registered = None;
+            match &mut entry.flow {
+                // Without a link nothing can be answered; the next link starts all timers anew.
+                Flow::Tcp(_) if !self.link.is_up() => continue,
+                Flow::Tcp(connection) => {
+                    connection.handle_timeout(now, self.link.has_delivered(entry.last_sent));
+                }
+                Flow::Udp(_) | Flow::Echo(_) => {
+                    if entry.deadline().is_some_and(|at| at <= now) {
+                        self.commands.push_back(Command::Close(id));
+                        self.remove(id);
+                        continue;
+                    }
+                }
+            }
+            self.settle(id, now);
+        }
+    }
+
+    /// After anything happened to a flow: puts it on the lists it now belongs on.
+    fn settle(&mut self, id: FlowId, now: Instant) {
+        let Some(entry) = self.table.get_mut(id) else { return };
+        let mut resting = false;
+        if let Flow::Tcp(connection) = &mut entry.flow {
+            let actions = connection.take_actions();
+            if actions.service && !std::mem::replace(&mut entry.service_listed, true) {
+                self.commands.push_back(Command::Service(id));
+            }
+            if actions.abort {
+                self.commands.push_back(Command::Abort(id));
+            }
+            if actions.close {
+                self.commands.push_back(Command::Close(id));
+            }
+            if connection.is_closed() {
+                self.remove(id);
+                return;
+            }
+            if connection.has_control() && !std::mem::replace(&mut entry.control_listed, true) {
+                self.controls.push_back(id);
+            }
+            connection.persist_if_stuck(now);
+            resting = connection.is_expendable();
+        }
+        if entry.is_ready() {
+            self.schedule.add(id, &mut entry.standing);
+        }
+        let deadline = entry.deadline();
+        self.deadlines.register(id, &mut entry.registered, deadline);
+        if resting && let Some(oldest) = self.table.rest(id) {
+            self.remove(oldest);
+        }
+    }
+
+    fn remove(&mut self, id: FlowId) {
+        if let Some(mut entry) = self.table.remove(id) {
+            self.deadlines.forget(id, &mut entry.registered);
+        }
+    }
+}

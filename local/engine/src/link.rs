@@ -1,0 +1,131 @@
+//! The engine's side of the link: what is sent next, and how much of it has been delivered.
+//!
+//! How much may be under way on a link is the business of its driver, which says with each
+//! [`Engine::poll_transmit`] whether there is room for bulk. The engine counts only what TCP's timers need: whether
+//! what a flow sent has been delivered.
+
+use std::time::Instant;
+
+use gh_net_common::frame::HEADER_LEN;
+
+use super::Engine;
+use super::api::Transmit;
+use super::flow::Flow;
+use super::schedule::Schedule;
+
+/// One link, and the bytes of packet frames that went over it.
+#[derive(Debug)]
+pub(super) struct Link {
+    up: bool,
+    sent: u64,
+    delivered: u64,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self { up: true, sent: 0, delivered: 0 }
+    }
+}
+
+impl Link {
+    pub(super) fn is_up(&self) -> bool {
+        self.up
+    }
+
+    /// Whether the first `total` bytes sent on this link have been delivered.
+    pub(super) fn has_delivered(&self, total: u64) -> bool {
+        self.delivered >= total
+    }
+
+    /// The count of sent bytes behind `packet`, if it is sent next.
+    fn end_of(&self, packet: &Transmit) -> u64 {
+        self.sent + (packet.len() + HEADER_LEN) as u64
+    }
+}
+
+impl Engine {
+    /// The sidecar reports how many bytes of packet frames it has taken off this link. A count that goes back, or
+    /// that says more than was sent, is not believed.
+    pub fn handle_delivered(&mut self, total: u64) {
+        self.link.delivered = total.clamp(self.link.delivered, self.link.sent);
+    }
+
+    /// A (new) link is there: counts start at 0, and what was under way on the old one is sent again.
+    pub fn handle_link_up(&mut self, now: Instant) {
+        self.link = Link::default();
+        for id in self.table.ids() {
+            if let Some(entry) = self.table.get_mut(id) {
+                entry.last_sent = 0;
+                if let Flow::Tcp(connection) = &mut entry.flow {
+                    connection.handle_link_up(now);
+                }
+            }
+            self.settle(id, now);
+        }
+    }
+
+    /// The link is gone; nothing is transmitted until the next one.
+    pub fn handle_link_down(&mut self) {
+        self.link.up = false;
+        self.urgent.clear();
+        self.urgent_bytes = 0;
+    }
+
+    /// The next packet for the link. `bulk` says whether the link has room for packets with payload. The engine's
+    /// own small packets and segments without payload do not wait for room: they are few, and bounded by what came
+    /// in.
+    pub fn poll_transmit(&mut self, bulk: bool, now: Instant) -> Option<Transmit> {
+        if !self.link.up {
+            return None;
+        }
+        let packet = self
+            .poll_urgent()
+            .or_else(|| self.poll_control(now))
+            .or_else(|| if bulk { self.poll_scheduled(now) } else { None })?;
+        self.link.sent = self.link.end_of(&packet);
+        self.counters.downlink_packets += 1;
+        Some(packet)
+    }
+
+    fn poll_urgent(&mut self) -> Option<Transmit> {
+        let packet = self.urgent.pop_front()?;
+        self.urgent_bytes -= packet.len();
+        Some(packet)
+    }
+
+    fn poll_control(&mut self, now: Instant) -> Option<Transmit> {
+        while let Some(id) = self.controls.pop_front() {
+            let Some(entry) = self.table.get_mut(id) else { continue };
+            entry.control_listed = false;
+            let Flow::Tcp(connection) = &mut entry.flow else { continue };
+            let segment = connection.poll_control(now);
+            self.settle(id, now);
+            if segment.is_some() {
+                return segment;
+            }
+        }
+        None
+    }
+
+    fn poll_scheduled(&mut self, now: Instant) -> Option<Transmit> {
+        while let Some(candidate) = self.schedule.candidate() {
+            let Some(entry) = self.table.get_mut(candidate.flow) else {
+                self.schedule.remove(candidate);
+                continue;
+            };
+            if !entry.is_ready() {
+                self.schedule.emptied(candidate, &mut entry.standing);
+                continue;
+            }
+            if !self.schedule.may_send(candidate, &mut entry.standing) {
+                continue;
+            }
+            let Some(packet) = entry.poll(now) else { continue };
+            Schedule::sent(&mut entry.standing, packet.len());
+            entry.last_sent = self.link.end_of(&packet);
+            self.settle(candidate.flow, now);
+            return Some(packet);
+        }
+        None
+    }
+}

@@ -1,0 +1,83 @@
+//! The destinations of a UDP mapping or an echo session.
+//!
+//! Filtering is address-dependent (RFC 4787 REQ-8, RFC 5508 REQ-2): only hosts that the codespace has sent to may
+//! answer, so the laptop's networks get no way into the codespace that nobody there asked for.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+/// Destinations remembered for one flow; beyond that the one that was added first is forgotten.
+const MAX_PEERS: usize = 1024;
+
+/// A destination.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Peer {
+    /// As the codespace names it.
+    pub asked: SocketAddr,
+    /// Where its packets are sent to; the policy may have chosen another host or port.
+    pub actual: SocketAddr,
+}
+
+impl Peer {
+    fn is_translated(&self) -> bool {
+        self.asked != self.actual
+    }
+}
+
+/// The destinations of one flow, the most recently added last.
+#[derive(Debug, Default)]
+pub(super) struct Peers(VecDeque<Peer>);
+
+impl Peers {
+    pub(super) fn add(&mut self, peer: Peer) {
+        if self.0.back() == Some(&peer) || self.0.contains(&peer) {
+            return;
+        }
+        if self.0.len() == MAX_PEERS {
+            self.0.pop_front();
+        }
+        self.0.push_back(peer);
+    }
+
+    /// The address that the codespace knows `source` by; `None` if it has sent nothing there.
+    ///
+    /// A host that was asked by its own address may answer from any port, as TFTP servers do. Of a host that stands
+    /// in for another one only the very port is known to the codespace, and no other is to be.
+    pub(super) fn asked(&self, source: SocketAddr) -> Option<SocketAddr> {
+        let translated = self.0.iter().rev().find(|peer| peer.is_translated() && peer.actual == source);
+        let plain = || self.0.iter().any(|peer| !peer.is_translated() && peer.actual.ip() == source.ip());
+        translated.map(|peer| peer.asked).or_else(|| plain().then_some(source))
+    }
+
+    /// The destination that was added last, as the codespace names it.
+    pub(super) fn latest(&self) -> Option<SocketAddr> {
+        self.0.back().map(|peer| peer.asked)
+    }
+
+    /// Forgets the peers that are not admitted any more. Returns whether any is left.
+    pub(super) fn retain(&mut self, admitted: impl Fn(&Peer) -> bool) -> bool {
+        self.0.retain(admitted);
+        !self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(asked: &str, actual: &str) -> Peer {
+        Peer { asked: asked.parse().unwrap(), actual: actual.parse().unwrap() }
+    }
+
+    #[test]
+    fn a_translated_peer_is_known_by_its_port_alone() {
+        let mut peers = Peers::default();
+        peers.add(peer("10.1.0.1:5432", "127.0.0.1:15432"));
+        peers.add(peer("10.20.0.1:69", "10.20.0.1:69"));
+        let asked = |source: &str| peers.asked(source.parse().unwrap()).map(|asked| asked.to_string());
+        assert_eq!(asked("127.0.0.1:15432").as_deref(), Some("10.1.0.1:5432"));
+        assert_eq!(asked("127.0.0.1:22"), None);
+        assert_eq!(asked("10.20.0.1:40000").as_deref(), Some("10.20.0.1:40000"));
+        assert_eq!(asked("10.20.0.2:69"), None);
+    }
+}

@@ -1,0 +1,79 @@
+//! The one question that the engine asks its owner: the verdict on a new flow.
+//!
+//! The types are the engine's own, so that it depends on no configuration and no operating system. Whoever owns the
+//! engine implements [`Policy`].
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+
+/// The kernel's index of a network interface.
+pub type InterfaceIndex = NonZeroU32;
+
+/// Decides which flows are forwarded, and where to. Must be a pure function of the flow: the engine asks again for
+/// each datagram, and for every existing flow after [`super::Engine::set_policy`].
+pub trait Policy: fmt::Debug + Send {
+    /// Decides about one flow.
+    fn verdict(&self, flow: &NewFlow<'_>) -> Verdict;
+}
+
+/// The transport protocols that are forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP and ICMPv6 echo.
+    Echo,
+}
+
+/// What is known of a flow when the policy is asked about it.
+#[derive(Debug, Clone, Copy)]
+pub struct NewFlow<'a> {
+    /// The transport protocol.
+    pub protocol: Protocol,
+    /// The program in the codespace. For echo the port is the identifier.
+    pub client: SocketAddr,
+    /// The destination that the program asked for. For echo the port is 0.
+    pub destination: SocketAddr,
+    /// The names that are known to resolve to the destination's address. Empty if none is known.
+    pub names: &'a [String],
+}
+
+/// The rule that decided about a flow. The engine only passes it on; its owner gives it a meaning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RuleId(pub u32);
+
+/// What happens to a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// The flow's sockets may be opened.
+    Forward {
+        /// Where the sockets connect or send to. May differ from the destination that was asked for; the codespace
+        /// sees the answers come from the one that it asked for.
+        destination: SocketAddr,
+        /// The interface that the sockets are bound to; `None` leaves the choice to the kernel.
+        interface: Option<InterfaceIndex>,
+        /// The rule that decided.
+        rule: RuleId,
+    },
+    /// The flow is refused.
+    Refuse {
+        /// What the codespace is told.
+        refusal: Refusal,
+        /// The rule that decided.
+        rule: RuleId,
+    },
+}
+
+/// How a flow is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// No network of the laptop leads there: ICMP network unreachable.
+    NoRoute,
+    /// It is forbidden: ICMP administratively prohibited.
+    Prohibited,
+    /// It is dropped without an answer: multicast, broadcast, link-local (RFC 1122, 3.2.2 forbids one).
+    Silent,
+}

@@ -1,0 +1,191 @@
+//! The engine's TCP: segments find or open their connection, and connections meet their sockets. What a
+//! connection does with either is in [`super::tcp`].
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::IoSlice;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+use etherparse::IpNumber;
+
+use super::api::{Command, ConnectError, FlowId, Target, UnreachableKind};
+use super::flow::{Entry, Flow, Key, Usage};
+use super::packet::icmp::Message;
+use super::packet::{Malformed, Packet};
+use super::tcp::{self, Connection, Endpoints, Segment, Shares};
+use super::{Engine, ORDINARY_HOPS, Protocol, dns, packet};
+
+/// What all connections together may hold for the hosts' sockets, and as much again for the codespace, in
+/// bytes. Those that are there already keep the larger shares they had, so it comes to several times that.
+const BUDGET: usize = 128 * 1024 * 1024;
+/// The share of one connection at least, in bytes: one of the largest segments.
+const MIN_SHARE: usize = 64 * 1024;
+/// The share of one connection at most, for the host's socket.
+const MAX_UPLINK_SHARE: usize = 4 * 1024 * 1024;
+/// The same for the codespace: a second's worth at 128 Mbit/s, which the link may well hold.
+const MAX_DOWNLINK_SHARE: usize = 16 * 1024 * 1024;
+
+impl Engine {
+    pub(super) fn handle_tcp(&mut self, packet: Packet, now: Instant) -> Result<(), Malformed> {
+        let segment = Segment::parse(&packet)?;
+        let client = SocketAddr::new(packet.source, segment.source_port);
+        let server = SocketAddr::new(packet.destination, segment.destination_port);
+        let key = Key::Tcp { client, server };
+        if let Some(id) = self.table.find(&key)
+            && let Some(connection) = self.table.connection_mut(id)
+        {
+            if !connection.gives_way_to(&segment) {
+                connection.handle_segment(segment, now);
+                self.settle(id, now);
+                return Ok(());
+            }
+            if connection.is_draining() {
+                // Its bytes were acknowledged: it lives on behind the new one until the server has them.
+                connection.leave(now);
+                self.settle(id, now);
+                self.table.detach(id);
+            } else {
+                connection.reset();
+                self.settle(id, now);
+                self.remove(id);
+            }
+        }
+        if segment.is_opening() {
+            self.open_tcp(&packet, key, &segment, now);
+        } else {
+            self.send_urgent(tcp::refusal(&packet, &segment));
+        }
+        Ok(())
+    }
+
+    fn open_tcp(&mut self, packet: &Packet, key: Key, segment: &Segment, now: Instant) {
+        let Key::Tcp { client, server } = key else { return };
+        let target = if self.is_gateway(server.ip()) {
+            if server.port() != dns::PORT {
+                return self.send_urgent(tcp::refusal(packet, segment));
+            }
+            Target::Resolver
+        } else {
+            let Some(admitted) = self.admit(packet, Protocol::Tcp, client, server) else { return };
+            Target::Host { address: admitted.destination, interface: admitted.interface }
+        };
+        if !self.table.has_room(&key) {
+            self.counters.dropped += 1;
+            return;
+        }
+        let initial = self.initial_sequence(&key);
+        let shares = self.shares();
+        let endpoints = Endpoints { client, server, target };
+        let connection = Connection::new(endpoints, segment, initial, self.config.mtu, shares, now);
+        let flow = self.table.insert(key, Flow::Tcp(Box::new(connection)), now);
+        self.counters.connections += 1;
+        let hop_limit = (packet.hop_limit < ORDINARY_HOPS).then(|| packet.hop_limit.saturating_sub(1));
+        self.commands.push_back(Command::Connect { flow, target, hop_limit });
+    }
+
+    /// RFC 6528: unpredictable without the secret, and increasing for the same pair of endpoints.
+    fn initial_sequence(&self, key: &Key) -> u32 {
+        let mut hasher = DefaultHasher::new();
+        (self.config.secret, key).hash(&mut hasher);
+        // Each connection moves the start on, as the RFC's clock does.
+        (hasher.finish() as u32).wrapping_add((self.counters.connections as u32).wrapping_mul(64 * 1024))
+    }
+
+    /// What one of the connections may hold. However many there are, and whether or not the codespace ever
+    /// acknowledges anything, all together hold some hundreds of megabytes at most.
+    fn shares(&self) -> Shares {
+        let share = BUDGET / (self.table.connections() + 1);
+        Shares {
+            uplink: share.clamp(MIN_SHARE, MAX_UPLINK_SHARE),
+            downlink: share.clamp(MIN_SHARE, MAX_DOWNLINK_SHARE),
+        }
+    }
+
+    /// The flow's socket is connected.
+    pub fn handle_connected(&mut self, flow: FlowId, now: Instant) {
+        self.with_connection(flow, now, |connection, _| connection.handle_connected(now));
+    }
+
+    /// The flow's socket could not be connected, and io has closed it.
+    pub fn handle_connect_failed(&mut self, flow: FlowId, error: ConnectError, now: Instant) {
+        let Some(connection) = self.table.connection_mut(flow).filter(|flow| flow.is_connecting()) else {
+            return;
+        };
+        let kind = match error {
+            ConnectError::Refused => {
+                connection.handle_refused();
+                return self.settle(flow, now);
+            }
+            ConnectError::NetworkUnreachable => Some(UnreachableKind::Network),
+            ConnectError::HostUnreachable => Some(UnreachableKind::Host),
+            ConnectError::Prohibited => Some(UnreachableKind::Prohibited),
+            ConnectError::TimedOut | ConnectError::Local => None,
+        };
+        let Endpoints { client, server, .. } = connection.endpoints;
+        let quotation = connection.quotation();
+        connection.handle_silence();
+        self.settle(flow, now);
+        if let Some(kind) = kind {
+            let offender = self.gateway(client.ip());
+            let message = Message::Unreachable(kind);
+            let tcp = IpNumber::TCP;
+            let error =
+                packet::icmp::about_transport(client.ip(), server.ip(), tcp, &quotation, offender, message);
+            self.send_urgent(error);
+        }
+    }
+
+    /// Fills `slices` with the bytes the flow's socket is to be given next; returns how many slices.
+    pub fn uplink<'a>(&'a self, flow: FlowId, slices: &mut [IoSlice<'a>]) -> usize {
+        self.table.connection(flow).map_or(0, |connection| connection.uplink(slices))
+    }
+
+    /// Whether the codespace has sent its FIN and every byte before it has been accepted by the socket.
+    pub fn uplink_ended(&self, flow: FlowId) -> bool {
+        self.table.connection(flow).is_some_and(Connection::uplink_ended)
+    }
+
+    /// The socket accepted the next `count` bytes of [`Self::uplink`].
+    pub fn handle_accepted(&mut self, flow: FlowId, count: usize, now: Instant) {
+        let shares = self.shares();
+        self.with_connection(flow, now, |connection, usage| {
+            usage.uplink(count, now);
+            connection.set_shares(shares);
+            connection.handle_accepted(count);
+        });
+    }
+
+    /// How many bytes the engine would take from the flow's socket now. An end of file or an error may be
+    /// reported whatever this says.
+    pub fn downlink_room(&self, flow: FlowId) -> usize {
+        self.table.connection(flow).map_or(0, Connection::downlink_room)
+    }
+
+    /// Bytes read from the flow's socket, at most [`Self::downlink_room`] of them.
+    pub fn handle_data(&mut self, flow: FlowId, data: Bytes, now: Instant) {
+        let shares = self.shares();
+        self.with_connection(flow, now, |connection, usage| {
+            usage.downlink(data.len(), now);
+            connection.set_shares(shares);
+            connection.handle_data(data);
+        });
+    }
+
+    /// The flow's socket has reached the end of file.
+    pub fn handle_end(&mut self, flow: FlowId, now: Instant) {
+        self.with_connection(flow, now, |connection, _| connection.handle_end());
+    }
+
+    /// The flow's socket failed (was reset, timed out), and io has closed it.
+    pub fn handle_failed(&mut self, flow: FlowId, now: Instant) {
+        self.with_connection(flow, now, |connection, _| connection.handle_failed());
+    }
+
+    fn with_connection(&mut self, flow: FlowId, now: Instant, act: impl FnOnce(&mut Connection, &mut Usage)) {
+        if let Some(Entry { flow: Flow::Tcp(connection), usage, .. }) = self.table.get_mut(flow) {
+            act(connection, usage);
+            self.settle(flow, now);
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! TCP, as the remote endpoint of the codespace's kernel. The other half is a socket of the host.
+//!
+//! # Theory of operation
+//!
+//! This is a translator between two kernels, not a third network stack. It always answers, never opens.
+//!
+//! - **Opening.** A SYN makes the engine have a socket connected. Only when that has succeeded does the
+//!   codespace get its SYN-ACK; a refusal becomes a RST, an unreachable host the ICMP error, silence stays
+//!   silence. So a program in the codespace learns the truth from `connect`.
+//! - **Uplink** ([`recv`]). The window is credit for room reserved here. Bytes go on to the socket as it takes
+//!   them; when the server stops reading, the window closes and the program in the codespace blocks.
+//! - **Downlink** ([`send`]). The socket is read only when the peer's window and the link's budget allow, so
+//!   back pressure reaches the server. What was sent is kept, by reference, until it is acknowledged.
+//! - **Closing.** Each direction ends by itself: a FIN from the codespace shuts the socket's writing down when
+//!   all bytes before it have been taken, an end of file from the socket becomes a FIN behind the last byte.
+//!   A reset on either side becomes a reset on the other.
+//! - **Loss** happens only in the queues of the codespace's kernel and when the link is cut: go-back-N by
+//!   time-out or by three duplicate acknowledgments, and from the first unacknowledged byte on a new link.
+//!
+//! Timestamps and selective acknowledgment are not negotiated: round trips are timed by segments, and with a
+//! lossless leg there is nothing to acknowledge selectively.
+
+mod host;
+mod incoming;
+mod output;
+mod recv;
+mod segment;
+mod send;
+mod seq;
+mod state;
+mod timer;
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use self::recv::Receive;
+pub(super) use self::segment::{Segment, refusal};
+use self::send::Send;
+pub use self::state::State;
+use self::timer::{IDLE, Timer};
+use super::Target;
+
+/// Window scale: units of 128 bytes make windows of up to 8 MiB.
+const SHIFT: u8 = 7;
+/// The smallest MSS that is believed (Linux's `TCP_MIN_SND_MSS`).
+const MIN_MSS: u16 = 48;
+
+/// What io is to do with the connection's host socket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct SocketActions {
+    /// Serve it.
+    pub service: bool,
+    /// Reset it.
+    pub abort: bool,
+    /// Close it.
+    pub close: bool,
+}
+
+/// Segments without payload that are due.
+#[derive(Debug, Clone, Copy, Default)]
+struct Due {
+    syn: bool,
+    ack: bool,
+    probe: bool,
+    reset: bool,
+}
+
+/// How many bytes one connection may hold.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shares {
+    /// For the host's socket.
+    pub uplink: usize,
+    /// For the codespace, sent or not, until they are acknowledged.
+    pub downlink: usize,
+}
+
+/// Who is connected to whom.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Endpoints {
+    /// The program in the codespace.
+    pub client: SocketAddr,
+    /// The host, as the program names it.
+    pub server: SocketAddr,
+    /// What the host's socket is connected to.
+    pub target: Target,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub endpoints: Endpoints,
+    state: State,
+    send: Send,
+    receive: Receive,
+    peer_shift: Option<u8>,
+    mtu: u16,
+    actions: SocketActions,
+    due: Due,
+    timer: Timer,
+    /// Whether the host's socket exists.
+    has_socket: bool,
+    /// Whether it failed.
+    failed: bool,
+    /// Whether the codespace has reset the connection after its FIN.
+    abandoned: bool,
+}
+
+impl Connection {
+    /// The connection that `syn` asks for. `initial` is our initial sequence number.
+    pub(super) fn new(
+        endpoints: Endpoints,
+        syn: &Segment,
+        initial: u32,
+        mtu: u16,
+        shares: Shares,
+        now: Instant,
+    ) -> Self {
+        let v4 = endpoints.server.is_ipv4();
+        let default_mss = if v4 { 536 } else { 1220 };
+        let mss = usize::from(syn.mss.unwrap_or(default_mss).clamp(MIN_MSS, max_mss(mtu, v4)));
+        let mut send = Send::new(initial, mss, syn.shift.unwrap_or(0), shares.downlink);
+        send.first_window(syn.window);
+        let shift = if syn.shift.is_some() { SHIFT } else { 0 };
+        Self {
+            endpoints,
+            state: State::Connecting,
+            send,
+            receive: Receive::new(syn.sequence, shift, mss, shares.uplink),
+            peer_shift: syn.shift,
+            mtu,
+            actions: SocketActions::default(),
+            due: Due::default(),
+            timer: Timer::Idle { at: now + IDLE, probes: 0 },
+            has_socket: true,
+            failed: false,
+            abandoned: false,
+        }
+    }
+
+    fn set_state(&mut self, state: State) {
+        if self.state != state {
+            let Endpoints { client, server, .. } = self.endpoints;
+            tracing::trace!(%client, %server, old = ?self.state, new = ?state);
+            self.state = state;
+        }
+    }
+
+    pub(super) fn state(&self) -> State {
+        self.state
+    }
+
+    /// Whether it only waits for its time to pass, and may be forgotten when room is needed.
+    pub(super) fn is_expendable(&self) -> bool {
+        self.state == State::TimeWait && !self.is_draining()
+    }
+
+    /// Whether it is over for the codespace, while the host's socket has yet to take what it brought.
+    pub(super) fn is_draining(&self) -> bool {
+        self.has_socket && matches!(self.state, State::TimeWait | State::Closed)
+    }
+
+    /// Whether nothing is left of it.
+    pub(super) fn is_closed(&self) -> bool {
+        self.state == State::Closed && !self.due.reset && !self.is_draining()
+    }
+
+    /// It is over for the codespace, in an orderly way: the host's socket may take what is left, for a while.
+    pub(super) fn leave(&mut self, now: Instant) {
+        self.set_state(State::Closed);
+        self.due = Due::default();
+        self.timer = Timer::Close { at: now + IDLE };
+    }
+
+    /// The codespace is gone: the host's socket goes with a reset.
+    fn abort(&mut self) {
+        self.finish(true);
+    }
+
+    fn finish(&mut self, abort: bool) {
+        self.actions.abort |= abort && self.has_socket;
+        self.has_socket = false;
+        self.set_state(State::Closed);
+    }
+
+    /// Ends the connection from our side: a reset to both.
+    ///
+    /// The abort of RFC 9293, 3.10.5 sends no RST in CLOSING and LAST-ACK. It is sent here in those states, too: our
+    /// FIN may not have arrived, and a program that still reads would wait for it without end.
+    pub(super) fn reset(&mut self) {
+        self.due.reset = !matches!(self.state, State::TimeWait | State::Closed);
+        self.finish(true);
+    }
+}
+
+/// The largest segment that fits a packet of `mtu` bytes.
+fn max_mss(mtu: u16, v4: bool) -> u16 {
+    mtu.saturating_sub(if v4 { 40 } else { 60 }).max(MIN_MSS)
+}

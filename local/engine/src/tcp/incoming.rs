@@ -1,0 +1,177 @@
+//! The codespace's side of a connection: what its segments do (RFC 9293, 3.10.7).
+
+use std::time::Instant;
+
+use super::send::{Ack, Acknowledged};
+use super::state::State;
+use super::timer::{IDLE, TIME_WAIT, Timer};
+use super::{Connection, Segment};
+
+impl Connection {
+    /// RFC 9293, 3.10.7.4.
+    pub(crate) fn handle_segment(&mut self, segment: Segment, now: Instant) {
+        if self.state == State::Connecting {
+            return self.handle_segment_while_connecting(&segment);
+        }
+        if segment.repeats(self.receive_initial()) && self.state == State::SynReceived {
+            // Our SYN-ACK was lost.
+            self.due.syn = true;
+            return;
+        }
+        let Some(position) = self.receive.position(segment.sequence) else {
+            self.due.ack |= !segment.rst;
+            return;
+        };
+        if !self.receive.acceptable(position, segment.occupied()) {
+            // An old or a probing segment: say where we are (RFC 9293, 3.10.7.4). Its acknowledgment counts
+            // all the same if the window is closed.
+            if segment.rst {
+                return;
+            }
+            self.due.ack = true;
+            if !segment.syn && position <= self.receive.next() {
+                self.handle_acknowledgment(&segment, position, now);
+            }
+            return;
+        }
+        if segment.rst {
+            return self.handle_reset(position, now);
+        }
+        if segment.syn {
+            // Challenge (RFC 5961, 4).
+            self.due.ack = true;
+            return;
+        }
+        if !self.handle_acknowledgment(&segment, position, now) {
+            return;
+        }
+        self.handle_payload(segment, position, now);
+    }
+
+    pub(super) fn receive_initial(&self) -> u32 {
+        self.receive.acknowledgment().wrapping_sub(self.receive.next() as u32)
+    }
+
+    /// Only a reset means something while the host's socket is connecting; a SYN is the same one again.
+    fn handle_segment_while_connecting(&mut self, segment: &Segment) {
+        if segment.rst && self.receive.position(segment.sequence) == Some(1) {
+            self.abort();
+        }
+    }
+
+    /// RFC 5961, 3: only the very next position is believed. A reset behind the FIN takes nothing back: a
+    /// program that closes with an answer unread resets, and the server is to have its request all the same.
+    fn handle_reset(&mut self, position: u64, now: Instant) {
+        if position != self.receive.next() {
+            self.due.ack = true;
+        } else if self.receive.fin_received() {
+            self.abandoned = true;
+            self.leave(now);
+        } else {
+            self.abort();
+        }
+    }
+
+    /// Whether the rest of the segment is to be looked at.
+    fn handle_acknowledgment(&mut self, segment: &Segment, position: u64, now: Instant) -> bool {
+        let Some(number) = segment.acknowledgment else {
+            return false;
+        };
+        let occupies = segment.occupied() > 0;
+        let ack = Ack { number, window: segment.window, position, occupies };
+        let had_room = self.send.room() > 0;
+        match self.send.acknowledge(ack, now) {
+            Acknowledged::TooMuch if self.state == State::SynReceived => {
+                self.due.reset = true;
+                self.finish(true);
+                return false;
+            }
+            Acknowledged::TooMuch => {
+                self.due.ack = true;
+                return false;
+            }
+            Acknowledged::Progress => self.acknowledged(now),
+            Acknowledged::Rewound => self.arm_retransmit(0, now),
+            Acknowledged::Nothing => {
+                self.probe_answered(now);
+            }
+        }
+        self.leave_persist(now);
+        self.actions.service |= !had_room && self.send.room() > 0 && self.has_socket;
+        true
+    }
+
+    fn probe_answered(&mut self, now: Instant) {
+        match &mut self.timer {
+            Timer::Idle { probes, .. } if *probes > 0 => {
+                self.timer = Timer::Idle { at: now + IDLE, probes: 0 };
+            }
+            Timer::Persist { unanswered, .. } => *unanswered = 0,
+            Timer::Idle { .. } | Timer::Retransmit { .. } | Timer::Close { .. } => {}
+        }
+    }
+
+    fn acknowledged(&mut self, now: Instant) {
+        if self.state == State::SynReceived && self.send.is_synchronized() {
+            self.set_state(State::Established);
+            self.actions.service = true;
+        }
+        if self.send.fin_acknowledged() {
+            self.set_state(self.state.fin_acknowledged());
+        }
+        if self.send.in_flight() > 0 {
+            self.arm_retransmit(0, now);
+        } else {
+            self.timer = Timer::Idle { at: now + IDLE, probes: 0 };
+        }
+        self.enter_time_wait(now);
+        if self.state == State::Closed {
+            self.leave(now);
+        }
+    }
+
+    fn handle_payload(&mut self, segment: Segment, position: u64, now: Instant) {
+        if segment.occupied() == 0 {
+            return;
+        }
+        self.due.ack = true;
+        if !self.state.is_synchronized() {
+            return;
+        }
+        if self.receive.insert(position, segment.payload, segment.fin) {
+            self.actions.service |= self.has_socket;
+            if let Timer::Idle { .. } = self.timer {
+                self.timer = Timer::Idle { at: now + IDLE, probes: 0 };
+            }
+        }
+        if self.receive.fin_received() {
+            self.set_state(self.state.fin_received());
+            self.enter_time_wait(now);
+        }
+    }
+
+    fn enter_time_wait(&mut self, now: Instant) {
+        if self.state == State::TimeWait && !matches!(self.timer, Timer::Close { .. }) {
+            self.timer = Timer::Close { at: now + TIME_WAIT };
+        }
+    }
+
+    /// Whether the segment is not for this connection any more. A SYN may start a new one between the same
+    /// two endpoints (RFC 9293, 3.6.1): in TIME-WAIT with a later sequence number, or while the old attempt
+    /// is still connecting.
+    pub(crate) fn gives_way_to(&self, segment: &Segment) -> bool {
+        let later = segment.sequence.wrapping_sub(self.receive.acknowledgment()) as i32 >= 0;
+        match self.state {
+            State::TimeWait => segment.is_opening() && later,
+            State::Connecting => segment.is_opening() && segment.sequence != self.receive_initial(),
+            State::Closed => true,
+            State::SynReceived
+            | State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck => false,
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! A connection's one timer, and what is sent again or given up when it expires.
+
+use std::time::{Duration, Instant};
+
+use super::state::State;
+use super::{Connection, Endpoints};
+
+/// How long an idle connection is left alone before the codespace is asked whether it still knows it.
+/// RFC 5382 REQ-5 says not less than 2 hours 4 minutes.
+pub(super) const IDLE: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
+/// The time between two such questions, and how many stay unanswered (Linux's `tcp_keepalive_intvl`, `_probes`).
+const IDLE_INTERVAL: Duration = Duration::from_secs(75);
+const IDLE_PROBES: u8 = 9;
+/// Attempts to get the SYN-ACK through (Linux's `tcp_synack_retries`).
+const SYN_ATTEMPTS: u8 = 5;
+/// Attempts to get data through (Linux's `tcp_retries2`), about fifteen minutes.
+const DATA_ATTEMPTS: u8 = 15;
+/// How long a finished connection is remembered (Linux's `TCP_TIMEWAIT_LEN`).
+pub(super) const TIME_WAIT: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Timer {
+    /// The connection is idle, or waits for nothing; `probes` questions went unanswered.
+    Idle { at: Instant, probes: u8 },
+    /// Something sent is not acknowledged.
+    Retransmit { at: Instant, attempts: u8 },
+    /// The peer's window is closed and bytes wait.
+    Persist { at: Instant, attempts: u8, unanswered: u8 },
+    /// TIME-WAIT.
+    Close { at: Instant },
+}
+
+impl Timer {
+    pub(super) fn at(self) -> Instant {
+        match self {
+            Self::Idle { at, .. }
+            | Self::Retransmit { at, .. }
+            | Self::Persist { at, .. }
+            | Self::Close { at } => at,
+        }
+    }
+}
+
+impl Connection {
+    /// When [`Self::handle_timeout`] wants to be called. A connecting flow waits for its socket alone, and
+    /// one that is closed for its reset to be sent.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let waits = match self.state {
+            State::Connecting => false,
+            State::Closed => self.is_draining(),
+            State::SynReceived
+            | State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck
+            | State::TimeWait => true,
+        };
+        waits.then(|| self.timer.at())
+    }
+
+    pub(super) fn arm_retransmit(&mut self, attempts: u8, now: Instant) {
+        self.timer = Timer::Retransmit { at: now + self.send.rto(), attempts };
+    }
+
+    /// The peer's window decides whether waiting bytes wait for it.
+    pub(super) fn leave_persist(&mut self, now: Instant) {
+        if matches!(self.timer, Timer::Persist { .. }) && self.send.is_ready() {
+            self.timer = Timer::Idle { at: now + IDLE, probes: 0 };
+        }
+    }
+
+    /// Bytes wait, none is under way and none may be sent: the window is closed, and only asking finds out
+    /// whether its opening was lost (RFC 9293, 3.8.6.1).
+    pub(crate) fn persist_if_stuck(&mut self, now: Instant) {
+        let stuck = self.state.is_synchronized()
+            && self.send.is_waiting()
+            && !self.send.is_ready()
+            && self.send.in_flight() == 0;
+        if stuck && !matches!(self.timer, Timer::Persist { .. }) {
+            self.timer = Timer::Persist { at: now + self.send.probe_interval(0), attempts: 0, unanswered: 0 };
+        }
+    }
+
+    /// The deadline has passed. `delivered` says whether all that was sent has come through the link: what has
+    /// not is late and not lost, and sending it again would make it later.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, delivered: bool) {
+        if now < self.timer.at() {
+            return;
+        }
+        match self.timer {
+            Timer::Idle { probes, .. } if probes >= IDLE_PROBES => self.reset(),
+            Timer::Idle { probes, .. } => {
+                self.due.probe = true;
+                self.timer = Timer::Idle { at: now + IDLE_INTERVAL, probes: probes + 1 };
+            }
+            Timer::Retransmit { attempts, .. } if !delivered => self.arm_retransmit(attempts, now),
+            Timer::Retransmit { attempts, .. } => self.handle_retransmit(attempts, now),
+            Timer::Persist { unanswered, .. } if unanswered >= DATA_ATTEMPTS => self.reset(),
+            Timer::Persist { attempts, unanswered, .. } => {
+                let attempts = attempts.saturating_add(1);
+                self.due.probe = true;
+                let at = now + self.send.probe_interval(attempts);
+                self.timer = Timer::Persist { at, attempts, unanswered: unanswered + 1 };
+            }
+            // The server does not take what is left.
+            Timer::Close { .. } if self.state == State::Closed => self.abort(),
+            Timer::Close { .. } => self.leave(now),
+        }
+    }
+
+    fn handle_retransmit(&mut self, attempts: u8, now: Instant) {
+        let most = if self.state == State::SynReceived { SYN_ATTEMPTS } else { DATA_ATTEMPTS };
+        if attempts >= most {
+            let Endpoints { client, server, .. } = self.endpoints;
+            tracing::debug!(%client, %server, "the codespace does not answer");
+            return self.reset();
+        }
+        self.retransmit();
+        self.send.timed_out();
+        self.arm_retransmit(attempts + 1, now);
+        // The peer may have closed its window on what is under way.
+        self.persist_if_stuck(now);
+    }
+
+    fn retransmit(&mut self) {
+        if self.state == State::SynReceived {
+            self.due.syn = true;
+        } else if self.state.is_synchronized() {
+            self.send.rewind();
+        }
+    }
+
+    /// A new link: what was under way on the old one may be lost in either direction.
+    pub(crate) fn handle_link_up(&mut self, now: Instant) {
+        self.send.restart();
+        match self.state {
+            // In TIME-WAIT, too, nothing is due: a peer that misses the last acknowledgment asks again.
+            State::Connecting | State::TimeWait | State::Closed => {}
+            State::SynReceived
+            | State::Established
+            | State::FinWait1
+            | State::FinWait2
+            | State::CloseWait
+            | State::Closing
+            | State::LastAck => {
+                self.due.ack = true;
+                // The SYN-ACK may not have left before the old link broke.
+                if self.send.in_flight() > 0 || self.state == State::SynReceived {
+                    self.retransmit();
+                    self.arm_retransmit(0, now);
+                } else {
+                    self.timer = Timer::Idle { at: now + IDLE, probes: 0 };
+                }
+            }
+        }
+    }
+}

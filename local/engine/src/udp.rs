@@ -1,0 +1,97 @@
+//! UDP mappings (RFC 4787): one socket of the host for each endpoint of the codespace.
+//!
+//! The mapping is endpoint-independent (REQ-1): whatever an endpoint sends to, it is seen from one port. Which
+//! hosts may answer is a matter of its [`Peers`].
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use etherparse::UdpSlice;
+
+use super::packet::{Malformed, Packet};
+use super::peers::{Peer, Peers};
+use super::schedule::Queue;
+
+/// A mapping lives this long after the last datagram (RFC 4787 REQ-5 a).
+const ONE_WAY: Duration = Duration::from_secs(2 * 60);
+/// The same once datagrams went both ways (REQ-5 c recommends 5 minutes).
+const TWO_WAY: Duration = Duration::from_secs(5 * 60);
+/// The same if only DNS servers were asked: a stub resolver takes a new port for each query.
+const DNS: Duration = Duration::from_secs(10);
+
+/// One mapping.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    /// The endpoint in the codespace.
+    pub client: SocketAddr,
+    /// Datagrams for it.
+    pub queue: Queue,
+    /// The destinations it has sent to.
+    pub peers: Peers,
+    /// Whether any of them has answered.
+    pub answered: bool,
+    only_dns: bool,
+    last: Instant,
+}
+
+impl Mapping {
+    pub(super) fn new(client: SocketAddr, now: Instant) -> Self {
+        Self {
+            client,
+            queue: Queue::default(),
+            peers: Peers::default(),
+            answered: false,
+            only_dns: true,
+            last: now,
+        }
+    }
+
+    /// The endpoint sends a datagram.
+    pub(super) fn sends(&mut self, peer: Peer, now: Instant) {
+        self.last = now;
+        self.only_dns &= peer.asked.port() == 53;
+        self.peers.add(peer);
+    }
+
+    /// A datagram from `source` has arrived. Returns the source that the endpoint is shown, if it may pass.
+    pub(super) fn receives(&mut self, source: SocketAddr, now: Instant) -> Option<SocketAddr> {
+        let source = self.peers.asked(source)?;
+        self.answered = true;
+        self.last = now;
+        Some(source)
+    }
+
+    /// When the mapping ends if nothing more happens.
+    pub(super) fn deadline(&self) -> Instant {
+        self.last
+            + match (self.only_dns, self.answered) {
+                (true, _) => DNS,
+                (false, true) => TWO_WAY,
+                (false, false) => ONE_WAY,
+            }
+    }
+}
+
+/// Ports and payload of a datagram.
+#[derive(Debug)]
+pub(super) struct Datagram {
+    pub source_port: u16,
+    pub destination_port: u16,
+    pub payload: bytes::Bytes,
+}
+
+impl Datagram {
+    pub(super) fn parse(packet: &Packet) -> Result<Self, Malformed> {
+        let udp = UdpSlice::from_slice(&packet.payload).map_err(|_| Malformed::Transport)?;
+        // Without a checksum only IPv4 is legal (RFC 8200, 8.1).
+        let unchecked = udp.checksum() == 0 && packet.source.is_ipv4();
+        if !unchecked && packet.transport_checksum() != 0 {
+            return Err(Malformed::Checksum);
+        }
+        Ok(Self {
+            source_port: udp.source_port(),
+            destination_port: udp.destination_port(),
+            payload: packet.payload.slice_ref(udp.payload()),
+        })
+    }
+}

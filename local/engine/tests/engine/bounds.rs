@@ -1,0 +1,160 @@
+//! What a hostile peer can make the engine hold.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::harness::{Script, echo, seg, socket, udp};
+use gh_net_engine::Command;
+
+#[test]
+fn connections_are_bounded_and_those_in_time_wait_make_room() {
+    let mut script = Script::new();
+    let open = |script: &mut Script, n: u32| {
+        script.client = socket(&format!("10.1.{}.{}:{}", n / 50_000, 2, 10_000 + n % 50_000));
+        script.send(seg("S", 0, None, b""));
+        script.command().is_some()
+    };
+    for n in 0..8192 {
+        assert!(open(&mut script, n), "connection {n}");
+    }
+    assert!(!open(&mut script, 8192));
+    assert_eq!(script.engine.counters().dropped, 1);
+    script.quiet();
+    // One that is reset makes room for one.
+    script.client = socket("10.1.0.2:10017");
+    script.send(seg("R", 1, None, b""));
+    assert!(matches!(script.command(), Some(Command::Abort(_))));
+    assert!(open(&mut script, 8192));
+    assert!(!open(&mut script, 8193));
+}
+
+#[test]
+fn finished_connections_that_are_remembered_are_bounded() {
+    let mut script = Script::new();
+    for n in 0..6000 {
+        script.client = socket(&format!("10.1.0.2:{}", 10_000 + n));
+        script.theirs = 0;
+        script.send(seg("S", 0, None, b""));
+        let Some(Command::Connect { flow, .. }) = script.command() else { panic!("connection {n}") };
+        script.engine.handle_connected(flow, script.now);
+        script.recv().unwrap();
+        script.send(seg("", 1, 1, b""));
+        script.engine.handle_end(flow, script.now);
+        script.recv().unwrap();
+        script.send(seg("F", 1, 2, b""));
+        script.recv().unwrap();
+        while script.command().is_some() {}
+    }
+    assert_eq!(script.engine.flow_count(), 4096);
+    script.pass(Duration::from_secs(60));
+    assert_eq!((script.engine.flow_count(), script.engine.poll_timeout()), (0, None));
+}
+
+#[test]
+fn mappings_and_echo_sessions_are_bounded() {
+    let mut script = Script::new();
+    for n in 0..5000 {
+        script.send_raw(&udp(&format!("10.1.0.2:{}", 10_000 + n), "10.20.0.1:7", b""));
+        script.send_raw(&echo("10.1.0.2", "10.20.0.1", n, 1, b""));
+    }
+    let commands: Vec<_> = std::iter::from_fn(|| script.command()).collect();
+    let mappings = commands.iter().filter(|command| matches!(command, Command::OpenUdp { .. })).count();
+    let sessions = commands.iter().filter(|command| matches!(command, Command::OpenEcho { .. })).count();
+    assert_eq!((mappings, sessions), (4096, 512));
+    assert_eq!(script.engine.counters().dropped, (5000 - 4096) + (5000 - 512));
+}
+
+#[test]
+fn hosts_that_may_answer_one_endpoint_are_bounded() {
+    let mut script = Script::new();
+    let address = |n: u32| format!("10.20.{}.{}:7", n / 250, 1 + n % 250);
+    for n in 0..1100 {
+        script.send_raw(&udp("10.1.0.2:5000", &address(n), b""));
+    }
+    let Some(Command::OpenUdp { flow, .. }) = script.command() else { panic!() };
+    let passes = |script: &mut Script, n| {
+        script.engine.handle_datagram(flow, socket(&address(n)), Bytes::from_static(b"x"), script.now);
+        script.sent().is_some()
+    };
+    assert!(!passes(&mut script, 0));
+    assert!(passes(&mut script, 1099));
+}
+
+#[test]
+fn answers_of_the_engine_itself_do_not_pile_up() {
+    let mut script = Script::new();
+    for _ in 0..10_000 {
+        script.send_raw(&echo("10.1.0.2", "10.1.0.1", 1, 1, &[0; 1000]));
+        script.send_raw(&udp("10.1.0.2:1", "192.0.2.1:1", &[0; 1000]));
+    }
+    let bytes: usize = std::iter::from_fn(|| script.sent()).map(|sent| 20 + sent.transport.len()).sum();
+    assert!(bytes <= 1024 * 1024, "{bytes} bytes waited");
+}
+
+#[test]
+fn a_flood_of_segments_with_gaps_is_bounded() {
+    let (mut script, flow) = Script::established();
+    // Every other byte, as many as the window allows.
+    for n in 0..200_000 {
+        script.send(seg("", 2 + 2 * n, 1, b"x"));
+    }
+    let answers = std::iter::from_fn(|| script.recv()).count();
+    assert!(answers <= 1, "acknowledgments are coalesced, here {answers}");
+    assert_eq!(script.take(flow, 10), b"");
+    // What was not kept is asked for again, by staying unacknowledged.
+    let filler: Vec<u8> = vec![b'y'; 3000];
+    script.send(seg("", 1, 1, &filler));
+    let next = script.recv().unwrap().ack.unwrap();
+    assert!(next >= 3001);
+    assert_eq!(script.take(flow, 10_000).len() as i64, next - 1);
+}
+
+#[test]
+fn a_codespace_that_acknowledges_nothing_is_not_held_without_bound() {
+    let mut script = Script::new();
+    let mut flows = Vec::new();
+    for n in 0..1000 {
+        script.client.set_port(10_000 + n);
+        script.theirs = 0;
+        script.send(seg("S", 0, None, b"").mss(65_000).scale(14));
+        let Some(Command::Connect { flow, .. }) = script.command() else { panic!() };
+        script.engine.handle_connected(flow, script.now);
+        script.recv().unwrap();
+        script.send(seg("", 1, 1, b""));
+        while script.command().is_some() {}
+        flows.push(flow);
+    }
+    let (mut held, zeros) = (0, Bytes::from(vec![0; 1024 * 1024]));
+    for _ in 0..20 {
+        for flow in &flows {
+            let room = script.engine.downlink_room(*flow).min(zeros.len());
+            script.engine.handle_data(*flow, zeros.slice(..room), script.now);
+            held += room;
+        }
+        while let Some(packet) = script.transmit() {
+            script.deliver(packet.len());
+        }
+    }
+    assert!((64 << 20..256 << 20).contains(&held), "{held} bytes");
+}
+
+#[test]
+fn a_link_without_room_gets_no_payload() {
+    let (mut script, flow) = Script::new().connected(seg("S", 0, None, b"").mss(60_000).scale(14));
+    script.bulk = false;
+    script.serve(flow, &[1; 1000]);
+    script.send_raw(&udp("10.1.0.2:9", "10.20.0.1:7", b""));
+    let Some(Command::OpenUdp { flow: mapping, .. }) = script.command() else { panic!() };
+    script.engine.handle_datagram(mapping, socket("10.20.0.1:7"), Bytes::from_static(b"x"), script.now);
+    assert!(script.sent().is_none());
+    // Small packets do not wait for room: answers of the engine itself, and acknowledgments.
+    script.send_raw(&echo("10.1.0.2", "10.1.0.1", 1, 1, b""));
+    assert!(script.sent().is_some());
+    script.send(seg("", 1, 1, b"upload"));
+    script.expect(seg("", 1, 7, b""));
+    assert!(script.sent().is_none());
+    script.bulk = true;
+    script.expect(seg("P", 1, 7, &[1; 1000]));
+    assert_eq!(script.sent().expect("the datagram").udp().2, b"x");
+}

@@ -1,0 +1,149 @@
+//! Resets from either side, and what only looks like one (RFC 5961).
+
+use std::time::Duration;
+
+use crate::harness::{Script, seg};
+use gh_net_engine::{Command, ConnectError};
+
+#[test]
+fn a_reset_at_the_next_number_is_believed() {
+    let (mut script, flow) = Script::established();
+    script.send(seg("", 1, 1, b"abc"));
+    script.expect(seg("", 1, 4, b""));
+    script.command();
+    script.send(seg("R", 4, None, b""));
+    assert_eq!(script.command(), Some(Command::Abort(flow)));
+    assert_eq!((script.engine.flow_count(), script.engine.poll_timeout()), (0, None));
+    script.quiet();
+}
+
+#[test]
+fn a_reset_elsewhere_in_the_window_is_challenged() {
+    let (mut script, _) = Script::established();
+    script.send(seg("R", 2, None, b""));
+    script.expect(seg("", 1, 1, b""));
+    script.quiet();
+    assert_eq!(script.engine.flow_count(), 1);
+}
+
+#[test]
+fn a_reset_outside_the_window_is_ignored_with_all_it_says() {
+    let (mut script, flow) = Script::established();
+    script.serve(flow, b"x");
+    script.recv().unwrap();
+    for position in [0, -70_000, 5_000_000] {
+        script.send(seg("R", position, 2, b""));
+        script.quiet();
+    }
+    assert!(
+        script
+            .engine
+            .poll_timeout()
+            .is_some_and(|at| at < script.now + Duration::from_secs(2 * 3600 + 4 * 60))
+    );
+}
+
+#[test]
+fn a_syn_in_an_open_connection_is_challenged() {
+    let (mut script, _) = Script::established();
+    for position in [0, 5, 1_000_000] {
+        script.send(seg("S", position, None, b""));
+        script.expect(seg("", 1, 1, b""));
+        script.quiet();
+    }
+    assert_eq!(script.engine.flow_count(), 1);
+}
+
+#[test]
+fn a_segment_without_acknowledgment_is_ignored() {
+    let (mut script, flow) = Script::established();
+    script.send(seg("", 1, None, b"abc"));
+    script.quiet();
+    assert_eq!(script.take(flow, 10), b"");
+}
+
+#[test]
+fn the_servers_reset_reaches_the_client() {
+    let (mut script, flow) = Script::established();
+    script.engine.handle_failed(flow, script.now);
+    script.expect(seg("R", 1, 1, b""));
+    assert_eq!((script.engine.flow_count(), script.engine.poll_timeout()), (0, None));
+    script.quiet();
+}
+
+#[test]
+fn what_the_server_said_before_its_reset_is_heard() {
+    let (mut script, flow) = Script::established();
+    script.send(seg("", 1, 1, b"").window(1000));
+    script.serve(flow, &[1; 1000]);
+    script.serve_more(flow, &[2; 500]);
+    script.engine.handle_failed(flow, script.now);
+    script.expect(seg("", 1, 1, &[1; 1000]));
+    script.quiet();
+    // Nothing is taken from or given to a socket that is gone.
+    script.send(seg("", 1, 1001, b"for nobody").window(1000));
+    script.expect(seg("", 1001, 11, b""));
+    script.expect(seg("P", 1001, 11, &[2; 500]));
+    script.expect(seg("R", 1501, 11, b""));
+    assert_eq!((script.engine.flow_count(), script.engine.poll_timeout()), (0, None));
+    script.quiet();
+}
+
+#[test]
+fn a_client_that_does_not_hear_the_server_out_is_given_up() {
+    let (mut script, flow) = Script::established();
+    script.send(seg("", 1, 1, b"").window(0));
+    script.serve(flow, b"last words");
+    script.engine.handle_failed(flow, script.now);
+    script.pass(Duration::from_secs(900));
+    let last = std::iter::from_fn(|| script.recv()).last().expect("probes and a reset");
+    assert_eq!(last.flags, "R");
+    assert_eq!((script.engine.flow_count(), script.engine.poll_timeout()), (0, None));
+    script.quiet();
+}
+
+#[test]
+fn a_reset_waits_for_a_link_to_go_over() {
+    let (mut script, flow) = Script::established();
+    script.engine.handle_link_down();
+    script.engine.handle_failed(flow, script.now);
+    script.quiet();
+    script.engine.handle_link_up(script.now);
+    script.expect(seg("R", 1, 1, b""));
+    assert_eq!((script.engine.flow_count(), script.engine.poll_timeout()), (0, None));
+}
+
+#[test]
+fn an_unknown_connection_is_refused() {
+    for mut script in [Script::new(), Script::v6()] {
+        script.theirs = 5000;
+        script.send(seg("", 100, 7, b"who?"));
+        script.expect(seg("R", 7, None, b""));
+        script.theirs = 0;
+        // RFC 9293, 3.10.7.1: without an acknowledgment, 0 and all that was sent.
+        script.send(seg("F", 100, None, b"who?"));
+        script.expect(seg("R", 0, 105, b""));
+        script.send(seg("SF", 100, 7, b"who?"));
+        script.expect(seg("R", 7, None, b""));
+        script.send(seg("R", 100, 7, b""));
+        script.send(seg("SR", 100, None, b""));
+        script.quiet();
+    }
+}
+
+#[test]
+fn a_flow_that_is_gone_takes_no_more_events() {
+    let (mut script, flow) = Script::established();
+    script.send(seg("R", 1, None, b""));
+    script.command();
+    let now = script.now;
+    script.engine.handle_connected(flow, now);
+    script.engine.handle_connect_failed(flow, ConnectError::Refused, now);
+    script.engine.handle_accepted(flow, 10, now);
+    script.engine.handle_data(flow, b"x"[..].into(), now);
+    script.engine.handle_end(flow, now);
+    script.engine.handle_failed(flow, now);
+    assert_eq!(script.engine.downlink_room(flow), 0);
+    assert!(!script.engine.uplink_ended(flow));
+    script.quiet();
+}

@@ -1,0 +1,182 @@
+//! Time-outs, idle connections, and cuts of the link.
+
+use std::time::Duration;
+
+use crate::harness::{Script, seg};
+use gh_net_engine::Command;
+
+const IDLE: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
+
+#[test]
+fn what_is_not_acknowledged_is_sent_again_and_given_up_after_a_quarter_of_an_hour() {
+    let (mut script, flow) = Script::established();
+    script.serve(flow, b"anybody?");
+    script.expect(seg("P", 1, 1, b"anybody?"));
+    for attempt in 0..15 {
+        script.wakes_after(Duration::from_secs((1 << attempt).min(60)));
+        script.expect(seg("P", 1, 1, b"anybody?"));
+        script.quiet();
+    }
+    script.wakes_after(Duration::from_secs(60));
+    assert_eq!(script.command(), Some(Command::Abort(flow)));
+    script.expect(seg("R", 9, 1, b""));
+    assert_eq!((script.engine.flow_count(), script.engine.poll_timeout()), (0, None));
+}
+
+#[test]
+fn an_acknowledgment_of_a_second_sending_does_not_shorten_the_time_out() {
+    let (mut script, flow) = Script::established();
+    script.serve(flow, b"a");
+    script.recv().unwrap();
+    script.wakes_after(Duration::from_secs(1));
+    script.expect(seg("P", 1, 1, b"a"));
+    script.send(seg("", 1, 2, b""));
+    // Karn's algorithm: it may have been for the first.
+    script.serve(flow, b"b");
+    script.expect(seg("P", 2, 1, b"b"));
+    script.pass(Duration::from_millis(1999));
+    script.quiet();
+    script.pass(Duration::from_millis(1));
+    script.expect(seg("P", 2, 1, b"b"));
+    script.send(seg("", 1, 3, b""));
+    // What is sent once is measured, and the time-out is short again.
+    script.serve(flow, b"c");
+    script.expect(seg("P", 3, 1, b"c"));
+    script.pass(Duration::from_millis(5));
+    script.send(seg("", 1, 4, b""));
+    script.serve(flow, b"d");
+    script.expect(seg("P", 4, 1, b"d"));
+    script.pass(Duration::from_millis(999));
+    script.quiet();
+    script.pass(Duration::from_millis(1));
+    script.expect(seg("P", 4, 1, b"d"));
+}
+
+#[test]
+fn a_long_round_trip_makes_a_long_time_out() {
+    let (mut script, flow) = Script::established();
+    script.reports = false;
+    for n in 0..20 {
+        script.serve(flow, b"x");
+        script.expect(seg("P", 1 + n, 1, b"x"));
+        script.pass(Duration::from_millis(900));
+        script.send(seg("", 1, 2 + n, b""));
+        script.command();
+    }
+    script.reports = true;
+    script.serve(flow, b"x");
+    script.recv().unwrap();
+    script.pass(Duration::from_millis(850));
+    script.quiet();
+}
+
+#[test]
+fn what_the_link_has_not_delivered_is_not_sent_again() {
+    let (mut script, flow) = Script::established();
+    script.reports = false;
+    script.serve(flow, b"slow");
+    script.expect(seg("P", 1, 1, b"slow"));
+    script.pass(Duration::from_secs(120));
+    script.quiet();
+    script.engine.handle_delivered(u64::MAX);
+    script.pass(Duration::from_secs(1));
+    script.expect(seg("P", 1, 1, b"slow"));
+}
+
+#[test]
+fn an_idle_connection_is_left_alone_for_two_hours_and_asked_then() {
+    let (mut script, flow) = Script::established();
+    script.pass(IDLE - Duration::from_secs(1));
+    script.quiet();
+    script.pass(Duration::from_secs(1));
+    script.expect(seg("", 0, 1, b""));
+    script.send(seg("", 1, 1, b""));
+    script.pass(IDLE - Duration::from_secs(1));
+    script.quiet();
+    script.pass(Duration::from_secs(1));
+    for _ in 0..9 {
+        script.expect(seg("", 0, 1, b""));
+        script.quiet();
+        script.pass(Duration::from_secs(75));
+    }
+    assert_eq!(script.command(), Some(Command::Abort(flow)));
+    script.expect(seg("R", 1, 1, b""));
+    assert_eq!((script.engine.flow_count(), script.engine.poll_timeout()), (0, None));
+}
+
+#[test]
+fn a_connection_with_traffic_either_way_is_not_idle() {
+    let (mut script, flow) = Script::established();
+    let (mut up, mut down) = (1, 1);
+    for n in 0..6 {
+        script.pass(IDLE - Duration::from_secs(60));
+        if n % 2 == 0 {
+            script.send(seg("", up, down, b"x"));
+            up += 1;
+            script.expect(seg("", down, up, b""));
+            script.take(flow, 10);
+        } else {
+            script.serve(flow, b"y");
+            script.expect(seg("P", down, up, b"y"));
+            down += 1;
+            script.send(seg("", up, down, b""));
+        }
+        script.command();
+        script.quiet();
+    }
+}
+
+#[test]
+fn a_probe_of_the_client_is_answered() {
+    let (mut script, _) = Script::established();
+    script.send(seg("", 0, 1, b""));
+    script.expect(seg("", 1, 1, b""));
+    script.quiet();
+}
+
+#[test]
+fn nothing_is_lost_when_the_link_is_cut() {
+    let (mut script, flow) = Script::established();
+    script.serve(flow, &[1; 2500]);
+    assert_eq!(std::iter::from_fn(|| script.recv()).count(), 3);
+    script.send(seg("", 1, 1001, b"up"));
+    script.command();
+    script.engine.handle_link_down();
+    script.quiet();
+    // However long it lasts, nothing runs out, and bytes of the server wait.
+    script.pass(Duration::from_secs(24 * 3600));
+    script.quiet();
+    script.serve(flow, &[2; 100]);
+    script.quiet();
+    script.engine.handle_link_up(script.now);
+    // First what the client must know, then what it may not have.
+    script.expect(seg("", 2501, 3, b""));
+    script.expect(seg("", 1001, 3, &[1; 1000]));
+    script.expect(seg("P", 2001, 3, &[[1; 500].as_slice(), &[2; 100]].concat()));
+}
+
+#[test]
+fn a_syn_ack_that_found_no_link_goes_over_the_next() {
+    let mut script = Script::new();
+    script.send(seg("S", 0, None, b""));
+    let Some(Command::Connect { flow, .. }) = script.command() else { panic!() };
+    script.engine.handle_link_down();
+    script.engine.handle_connected(flow, script.now);
+    script.pass(Duration::from_secs(100));
+    script.quiet();
+    script.engine.handle_link_up(script.now);
+    script.expect(seg("S", 0, 1, b""));
+    script.wakes_after(Duration::from_secs(1));
+    script.expect(seg("S", 0, 1, b""));
+}
+
+#[test]
+fn acknowledgments_during_a_retransmission_are_within_the_clients_window() {
+    let (mut script, flow) = Script::established();
+    script.serve(flow, &[1; 3000]);
+    assert_eq!(std::iter::from_fn(|| script.recv()).count(), 3);
+    script.wakes_after(Duration::from_secs(1));
+    // The client has it all, its acknowledgment was lost, and it sends.
+    script.send(seg("", 1, 1, b"up"));
+    script.expect(seg("", 3001, 3, b""));
+}
