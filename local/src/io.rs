@@ -22,6 +22,7 @@ mod limit;
 mod link;
 mod notices;
 mod reactor;
+mod served;
 mod sockopt;
 mod tcp;
 mod udp;

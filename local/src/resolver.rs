@@ -22,7 +22,6 @@ mod upstream;
 pub mod zones;
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -34,6 +33,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use message::{Received, Reply, Request, Transport};
 use nss::{Found, Nss};
 use system::{Paths, System};
+
+pub use system::Error;
 
 /// Clients give up after 5 s; the way there and back and the sidecar's own patience fit in between.
 const BUDGET: Duration = Duration::from_secs(4);
@@ -49,19 +50,6 @@ const MAX_ASKING: usize = 128;
 
 /// Queries that may wait for their turn. Beyond, they fail at once.
 const MAX_WAITING: usize = 4096;
-
-/// Why the resolver can't work.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A file of the configuration is there and can't be read.
-    #[error("can't read {path}, which says who resolves names on this machine: {source}")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the kernel said.
-        source: std::io::Error,
-    },
-}
 
 /// The laptop's resolver. Clones share one. See the [module's documentation](self).
 #[derive(Debug, Clone)]
@@ -202,7 +190,7 @@ impl Resolver {
 #[cfg(test)]
 impl Default for Resolver {
     fn default() -> Self {
-        let nothing = Paths { resolv_conf: PathBuf::new(), hosts: PathBuf::new(), port: 53 };
+        let nothing = Paths { resolv_conf: Default::default(), hosts: Default::default(), port: 53 };
         Self::new(nothing, Nss::default()).unwrap()
     }
 }

@@ -14,8 +14,8 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, SockaddrStorage, recvmsg};
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 
 use super::arena::Arena;
-use super::flows::Served;
 use super::reactor::Readiness;
+use super::served::Served;
 use super::sockopt;
 use crate::engine::UnreachableKind;
 use crate::policy::InterfaceIndex;

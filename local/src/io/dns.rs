@@ -14,7 +14,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
-use super::flows::Served;
+use super::served::Served;
 use crate::engine::{Engine, FlowId, QueryId};
 use crate::resolver::Resolver;
 

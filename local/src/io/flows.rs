@@ -15,30 +15,16 @@ use super::dns::{Answer, Asker, Questions, Stream};
 use super::icmp::{self, Echo};
 use super::limit::RateLimit;
 use super::reactor::{Reactor, Readiness};
+use super::served::Served;
 use super::tcp::{self, Connection};
 use super::udp::Mapping;
-use crate::engine::{Command, ConnectError, Engine, FlowId, Target, Unreachable, UnreachableKind};
+use crate::engine::{Command, Engine, FlowId, Target, Unreachable, UnreachableKind};
 use crate::policy::InterfaceIndex;
 
 /// Flows served before frames and answers have their turn again.
 const TURN: usize = 128;
 /// How often flows that wait for time to pass are looked at.
 const TICK: Duration = Duration::from_secs(1);
-
-/// What serving a flow came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Served {
-    /// Nothing more can be done until something happens.
-    Idle,
-    /// Nothing more can be done now, but time alone may change that.
-    Later,
-    /// It has had its turn, and there is more.
-    Again,
-    /// The connection failed.
-    Failed,
-    /// The connection could not be made.
-    Unconnected(ConnectError),
-}
 
 /// A flow's socket.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use socket2::{Protocol, Type};
 
 use super::arena::Arena;
 use super::datagram::{DatagramSocket, QueuedError, SendError, TURN};
-use super::flows::Served;
+use super::served::Served;
 use crate::engine::checksum;
 use crate::engine::{Engine, FlowId, Unreachable};
 use crate::policy::InterfaceIndex;

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::arena::Arena;
-use super::flows::Served;
 use super::reactor::Readiness;
+use super::served::Served;
 use super::sockopt;
 use crate::engine::{ConnectError, Engine, FlowId};
 use crate::policy::InterfaceIndex;

@@ -10,12 +10,24 @@ use std::time::{Duration, Instant};
 use gh_net_common::frame::is_domain;
 use hickory_resolver::system_conf::parse_resolv_conf;
 
-use super::Error;
 use super::hosts::Hosts;
 use super::upstream::Upstream;
 
 /// How often the files are looked at, at most.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Why the resolver's configuration can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A configuration file exists but can't be read.
+    #[error("can't read {path}, which configures name resolution on this machine: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        source: io::Error,
+    },
+}
 
 /// Where the configuration is, and the port the nameservers listen on.
 #[derive(Debug, Clone)]

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{Nothing, getaddrinfo, getnameinfo};
+use super::c_library::{Nothing, getaddrinfo, getnameinfo};
 
 /// Where a system has its own one. Not what PATH says: one of another C library does not know this system's switch.
 const PLACES: [&str; 3] = ["/usr/bin/getent", "/bin/getent", "/run/current-system/sw/bin/getent"];
