@@ -12,6 +12,7 @@ pub mod netwatch;
 pub mod policy;
 pub mod resolver;
 pub mod session;
+pub mod status;
 pub mod transport;
 
 pub use gh_net_engine as engine;

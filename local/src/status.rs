@@ -1,0 +1,316 @@
+//! The status of a session: one snapshot type, made on request by the session.
+//!
+//! The log, the user interface, `gh-net status` and the tests render this snapshot; none of them computes a figure
+//! of its own. Nothing is collected for it while nobody asks, except counters and a short list of DNS lookups.
+//! Serialised, it is a stable interface: fields are added, and [`SCHEMA`] grows if one changes its meaning.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+pub mod lines;
+mod request;
+
+pub use request::{Requests, StatusHandle, channel};
+
+/// The version of the serialised form.
+pub const SCHEMA: u32 = 1;
+
+/// A snapshot of a session.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Status {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// The version of gh-net.
+    pub version: &'static str,
+    /// The session.
+    pub session: Session,
+    /// Its link.
+    pub link: Link,
+    /// The forwarded networks, IPv4 first, in ascending order.
+    pub routes: Vec<Route>,
+    /// What the user should know: hints, warnings and errors, ours before the sidecar's.
+    pub notes: Vec<Note>,
+    /// The flows the engine knows.
+    pub flows: Vec<Flow>,
+    /// The latest DNS lookups, oldest first.
+    pub names: Vec<Lookup>,
+    /// Counters and gauges.
+    pub counters: Counters,
+    /// The sidecar's own status, if it has sent one.
+    pub sidecar: Option<Sidecar>,
+}
+
+/// The session.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Session {
+    /// Its state.
+    pub state: SessionState,
+    /// Since when it is in this state: Unix time in seconds.
+    pub since: u64,
+    /// What is bridged.
+    pub target: String,
+    /// How names are resolved.
+    pub dns: DnsMode,
+}
+
+/// The state of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SessionState {
+    /// The sidecar has not opened it yet.
+    Opening,
+    /// The sidecar has opened it.
+    Open,
+    /// It has ended.
+    Ended,
+}
+
+/// How names are resolved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DnsMode {
+    /// The codespace's resolvers only.
+    Off,
+    /// The laptop answers for its domains; the codespace, then the laptop, for all others.
+    Split,
+    /// The laptop first.
+    Local,
+}
+
+impl From<gh_net_common::frame::DnsMode> for DnsMode {
+    fn from(mode: gh_net_common::frame::DnsMode) -> Self {
+        match mode {
+            gh_net_common::frame::DnsMode::Off => Self::Off,
+            gh_net_common::frame::DnsMode::Split => Self::Split,
+            gh_net_common::frame::DnsMode::Local => Self::Local,
+        }
+    }
+}
+
+/// The link.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Link {
+    /// Its state.
+    pub state: LinkState,
+    /// Since when it is in this state: Unix time in seconds.
+    pub since: u64,
+    /// Why the last link ended, if it did.
+    pub end: Option<String>,
+    /// The last measured round trip, in milliseconds.
+    pub round_trip_ms: Option<f64>,
+    /// The tunnel, once the session is open.
+    pub tunnel: Option<Tunnel>,
+}
+
+/// The state of the link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LinkState {
+    /// It is being established.
+    Connecting,
+    /// It carries packets.
+    Up,
+    /// There is none.
+    Down,
+}
+
+/// The tunnel in the codespace.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Tunnel {
+    /// The name of the device.
+    pub device: String,
+    /// Its MTU in bytes.
+    pub mtu: u16,
+    /// The sidecar's addresses.
+    pub addresses: Vec<IpNet>,
+    /// The laptop's addresses, which answer DNS.
+    pub gateways: Vec<IpAddr>,
+}
+
+/// A forwarded network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Route {
+    /// The network.
+    pub prefix: IpNet,
+    /// Why it is forwarded.
+    pub reason: RouteReason,
+}
+
+/// Why a network is forwarded.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "kind")]
+pub enum RouteReason {
+    /// The laptop has routes to it by these interfaces.
+    Route {
+        /// Names of interfaces; several if adjacent networks were joined.
+        interfaces: Vec<String>,
+    },
+    /// The user named it.
+    Option {
+        /// The value of `--route`.
+        value: String,
+    },
+}
+
+/// A change of the forwarded networks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteChange {
+    /// The network is forwarded from now on.
+    Added(Route),
+    /// The network is no longer forwarded.
+    Removed(Route),
+}
+
+/// Something the user should know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Note {
+    /// Its kind, stable: lower case, words joined by hyphens.
+    pub code: String,
+    /// Its severity.
+    pub level: Level,
+    /// Whether the sidecar reports it.
+    pub sidecar: bool,
+    /// The message.
+    pub text: String,
+}
+
+/// The severity of a note.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Level {
+    /// Good to know.
+    Info,
+    /// Something works only in part.
+    Warning,
+    /// Something does not work.
+    Error,
+}
+
+/// A flow.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Flow {
+    /// Its protocol.
+    pub protocol: FlowProtocol,
+    /// The endpoint in the codespace.
+    pub client: SocketAddr,
+    /// The endpoint the laptop talks to; a UDP mapping may have several, an echo session has port 0.
+    pub server: Option<SocketAddr>,
+    /// The name of the server, if it is known.
+    pub name: Option<String>,
+    /// The state, in the engine's terms.
+    pub state: String,
+    /// Bytes of payload from the codespace.
+    pub uplink_bytes: u64,
+    /// Bytes of payload to the codespace.
+    pub downlink_bytes: u64,
+    /// How long it has existed, in seconds.
+    pub age: u64,
+}
+
+/// The protocol of a flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FlowProtocol {
+    /// A TCP connection.
+    Tcp,
+    /// A UDP mapping.
+    Udp,
+    /// An ICMP echo session.
+    Echo,
+}
+
+/// A DNS lookup.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Lookup {
+    /// The name.
+    pub name: String,
+    /// The record type.
+    pub kind: String,
+    /// Who answered; `None` if nobody did.
+    pub source: Option<String>,
+    /// The result.
+    pub outcome: Outcome,
+    /// How long it took, in milliseconds.
+    pub took_ms: f64,
+    /// How long ago it was answered, in seconds.
+    pub age: u64,
+}
+
+/// The result of a DNS lookup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// There are records.
+    Found,
+    /// The name exists, without records of this type.
+    NoData,
+    /// The name does not exist.
+    NoName,
+    /// Nobody answered, or the answer is an error.
+    Failed,
+}
+
+/// Counts since the start of the session, and gauges.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Counters {
+    /// Packets from the codespace.
+    pub uplink_packets: u64,
+    /// Bytes of packets from the codespace.
+    pub uplink_bytes: u64,
+    /// Packets to the codespace.
+    pub downlink_packets: u64,
+    /// Bytes of packets to the codespace.
+    pub downlink_bytes: u64,
+    /// TCP connections that were opened.
+    pub connections: u64,
+    /// Flows now, including finished ones that are remembered.
+    pub flows: u64,
+    /// Sockets open now.
+    pub sockets: u64,
+    /// Flows refused by the policy.
+    pub refused: u64,
+    /// Packets dropped because they were malformed.
+    pub malformed: u64,
+    /// Packets dropped because a bound was reached.
+    pub dropped: u64,
+    /// Packets of transport protocols that are not forwarded.
+    pub unsupported: u64,
+    /// Sockets that could not be opened.
+    pub sockets_refused: u64,
+    /// Datagrams and echo requests that the laptop's kernel did not accept.
+    pub datagrams_dropped: u64,
+    /// DNS queries dropped because too many were under way.
+    pub queries_dropped: u64,
+}
+
+/// The sidecar's status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Sidecar {
+    /// How old this information is, in seconds.
+    pub age: u64,
+    /// How long the session has existed there, in seconds.
+    pub uptime: u64,
+    /// How names are resolved.
+    pub dns: DnsMode,
+    /// Whether resolv.conf names the sidecar's responder.
+    pub resolver_hook: bool,
+    /// Number of forwarded networks that are installed.
+    pub routes: u32,
+    /// Packets to the laptop.
+    pub uplink_packets: u64,
+    /// Bytes of packets to the laptop.
+    pub uplink_bytes: u64,
+    /// Packets from the laptop.
+    pub downlink_packets: u64,
+    /// Bytes of packets from the laptop.
+    pub downlink_bytes: u64,
+    /// Frames from the laptop whose payload is not an IP packet.
+    pub downlink_malformed: u64,
+    /// Packets from the laptop that the kernel refused.
+    pub downlink_refused: u64,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,63 @@
+//! The session's lines in the log, rendered from the status. Pure.
+
+use ipnet::IpNet;
+
+use super::{DnsMode, Link, Route, RouteChange, RouteReason, Status};
+
+/// Maximum number of networks listed in one line, and of lines for one change of the networks.
+const LISTED: usize = 8;
+
+/// Packets flow.
+pub fn ready(status: &Status) -> String {
+    let dns = match status.session.dns {
+        DnsMode::Off => "names stay with its own resolver",
+        DnsMode::Split => "names by split DNS",
+        DnsMode::Local => "names by the laptop's resolver first",
+    };
+    let networks = networks(status.routes.iter().map(|route| route.prefix));
+    format!("ready: {} reaches {networks}; {dns}", status.session.target)
+}
+
+/// The link has ended without a goodbye.
+pub fn link_lost(link: &Link) -> String {
+    match &link.end {
+        Some(end) => format!("link lost: {end}"),
+        None => "link lost".to_owned(),
+    }
+}
+
+/// One line for each change, and one for those beyond the bound.
+pub fn route_changes(changes: &[RouteChange]) -> Vec<String> {
+    let mut lines: Vec<String> = changes.iter().take(LISTED).map(route_change).collect();
+    if changes.len() > LISTED {
+        lines.push(format!("and {} more changes of networks", changes.len() - LISTED));
+    }
+    lines
+}
+
+fn route_change(change: &RouteChange) -> String {
+    match change {
+        RouteChange::Added(Route { prefix, reason }) => format!("+{prefix} ({})", because(reason)),
+        RouteChange::Removed(Route { prefix, reason }) => format!("-{prefix} (was: {})", because(reason)),
+    }
+}
+
+fn because(reason: &RouteReason) -> String {
+    match reason {
+        RouteReason::Route { interfaces } if interfaces.is_empty() => "route of the laptop".to_owned(),
+        RouteReason::Route { interfaces } => format!("route on {}", interfaces.join(" and ")),
+        RouteReason::Option { value } => format!("--route {value}"),
+    }
+}
+
+fn networks(routes: impl ExactSizeIterator<Item = IpNet>) -> String {
+    let count = routes.len();
+    if count == 0 {
+        return "no network of the laptop".to_owned();
+    }
+    let mut text: Vec<String> = routes.take(LISTED).map(|route| route.to_string()).collect();
+    if count > LISTED {
+        text.push(format!("and {} more", count - LISTED));
+    }
+    text.join(", ")
+}

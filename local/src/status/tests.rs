@@ -1,0 +1,128 @@
+use super::*;
+
+fn route(prefix: &str, interface: &str) -> Route {
+    let reason = RouteReason::Route { interfaces: vec![interface.into()] };
+    Route { prefix: prefix.parse().unwrap(), reason }
+}
+
+fn status() -> Status {
+    Status {
+        schema: SCHEMA,
+        version: "1.2.3",
+        session: Session {
+            state: SessionState::Open,
+            since: 1_700_000_000,
+            target: "codespace big-fish".into(),
+            dns: DnsMode::Split,
+        },
+        link: Link {
+            state: LinkState::Up,
+            since: 1_700_000_001,
+            end: None,
+            round_trip_ms: Some(12.5),
+            tunnel: Some(Tunnel {
+                device: "ghnet0".into(),
+                mtu: 65_520,
+                addresses: vec!["198.19.240.1/30".parse().unwrap()],
+                gateways: vec!["198.19.240.2".parse().unwrap()],
+            }),
+        },
+        routes: vec![route("10.20.0.0/16", "vpn0")],
+        notes: vec![Note {
+            code: "full-tunnel".into(),
+            level: Level::Warning,
+            sidecar: false,
+            text: "vpn0 looks like a full-tunnel VPN".into(),
+        }],
+        flows: vec![Flow {
+            protocol: FlowProtocol::Tcp,
+            client: "198.19.240.1:40000".parse().unwrap(),
+            server: Some("10.20.0.10:80".parse().unwrap()),
+            name: None,
+            state: "established".into(),
+            uplink_bytes: 100,
+            downlink_bytes: 2000,
+            age: 3,
+        }],
+        names: vec![Lookup {
+            name: "www.corp.internal.".into(),
+            kind: "A".into(),
+            source: Some("10.20.0.53".into()),
+            outcome: Outcome::Found,
+            took_ms: 3.25,
+            age: 1,
+        }],
+        counters: Counters { uplink_packets: 1, ..Counters::default() },
+        sidecar: None,
+    }
+}
+
+#[test]
+fn the_ready_line_names_the_target_its_networks_and_dns() {
+    let mut status = status();
+    assert_eq!(lines::ready(&status), "ready: codespace big-fish reaches 10.20.0.0/16; names by split DNS");
+    status.routes.clear();
+    status.session.dns = DnsMode::Off;
+    assert_eq!(
+        lines::ready(&status),
+        "ready: codespace big-fish reaches no network of the laptop; names stay with its own resolver"
+    );
+    status.routes = (0..10).map(|n| route(&format!("10.{n}.0.0/16"), "vpn0")).collect();
+    assert!(lines::ready(&status).contains("10.7.0.0/16, and 2 more;"), "{}", lines::ready(&status));
+}
+
+#[test]
+fn each_change_of_a_network_has_its_reason() {
+    let option = RouteReason::Option { value: "private".into() };
+    let changes = [
+        RouteChange::Added(route("10.30.0.0/16", "vpn0")),
+        RouteChange::Removed(route("10.20.0.0/16", "vpn1")),
+        RouteChange::Added(Route { prefix: "10.0.0.0/8".parse().unwrap(), reason: option }),
+    ];
+    assert_eq!(
+        lines::route_changes(&changes),
+        [
+            "+10.30.0.0/16 (route on vpn0)",
+            "-10.20.0.0/16 (was: route on vpn1)",
+            "+10.0.0.0/8 (--route private)"
+        ]
+    );
+}
+
+#[test]
+fn a_flood_of_changes_is_listed_in_part() {
+    let changes: Vec<_> =
+        (0..100).map(|n| RouteChange::Added(route(&format!("10.{n}.0.0/16"), "vpn0"))).collect();
+    let lines = lines::route_changes(&changes);
+    assert_eq!(lines.len(), 9);
+    assert_eq!(lines[8], "and 92 more changes of networks");
+}
+
+#[test]
+fn a_lost_link_is_reported_with_its_reason() {
+    let link = Link { end: Some("the connection was cut".into()), ..status().link };
+    assert_eq!(lines::link_lost(&link), "link lost: the connection was cut");
+}
+
+#[test]
+fn the_serialised_form_is_the_documented_one() {
+    let json = serde_json::to_value(status()).unwrap();
+    assert_eq!(json["schema"], 1);
+    assert_eq!(json["session"]["state"], "open");
+    assert_eq!(json["link"]["state"], "up");
+    assert_eq!(json["link"]["tunnel"]["addresses"][0], "198.19.240.1/30");
+    assert_eq!(
+        json["routes"][0],
+        serde_json::json!({
+            "prefix": "10.20.0.0/16",
+            "reason": { "kind": "route", "interfaces": ["vpn0"] },
+        })
+    );
+    assert_eq!(json["notes"][0]["code"], "full-tunnel");
+    assert_eq!(json["notes"][0]["level"], "warning");
+    assert_eq!(json["flows"][0]["protocol"], "tcp");
+    assert_eq!(json["flows"][0]["server"], "10.20.0.10:80");
+    assert_eq!(json["names"][0]["outcome"], "found");
+    assert_eq!(json["counters"]["uplink_packets"], 1);
+    assert_eq!(json["sidecar"], serde_json::Value::Null);
+}
