@@ -1,17 +1,17 @@
 //! The driver of the [`engine`]: the link's frames on one side, the user's sockets on the other.
 //!
-//! One task owns everything: the engine, all sockets, the questions to the resolver. Nothing is locked, and no
-//! flow has a task of its own. The task sleeps until something is ready and then takes turns:
+//! One task owns everything: the engine, all sockets, the queries to the resolver. Nothing is locked, and no
+//! flow has a task of its own. The task sleeps until something is ready and then works in turns:
 //!
-//! 1. *In*: control messages; every frame the link has ready; what the reactor, the resolver and the clock say.
+//! 1. *In*: control messages; every frame that has arrived on the link; events of the reactor, answers of the
+//!    resolver, and deadlines.
 //! 2. *Sockets*: the engine's commands are carried out, and flows that are ready are served.
-//! 3. *Out*: the engine's packets are written until the link takes no more, never waiting for it.
+//! 3. *Out*: the engine's packets are written until the link accepts no more. Writing never blocks.
 //!
-//! That order is what makes acknowledgements few: by the time one is built, everything it can acknowledge has
-//! been taken in. Each source is bounded a turn, so that none starves the others, and what it could not do in
-//! this turn it does in the next one.
+//! This order keeps acknowledgements few: when one is built, everything it can acknowledge has been taken in.
+//! Each source is bounded per turn, so that none starves the others; the rest follows in the next turn.
 //!
-//! Little is queued towards the link ([`HIGH_WATER`]): what waits, waits in the engine, where it is scheduled.
+//! Little is queued towards the link ([`HIGH_WATER`]): packets wait in the engine, where they are scheduled.
 
 mod arena;
 mod datagram;
@@ -20,8 +20,10 @@ mod flows;
 mod icmp;
 mod limit;
 mod link;
+mod names;
 mod notices;
 mod reactor;
+mod report;
 mod served;
 mod sockopt;
 mod tcp;
@@ -33,71 +35,61 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use gh_net_common::frame::{Frame, Goodbye, HEADER_LEN};
+use gh_net_common::alarm::Alarm;
+use gh_net_common::frame::{Frame, Goodbye, SidecarStatus};
 use gh_net_common::framed::{FrameWriter, ReadError};
 use gh_net_common::hello::printable;
-use gh_net_common::window::Window;
+use gh_net_common::link::LinkControl;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-use crate::engine::{self, Engine};
+use crate::engine::Engine;
 use crate::policy::Policy;
 use crate::resolver::Resolver;
 use dns::Questions;
 use flows::Flows;
-use link::Pulse;
-use reactor::Alarm;
+use limit::RateLimit;
 
 pub use link::{LinkEnd, LinkIo, LostLink, ProtocolError};
+pub use names::Lookup;
 pub use notices::Notices;
+pub use report::{Counters, Report};
 
-/// Bytes queued towards the link at which the engine is no longer asked for packets. More than a pipe holds
-/// (64 KiB), so that one write can fill it.
+/// Once this many bytes are queued towards the link, the engine is not asked for more packets. More than the
+/// capacity of a pipe (64 KiB), so that one write can fill it.
 const HIGH_WATER: usize = 128 * 1024;
-/// Frames taken a turn at most.
+/// Maximum number of frames taken per turn.
 const FRAMES: usize = 256;
-/// Bytes of packets taken a turn at most, give or take one.
+/// Once this many bytes of packets are taken, the turn takes no more frames.
 const FRAME_BYTES: usize = 1024 * 1024;
-/// Answers of the resolver taken a turn at most.
+/// Maximum number of the resolver's answers taken per turn.
 const ANSWERS: usize = 64;
-/// How often a turn fills and flushes the queue towards the link at most.
+/// Maximum number of times a turn fills and flushes the queue towards the link.
 const FLUSHES: usize = 8;
-/// Turns before the runtime's other tasks get theirs.
+/// Turns before the task yields to the runtime's other tasks.
 const TURNS: usize = 16;
-/// How long a link that can't be written to is still read from: the goodbye that explains it may be there.
-const LAST_WORDS: Duration = Duration::from_secs(2);
+/// How long a link that can't be written to is still read from: a goodbye that explains the failure may arrive.
+const READ_AFTER_FAILED_WRITE: Duration = Duration::from_secs(2);
+/// Minimum time between two requests for the sidecar's status.
+const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the session tells its io.
+/// A message of the session to its io.
 #[derive(Debug)]
 pub enum Control {
-    /// The rules have changed.
+    /// New rules apply to new flows.
     Policy(Policy),
-    /// Send this frame (routes, DNS settings). Without a link it is dropped: a new link begins with full sets.
+    /// Send this frame (routes, DNS settings). Dropped without a link: a new link begins with full sets.
     Send(Frame),
-    /// Stop.
+    /// Report on the work so far, and ask the sidecar for its status.
+    Report(oneshot::Sender<Report>),
+    /// Reset all flows and stop.
     Shutdown,
 }
 
-/// Counts since the start, and what there is now.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
-    /// The engine's.
-    pub engine: engine::Counters,
-    /// Bytes of packets from the codespace.
-    pub uplink_bytes: u64,
-    /// Bytes of packets to the codespace.
-    pub downlink_bytes: u64,
-    /// The last round trip of a ping over the link.
-    pub round_trip: Option<Duration>,
-    /// Sockets open now.
-    pub sockets: usize,
-    /// Sockets that could not be opened.
-    pub sockets_refused: u64,
-    /// Datagrams and echo requests that the laptop's kernel did not take.
-    pub datagrams_dropped: u64,
-    /// DNS questions dropped for want of room.
-    pub questions_dropped: u64,
-}
+/// The sockets can't be watched any more, so nothing can be carried.
+#[derive(Debug, thiserror::Error)]
+#[error("the laptop's kernel no longer reports events of sockets: {0}")]
+pub struct ReactorError(#[source] std::io::Error);
 
 /// See the [module's documentation](self).
 #[derive(Debug)]
@@ -107,22 +99,41 @@ pub struct Io {
     alarm: Alarm,
     counters: Counters,
     notices: Notices,
+    sidecar: Option<(SidecarStatus, Instant)>,
+    status_requests: RateLimit,
 }
 
-/// A link and what is known of it.
+/// A link and its state.
 struct Linked<'a, R, W> {
     link: &'a mut LinkIo<R, W>,
-    pulse: Pulse,
-    window: Window,
-    /// Writing has failed with this error; until when to listen still.
+    control: LinkControl,
+    /// The error of a failed write, and how long the link is still read from.
     failed: Option<(std::io::Error, Instant)>,
+}
+
+/// Why io stops carrying packets over a link.
+enum Stop {
+    Link(LinkEnd),
+    Reactor(ReactorError),
+}
+
+impl From<LinkEnd> for Stop {
+    fn from(end: LinkEnd) -> Self {
+        Self::Link(end)
+    }
+}
+
+impl From<ReactorError> for Stop {
+    fn from(error: ReactorError) -> Self {
+        Self::Reactor(error)
+    }
 }
 
 impl Io {
     /// An io without a link. Must be called within a tokio runtime with its I/O and time enabled.
     ///
     /// # Errors
-    /// The laptop gives us no epoll instance.
+    /// The kernel provides no epoll instance.
     pub fn new(engine: Engine, resolver: Arc<Resolver>) -> std::io::Result<Self> {
         Ok(Self {
             engine,
@@ -130,6 +141,8 @@ impl Io {
             alarm: Alarm::new(),
             counters: Counters::default(),
             notices: Notices::default(),
+            sidecar: None,
+            status_requests: RateLimit::new(STATUS_INTERVAL, 1),
         })
     }
 
@@ -146,54 +159,85 @@ impl Io {
         }
     }
 
-    /// Carries packets over `link` until it ends. The flows survive it and go on with the next link. A closed
-    /// `control` means [`Control::Shutdown`].
+    /// Carries packets over `link` until it ends. The flows survive a lost link and continue on the next one.
+    /// At an orderly end ([`LinkEnd::Shutdown`], [`LinkEnd::Ending`]) and when the reactor fails, all flows are
+    /// reset, and the resets are queued in the link's writer. A closed `control` means [`Control::Shutdown`].
     ///
-    /// To stop it, send [`Control::Shutdown`]; dropped half-way, it leaves the engine believing in the link.
+    /// Don't drop the future to stop it, send [`Control::Shutdown`]: otherwise the engine assumes that the link
+    /// still exists.
+    ///
+    /// # Errors
+    /// The sockets can't be watched any more.
     pub async fn run<R, W>(
         &mut self,
         link: &mut LinkIo<R, W>,
-        control: &mut mpsc::Receiver<Control>,
-    ) -> LinkEnd
+        control: &mut mpsc::UnboundedReceiver<Control>,
+    ) -> Result<LinkEnd, ReactorError>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
     {
         let now = Instant::now();
         self.engine.handle_link_up(now);
-        let mut linked = Linked { link, pulse: Pulse::new(now), window: Window::default(), failed: None };
-        let end = poll_fn(|cx| self.poll_linked(cx, &mut linked, control)).await;
+        let mut linked = Linked { link, control: LinkControl::new(now), failed: None };
+        let end = match poll_fn(|cx| self.poll_linked(cx, &mut linked, control)).await {
+            Stop::Link(end) => Ok(end),
+            Stop::Reactor(error) => Err(error),
+        };
+        if matches!(end, Ok(LinkEnd::Shutdown | LinkEnd::Ending) | Err(_)) {
+            self.reset_flows(&mut linked.link.writer, Instant::now());
+        }
         self.engine.handle_link_down();
         end
     }
 
-    /// Serves the sockets without a link until `until` is done. `None` if told to stop first.
+    /// Serves the sockets without a link until `until` is done. `None` if told to stop first; then all flows'
+    /// sockets are aborted.
+    ///
+    /// # Errors
+    /// The sockets can't be watched any more.
     pub async fn run_unlinked<F: Future>(
         &mut self,
         until: F,
-        control: &mut mpsc::Receiver<Control>,
-    ) -> Option<F::Output> {
+        control: &mut mpsc::UnboundedReceiver<Control>,
+    ) -> Result<Option<F::Output>, ReactorError> {
         let mut until = pin!(until);
-        poll_fn(|cx| {
-            if let Poll::Ready(output) = until.as_mut().poll(cx) {
-                return Poll::Ready(Some(output));
+        let output = poll_fn(|cx| {
+            // The user's wish to stop comes first: it may also be why `until` ended.
+            if let Poll::Ready(stopped) = self.poll_unlinked(cx, control) {
+                return Poll::Ready(stopped.map(|Shutdown| None));
             }
-            self.poll_unlinked(cx, control).map(|Shutdown| None)
+            until.as_mut().poll(cx).map(|output| Ok(Some(output)))
         })
-        .await
+        .await?;
+        if output.is_none() {
+            let now = Instant::now();
+            self.engine.reset_all(now);
+            self.carry_out(now);
+        }
+        Ok(output)
+    }
+
+    /// Resets all flows towards both sides. Segments without payload wait for no window, so all resets fit.
+    fn reset_flows<W: AsyncWrite + Unpin>(&mut self, writer: &mut FrameWriter<W>, now: Instant) {
+        self.engine.reset_all(now);
+        self.carry_out(now);
+        while let Some(packet) = self.engine.poll_transmit(false, now) {
+            writer.push_packet_parts(packet.headers.as_slice(), packet.payload);
+        }
     }
 
     fn poll_linked<R: AsyncRead + Unpin, W: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
         linked: &mut Linked<'_, R, W>,
-        control: &mut mpsc::Receiver<Control>,
-    ) -> Poll<LinkEnd> {
+        control: &mut mpsc::UnboundedReceiver<Control>,
+    ) -> Poll<Stop> {
         for _ in 0..TURNS {
             match self.turn(cx, linked, control, Instant::now()) {
                 Ok(true) => {}
                 Ok(false) => return Poll::Pending,
-                Err(end) => return Poll::Ready(end),
+                Err(stop) => return Poll::Ready(stop),
             }
         }
         cx.waker().wake_by_ref();
@@ -205,39 +249,39 @@ impl Io {
         &mut self,
         cx: &mut Context<'_>,
         linked: &mut Linked<'_, R, W>,
-        control: &mut mpsc::Receiver<Control>,
+        control: &mut mpsc::UnboundedReceiver<Control>,
         now: Instant,
-    ) -> Result<bool, LinkEnd> {
-        self.take_control(cx, control, Some(&mut linked.link.writer))
+    ) -> Result<bool, Stop> {
+        self.take_control(cx, control, Some(&mut linked.link.writer), now)
             .map_err(|Shutdown| LinkEnd::Shutdown)?;
         let mut more = self.take_frames(cx, linked, now)?;
-        if let Some(silence) = linked.pulse.silence(now) {
-            return Err(LinkEnd::Lost(LostLink::Silent(silence)));
+        if let Some(silence) = linked.control.silence(now) {
+            return Err(LinkEnd::Lost(LostLink::Silent(silence)).into());
         }
-        more |= self.serve_sockets(cx, now);
+        more |= self.serve_sockets(cx, now)?;
         more |= self.put_out(cx, linked, now)?;
-        // What left made room: for more to read, for answers that waited.
+        // Packets that left made room to read more from sockets and to deliver answers.
         more |= self.carry_out(now) | self.flows.has_ready();
         let link_deadline = match &linked.failed {
             Some((_, until)) => Some(*until),
-            None => linked.pulse.deadline(linked.link.writer.queued() >= HIGH_WATER),
+            None => linked.control.poll_timeout(linked.link.writer.queued() >= HIGH_WATER),
         };
-        more |= self.rings(cx, [link_deadline, self.flows.deadline()]);
+        more |= self.deadline_passed(cx, [link_deadline, self.flows.deadline()]);
         Ok(more)
     }
 
     fn poll_unlinked(
         &mut self,
         cx: &mut Context<'_>,
-        control: &mut mpsc::Receiver<Control>,
-    ) -> Poll<Shutdown> {
+        control: &mut mpsc::UnboundedReceiver<Control>,
+    ) -> Poll<Result<Shutdown, ReactorError>> {
         for _ in 0..TURNS {
             let now = Instant::now();
-            if let Err(Shutdown) = self.take_control::<tokio::io::Sink>(cx, control, None) {
-                return Poll::Ready(Shutdown);
+            if let Err(Shutdown) = self.take_control::<tokio::io::Sink>(cx, control, None, now) {
+                return Poll::Ready(Ok(Shutdown));
             }
-            let more = self.serve_sockets(cx, now) | self.flows.has_ready();
-            if !(more | self.rings(cx, [self.flows.deadline(), None])) {
+            let more = self.serve_sockets(cx, now)? | self.flows.has_ready();
+            if !(more | self.deadline_passed(cx, [self.flows.deadline(), None])) {
                 return Poll::Pending;
             }
         }
@@ -245,8 +289,8 @@ impl Io {
         Poll::Pending
     }
 
-    /// Whether one of the deadlines, or the engine's, has come. If not, the task will be woken for it.
-    fn rings(&mut self, cx: &mut Context<'_>, deadlines: [Option<Instant>; 2]) -> bool {
+    /// Whether one of the deadlines, or the engine's, has passed. If not, the task will be woken for it.
+    fn deadline_passed(&mut self, cx: &mut Context<'_>, deadlines: [Option<Instant>; 2]) -> bool {
         let deadline = deadlines.into_iter().chain([self.engine.poll_timeout()]).flatten().min();
         self.alarm.poll(cx, deadline).is_ready()
     }
@@ -254,8 +298,9 @@ impl Io {
     fn take_control<W: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
-        control: &mut mpsc::Receiver<Control>,
+        control: &mut mpsc::UnboundedReceiver<Control>,
         mut writer: Option<&mut FrameWriter<W>>,
+        now: Instant,
     ) -> Result<(), Shutdown> {
         while let Poll::Ready(message) = control.poll_recv(cx) {
             match message {
@@ -265,13 +310,32 @@ impl Io {
                         writer.push(&frame);
                     }
                 }
+                Some(Control::Report(answer)) => {
+                    if let Some(writer) = &mut writer
+                        && self.status_requests.admits(now)
+                    {
+                        writer.push(&Frame::AskStatus);
+                    }
+                    // The asker may be gone.
+                    let _ = answer.send(self.report());
+                }
                 Some(Control::Shutdown) | None => return Err(Shutdown),
             }
         }
         Ok(())
     }
 
-    /// Takes the frames that are ready. Returns whether there may be more of them.
+    fn report(&self) -> Report {
+        Report {
+            counters: self.counters(),
+            flows: self.engine.flows().collect(),
+            lookups: self.flows.lookups(),
+            notices: self.notices.kept(),
+            sidecar: self.sidecar,
+        }
+    }
+
+    /// Takes the frames that have arrived. Returns whether there may be more of them.
     fn take_frames<R: AsyncRead + Unpin, W>(
         &mut self,
         cx: &mut Context<'_>,
@@ -299,35 +363,34 @@ impl Io {
         Ok(true)
     }
 
-    /// Takes one frame. Returns how many bytes of packet it was.
+    /// Takes one frame. Returns the length of the packet in it.
     fn take_frame<R, W>(
         &mut self,
         frame: Frame,
         linked: &mut Linked<'_, R, W>,
         now: Instant,
     ) -> Result<usize, LinkEnd> {
-        let Linked { link, pulse, window, .. } = linked;
-        pulse.heard(now);
+        let Linked { link, control, .. } = linked;
+        control.frame_received(now);
         match frame {
             Frame::Packet(packet) => {
                 let len = packet.len();
-                pulse.packet_taken(len, now);
+                control.packet_received(len, now);
                 self.counters.uplink_bytes += len as u64;
                 self.engine.handle_packet(packet, now);
                 return Ok(len);
             }
             Frame::Delivered(total) => {
-                window.delivered(total, now);
+                control.delivered(total, now);
                 self.engine.handle_delivered(total);
             }
-            Frame::Ping(value) => pulse.pinged(value),
+            Frame::Ping(value) => control.ping_received(value),
             Frame::Pong(value) => {
-                if let Some(trip) = pulse.ponged(value, Instant::now()) {
+                if let Some(trip) = control.pong_received(value, Instant::now()) {
                     self.counters.round_trip = Some(trip);
-                    window.measured(trip, now);
-                    // Frames are dealt with in order: what was sent before the ping is done.
+                    // The sidecar processes frames in order: it has processed all that was sent before the ping.
                     if let Some(settled) = link.settled.take() {
-                        // A session that does not care is no error.
+                        // The session need not wait for it.
                         let _ = settled.send(());
                     }
                 }
@@ -342,26 +405,30 @@ impl Io {
             Frame::Routes(_) => return Err(unexpected("Routes")),
             Frame::Dns(_) => return Err(unexpected("DNS settings")),
             Frame::AskStatus => return Err(unexpected("a request for the status")),
-            Frame::Ending | Frame::SidecarStatus(_) => {}
+            Frame::Ending => return Err(LinkEnd::Ending),
+            Frame::SidecarStatus(status) => self.sidecar = Some((status, now)),
         }
         Ok(0)
     }
 
     /// Everything between the engine and the sockets, once. Returns whether there is more to do at once.
-    fn serve_sockets(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+    fn serve_sockets(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, ReactorError> {
         if self.engine.poll_timeout().is_some_and(|due| due <= now) {
             self.engine.handle_timeout(now);
         }
         self.flows.handle_timeout(now);
-        let mut more = self.flows.poll_events(cx).is_ready();
+        let mut more = match self.flows.poll_events(cx) {
+            Poll::Ready(events) => events.map(|()| true).map_err(ReactorError)?,
+            Poll::Pending => false,
+        };
         self.carry_out(now);
         self.flows.serve(&mut self.engine, now);
         self.carry_out(now);
         more |= self.take_answers(cx, now);
-        more
+        Ok(more)
     }
 
-    /// Carries all of the engine's commands out. Returns whether there were any.
+    /// Carries out all commands of the engine. Returns whether there were any.
     fn carry_out(&mut self, now: Instant) -> bool {
         let mut any = false;
         while let Some(command) = self.engine.poll_command() {
@@ -381,7 +448,7 @@ impl Io {
         true
     }
 
-    /// Writes what the link takes. Returns whether there may be more to write at once.
+    /// Writes as much as the link accepts. Returns whether there may be more to write at once.
     fn put_out<R, W: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
@@ -392,24 +459,24 @@ impl Io {
             return Ok(false);
         }
         for _ in 0..FLUSHES {
-            let Linked { link, pulse, window, .. } = &mut *linked;
+            let Linked { link, control, .. } = &mut *linked;
             let writer = &mut link.writer;
             let congested = writer.queued() >= HIGH_WATER;
-            while let Some(frame) = pulse.next_due(congested, now) {
+            while let Some(frame) = control.poll_frame(congested, now) {
                 writer.push(&frame);
             }
-            self.fill(writer, pulse, window, now);
+            self.fill(writer, control, now);
             if writer.queued() == 0 {
                 return Ok(false);
             }
-            if !congested && let Some(report) = pulse.report() {
+            if !congested && let Some(report) = control.poll_report() {
                 writer.push(&report);
             }
             match writer.poll_flush(cx) {
                 Poll::Pending => return Ok(false),
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(error)) => {
-                    linked.failed = Some((error, now + LAST_WORDS));
+                    linked.failed = Some((error, now + READ_AFTER_FAILED_WRITE));
                     return Ok(true);
                 }
             }
@@ -417,29 +484,27 @@ impl Io {
         Ok(true)
     }
 
-    /// Takes packets from the engine until enough are queued.
+    /// Queues packets of the engine up to [`HIGH_WATER`].
     fn fill<W: AsyncWrite + Unpin>(
         &mut self,
         writer: &mut FrameWriter<W>,
-        pulse: &mut Pulse,
-        window: &mut Window,
+        control: &mut LinkControl,
         now: Instant,
     ) {
         while writer.queued() < HIGH_WATER {
-            let Some(packet) = self.engine.poll_transmit(window.is_open(), now) else { return };
-            window.sent((HEADER_LEN + packet.len()) as u64, now);
+            let Some(packet) = self.engine.poll_transmit(control.has_room(), now) else { return };
+            control.packet_sent(packet.len(), now);
             let headers = packet.headers.as_slice();
             self.counters.downlink_bytes += packet.len() as u64;
-            pulse.packet_sent();
             writer.push_packet_parts(headers, packet.payload);
         }
     }
 }
 
-/// We were told to stop.
+/// The session told io to stop.
 struct Shutdown;
 
-/// The link is over: for the reason that writing gave, if it gave one.
+/// The end of a lost link: with the error of the write that failed before, if one did.
 fn lost<R, W>(linked: &mut Linked<'_, R, W>) -> LinkEnd {
     LinkEnd::Lost(linked.failed.take().map_or(LostLink::Ended, |(error, _)| LostLink::Write(error)))
 }

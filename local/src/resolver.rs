@@ -14,9 +14,11 @@
 //!
 //! Queries come from the codespace, which is not trusted: parsing, concurrency and time are bounded.
 
+mod answer;
 mod hosts;
 mod message;
 mod nss;
+mod source;
 mod system;
 mod upstream;
 pub mod zones;
@@ -34,6 +36,8 @@ use message::{Received, Reply, Request, Transport};
 use nss::{Found, Nss};
 use system::{Paths, System};
 
+pub use answer::{Answer, Lookup, Outcome};
+pub use source::Source;
 pub use system::Error;
 
 /// Clients give up after 5 s; the way there and back and the sidecar's own patience fit in between.
@@ -87,12 +91,12 @@ impl Resolver {
 
     /// The answer to a query that came over UDP, made to fit what the client takes there. `None` if it
     /// is not a query.
-    pub async fn answer_udp(&self, query: Bytes) -> Option<Bytes> {
+    pub async fn answer_udp(&self, query: Bytes) -> Option<Answer> {
         self.answer(&query, Transport::Udp).await
     }
 
     /// The answer to a query that came over TCP (without the length in front). `None` if it is not a query.
-    pub async fn answer_tcp(&self, query: Bytes) -> Option<Bytes> {
+    pub async fn answer_tcp(&self, query: Bytes) -> Option<Answer> {
         self.answer(&query, Transport::Tcp).await
     }
 
@@ -129,24 +133,26 @@ impl Resolver {
         system
     }
 
-    async fn answer(&self, query: &[u8], transport: Transport) -> Option<Bytes> {
+    async fn answer(&self, query: &[u8], transport: Transport) -> Option<Answer> {
         let request = match message::receive(query, transport) {
             Received::Request(request) => request,
-            Received::Answer(answer) => return Some(answer),
+            Received::Answer(message) => return Some(Answer { message, lookup: None }),
             Received::Nothing => return None,
         };
         let reply = match self.shared.waiting.try_acquire() {
             Ok(_place) => self.resolve_in_turn(&request, Instant::now() + BUDGET).await,
             Err(_) => None,
         };
-        Some(request.answer(&reply.unwrap_or_else(|| Reply::of(ResponseCode::ServFail))))
+        let lookup = Some(Lookup::new(&request, reply.as_ref()));
+        let message = request.answer(&reply.unwrap_or_else(|| Reply::of(ResponseCode::ServFail)));
+        Some(Answer { message, lookup })
     }
 
     async fn resolve_in_turn(&self, request: &Request, deadline: Instant) -> Option<Reply> {
         let _turn = timeout_at(deadline, self.shared.turns.acquire()).await.ok()?.ok()?;
         let system = self.current();
         match system.hosts.answer(request.question()) {
-            Some(found) => Some(found.into_reply(request.question())),
+            Some(found) => Some(found.into_reply(request.question(), Source::Hosts)),
             None if nss::knows(request.question()) => {
                 self.resolve_both_ways(&system, request, deadline).await
             }
@@ -170,7 +176,7 @@ impl Resolver {
             tokio::select! {
                 reply = &mut dns => in_time = Some(reply),
                 found = &mut nss => match found {
-                    Some(found @ (Found::Records(_) | Found::NoData)) => return Some(found.into_reply(question)),
+                    Some(found @ (Found::Records(_) | Found::NoData)) => return Some(found.into_reply(question, Source::Nss)),
                     found => return decide(dns.await, found, question),
                 },
             }
@@ -200,9 +206,11 @@ impl Default for Resolver {
 fn decide(dns: Option<Reply>, found: Option<Found>, question: &Query) -> Option<Reply> {
     match (dns, found) {
         (Some(reply), _) if reply.code == ResponseCode::NoError => Some(reply),
-        (_, Some(found @ (Found::Records(_) | Found::NoData))) => Some(found.into_reply(question)),
+        (_, Some(found @ (Found::Records(_) | Found::NoData))) => {
+            Some(found.into_reply(question, Source::Nss))
+        }
         (Some(reply), _) if reply.code == ResponseCode::NXDomain => Some(reply),
-        (_, Some(found @ Found::NoName)) => Some(found.into_reply(question)),
+        (_, Some(found @ Found::NoName)) => Some(found.into_reply(question, Source::Nss)),
         (reply, None) => reply,
     }
 }

@@ -1,250 +1,229 @@
-//! A session: from the first handshake to the goodbye.
+//! A session: from the first link to the goodbye.
+//!
+//! Two lifetimes, two types. [`Session`] owns what lasts until the user ends it: the engine with its io, the control
+//! plane (the laptop's networks, the policy, the status), the resolver. A [`Link`] is one attempt to reach the
+//! sidecar and what runs over it.
+//!
+//! ```text
+//!             connect, open                lost, goodbye
+//! Connecting ---------------> Up -----------------------------> Down
+//!                              \  the user ends the session
+//!                               `--------------------------> Ended
+//! ```
+//!
+//! At all times two futures run side by side in one task: the control plane, and either io on a link
+//! ([`Io::run`]) or io without one ([`Io::run_unlinked`]) while the next link is established. Today [`Session::run`]
+//! ends when the first link has; to reconnect is a loop around its two steps.
 
+mod control;
+mod error;
+mod farewell;
 mod handshake;
+mod link;
+mod networks;
+mod record;
 mod settings;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-use gh_net_common::frame::{DnsMode, Families, Frame, Goodbye, Open, Opened, Reason};
-use gh_net_common::framed::{FrameReader, FrameWriter};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
+use gh_net_common::frame::{Families, Open, Opened, Token};
+use ipnet::IpNet;
+use tokio::sync::mpsc;
 
+use self::control::ControlPlane;
+pub use self::control::Stop;
+pub use self::error::Error;
 pub use self::handshake::HandshakeError;
+use self::link::Link;
 use crate::config::Config;
 use crate::engine::{self, Engine};
-use crate::exit::{Exit, Explain, Failure};
-use crate::io::{Control, Io, LinkEnd, LinkIo, Notices};
-use crate::netwatch::{self, Netwatch, Snapshot};
-use crate::policy::{Codespace, Policy};
-use crate::resolver::{self, Resolver};
-use crate::transport::{self, Carrier, Link, Transport};
+use crate::exit::Failure;
+use crate::io::{Control, Io, LinkEnd, Notices, ReactorError};
+use crate::resolver::Resolver;
+use crate::status::{self, StatusHandle};
+use crate::transport::Transport;
 
 /// The tunnel's MTU: the largest that leaves room for a packet's headers in its length field.
 const MTU: u16 = 65_520;
-/// How long a goodbye's answer is waited for: when it comes, the codespace is as it was.
-const FAREWELL: Duration = Duration::from_secs(5);
 
-/// Turns true when the user wants the session to end.
-pub type Stop = watch::Receiver<bool>;
-
-/// Why a session failed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The laptop's networks can't be read.
-    #[error("the laptop's networks can't be read: {0}")]
-    Netwatch(#[from] netwatch::Error),
-    /// The kernel gives no epoll instance.
-    #[error("the laptop's kernel refuses what gh-net needs to run: {0}")]
-    Io(#[from] std::io::Error),
-    /// Who resolves names on the laptop can't be read.
-    #[error(transparent)]
-    Resolver(#[from] resolver::Error),
-    /// No session could be opened.
-    #[error("{error}")]
-    Handshake {
-        /// What went wrong.
-        error: HandshakeError,
-        /// How the transport ended.
-        carrier: transport::LinkEnd,
-    },
-    /// The session ended against the user's will.
-    #[error("{end}")]
-    Ended {
-        /// How.
-        end: LinkEnd,
-        /// How the transport ended.
-        carrier: transport::LinkEnd,
-    },
-}
-
-impl Explain for Error {
-    fn exit(&self) -> Exit {
-        match self {
-            Self::Handshake { .. } => Exit::Sidecar,
-            Self::Ended { end: LinkEnd::Goodbye(goodbye), .. } => match goodbye.reason {
-                Reason::Privilege | Reason::Tun => Exit::Sidecar,
-                Reason::Done
-                | Reason::Version
-                | Reason::Busy
-                | Reason::NoSession
-                | Reason::Protocol
-                | Reason::Terminated
-                | Reason::Failed
-                | Reason::TakenOver => Exit::Failed,
-            },
-            Self::Netwatch(_) | Self::Io(_) | Self::Resolver(_) | Self::Ended { .. } => Exit::Failed,
-        }
-    }
-
-    fn details(&self) -> Option<String> {
-        match self {
-            // The sidecar has given its reason. It says the same on stderr.
-            Self::Handshake { error: HandshakeError::Refused(_) | HandshakeError::Version(_), .. }
-            | Self::Ended { end: LinkEnd::Goodbye(_), .. } => None,
-            Self::Handshake { carrier, .. } | Self::Ended { carrier, .. } => Some(carrier.explained()),
-            Self::Netwatch(_) | Self::Io(_) | Self::Resolver(_) => None,
-        }
-    }
-
-    fn remedy(&self) -> Option<String> {
-        match self {
-            Self::Handshake { error: HandshakeError::Preamble(_), .. } => {
-                Some("It must be `gh-net-sidecar attach` that answers there (--sidecar, --exec).".to_owned())
-            }
-            // The sidecar has said what there is to say.
-            Self::Ended { end: LinkEnd::Goodbye(_), .. } => None,
-            Self::Ended { .. } => {
-                Some("The codespace puts itself back as it was. Start again to go on.".to_owned())
-            }
-            Self::Handshake { .. } | Self::Netwatch(_) | Self::Io(_) | Self::Resolver(_) => None,
-        }
-    }
-}
-
-/// Bridges what `transport` leads to until the user ends it by `stop`.
+/// Bridges the codespace that `transport` leads to until the user ends the session by `stop`.
 ///
 /// # Errors
 /// There was no session, or it ended by itself.
-pub async fn run(config: &Config, transport: &Transport, mut stop: Stop) -> Result<(), Failure> {
-    let netwatch = Netwatch::open().map_err(Error::from)?;
-    let resolver = Arc::new(Resolver::system().map_err(Error::from)?);
-    let link = tokio::select! {
-        // A Ctrl-C may end what connects, too; that is not why it failed.
-        biased;
-        () = stopped(&mut stop) => return Ok(()),
-        link = transport.connect() => link?,
-    };
-    // Connecting may have taken minutes, in which the VPN came up.
-    let snapshot = netwatch.snapshot().await.map_err(Error::from)?;
-    let session = Session { config, snapshot, resolver, name: transport.name() };
-    session.run(link, stop).await.map_err(Failure::from)
+pub async fn run(config: &Config, transport: &Transport, stop: Stop) -> Result<(), Failure> {
+    Session::new(config, transport, stop).await?.run().await
 }
 
-/// What does not change while a session lasts.
-struct Session<'a> {
-    config: &'a Config,
-    snapshot: Snapshot,
+/// See the [module's documentation](self).
+#[derive(Debug)]
+pub struct Session<'a> {
+    transport: &'a Transport,
+    control: ControlPlane,
+    controls: mpsc::UnboundedReceiver<Control>,
+    status: StatusHandle,
     resolver: Arc<Resolver>,
-    name: String,
+    /// From the first time the session is open.
+    io: Option<Io>,
+    identity: Option<Identity>,
 }
 
-impl Session<'_> {
-    async fn run(&self, link: Link, mut stop: Stop) -> Result<(), Error> {
-        let Link { reader, writer, carrier } = link;
-        let mut reader = FrameReader::new(reader);
-        let mut writer = FrameWriter::new(writer);
-        let opened = tokio::select! {
-            opened = handshake::open(&mut reader, &mut writer, self.request()) => opened,
-            () = stopped(&mut stop) => {
-                drop((reader, writer));
-                carrier.close().await;
-                return Ok(());
+/// By what the sidecar knows a session again.
+#[derive(Debug)]
+struct Identity {
+    session: [u8; 16],
+    token: Token,
+    /// The prefixes of the tunnel's addresses: a new session asks for the same.
+    tunnel: Vec<IpNet>,
+}
+
+impl<'a> Session<'a> {
+    /// A session that is not connected yet.
+    ///
+    /// # Errors
+    /// The laptop's networks or its resolver's configuration can't be read.
+    pub async fn new(config: &Config, transport: &'a Transport, stop: Stop) -> Result<Self, Error> {
+        let resolver = Arc::new(Resolver::system()?);
+        let (sender, controls) = mpsc::unbounded_channel();
+        let (status, requests) = status::channel();
+        let control =
+            ControlPlane::new(config, transport.name(), Arc::clone(&resolver), stop, requests, sender)
+                .await?;
+        Ok(Self { transport, control, controls, status, resolver, io: None, identity: None })
+    }
+
+    /// Asks this session for its status while [`Self::run`] runs.
+    pub fn status(&self) -> StatusHandle {
+        self.status.clone()
+    }
+
+    /// Runs until the user ends the session.
+    ///
+    /// # Errors
+    /// There was no session, or it ended by itself.
+    pub async fn run(mut self) -> Result<(), Failure> {
+        let Some((mut link, connected)) = self.connect().await? else { return Ok(()) };
+        let end = self.carry(&mut link, &connected).await?;
+        Ok(link.end(end).await?)
+    }
+
+    /// Establishes a link and opens or resumes the session on it. Serves the existing flows meanwhile. `None` if
+    /// the user ends the session first.
+    async fn connect(&mut self) -> Result<Option<(Link, Connected)>, Failure> {
+        self.control.connecting();
+        let transport = self.transport;
+        let Some(connected) = self.unlinked(transport.connect()).await? else { return Ok(None) };
+        let mut link = Link::new(connected?);
+        self.control.refresh().await.map_err(Error::from)?;
+        let mut notices = Notices::default();
+        let request = self.request();
+        match self.unlinked(link.open(request, &mut notices)).await? {
+            Some(Ok(opened)) => Ok(Some((link, Connected { opened, notices }))),
+            Some(Err(error)) => Err(Error::Handshake { error, carrier: link.close().await }.into()),
+            None => {
+                link.close().await;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Runs the session without a link until `attempt` is done. `None` if the user ends the session first.
+    async fn unlinked<F: Future>(&mut self, attempt: F) -> Result<Option<F::Output>, Error> {
+        let Self { control, controls, io, .. } = self;
+        let serve = async {
+            match io {
+                Some(io) => Ok(io.run_unlinked(attempt, controls).await?),
+                None => Ok(without_io(attempt, controls).await),
             }
         };
-        let opened = match opened {
-            Ok(opened) => opened,
-            Err(error) => {
-                drop((reader, writer));
-                return Err(Error::Handshake { error, carrier: carrier.close().await });
+        tokio::select! {
+            // First of all the user's wish to end: Ctrl-C may also end what connects.
+            biased;
+            never = control.run() => match never {},
+            output = serve => output,
+        }
+    }
+
+    /// Carries packets until the link or the user ends it.
+    async fn carry(
+        &mut self,
+        link: &mut Link,
+        connected: &Connected,
+    ) -> Result<Result<LinkEnd, ReactorError>, Error> {
+        let Connected { opened, notices } = connected;
+        let Self { control, controls, io, resolver, identity, .. } = self;
+        *identity = Some(Identity::of(opened));
+        control.opened(opened, notices.kept(), link.settled());
+        let io = match io {
+            Some(io) if opened.resumed => io,
+            slot => {
+                let config = engine::Config {
+                    gateways: opened.addresses.iter().map(|address| address.gateway).collect(),
+                    mtu: opened.mtu.min(MTU),
+                    policy: Box::new(control.networks().policy().clone()),
+                    secret: secret(),
+                };
+                slot.insert(Io::new(Engine::new(config), Arc::clone(resolver))?)
             }
         };
-        carrier.opened();
-        let (settled, is_settled) = oneshot::channel();
-        let mut link = LinkIo { reader, writer, settled: Some(settled) };
-        let end = self.bridge(&mut link, &opened, is_settled, stop).await?;
-        close(end, link, carrier).await
+        let end = tokio::select! {
+            never = control.run() => match never {},
+            end = io.run(&mut link.streams, controls) => end,
+        };
+        control.link_ended(match &end {
+            Ok(end) => end.to_string(),
+            Err(error) => error.to_string(),
+        });
+        Ok(end)
     }
 
     fn request(&self) -> Open {
+        let identity = self.identity.as_ref();
         Open {
-            resume: None,
+            resume: identity.map(|identity| (identity.session, identity.token)),
             mtu: MTU,
             families: Families { v4: true, v6: true },
             grace: 0,
             user: user(),
             host: host(),
-            preferred: Vec::new(),
-            avoid: settings::avoid(self.config, &self.snapshot),
+            preferred: identity.map(|identity| identity.tunnel.clone()).unwrap_or_default(),
+            avoid: self.control.networks().avoid(),
         }
-    }
-
-    /// Carries packets until the link or the user ends it.
-    async fn bridge<R, W>(
-        &self,
-        link: &mut LinkIo<R, W>,
-        opened: &Opened,
-        is_settled: oneshot::Receiver<()>,
-        mut stop: Stop,
-    ) -> Result<LinkEnd, Error>
-    where
-        R: AsyncRead + Unpin,
-        W: AsyncWrite + Unpin,
-    {
-        let policy = self.policy(opened);
-        let frames = settings::frames(self.config, &policy, &self.resolver);
-        let summary = self.summary(&policy);
-        let engine = Engine::new(engine::Config {
-            gateways: opened.addresses.iter().map(|address| address.gateway).collect(),
-            mtu: opened.mtu.min(MTU),
-            policy: Box::new(policy),
-            secret: secret(),
-        });
-        let mut io = Io::new(engine, Arc::clone(&self.resolver))?;
-        let (control, mut controls) = mpsc::channel(frames.len() + 1);
-        for frame in frames {
-            // The channel was made to hold them all.
-            let _ = control.try_send(Control::Send(frame));
-        }
-        let watch = async {
-            if is_settled.await.is_ok() {
-                tracing::info!("ready: {summary}");
-            }
-            stopped(&mut stop).await;
-            // If the link ended first, nobody listens any more, and that is the end as well.
-            let _ = control.send(Control::Shutdown).await;
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            end = io.run(link, &mut controls) => Ok(end),
-            () = watch => Ok(LinkEnd::Shutdown),
-        }
-    }
-
-    fn policy(&self, opened: &Opened) -> Policy {
-        let codespace = Codespace {
-            networks: opened.networks.clone(),
-            tunnel: opened.addresses.iter().map(|address| address.sidecar.trunc()).collect(),
-        };
-        let choice = settings::choice(self.config);
-        let policy = Policy::new(&choice, &self.snapshot, &codespace);
-        for overlap in policy.overlaps() {
-            tracing::warn!("{overlap}");
-        }
-        for hint in policy.hints() {
-            tracing::warn!("{hint}");
-        }
-        policy
-    }
-
-    fn summary(&self, policy: &Policy) -> String {
-        let dns = match self.config.dns {
-            DnsMode::Off => "names stay with its own resolver",
-            DnsMode::Split => "names by split DNS",
-            DnsMode::Local => "names by the laptop's resolver first",
-        };
-        format!("{} reaches {}; {dns}", self.name, settings::listed(policy.routes()))
     }
 }
 
-/// Until the user wants an end.
-async fn stopped(stop: &mut Stop) {
-    // A sender that is gone can't ask for anything any more, and must not look as if it did.
-    if stop.wait_for(|stop| *stop).await.is_err() {
-        std::future::pending::<()>().await;
+/// The sidecar's answer on a new link, and the notices before it.
+#[derive(Debug)]
+struct Connected {
+    opened: Opened,
+    notices: Notices,
+}
+
+impl Identity {
+    fn of(opened: &Opened) -> Self {
+        let tunnel = opened.addresses.iter().map(|address| address.sidecar.trunc()).collect();
+        Self { session: opened.session, token: opened.token, tunnel }
+    }
+}
+
+/// Takes io's messages in its place until `attempt` is done. `None` if told to stop first.
+async fn without_io<F: Future>(
+    attempt: F,
+    controls: &mut mpsc::UnboundedReceiver<Control>,
+) -> Option<F::Output> {
+    let stopped = async {
+        loop {
+            match controls.recv().await {
+                Some(Control::Shutdown) | None => return,
+                // There are no flows to which they could apply. The asker for a report learns that there is none.
+                Some(Control::Policy(_) | Control::Send(_) | Control::Report(_)) => {}
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = stopped => None,
+        output = attempt => Some(output),
     }
 }
 
@@ -259,62 +238,9 @@ fn host() -> String {
     nix::unistd::gethostname().map(|name| name.display().to_string()).unwrap_or_default()
 }
 
-/// The standard library seeds its hash tables from the kernel's random numbers; that will do here, too.
+/// A random number: the standard library seeds its hash tables from the kernel's generator.
 fn secret() -> u64 {
     RandomState::new().hash_one(())
-}
-
-/// Ends the link as `end` asks for.
-async fn close<R, W>(end: LinkEnd, mut link: LinkIo<R, W>, carrier: Carrier) -> Result<(), Error>
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    if matches!(end, LinkEnd::Shutdown) {
-        if timeout(FAREWELL, farewell(&mut link)).await != Ok(true) {
-            tracing::warn!(
-                "the sidecar did not say that the codespace is as it was; it sees to that by itself once the \
-                 connection is gone"
-            );
-        }
-        drop(link);
-        carrier.close().await;
-        return Ok(());
-    }
-    drop(link);
-    Err(Error::Ended { end, carrier: carrier.close().await })
-}
-
-/// Says goodbye and waits for the answer, which comes when everything is undone. Returns whether it came.
-async fn farewell<R, W>(link: &mut LinkIo<R, W>) -> bool
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let text = "ended by the user".to_owned();
-    link.writer.push(&Frame::Goodbye(Goodbye { reason: Reason::Done, text }));
-    let mut notices = Notices::default();
-    let answer = async {
-        loop {
-            match link.reader.next().await {
-                Ok(Some(Frame::Notice(notice))) => notices.show(&notice, Instant::now()),
-                Ok(Some(Frame::Goodbye(_))) => return true,
-                Ok(None) | Err(_) => return false,
-                // Packets and reports that were under way.
-                Ok(Some(_)) => {}
-            }
-        }
-    };
-    // What is queued before the goodbye is read by the sidecar only while we read what it sends. That it can't be
-    // written shows itself in the reading.
-    let say = async {
-        let _ = link.writer.flush().await;
-        std::future::pending().await
-    };
-    tokio::select! {
-        answered = answer => answered,
-        () = say => false,
-    }
 }
 
 #[cfg(test)]

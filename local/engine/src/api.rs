@@ -1,5 +1,6 @@
 //! What goes in and out of the engine.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
@@ -268,4 +269,23 @@ pub enum FlowState {
     Unreplied,
     /// A UDP mapping or echo session with traffic both ways.
     Replied,
+}
+
+impl fmt::Display for FlowState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp(State::Connecting) => "connecting",
+            Self::Tcp(State::SynReceived) => "syn-received",
+            Self::Tcp(State::Established) => "established",
+            Self::Tcp(State::FinWait1) => "fin-wait-1",
+            Self::Tcp(State::FinWait2) => "fin-wait-2",
+            Self::Tcp(State::CloseWait) => "close-wait",
+            Self::Tcp(State::Closing) => "closing",
+            Self::Tcp(State::LastAck) => "last-ack",
+            Self::Tcp(State::TimeWait) => "time-wait",
+            Self::Tcp(State::Closed) => "closed",
+            Self::Unreplied => "unreplied",
+            Self::Replied => "replied",
+        })
+    }
 }

@@ -1,4 +1,4 @@
-//! Questions to the laptop's resolver: datagrams the engine recognised, and DNS over TCP (RFC 7766) as a
+//! Queries to the laptop's resolver: datagrams that the engine recognised, and DNS over TCP (RFC 7766) as a
 //! [`Stream`] that is served like a socket.
 
 use std::collections::VecDeque;
@@ -14,39 +14,49 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
+use super::names::{Lookup, Lookups};
 use super::served::Served;
 use crate::engine::{Engine, FlowId, QueryId};
-use crate::resolver::Resolver;
+use crate::resolver::{self, Resolver};
 
-/// Questions under way at once, from all askers; a further one is dropped, and the asker repeats it.
+/// Maximum number of queries under way, from all clients. Further ones are dropped; the client repeats them.
 const MAX_PENDING: usize = 4096;
-/// Questions of one stream under way or answered and not yet sent; further ones wait in the stream.
+/// Maximum number of queries of one stream that are under way or whose answer is not yet sent. Further ones wait
+/// in the stream.
 const MAX_PIPELINED: usize = 32;
-/// A message's length field.
+/// The length field in front of a message.
 const LENGTH_LEN: usize = 2;
 /// DNS messages have a header of 12 bytes (RFC 1035, 4.1.1).
 const MIN_MESSAGE: usize = 12;
-/// How long a stream may be idle (RFC 7766, 6.2.3: "on the order of a few seconds", more under no load).
+/// How long a stream may be idle (RFC 7766, 6.2.3: "on the order of a few seconds", longer without load).
 const IDLE: Duration = Duration::from_secs(30);
-/// Slices taken from the engine at a time.
+/// Maximum number of slices taken from the engine at a time.
 const SLICES: usize = 16;
 
-/// Who asked.
+/// How a query arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Asker {
-    /// A datagram.
+    /// In a datagram.
     Datagram(QueryId),
-    /// A stream.
+    /// On a stream.
     Stream(FlowId),
 }
 
-/// What the resolver said, `None` if it has nothing to say.
+/// The resolver's answer; `None` if the message was not a query.
 pub(super) type Answer = (Asker, Option<Bytes>);
 
-/// The questions under way.
+/// A finished query.
+struct Finished {
+    asker: Asker,
+    answer: Option<resolver::Answer>,
+    took: Duration,
+}
+
+/// The queries under way.
 pub(super) struct Questions {
     resolver: Arc<Resolver>,
-    pending: FuturesUnordered<Pin<Box<dyn Future<Output = Answer> + Send>>>,
+    pending: FuturesUnordered<Pin<Box<dyn Future<Output = Finished> + Send>>>,
+    lookups: Lookups,
     dropped: u64,
 }
 
@@ -57,12 +67,12 @@ impl fmt::Debug for Questions {
 }
 
 impl Questions {
-    /// None yet.
+    /// No query yet.
     pub(super) fn new(resolver: Arc<Resolver>) -> Self {
-        Self { resolver, pending: FuturesUnordered::new(), dropped: 0 }
+        Self { resolver, pending: FuturesUnordered::new(), lookups: Lookups::default(), dropped: 0 }
     }
 
-    /// Asks. Returns whether there was room for the question.
+    /// Starts a query. Returns whether there was room for it.
     pub(super) fn ask(&mut self, asker: Asker, message: Bytes) -> bool {
         if self.pending.len() >= MAX_PENDING {
             self.dropped += 1;
@@ -70,11 +80,12 @@ impl Questions {
         }
         let resolver = Arc::clone(&self.resolver);
         self.pending.push(Box::pin(async move {
+            let begun = Instant::now();
             let answer = match asker {
                 Asker::Datagram(_) => resolver.answer_udp(message).await,
                 Asker::Stream(_) => resolver.answer_tcp(message).await,
             };
-            (asker, answer)
+            Finished { asker, answer, took: begun.elapsed() }
         }));
         true
     }
@@ -82,12 +93,25 @@ impl Questions {
     /// The next answer.
     pub(super) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
         match self.pending.poll_next_unpin(cx) {
-            Poll::Ready(Some(answer)) => Poll::Ready(answer),
+            Poll::Ready(Some(Finished { asker, answer, took })) => {
+                let message = answer.map(|answer| {
+                    if let Some(lookup) = answer.lookup {
+                        self.lookups.add(Lookup { lookup, answered: Instant::now(), took });
+                    }
+                    answer.message
+                });
+                Poll::Ready((asker, message))
+            }
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
 
-    /// How many questions were dropped for want of room.
+    /// The latest lookups, oldest first.
+    pub(super) fn lookups(&self) -> Vec<Lookup> {
+        self.lookups.to_vec()
+    }
+
+    /// How many queries were dropped because too many were under way.
     pub(super) fn dropped(&self) -> u64 {
         self.dropped
     }
@@ -96,24 +120,24 @@ impl Questions {
 /// The far end of a TCP connection to the resolver.
 #[derive(Debug)]
 pub(super) struct Stream {
-    /// Less than one message, or what waits for its turn.
+    /// At most one message: an incomplete one, or one that waits for its turn.
     inbound: BytesMut,
-    /// Answers with their length fields, not yet taken by the engine.
+    /// Answers with their length fields, not yet accepted by the engine.
     outbound: VecDeque<Bytes>,
-    /// Questions under way.
+    /// Queries under way.
     pending: usize,
-    /// Our end of file has been given to the engine.
+    /// The engine has been given our end of file.
     ended: bool,
     last_used: Instant,
 }
 
 impl Stream {
-    /// A stream on which nothing has been said.
+    /// A new stream.
     pub(super) fn new(now: Instant) -> Self {
         Self { inbound: BytesMut::new(), outbound: VecDeque::new(), pending: 0, ended: false, last_used: now }
     }
 
-    /// An answer to one of its questions.
+    /// Takes the answer to one of the queries.
     pub(super) fn answer(&mut self, message: Option<Bytes>, now: Instant) {
         self.pending = self.pending.saturating_sub(1);
         self.last_used = now;
@@ -126,7 +150,7 @@ impl Stream {
         }
     }
 
-    /// Takes questions from the engine, and gives it answers. An asker that breaks the framing is failed.
+    /// Takes queries from the engine and gives it answers. Broken framing fails the connection.
     pub(super) fn serve(
         &mut self,
         flow: FlowId,
@@ -135,7 +159,7 @@ impl Stream {
         now: Instant,
     ) -> Served {
         if self.ended {
-            // The asker was slow to hear of it; what it still says is heard and not answered.
+            // The client has not seen the end yet; what it still sends is discarded.
             self.inbound.clear();
             while self.take(flow, engine, now) > 0 {
                 self.inbound.clear();
@@ -160,7 +184,7 @@ impl Stream {
         Served::Later
     }
 
-    /// Moves bytes from the engine, up to one whole message.
+    /// Takes bytes from the engine, up to the end of one message.
     fn take(&mut self, flow: FlowId, engine: &mut Engine, now: Instant) -> usize {
         let missing = self.announced().unwrap_or(LENGTH_LEN).saturating_sub(self.inbound.len());
         let mut slices = [IoSlice::new(&[]); SLICES];
@@ -178,13 +202,13 @@ impl Stream {
         taken
     }
 
-    /// How long the message at the front is, with its length field.
+    /// The length of the first message, with its length field.
     fn announced(&self) -> Option<usize> {
         let length = self.inbound.first_chunk::<LENGTH_LEN>()?;
         Some(LENGTH_LEN + usize::from(u16::from_be_bytes(*length)))
     }
 
-    /// Asks the question at the front if it is whole and may be asked now. Returns how many were asked.
+    /// Starts the first query if it is complete and there is room. Returns the number of queries started.
     fn ask(&mut self, flow: FlowId, questions: &mut Questions) -> Result<usize, Malformed> {
         let Some(announced) = self.announced() else { return Ok(0) };
         if announced < LENGTH_LEN + MIN_MESSAGE {
@@ -214,12 +238,12 @@ impl Stream {
         }
     }
 
-    /// Whether it has not been used for long, and nothing is owed.
+    /// Whether it has been unused for long, with no answer pending.
     fn is_idle(&self, now: Instant) -> bool {
         self.pending == 0 && self.outbound.is_empty() && now.saturating_duration_since(self.last_used) >= IDLE
     }
 }
 
-/// A message too short to be one.
+/// A message is shorter than a DNS header.
 #[derive(Debug)]
 struct Malformed;

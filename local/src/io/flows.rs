@@ -1,5 +1,5 @@
-//! The sockets of the engine's flows: carries the engine's commands out and serves what is ready, each flow a
-//! bounded piece at a time, in turn.
+//! The sockets of the engine's flows: carries out the engine's commands and serves the sockets that are ready, in
+//! turn, each a bounded amount at a time.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -14,6 +14,7 @@ use super::datagram::{self, SendError};
 use super::dns::{Answer, Asker, Questions, Stream};
 use super::icmp::{self, Echo};
 use super::limit::RateLimit;
+use super::names::Lookup;
 use super::reactor::{Reactor, Readiness};
 use super::served::Served;
 use super::tcp::{self, Connection};
@@ -21,9 +22,9 @@ use super::udp::Mapping;
 use crate::engine::{Command, Engine, FlowId, Target, Unreachable, UnreachableKind};
 use crate::policy::InterfaceIndex;
 
-/// Flows served before frames and answers have their turn again.
+/// Maximum number of flows served before frames and answers have their turn again.
 const TURN: usize = 128;
-/// How often flows that wait for time to pass are looked at.
+/// How often flows that wait for time to pass are served.
 const TICK: Duration = Duration::from_secs(1);
 
 /// A flow's socket.
@@ -33,7 +34,7 @@ enum Socket {
     Dns(Stream),
     Udp(Mapping),
     Echo(Echo),
-    /// A datagram socket that could not be opened (yet): it is tried again with each datagram.
+    /// A datagram socket that could not be opened: each datagram tries again.
     Closed {
         kind: Datagrams,
         v6: bool,
@@ -55,10 +56,10 @@ struct Flow {
     queued: bool,
 }
 
-/// What has gone wrong, for the status.
+/// Failures, for the status.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Failures {
-    /// Datagrams and echo requests that the laptop's kernel did not take.
+    /// Datagrams and echo requests that the laptop's kernel did not accept.
     pub(super) datagrams: u64,
     /// Sockets that could not be opened.
     pub(super) sockets: u64,
@@ -73,7 +74,7 @@ pub(super) struct Flows {
     reactor: Reactor,
     questions: Questions,
     arena: Arena,
-    /// When flows that wait for time to pass are looked at next.
+    /// When flows that wait for time to pass are served next.
     tick: Option<Instant>,
     failures: Failures,
     shortage: RateLimit,
@@ -81,7 +82,7 @@ pub(super) struct Flows {
 }
 
 impl Flows {
-    /// No sockets yet. Needs a tokio runtime around it.
+    /// No sockets yet. Must be called within a tokio runtime.
     pub(super) fn new(questions: Questions) -> io::Result<Self> {
         Ok(Self {
             table: HashMap::new(),
@@ -96,12 +97,17 @@ impl Flows {
         })
     }
 
-    /// What has gone wrong.
+    /// The failures so far.
     pub(super) fn failures(&self) -> Failures {
         self.failures
     }
 
-    /// Questions to the resolver dropped for want of room.
+    /// The latest DNS lookups, oldest first.
+    pub(super) fn lookups(&self) -> Vec<Lookup> {
+        self.questions.lookups()
+    }
+
+    /// DNS queries dropped because too many were under way.
     pub(super) fn questions_dropped(&self) -> u64 {
         self.questions.dropped()
     }
@@ -121,7 +127,7 @@ impl Flows {
         self.tick
     }
 
-    /// Takes what the reactor has seen.
+    /// Takes the reactor's events.
     pub(super) fn poll_events(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let (table, ready) = (&mut self.table, &mut self.ready);
         self.reactor.poll(cx, |id, readiness| {
@@ -158,7 +164,7 @@ impl Flows {
         }
     }
 
-    /// Looks at flows that wait for time to pass, if it is time.
+    /// Queues the flows that wait for time to pass, once the tick has come.
     pub(super) fn handle_timeout(&mut self, now: Instant) {
         if self.tick.is_none_or(|tick| now < tick) {
             return;
@@ -166,13 +172,13 @@ impl Flows {
         self.tick = None;
         for (id, flow) in &mut self.table {
             if flow.waits_for_time() {
-                // Serving it sets the next tick if it goes on waiting.
+                // Serving it sets the next tick if it still waits.
                 flow.queue(*id, &mut self.ready);
             }
         }
     }
 
-    /// Serves flows that are ready, each once at most, and not without end.
+    /// Serves flows that are ready, each at most once, up to the bound of a turn.
     pub(super) fn serve(&mut self, engine: &mut Engine, now: Instant) {
         for _ in 0..self.ready.len().min(TURN) {
             let Some(id) = self.ready.pop_front() else { return };
@@ -203,7 +209,7 @@ impl Flows {
         }
     }
 
-    /// Carries one of the engine's commands out.
+    /// Carries out one command of the engine.
     pub(super) fn carry_out(&mut self, command: Command, engine: &mut Engine, now: Instant) {
         match command {
             Command::Connect { flow, target, hop_limit } => {
@@ -270,7 +276,7 @@ impl Flows {
         self.table.insert(id, Flow { socket, queued: false });
     }
 
-    /// Opens a datagram socket, or at least remembers that there should be one.
+    /// Opens a datagram socket, or records that it is to be opened later.
     fn open(
         &mut self,
         id: FlowId,
@@ -284,7 +290,7 @@ impl Flows {
                 self.reactor.register(id, mapping.socket())?;
                 Ok(Socket::Udp(mapping))
             }),
-            // The low bits of the flow's number are as good as any: they differ from their neighbours'.
+            // The low bits of the flow's number serve as identifier: consecutive flows differ in them.
             Datagrams::Echo => Echo::open(v6, interface, id.0 as u16).and_then(|mut echo| {
                 self.reactor.register(id, echo.socket())?;
                 Ok(Socket::Echo(echo))
@@ -306,7 +312,7 @@ impl Flows {
         }
     }
 
-    /// Opens a datagram socket again that could not be opened before.
+    /// Tries again to open a datagram socket that could not be opened before.
     fn reopen(&mut self, id: FlowId, now: Instant) -> Result<(), SendError> {
         if let Some(&Flow { socket: Socket::Closed { kind, v6, interface }, .. }) = self.table.get(&id)
             && let Some(kind) = self.open(id, kind, v6, interface, now)
@@ -349,7 +355,7 @@ impl Flows {
         }
     }
 
-    /// Tells the engine if a datagram could not be sent for a reason that its sender should hear.
+    /// Counts a datagram that was not sent, and tells the engine if its sender should learn the reason.
     fn account(
         &mut self,
         flow: FlowId,

@@ -1,5 +1,6 @@
-//! The sidecar's words to the user.
+//! Messages of the sidecar for the user.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use gh_net_common::frame::{Level, Notice};
@@ -7,25 +8,33 @@ use gh_net_common::hello::printable;
 
 use super::limit::RateLimit;
 
-/// How many lines the sidecar may say in [`PERIOD`].
+/// Maximum number of lines the sidecar may log per [`PERIOD`].
 const LINES: u32 = 10;
 const PERIOD: Duration = Duration::from_secs(1);
+/// Number of warnings and errors that are kept for the status.
+const KEPT: usize = 16;
+/// Maximum length of a text that is kept, in characters.
+const KEPT_TEXT: usize = 1000;
 
-/// Shows notices, each line as one of the log's and as the sidecar's: what it says can't look like a line of ours.
+/// Logs notices, each line as one line of the log that names the sidecar, so that it can't imitate our own lines.
 #[derive(Debug)]
 pub struct Notices {
     limit: RateLimit,
+    kept: VecDeque<Notice>,
 }
 
 impl Default for Notices {
     fn default() -> Self {
-        Self { limit: RateLimit::new(PERIOD, LINES) }
+        Self { limit: RateLimit::new(PERIOD, LINES), kept: VecDeque::new() }
     }
 }
 
 impl Notices {
-    /// Passes a notice on to the user; a flood of them only in part.
+    /// Shows a notice to the user; of a flood only a part. Warnings and errors are kept.
     pub fn show(&mut self, notice: &Notice, now: Instant) {
+        if notice.level != Level::Info {
+            self.keep(notice);
+        }
         for line in self.admitted(&notice.text, now) {
             match notice.level {
                 Level::Info => tracing::info!("sidecar: {line}"),
@@ -33,6 +42,21 @@ impl Notices {
                 Level::Error => tracing::error!("sidecar: {line}"),
             }
         }
+    }
+
+    /// The latest warnings and errors, oldest first, each once and printable.
+    pub fn kept(&self) -> Vec<Notice> {
+        self.kept.iter().cloned().collect()
+    }
+
+    fn keep(&mut self, notice: &Notice) {
+        let text = printable(notice.text.trim()).chars().take(KEPT_TEXT).collect();
+        let notice = Notice { level: notice.level, code: printable(&notice.code), text };
+        self.kept.retain(|kept| *kept != notice);
+        if self.kept.len() >= KEPT {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(notice);
     }
 
     fn admitted(&mut self, text: &str, now: Instant) -> Vec<String> {
@@ -50,6 +74,19 @@ mod tests {
         let text = "first\r\n\n12:00:00  INFO ready: not so\x1b[2J\n";
         let lines = Notices::default().admitted(text, Instant::now());
         assert_eq!(lines, ["first", "12:00:00  INFO ready: not so\u{fffd}[2J"]);
+    }
+
+    #[test]
+    fn the_latest_warnings_are_kept_each_once() {
+        let (mut notices, now) = (Notices::default(), Instant::now());
+        let notice = |level, text: &str| Notice { level, code: "dns".into(), text: text.into() };
+        notices.show(&notice(Level::Info, "fine"), now);
+        for number in (0..KEPT + 2).chain([5, 5]) {
+            notices.show(&notice(Level::Warning, &format!("\x07{number}")), now);
+        }
+        let kept = notices.kept();
+        assert_eq!((kept.len(), kept[0].text.as_str()), (KEPT, "\u{fffd}2"));
+        assert_eq!(kept.iter().filter(|kept| kept.text == "\u{fffd}5").count(), 1);
     }
 
     #[test]

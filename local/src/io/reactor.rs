@@ -1,21 +1,18 @@
-//! Readiness of the flows' sockets, and the one alarm clock.
+//! Readiness of the flows' sockets.
 //!
 //! The sockets are watched by an epoll instance of our own, edge-triggered, which in turn is watched by
 //! tokio's (an epoll descriptor is readable while it has events, epoll(7)). So one task serves thousands of
 //! sockets without a task, a waker or a lock for each.
 
-use std::future::Future;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Token};
 use tokio::io::unix::AsyncFd;
-use tokio::time::Sleep;
 
 use crate::engine::FlowId;
 
@@ -117,32 +114,6 @@ fn flow(token: Token) -> FlowId {
     FlowId(token.0 as u64)
 }
 
-/// One timer for all deadlines. Setting it later than it stands costs nothing: it then rings early once.
-#[derive(Debug)]
-pub(super) struct Alarm {
-    sleep: Pin<Box<Sleep>>,
-    armed: Option<Instant>,
-}
-
-impl Alarm {
-    /// An alarm that is not set.
-    pub(super) fn new() -> Self {
-        Self { sleep: Box::pin(tokio::time::sleep(Duration::ZERO)), armed: None }
-    }
-
-    /// Ready if `deadline` has come or may have come; otherwise the task is woken for it.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, deadline: Option<Instant>) -> Poll<()> {
-        let Some(deadline) = deadline else { return Poll::Pending };
-        if self.armed.is_none_or(|armed| deadline < armed) {
-            self.sleep.as_mut().reset(deadline.into());
-            self.armed = Some(deadline);
-        }
-        std::task::ready!(self.sleep.as_mut().poll(cx));
-        self.armed = None;
-        Poll::Ready(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
@@ -183,17 +154,5 @@ mod tests {
                 .unwrap();
         }
         assert_eq!(again, Some(FlowId(7)));
-    }
-
-    #[tokio::test]
-    async fn an_alarm_set_later_still_rings_for_the_later_time() {
-        let mut alarm = Alarm::new();
-        let start = Instant::now();
-        let _ = poll_fn(|cx| Poll::Ready(alarm.poll(cx, Some(start + Duration::from_millis(5))))).await;
-        let late = start + Duration::from_millis(40);
-        while Instant::now() < late {
-            poll_fn(|cx| alarm.poll(cx, Some(late))).await;
-        }
-        assert!(start.elapsed() < Duration::from_secs(5));
     }
 }

@@ -1,10 +1,14 @@
 //! Queries as they come from the codespace, and answers as they go back.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::HINFO;
 use hickory_proto::rr::{DNSClass, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
+
+use super::source::Source;
 
 const HEADER_LEN: usize = 12;
 
@@ -51,6 +55,8 @@ pub(super) enum Received {
 /// What is to be said to a question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reply {
+    /// Where it comes from; for the status, not sent.
+    pub(super) source: Source,
     pub(super) code: ResponseCode,
     pub(super) authentic: bool,
     pub(super) truncated: bool,
@@ -63,6 +69,7 @@ impl Reply {
     /// A code and no records.
     pub(super) fn of(code: ResponseCode) -> Self {
         Self {
+            source: Source::Ourselves,
             code,
             authentic: false,
             truncated: false,
@@ -77,11 +84,11 @@ impl Reply {
         let record = |data| Record::from_rdata(question.name().clone(), TTL, data);
         Self { answers: data.into_iter().map(record).collect(), ..Self::of(ResponseCode::NoError) }
     }
-}
 
-impl From<Message> for Reply {
-    fn from(message: Message) -> Self {
+    /// A nameserver's answer.
+    pub(super) fn of_server(server: IpAddr, message: Message) -> Self {
         Self {
+            source: Source::Server(server),
             code: message.metadata.response_code,
             authentic: message.metadata.authentic_data,
             truncated: message.metadata.truncation,

@@ -17,6 +17,7 @@ use hickory_proto::rr::{Name, RData, RecordType};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::message::Reply;
+use super::source::Source;
 use c_library::{getaddrinfo, getnameinfo};
 use getent::Getent;
 
@@ -42,12 +43,13 @@ impl Found {
         Self::Records(vec![RData::PTR(PTR(name))])
     }
 
-    pub(super) fn into_reply(self, question: &Query) -> Reply {
-        match self {
+    pub(super) fn into_reply(self, question: &Query, source: Source) -> Reply {
+        let reply = match self {
             Self::Records(records) => Reply::with_data(question, records),
             Self::NoData => Reply::of(ResponseCode::NoError),
             Self::NoName => Reply::of(ResponseCode::NXDomain),
-        }
+        };
+        Reply { source, ..reply }
     }
 }
 

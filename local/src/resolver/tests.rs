@@ -54,7 +54,7 @@ impl World {
     async fn ask(&self, name: &str, kind: RecordType) -> Message {
         let query = question(name, kind);
         let answer = self.resolver.answer_udp(query.to_vec().unwrap().into()).await.unwrap();
-        let answer = Message::from_vec(&answer).unwrap();
+        let answer = Message::from_vec(&answer.message).unwrap();
         assert_eq!(answer.metadata.id, query.metadata.id);
         assert!(answer.queries[0].name().eq_case(query.queries[0].name()));
         answer
@@ -263,7 +263,7 @@ async fn what_udp_does_not_hold_is_fetched_over_tcp_and_cut_to_size() {
     query.edns.as_mut().unwrap().set_max_payload(4096);
     let query = Bytes::from(query.to_vec().unwrap());
     for answer in [world.resolver.answer_udp(query.clone()).await, world.resolver.answer_tcp(query).await] {
-        let answer = Message::from_vec(&answer.unwrap()).unwrap();
+        let answer = Message::from_vec(&answer.unwrap().message).unwrap();
         assert_eq!((answer.answers.len(), answer.metadata.truncation), (30, false));
         assert!(answer.edns.is_some());
     }
@@ -356,7 +356,7 @@ async fn no_query_of_a_burst_is_lost() {
     }
     let mut answered = HashSet::new();
     while let Some(answer) = queries.join_next().await {
-        let answer = Message::from_vec(&answer.unwrap()).unwrap();
+        let answer = Message::from_vec(&answer.unwrap().message).unwrap();
         assert_eq!(first(&answer), "10.20.0.10");
         answered.insert(answer.metadata.id);
     }

@@ -106,7 +106,7 @@ async fn over_udp(server: SocketAddr, request: &Request, with_edns: bool) -> Res
         .build();
     let query = DnsRequest::new(request.to_server(with_edns), DnsRequestOptions::default());
     let response = client.send_message(query).first_answer().await?;
-    Ok(response.into_message().into())
+    Ok(Reply::of_server(server.ip(), response.into_message()))
 }
 
 async fn over_tcp(server: SocketAddr, request: &Request, with_edns: bool) -> Result<Reply, NetError> {
@@ -118,5 +118,5 @@ async fn over_tcp(server: SocketAddr, request: &Request, with_edns: bool) -> Res
         client.send(query).first_answer().await
     };
     let response = timeout(PATIENCE, answer).await.map_err(|_| NetError::Timeout)??;
-    Ok(response.into_message().into())
+    Ok(Reply::of_server(server.ip(), response.into_message()))
 }

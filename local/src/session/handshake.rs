@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use gh_net_common::frame::{Frame, Goodbye, Open, Opened, Reason, TunnelAddress};
+use gh_net_common::frame::{Frame, Goodbye, Hello, Open, Opened, Reason, TunnelAddress};
 use gh_net_common::framed::{FrameReader, FrameWriter, NoiseLimit, PreambleError, ReadError};
 use gh_net_common::hello::{self, Mismatch, Side, printable};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -10,13 +10,13 @@ use tokio::time::timeout;
 
 use crate::io::Notices;
 
-/// How long the sidecar may take from its preamble to its answer. It asks sudo and makes a device.
+/// How long the sidecar may take from its preamble to its answer. It runs sudo and creates a device meanwhile.
 const ANSWER: Duration = Duration::from_secs(8);
 
 /// Why there is no session.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
-    /// Something else than a sidecar answered.
+    /// What answered is not a sidecar.
     #[error(transparent)]
     Preamble(#[from] PreambleError),
     /// The stream broke.
@@ -25,13 +25,13 @@ pub enum HandshakeError {
     /// The stream ended before the session was open.
     #[error("the sidecar ended before the session was open")]
     Ended,
-    /// The sidecar fell silent.
+    /// The sidecar did not answer in time.
     #[error("the sidecar did not answer within {} seconds", ANSWER.as_secs())]
     Silence,
     /// No protocol version in common.
     #[error(transparent)]
     Version(#[from] Mismatch),
-    /// The sidecar sent something that has no place here.
+    /// The sidecar sent something that is not allowed here.
     #[error("the sidecar broke the protocol: {0}")]
     Protocol(&'static str),
     /// The sidecar refuses.
@@ -39,7 +39,7 @@ pub enum HandshakeError {
     Refused(Goodbye),
 }
 
-/// Asks for a session. Notices that come before the answer are logged.
+/// Asks for a session. Notices that arrive before the answer are logged.
 ///
 /// # Errors
 /// See [`HandshakeError`].
@@ -47,6 +47,7 @@ pub(super) async fn open<R, W>(
     reader: &mut FrameReader<R>,
     writer: &mut FrameWriter<W>,
     request: Open,
+    notices: &mut Notices,
 ) -> Result<Opened, HandshakeError>
 where
     R: AsyncRead + Unpin,
@@ -54,8 +55,8 @@ where
 {
     let ours = hello::ours();
     writer.push(&Frame::Hello(ours.clone()));
-    // Whether writing fails is of no interest here and below. A far side that does not read, or is gone, shows
-    // itself in the reading, and may have said there why it is gone.
+    // A failed write is ignored here and below: if the sidecar is gone, reading fails as well, and what can still be
+    // read may explain why.
     let (_, noise) = tokio::join!(
         timeout(NoiseLimit::default().time, writer.flush()),
         reader.preamble(NoiseLimit::default())
@@ -64,78 +65,94 @@ where
     if !noise.is_empty() {
         tracing::debug!("before the sidecar spoke: {}", printable(&String::from_utf8_lossy(&noise)));
     }
-    timeout(ANSWER, negotiate(reader, writer, &ours, request)).await.map_err(|_| HandshakeError::Silence)?
+    let mut negotiation = Negotiation { reader, writer, notices, left: MAX_NOTICES };
+    timeout(ANSWER, negotiation.run(&ours, request)).await.map_err(|_| HandshakeError::Silence)?
 }
 
-async fn negotiate<R, W>(
-    reader: &mut FrameReader<R>,
-    writer: &mut FrameWriter<W>,
-    ours: &gh_net_common::frame::Hello,
-    request: Open,
-) -> Result<Opened, HandshakeError>
-where
-    R: AsyncRead + Unpin,
-    W: AsyncWrite + Unpin,
-{
-    let Frame::Hello(theirs) = next(reader).await? else {
-        return Err(HandshakeError::Protocol("its first frame is no hello"));
-    };
-    if let Err(mismatch) = hello::negotiate(Side::Laptop, ours, &theirs) {
-        writer.push(&Frame::Goodbye(Goodbye { reason: Reason::Version, text: mismatch.to_string() }));
-        let _ = writer.flush().await;
-        return Err(mismatch.into());
-    }
-    tracing::debug!("sidecar {}", printable(&theirs.software));
-    writer.push(&Frame::Open(request));
-    let _ = writer.flush().await;
-    match next(reader).await? {
-        Frame::Opened(opened) => check(opened),
-        Frame::Open(_) => Err(HandshakeError::Protocol(
-            "it sends back what it is sent; it must be `gh-net-sidecar attach` that answers there",
-        )),
-        Frame::Hello(_)
-        | Frame::Packet(_)
-        | Frame::Delivered(_)
-        | Frame::Ping(_)
-        | Frame::Pong(_)
-        | Frame::Routes(_)
-        | Frame::Dns(_)
-        | Frame::Notice(_)
-        | Frame::Goodbye(_)
-        | Frame::Ending
-        | Frame::AskStatus
-        | Frame::SidecarStatus(_) => Err(HandshakeError::Protocol("it does not answer the request")),
-    }
-}
-
-/// More notices than this before an answer are no news but a flood.
+/// Maximum number of notices before the answers; more are a flood.
 const MAX_NOTICES: usize = 32;
 
-/// The next frame that is neither a notice nor a goodbye.
-async fn next<R: AsyncRead + Unpin>(reader: &mut FrameReader<R>) -> Result<Frame, HandshakeError> {
-    let mut notices = Notices::default();
-    for _ in 0..=MAX_NOTICES {
-        match reader.next().await?.ok_or(HandshakeError::Ended)? {
-            Frame::Notice(notice) => notices.show(&notice, Instant::now()),
-            Frame::Goodbye(goodbye) => return Err(HandshakeError::Refused(goodbye)),
-            frame @ (Frame::Hello(_)
-            | Frame::Open(_)
-            | Frame::Opened(_)
+struct Negotiation<'a, R, W> {
+    reader: &'a mut FrameReader<R>,
+    writer: &'a mut FrameWriter<W>,
+    notices: &'a mut Notices,
+    /// How many notices are still accepted.
+    left: usize,
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Negotiation<'_, R, W> {
+    async fn run(&mut self, ours: &Hello, request: Open) -> Result<Opened, HandshakeError> {
+        let Frame::Hello(theirs) = self.next().await? else {
+            return Err(HandshakeError::Protocol("its first frame is no hello"));
+        };
+        if let Err(mismatch) = hello::negotiate(Side::Laptop, ours, &theirs) {
+            let goodbye = Goodbye { reason: Reason::Version, text: mismatch.to_string() };
+            self.send(&Frame::Goodbye(goodbye)).await;
+            return Err(mismatch.into());
+        }
+        tracing::debug!("sidecar {}", printable(&theirs.software));
+        self.send(&Frame::Open(request)).await;
+        match self.next().await? {
+            Frame::Opened(opened) => check(opened),
+            Frame::Open(_) => Err(HandshakeError::Protocol(
+                "it sends back what it is sent; it must be `gh-net-sidecar attach` that answers there",
+            )),
+            Frame::Hello(_)
             | Frame::Packet(_)
             | Frame::Delivered(_)
             | Frame::Ping(_)
             | Frame::Pong(_)
             | Frame::Routes(_)
             | Frame::Dns(_)
+            | Frame::Notice(_)
+            | Frame::Goodbye(_)
             | Frame::Ending
             | Frame::AskStatus
-            | Frame::SidecarStatus(_)) => return Ok(frame),
+            | Frame::SidecarStatus(_) => Err(HandshakeError::Protocol("it does not answer the request")),
         }
     }
-    Err(HandshakeError::Protocol("it sends one notice after the other instead of an answer"))
+
+    async fn send(&mut self, frame: &Frame) {
+        self.writer.push(frame);
+        let _ = self.writer.flush().await;
+    }
+
+    /// The next frame that is an answer. Notices are shown; a goodbye is an error.
+    async fn next(&mut self) -> Result<Frame, HandshakeError> {
+        loop {
+            match self.reader.next().await?.ok_or(HandshakeError::Ended)? {
+                Frame::Notice(notice) if self.left > 0 => {
+                    self.left -= 1;
+                    self.notices.show(&notice, Instant::now());
+                }
+                Frame::Notice(_) => {
+                    return Err(HandshakeError::Protocol(
+                        "it sends one notice after the other instead of an answer",
+                    ));
+                }
+                Frame::Goodbye(goodbye) => return Err(HandshakeError::Refused(goodbye)),
+                // There are no flows yet. The sidecar's own goodbye follows, with its reason.
+                Frame::Ending => {
+                    let goodbye = Goodbye { reason: Reason::Done, text: String::new() };
+                    self.send(&Frame::Goodbye(goodbye)).await;
+                }
+                frame @ (Frame::Hello(_)
+                | Frame::Open(_)
+                | Frame::Opened(_)
+                | Frame::Packet(_)
+                | Frame::Delivered(_)
+                | Frame::Ping(_)
+                | Frame::Pong(_)
+                | Frame::Routes(_)
+                | Frame::Dns(_)
+                | Frame::AskStatus
+                | Frame::SidecarStatus(_)) => return Ok(frame),
+            }
+        }
+    }
 }
 
-/// IPv6's minimum MTU: less makes no tunnel for it (RFC 8200, 5).
+/// The minimum MTU of IPv6 (RFC 8200, 5).
 const MIN_MTU: u16 = 1280;
 
 fn check(opened: Opened) -> Result<Opened, HandshakeError> {
@@ -157,7 +174,7 @@ fn check(opened: Opened) -> Result<Opened, HandshakeError> {
 
 #[cfg(test)]
 mod tests {
-    use gh_net_common::frame::{Families, Hello, Token};
+    use gh_net_common::frame::{Families, Token};
     use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
@@ -202,7 +219,8 @@ mod tests {
         frames.iter().for_each(|frame| sidecar.push(frame));
         sidecar.flush().await.unwrap();
         let (read, write): (tokio::io::ReadHalf<DuplexStream>, _) = tokio::io::split(near);
-        open(&mut FrameReader::new(read), &mut FrameWriter::new(write), request()).await
+        open(&mut FrameReader::new(read), &mut FrameWriter::new(write), request(), &mut Notices::default())
+            .await
     }
 
     #[tokio::test]
@@ -228,7 +246,13 @@ mod tests {
         sidecar.flush().await.unwrap();
         drop(sidecar);
         let (read, write) = tokio::io::split(near);
-        let answer = open(&mut FrameReader::new(read), &mut FrameWriter::new(write), request()).await;
+        let answer = open(
+            &mut FrameReader::new(read),
+            &mut FrameWriter::new(write),
+            request(),
+            &mut Notices::default(),
+        )
+        .await;
         assert_eq!(answer.unwrap_err().to_string(), "busy");
     }
 
@@ -261,7 +285,13 @@ mod tests {
         let (near, mut far) = duplex(64 * 1024);
         far.write_all(&gh_net_common::frame::PREAMBLE).await.unwrap();
         let (read, write) = tokio::io::split(near);
-        let opening = open(&mut FrameReader::new(read), &mut FrameWriter::new(write), request()).await;
+        let opening = open(
+            &mut FrameReader::new(read),
+            &mut FrameWriter::new(write),
+            request(),
+            &mut Notices::default(),
+        )
+        .await;
         assert!(matches!(opening, Err(HandshakeError::Silence)));
         drop(far);
     }

@@ -1,44 +1,11 @@
-use gh_net_common::frame::{Level, Notice};
-use tokio::io::{DuplexStream, ReadHalf, WriteHalf, duplex};
+use gh_net_common::frame::{Goodbye, Reason};
 
 use super::*;
-
-type Near = LinkIo<ReadHalf<DuplexStream>, WriteHalf<DuplexStream>>;
-
-/// A link with room for so many bytes under way, and its far end.
-fn link(room: usize) -> (Near, DuplexStream) {
-    let (near, far) = duplex(room);
-    let (read, write) = tokio::io::split(near);
-    (LinkIo { reader: FrameReader::new(read), writer: FrameWriter::new(write), settled: None }, far)
-}
-
-/// What a sidecar writes, without the preamble, which has been read long since.
-async fn write(far: &mut DuplexStream, frames: &[Frame]) {
-    let mut bytes = bytes::BytesMut::new();
-    frames.iter().for_each(|frame| frame.encode(&mut bytes));
-    tokio::io::AsyncWriteExt::write_all(far, &bytes).await.unwrap();
-}
+use crate::exit::Exit;
+use crate::transport;
 
 fn goodbye(reason: Reason) -> Goodbye {
     Goodbye { reason, text: "enough".into() }
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_answer_ends_the_farewell_even_if_our_goodbye_can_not_be_written() {
-    let (mut link, mut far) = link(4096);
-    link.writer.push_packet(vec![0; 60_000].into());
-    let notice = Notice { level: Level::Info, code: "undone".into(), text: "undone".into() };
-    write(&mut far, &[Frame::Notice(notice), Frame::Goodbye(goodbye(Reason::Done))]).await;
-    let begun = tokio::time::Instant::now();
-    assert_eq!(timeout(FAREWELL, farewell(&mut link)).await, Ok(true));
-    assert!(begun.elapsed() < FAREWELL);
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_end_without_an_answer_is_no_answer() {
-    let (mut link, far) = link(4096);
-    drop(far);
-    assert_eq!(timeout(FAREWELL, farewell(&mut link)).await, Ok(false));
 }
 
 #[test]

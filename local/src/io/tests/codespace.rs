@@ -54,13 +54,19 @@ pub(super) struct Codespace {
 
 /// The laptop: an io at work in a task of its own.
 pub(super) struct Running {
-    pub(super) control: mpsc::Sender<Control>,
-    task: JoinHandle<(Io, LinkEnd)>,
+    pub(super) control: mpsc::UnboundedSender<Control>,
+    task: JoinHandle<(Io, LinkEnd, Laptop)>,
 }
 
 impl Running {
     /// The io and how its link ended.
     pub(super) async fn end(self) -> (Io, LinkEnd) {
+        let (io, end, _) = self.end_with_link().await;
+        (io, end)
+    }
+
+    /// The same, and the link with what is queued in it.
+    pub(super) async fn end_with_link(self) -> (Io, LinkEnd, Laptop) {
         timeout(PATIENCE, self.task).await.expect("the io stops").expect("the io does not panic")
     }
 }
@@ -78,11 +84,11 @@ pub(super) fn io() -> Io {
 
 /// Has `io` run on `link`.
 pub(super) fn run(mut io: Io, mut link: Laptop) -> Running {
-    let (control, mut messages) = mpsc::channel(8);
+    let (control, mut messages) = mpsc::unbounded_channel();
     let task = tokio::spawn(async move {
         link.reader.preamble(NoiseLimit::default()).await.unwrap();
-        let end = io.run(&mut link, &mut messages).await;
-        (io, end)
+        let end = io.run(&mut link, &mut messages).await.unwrap();
+        (io, end, link)
     });
     Running { control, task }
 }

@@ -1,14 +1,17 @@
 //! The link: its frames, its ends, and what survives it.
 
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener;
 use std::thread;
 use std::time::Duration;
 
-use gh_net_common::frame::{Frame, Goodbye, Level, Notice, Reason, Routes};
+use gh_net_common::frame::{
+    DnsMode, Frame, Goodbye, Level, Notice, Reason, Routes, SidecarCounters, SidecarStatus,
+};
+use tokio::sync::oneshot;
 
 use super::super::{Control, LinkEnd, LostLink, ProtocolError};
-use super::codespace::{Codespace, io, run};
+use super::codespace::{Codespace, Running, io, run};
 
 #[tokio::test]
 async fn a_download_goes_on_where_it_was_when_the_link_is_cut_again_and_again() {
@@ -38,9 +41,9 @@ async fn a_download_goes_on_where_it_was_when_the_link_is_cut_again_and_again() 
             let laptop = codespace.relink();
             let (mut io, end) = running.end().await;
             assert!(matches!(end, LinkEnd::Lost(_)), "{end:?}");
-            let (_control, mut control) = tokio::sync::mpsc::channel(1);
+            let (_control, mut control) = tokio::sync::mpsc::unbounded_channel();
             let waited = io.run_unlinked(tokio::time::sleep(Duration::from_millis(30)), &mut control).await;
-            assert_eq!(waited, Some(()));
+            assert_eq!(waited.unwrap(), Some(()));
             running = run(io, laptop);
             codespace.greet().await;
         }
@@ -57,7 +60,7 @@ async fn a_ping_is_answered_at_once_and_ours_are_timed() {
     codespace.send_frame(&Frame::Ping(77));
     let frame = codespace.until(|codespace| codespace.frames.pop_front()).await;
     assert_eq!(frame, Frame::Pong(77));
-    running.control.send(Control::Shutdown).await.unwrap();
+    running.control.send(Control::Shutdown).unwrap();
     let (io, end) = running.end().await;
     assert!(matches!(end, LinkEnd::Shutdown));
     assert!(io.counters().round_trip.is_some());
@@ -69,7 +72,7 @@ async fn frames_of_the_session_are_sent_and_a_goodbye_ends_it() {
     let running = run(io(), laptop);
     codespace.greet().await;
     let routes = Frame::Routes(Routes::Last(vec!["10.0.0.0/8".parse().unwrap()]));
-    running.control.send(Control::Send(routes.clone())).await.unwrap();
+    running.control.send(Control::Send(routes.clone())).unwrap();
     assert_eq!(codespace.until(|codespace| codespace.frames.pop_front()).await, routes);
     codespace.send_frame(&Frame::Notice(Notice {
         level: Level::Warning,
@@ -104,8 +107,77 @@ async fn a_frame_out_of_place_is_a_broken_protocol_and_an_end_is_a_lost_link() {
 
 #[tokio::test]
 async fn without_a_link_it_still_hears_that_it_is_to_stop() {
-    let (sender, mut control) = tokio::sync::mpsc::channel(1);
+    let (sender, mut control) = tokio::sync::mpsc::unbounded_channel();
     let mut io = io();
-    sender.send(Control::Shutdown).await.unwrap();
-    assert_eq!(io.run_unlinked(std::future::pending::<()>(), &mut control).await, None);
+    sender.send(Control::Shutdown).unwrap();
+    assert_eq!(io.run_unlinked(std::future::pending::<()>(), &mut control).await.unwrap(), None);
+}
+
+/// Ends a link with a connection on it by `end`. The connection must be reset on both sides.
+async fn reset_at_the_end(end: impl AsyncFnOnce(&mut Codespace, &Running)) -> LinkEnd {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (mut codespace, laptop) = Codespace::new();
+    let running = run(io(), laptop);
+    codespace.greet().await;
+    let handle = codespace.connect(address);
+    codespace.until(|codespace| codespace.tcp(handle).may_send().then_some(())).await;
+    let (mut server, _) = listener.accept().unwrap();
+    end(&mut codespace, &running).await;
+    let (_, end, mut link) = running.end_with_link().await;
+    assert_eq!(server.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+    // The session queues its goodbye behind the resets.
+    let goodbye = Frame::Goodbye(Goodbye { reason: Reason::Done, text: String::new() });
+    link.writer.push(&goodbye);
+    link.writer.flush().await.unwrap();
+    let heard = codespace.until(|codespace| codespace.frames.pop_front()).await;
+    assert_eq!(heard, goodbye);
+    assert!(!codespace.tcp(handle).is_open(), "reset by what came before the goodbye");
+    end
+}
+
+#[tokio::test]
+async fn flows_are_reset_on_both_sides_ahead_of_a_goodbye() {
+    let end = reset_at_the_end(async |_, running| {
+        running.control.send(Control::Shutdown).unwrap();
+    });
+    assert!(matches!(end.await, LinkEnd::Shutdown));
+}
+
+#[tokio::test]
+async fn flows_are_reset_when_the_sidecar_is_about_to_end() {
+    let end = reset_at_the_end(async |codespace, _| {
+        codespace.send_frame(&Frame::Ending);
+        codespace.until(|_| Some(())).await;
+    });
+    assert!(matches!(end.await, LinkEnd::Ending));
+}
+
+#[tokio::test]
+async fn a_report_asks_the_sidecar_at_a_bounded_rate() {
+    let (mut codespace, laptop) = Codespace::new();
+    let running = run(io(), laptop);
+    codespace.greet().await;
+    let report = async || {
+        let (answer, report) = oneshot::channel();
+        running.control.send(Control::Report(answer)).unwrap();
+        report.await.unwrap()
+    };
+    assert!(report().await.sidecar.is_none() && report().await.sidecar.is_none());
+    assert_eq!(codespace.until(|codespace| codespace.frames.pop_front()).await, Frame::AskStatus);
+    let status = SidecarStatus {
+        uptime: 7,
+        dns: DnsMode::Split,
+        resolver_hook: true,
+        routes: 3,
+        counters: SidecarCounters::default(),
+    };
+    codespace.send_frame(&Frame::SidecarStatus(status));
+    codespace.send_frame(&Frame::Ping(1));
+    assert_eq!(
+        codespace.until(|codespace| codespace.frames.pop_front()).await,
+        Frame::Pong(1),
+        "one request"
+    );
+    assert_eq!(report().await.sidecar.map(|(status, _)| status), Some(status));
 }

@@ -1,0 +1,44 @@
+//! What io knows of its own work, for the status.
+
+use std::time::{Duration, Instant};
+
+use gh_net_common::frame::{Notice, SidecarStatus};
+
+use super::names::Lookup;
+use crate::engine::{self, FlowView};
+
+/// Counts since the start, and gauges.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// The engine's counters.
+    pub engine: engine::Counters,
+    /// Bytes of packets from the codespace.
+    pub uplink_bytes: u64,
+    /// Bytes of packets to the codespace.
+    pub downlink_bytes: u64,
+    /// The last measured round trip of a ping over the link.
+    pub round_trip: Option<Duration>,
+    /// Sockets open now.
+    pub sockets: usize,
+    /// Sockets that could not be opened.
+    pub sockets_refused: u64,
+    /// Datagrams and echo requests that the laptop's kernel did not accept.
+    pub datagrams_dropped: u64,
+    /// DNS queries dropped because too many were under way.
+    pub questions_dropped: u64,
+}
+
+/// A snapshot of io, made on request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Report {
+    /// The counters.
+    pub counters: Counters,
+    /// The flows the engine knows, finished TCP connections that are remembered included.
+    pub flows: Vec<FlowView>,
+    /// The latest DNS lookups, oldest first.
+    pub lookups: Vec<Lookup>,
+    /// The sidecar's latest warnings and errors, printable.
+    pub notices: Vec<Notice>,
+    /// The sidecar's latest status, and when it arrived. It is asked for a newer one with each report.
+    pub sidecar: Option<(SidecarStatus, Instant)>,
+}

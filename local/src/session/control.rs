@@ -1,0 +1,203 @@
+//! The session's control plane: follows the laptop's networks, answers requests for the status, and passes on the
+//! user's wish to end. It runs beside io and tells it what to do by messages.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+
+use gh_net_common::frame::{Notice, Opened};
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::networks::{Networks, Update};
+use super::record::Record;
+use super::settings;
+use crate::config::Config;
+use crate::io::{Control, Report};
+use crate::netwatch::{self, Netwatch, Snapshot};
+use crate::resolver::Resolver;
+use crate::status::{self, Status, lines};
+
+/// Turns true when the user wants the session to end.
+pub type Stop = watch::Receiver<bool>;
+
+/// See the [module's documentation](self).
+#[derive(Debug)]
+pub(super) struct ControlPlane {
+    stop: Stop,
+    netwatch: Netwatch,
+    requests: status::Requests,
+    /// Signals that the sidecar has processed the first frames of a link.
+    settled: Option<oneshot::Receiver<()>>,
+    state: State,
+}
+
+/// What the control plane knows, and how it reaches io.
+#[derive(Debug)]
+struct State {
+    networks: Networks,
+    record: Record,
+    resolver: Arc<Resolver>,
+    /// Whether the session is open, so that changes concern the sidecar and the user.
+    open: bool,
+    io: mpsc::UnboundedSender<Control>,
+}
+
+impl ControlPlane {
+    /// A control plane that gives its messages to `io`.
+    ///
+    /// # Errors
+    /// The laptop's networks can't be read.
+    pub(super) async fn new(
+        config: &Config,
+        target: String,
+        resolver: Arc<Resolver>,
+        stop: Stop,
+        requests: status::Requests,
+        io: mpsc::UnboundedSender<Control>,
+    ) -> Result<Self, netwatch::Error> {
+        let netwatch = Netwatch::open()?;
+        let snapshot = netwatch.snapshot().await?;
+        let networks = Networks::new(settings::choice(config), config.dns, snapshot, resolver.search());
+        let record = Record::new(target, config.dns);
+        let state = State { networks, record, resolver, open: false, io };
+        Ok(Self { stop, netwatch, requests, settled: None, state })
+    }
+
+    /// The laptop's networks.
+    pub(super) fn networks(&self) -> &Networks {
+        &self.state.networks
+    }
+
+    /// Reads the laptop's networks again.
+    ///
+    /// # Errors
+    /// They can't be read.
+    pub(super) async fn refresh(&mut self) -> Result<(), netwatch::Error> {
+        let snapshot = self.netwatch.snapshot().await?;
+        self.state.update(snapshot);
+        Ok(())
+    }
+
+    /// A link is being established.
+    pub(super) fn connecting(&mut self) {
+        self.state.record.connecting();
+    }
+
+    /// A link is up and the session open on it; `settled` comes once the sidecar has processed what is sent now.
+    pub(super) fn opened(&mut self, opened: &Opened, early: Vec<Notice>, settled: oneshot::Receiver<()>) {
+        self.state.opened(opened, early);
+        self.settled = Some(settled);
+    }
+
+    /// The link has ended.
+    pub(super) fn link_ended(&mut self, end: String) {
+        self.settled = None;
+        self.state.record.link_ended(end);
+        tracing::debug!("{}", lines::link_lost(self.state.record.link()));
+    }
+
+    /// Works until dropped. When the user wants the session to end, io is told to stop.
+    pub(super) async fn run(&mut self) -> Infallible {
+        let Self { stop, netwatch, requests, settled, state } = self;
+        let mut following = true;
+        loop {
+            let event = {
+                // It must not be dropped while other events are handled: it would lose what it has seen.
+                let mut changed = pin!(async {
+                    if following { netwatch.changed().await } else { std::future::pending().await }
+                });
+                loop {
+                    tokio::select! {
+                        biased;
+                        () = stopped(stop) => {
+                            // Without an io, whoever waits in its place hears it.
+                            let _ = state.io.send(Control::Shutdown);
+                            return std::future::pending().await;
+                        }
+                        () = signalled(settled) => state.ready(),
+                        Some(request) = requests.recv() => {
+                            // The asker may be gone.
+                            let _ = request.send(state.status().await);
+                        }
+                        event = &mut changed => break event,
+                    }
+                }
+            };
+            let snapshot = match event {
+                Ok(()) => netwatch.snapshot().await,
+                Err(error) => {
+                    following = false;
+                    Err(error)
+                }
+            };
+            match snapshot {
+                Ok(snapshot) => state.update(snapshot),
+                Err(error) => {
+                    tracing::warn!("a change of the laptop's networks can't be followed: {error}");
+                }
+            }
+        }
+    }
+}
+
+impl State {
+    fn opened(&mut self, opened: &Opened, early: Vec<Notice>) {
+        let first = !std::mem::replace(&mut self.open, true);
+        // The new link begins with full sets, so the frames of the change are not needed.
+        let Update { policy, notes, .. } = self.networks.set_codespace(opened);
+        let notes = if first { self.networks.notes().to_vec() } else { notes };
+        notes.iter().for_each(|note| tracing::warn!("{}", note.text));
+        self.record.opened(opened, early);
+        self.tell(Control::Policy(policy));
+        self.networks.link_frames().into_iter().for_each(|frame| self.tell(Control::Send(frame)));
+    }
+
+    fn ready(&self) {
+        tracing::info!("{}", lines::ready(&self.record.status(Some(&self.networks), None)));
+    }
+
+    fn update(&mut self, snapshot: Snapshot) {
+        self.resolver.reload();
+        let Some(update) = self.networks.update(snapshot, self.resolver.search()) else { return };
+        if !self.open {
+            return;
+        }
+        let Update { policy, frames, changes, notes } = update;
+        self.tell(Control::Policy(policy));
+        frames.into_iter().for_each(|frame| self.tell(Control::Send(frame)));
+        lines::route_changes(&changes).iter().for_each(|line| tracing::info!("{line}"));
+        notes.iter().for_each(|note| tracing::warn!("{}", note.text));
+    }
+
+    async fn status(&self) -> Status {
+        let (answer, report) = oneshot::channel();
+        self.tell(Control::Report(answer));
+        let report: Option<Report> = report.await.ok();
+        self.record.status(Some(&self.networks), report)
+    }
+
+    fn tell(&self, control: Control) {
+        // The session holds the other end for as long as it lives.
+        let _ = self.io.send(control);
+    }
+}
+
+/// Waits until the user wants an end.
+async fn stopped(stop: &mut Stop) {
+    // A sender that is gone can't ask for anything any more; that is not a wish to stop.
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Waits for a signal, which comes once or never.
+async fn signalled(signal: &mut Option<oneshot::Receiver<()>>) {
+    let signalled = match signal {
+        Some(receiver) => receiver.await.is_ok(),
+        None => return std::future::pending().await,
+    };
+    *signal = None;
+    if !signalled {
+        std::future::pending::<()>().await;
+    }
+}

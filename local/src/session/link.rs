@@ -1,0 +1,89 @@
+//! One link of a session: connect, open, carry, end.
+
+use gh_net_common::frame::{Open, Opened, Reason};
+use gh_net_common::framed::{FrameReader, FrameWriter};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::oneshot;
+
+use super::error::Error;
+use super::farewell::farewell;
+use super::handshake::{self, HandshakeError};
+use crate::io::{LinkEnd, LinkIo, LostLink, Notices, ReactorError};
+use crate::transport::{self, Carrier};
+
+/// The link's streams with the frames on them.
+pub(super) type Streams = LinkIo<Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>>;
+
+/// A link, from the connected transport on.
+pub(super) struct Link {
+    pub(super) streams: Streams,
+    carrier: Carrier,
+}
+
+impl Link {
+    /// A link over a connected transport. Nothing has been sent.
+    pub(super) fn new(transport: transport::Link) -> Self {
+        let transport::Link { reader, writer, carrier } = transport;
+        let streams =
+            LinkIo { reader: FrameReader::new(reader), writer: FrameWriter::new(writer), settled: None };
+        Self { streams, carrier }
+    }
+
+    /// Asks the sidecar for the session.
+    pub(super) async fn open(
+        &mut self,
+        request: Open,
+        notices: &mut Notices,
+    ) -> Result<Opened, HandshakeError> {
+        let LinkIo { reader, writer, .. } = &mut self.streams;
+        let opened = handshake::open(reader, writer, request, notices).await?;
+        self.carrier.opened();
+        Ok(opened)
+    }
+
+    /// Signals once the sidecar has processed all frames that are sent before.
+    pub(super) fn settled(&mut self) -> oneshot::Receiver<()> {
+        let (settled, is_settled) = oneshot::channel();
+        self.streams.settled = Some(settled);
+        is_settled
+    }
+
+    /// Closes the link without a goodbye.
+    pub(super) async fn close(self) -> transport::LinkEnd {
+        // The sidecar learns of the end by the end of its stdin.
+        drop(self.streams);
+        self.carrier.close().await
+    }
+
+    /// Ends the link in the way that `end` requires: with a goodbye, unless the link is lost or already had one.
+    ///
+    /// # Errors
+    /// The link ended for another reason than that the user ended the session.
+    pub(super) async fn end(mut self, end: Result<LinkEnd, ReactorError>) -> Result<(), Error> {
+        match end {
+            Ok(LinkEnd::Shutdown) => {
+                if farewell(&mut self.streams, Reason::Done, "ended by the user").await.is_none() {
+                    tracing::warn!(
+                        "the sidecar did not confirm that the codespace is restored; it restores the codespace by \
+                         itself once the connection is closed"
+                    );
+                }
+                self.close().await;
+                Ok(())
+            }
+            Ok(LinkEnd::Ending) => {
+                let goodbye = farewell(&mut self.streams, Reason::Done, "").await;
+                let end = goodbye.map_or(LinkEnd::Lost(LostLink::Ended), LinkEnd::Goodbye);
+                Err(Error::Ended { end, carrier: self.close().await })
+            }
+            Ok(end @ (LinkEnd::Lost(_) | LinkEnd::Goodbye(_) | LinkEnd::Protocol(_))) => {
+                Err(Error::Ended { end, carrier: self.close().await })
+            }
+            Err(error) => {
+                farewell(&mut self.streams, Reason::Failed, &error.to_string()).await;
+                self.close().await;
+                Err(error.into())
+            }
+        }
+    }
+}

@@ -1,0 +1,137 @@
+use gh_net_common::frame::TunnelAddress;
+
+use super::*;
+use crate::netwatch::{Link, LinkFlags, LinkKind, MAIN_TABLE, NextHop, Route as KernelRoute};
+
+/// A laptop with a default route on wlan0, and routes on interfaces that are named by their index.
+fn snapshot(routes: &[(&str, u32)]) -> Snapshot {
+    let link = |index, name: &str| Link {
+        index,
+        name: name.to_owned(),
+        kind: LinkKind::Hardware,
+        flags: LinkFlags { up: true, running: true, point_to_point: false },
+        master: None,
+    };
+    let route = |prefix: &str, link| KernelRoute {
+        table: MAIN_TABLE,
+        prefix: prefix.parse().unwrap(),
+        metric: 0,
+        kind: RouteKind::Unicast,
+        scope: 0,
+        protocol: 4,
+        hops: vec![NextHop { link, gateway: None }],
+    };
+    let mut routes: Vec<_> = routes.iter().map(|&(prefix, link)| route(prefix, link)).collect();
+    routes.push(route("0.0.0.0/0", 1));
+    routes.sort();
+    Snapshot {
+        links: vec![link(1, "wlan0"), link(2, "vpn0"), link(3, "vpn1")],
+        routes,
+        ..Snapshot::default()
+    }
+}
+
+fn networks(routes: &[(&str, u32)]) -> Networks {
+    Networks::new(Choice::default(), DnsMode::Split, snapshot(routes), vec!["corp.internal".into()])
+}
+
+fn update(networks: &mut Networks, routes: &[(&str, u32)]) -> Option<Update> {
+    networks.update(snapshot(routes), vec!["corp.internal".into()])
+}
+
+fn prefixes(prefixes: &[&str]) -> Vec<IpNet> {
+    prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect()
+}
+
+#[test]
+fn a_new_link_is_told_all_and_a_change_only_what_changed() {
+    let mut networks = networks(&[("10.20.0.0/16", 2)]);
+    let frames = networks.link_frames();
+    assert_eq!(frames[0], Frame::Routes(Routes::Last(prefixes(&["10.20.0.0/16"]))));
+    let [_, Frame::Dns(dns)] = frames.as_slice() else { panic!("{frames:?}") };
+    assert_eq!(dns.domains, ["corp.internal", "20.10.in-addr.arpa"]);
+
+    assert!(update(&mut networks, &[("10.20.0.0/16", 2)]).is_none(), "nothing changed");
+    let update = update(&mut networks, &[("10.30.0.0/16", 3)]).unwrap();
+    let change = Routes::Change { add: prefixes(&["10.30.0.0/16"]), remove: prefixes(&["10.20.0.0/16"]) };
+    assert_eq!(update.frames[0], Frame::Routes(change));
+    assert!(matches!(&update.frames[1..], [Frame::Dns(dns)] if dns.domains[1] == "30.10.in-addr.arpa"));
+    assert_eq!(
+        crate::status::lines::route_changes(&update.changes),
+        ["+10.30.0.0/16 (route on vpn1)", "-10.20.0.0/16 (was: route on vpn0)"]
+    );
+    assert_eq!(&update.policy, networks.policy());
+}
+
+#[test]
+fn a_change_that_concerns_no_forwarded_network_tells_the_sidecar_nothing() {
+    let mut networks = networks(&[("10.20.0.0/16", 2)]);
+    let update = update(&mut networks, &[("10.20.0.0/16", 3)]).unwrap();
+    assert!(update.frames.is_empty() && update.changes.is_empty(), "{update:?}");
+    let reason = RouteReason::Route { interfaces: vec!["vpn1".into()] };
+    assert_eq!(networks.routes()[0].reason, reason, "but the status shows the new interface");
+}
+
+#[test]
+fn a_change_too_large_for_one_frame_is_a_full_set() {
+    let mut networks = networks(&[("10.20.0.0/16", 2)]);
+    let many: Vec<String> =
+        (0..MAX_PREFIXES + 1).map(|n| format!("10.{}.{}.0/32", n / 256, n % 256)).collect();
+    let many: Vec<(&str, u32)> = many.iter().map(|prefix| (prefix.as_str(), 2)).collect();
+    let update = update(&mut networks, &many).unwrap();
+    assert!(matches!(
+        &update.frames[..2],
+        [Frame::Routes(Routes::Part(part)), Frame::Routes(Routes::Last(last))]
+            if part.len() == MAX_PREFIXES && last.len() == 1
+    ));
+}
+
+#[test]
+fn search_domains_alone_are_a_change() {
+    let mut networks = networks(&[("10.20.0.0/16", 2)]);
+    let same = snapshot(&[("10.20.0.0/16", 2)]);
+    let update = networks.update(same, vec!["lab.internal".into()]).unwrap();
+    assert!(matches!(update.frames.as_slice(), [Frame::Dns(dns)] if dns.search == ["lab.internal"]));
+}
+
+#[test]
+fn each_network_has_its_reason() {
+    let reasons = |routes: Vec<RouteChoice>| {
+        let choice = Choice { routes, excludes: Vec::new() };
+        let laptop = snapshot(&[("10.0.0.0/9", 2), ("10.128.0.0/9", 3)]);
+        let networks = Networks::new(choice, DnsMode::Off, laptop, Vec::new());
+        assert_eq!(networks.link_frames().len(), 1, "no DNS settings");
+        let lines = networks.routes().iter().map(|route| RouteChange::Added(route.clone()));
+        crate::status::lines::route_changes(&lines.collect::<Vec<_>>())
+    };
+    assert_eq!(reasons(vec![RouteChoice::Auto]), ["+10.0.0.0/8 (route on vpn0 and vpn1)"]);
+    let named = RouteChoice::Network("10.20.0.0/16".parse().unwrap());
+    assert_eq!(reasons(vec![named]), ["+10.20.0.0/16 (--route 10.20.0.0/16)"]);
+    let private = reasons(vec![RouteChoice::Auto, RouteChoice::Private]);
+    assert_eq!(private[0], "+10.0.0.0/8 (route on vpn0 and vpn1)");
+    assert!(private[1..].iter().all(|line| line.ends_with("(--route private)")), "{private:?}");
+}
+
+#[test]
+fn a_note_is_new_only_once() {
+    let mut networks = networks(&[("10.20.0.0/16", 2)]);
+    let address = TunnelAddress {
+        sidecar: "198.19.240.1/30".parse().unwrap(),
+        gateway: "198.19.240.2".parse().unwrap(),
+    };
+    let opened = Opened {
+        session: [1; 16],
+        token: gh_net_common::frame::Token([2; 32]),
+        resumed: false,
+        mtu: 1500,
+        addresses: vec![address],
+        device: "ghnet0".into(),
+        networks: prefixes(&["10.20.3.0/24"]),
+        resolvers: Vec::new(),
+    };
+    let codes = |notes: &[Note]| notes.iter().map(|note| note.code.clone()).collect::<Vec<_>>();
+    assert_eq!(codes(&networks.set_codespace(&opened).notes), ["overlap"]);
+    assert!(networks.set_codespace(&opened).notes.is_empty());
+    assert_eq!(codes(&update(&mut networks, &[]).unwrap().notes), ["no-networks"]);
+    assert_eq!(codes(networks.notes()), ["no-networks"]);
+}

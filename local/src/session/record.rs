@@ -1,0 +1,191 @@
+//! What the session records of itself, and the status made from it.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use gh_net_common::frame::{self, Notice, Opened, SidecarStatus};
+
+use super::networks::Networks;
+use crate::engine::{FlowView, Protocol};
+use crate::io::{self, Report};
+use crate::resolver;
+use crate::status::{
+    Counters, DnsMode, Flow, FlowProtocol, Level, Link, LinkState, Lookup, Note, Outcome, SCHEMA, Session,
+    SessionState, Sidecar, Status, Tunnel,
+};
+
+/// The states of a session and its link.
+#[derive(Debug)]
+pub(super) struct Record {
+    session: Session,
+    link: Link,
+    /// Notices of the sidecar from before a session was open.
+    early: Vec<Notice>,
+}
+
+impl Record {
+    /// A session that is about to connect to `target`.
+    pub(super) fn new(target: String, dns: frame::DnsMode) -> Self {
+        let since = unix_time();
+        let dns = DnsMode::from(dns);
+        Self {
+            session: Session { state: SessionState::Opening, since, target, dns },
+            link: Link { state: LinkState::Connecting, since, end: None, round_trip_ms: None, tunnel: None },
+            early: Vec::new(),
+        }
+    }
+
+    /// The sidecar has opened or resumed the session.
+    pub(super) fn opened(&mut self, opened: &Opened, early: Vec<Notice>) {
+        if self.session.state != SessionState::Open {
+            self.session.since = unix_time();
+            self.session.state = SessionState::Open;
+        }
+        self.link.tunnel = Some(Tunnel {
+            device: opened.device.clone(),
+            mtu: opened.mtu,
+            addresses: opened.addresses.iter().map(|address| address.sidecar).collect(),
+            gateways: opened.addresses.iter().map(|address| address.gateway).collect(),
+        });
+        self.early = early;
+        self.set_link(LinkState::Up);
+    }
+
+    /// A link is being established.
+    pub(super) fn connecting(&mut self) {
+        self.set_link(LinkState::Connecting);
+    }
+
+    /// The link has ended.
+    pub(super) fn link_ended(&mut self, end: String) {
+        self.set_link(LinkState::Down);
+        self.link.end = Some(end);
+    }
+
+    /// The link.
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    fn set_link(&mut self, state: LinkState) {
+        if self.link.state != state {
+            self.link.since = unix_time();
+            self.link.state = state;
+        }
+    }
+
+    /// The status, with what io reports if there is an io.
+    pub(super) fn status(&self, networks: Option<&Networks>, report: Option<Report>) -> Status {
+        let now = Instant::now();
+        let mut notes: Vec<Note> = networks.map(|networks| networks.notes().to_vec()).unwrap_or_default();
+        notes.extend(self.early.iter().map(note));
+        let mut status = Status {
+            schema: SCHEMA,
+            version: env!("CARGO_PKG_VERSION"),
+            session: self.session.clone(),
+            link: self.link.clone(),
+            routes: networks.map(|networks| networks.routes().to_vec()).unwrap_or_default(),
+            notes,
+            flows: Vec::new(),
+            names: Vec::new(),
+            counters: Counters::default(),
+            sidecar: None,
+        };
+        if let Some(Report { counters, flows, lookups, notices, sidecar }) = report {
+            status.counters = Counters { flows: flows.len() as u64, ..counters_of(&counters) };
+            status.flows = flows.into_iter().map(|flow| flow_of(&flow, now)).collect();
+            status.link.round_trip_ms = counters.round_trip.map(milliseconds);
+            status.names = lookups.into_iter().map(|lookup| lookup_of(lookup, now)).collect();
+            status.notes.extend(notices.iter().map(note));
+            status.sidecar = sidecar.map(|(sidecar, at)| sidecar_of(&sidecar, age(at, now)));
+        }
+        status
+    }
+}
+
+fn note(notice: &Notice) -> Note {
+    let level = match notice.level {
+        frame::Level::Info => Level::Info,
+        frame::Level::Warning => Level::Warning,
+        frame::Level::Error => Level::Error,
+    };
+    Note { code: notice.code.clone(), level, sidecar: true, text: notice.text.clone() }
+}
+
+fn counters_of(counters: &io::Counters) -> Counters {
+    let engine = counters.engine;
+    Counters {
+        uplink_packets: engine.uplink_packets,
+        uplink_bytes: counters.uplink_bytes,
+        downlink_packets: engine.downlink_packets,
+        downlink_bytes: counters.downlink_bytes,
+        connections: engine.connections,
+        flows: 0,
+        sockets: counters.sockets as u64,
+        refused: engine.refused,
+        malformed: engine.malformed,
+        dropped: engine.dropped,
+        unsupported: engine.unsupported,
+        sockets_refused: counters.sockets_refused,
+        datagrams_dropped: counters.datagrams_dropped,
+        queries_dropped: counters.questions_dropped,
+    }
+}
+
+fn flow_of(flow: &FlowView, now: Instant) -> Flow {
+    Flow {
+        protocol: match flow.protocol {
+            Protocol::Tcp => FlowProtocol::Tcp,
+            Protocol::Udp => FlowProtocol::Udp,
+            Protocol::Echo => FlowProtocol::Echo,
+        },
+        client: flow.client,
+        server: flow.destination,
+        name: None,
+        state: flow.state.to_string(),
+        uplink_bytes: flow.uplink_bytes,
+        downlink_bytes: flow.downlink_bytes,
+        age: age(flow.opened, now),
+    }
+}
+
+fn lookup_of(lookup: io::Lookup, now: Instant) -> Lookup {
+    let io::Lookup { lookup: resolver::Lookup { name, kind, source, outcome }, answered, took } = lookup;
+    let outcome = match outcome {
+        resolver::Outcome::Found => Outcome::Found,
+        resolver::Outcome::NoData => Outcome::NoData,
+        resolver::Outcome::NoName => Outcome::NoName,
+        resolver::Outcome::Failed => Outcome::Failed,
+    };
+    let source = source.map(|source| source.to_string());
+    Lookup { name, kind, source, outcome, took_ms: milliseconds(took), age: age(answered, now) }
+}
+
+fn sidecar_of(status: &SidecarStatus, age: u64) -> Sidecar {
+    let SidecarStatus { uptime, dns, resolver_hook, routes, counters } = *status;
+    Sidecar {
+        age,
+        uptime,
+        dns: dns.into(),
+        resolver_hook,
+        routes,
+        uplink_packets: counters.uplink_packets,
+        uplink_bytes: counters.uplink_bytes,
+        downlink_packets: counters.downlink_packets,
+        downlink_bytes: counters.downlink_bytes,
+        downlink_malformed: counters.downlink_malformed,
+        downlink_refused: counters.downlink_refused,
+    }
+}
+
+fn unix_time() -> u64 {
+    // A clock that is set before 1970 shows 0.
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+fn age(at: Instant, now: Instant) -> u64 {
+    now.saturating_duration_since(at).as_secs()
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
