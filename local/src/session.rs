@@ -31,8 +31,8 @@ use gh_net_common::frame::{Families, Open, Opened, Token};
 use ipnet::IpNet;
 use tokio::sync::mpsc;
 
-use self::control::ControlPlane;
 pub use self::control::Stop;
+use self::control::{ControlPlane, Ports};
 pub use self::error::Error;
 pub use self::handshake::HandshakeError;
 use self::link::Link;
@@ -41,7 +41,7 @@ use crate::engine::{self, Engine};
 use crate::exit::Failure;
 use crate::io::{Control, Io, LinkEnd, Notices, ReactorError};
 use crate::resolver::Resolver;
-use crate::status::{self, StatusHandle};
+use crate::status::request::{self, StatusHandle};
 use crate::transport::Transport;
 
 /// The tunnel's MTU: the largest that leaves room for a packet's headers in its length field.
@@ -85,10 +85,10 @@ impl<'a> Session<'a> {
     pub async fn new(config: &Config, transport: &'a Transport, stop: Stop) -> Result<Self, Error> {
         let resolver = Arc::new(Resolver::system()?);
         let (sender, controls) = mpsc::unbounded_channel();
-        let (status, requests) = status::channel();
-        let control =
-            ControlPlane::new(config, transport.name(), Arc::clone(&resolver), stop, requests, sender)
-                .await?;
+        let (status, requests) = request::channel();
+        let ports = Ports { stop, requests, io: sender };
+        let (choice, target) = (settings::choice(config), transport.name());
+        let control = ControlPlane::new(choice, config.dns, target, Arc::clone(&resolver), ports).await?;
         Ok(Self { transport, control, controls, status, resolver, io: None, identity: None })
     }
 

@@ -10,9 +10,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 pub mod lines;
-mod request;
-
-pub use request::{Requests, StatusHandle, channel};
+pub mod request;
 
 /// The version of the serialised form.
 pub const SCHEMA: u32 = 1;

@@ -5,17 +5,17 @@ use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 
-use gh_net_common::frame::{Notice, Opened};
+use gh_net_common::frame::{DnsMode, Notice, Opened};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::networks::{Networks, Update};
 use super::record::Record;
-use super::settings;
-use crate::config::Config;
 use crate::io::{Control, Report};
 use crate::netwatch::{self, Netwatch, Snapshot};
+use crate::policy::Choice;
 use crate::resolver::Resolver;
-use crate::status::{self, Status, lines};
+use crate::status::request::Requests;
+use crate::status::{Status, lines};
 
 /// Turns true when the user wants the session to end.
 pub type Stop = watch::Receiver<bool>;
@@ -25,10 +25,21 @@ pub type Stop = watch::Receiver<bool>;
 pub(super) struct ControlPlane {
     stop: Stop,
     netwatch: Netwatch,
-    requests: status::Requests,
+    requests: Requests,
     /// Signals that the sidecar has processed the first frames of a link.
     settled: Option<oneshot::Receiver<()>>,
     state: State,
+}
+
+/// How a control plane is connected.
+#[derive(Debug)]
+pub(super) struct Ports {
+    /// The user's wish to end.
+    pub(super) stop: Stop,
+    /// Requests for the status.
+    pub(super) requests: Requests,
+    /// Messages to io.
+    pub(super) io: mpsc::UnboundedSender<Control>,
 }
 
 /// What the control plane knows, and how it reaches io.
@@ -43,22 +54,22 @@ struct State {
 }
 
 impl ControlPlane {
-    /// A control plane that gives its messages to `io`.
+    /// A control plane for a session with `target` that gives its messages to `io`.
     ///
     /// # Errors
     /// The laptop's networks can't be read.
     pub(super) async fn new(
-        config: &Config,
+        choice: Choice,
+        dns: DnsMode,
         target: String,
         resolver: Arc<Resolver>,
-        stop: Stop,
-        requests: status::Requests,
-        io: mpsc::UnboundedSender<Control>,
+        ports: Ports,
     ) -> Result<Self, netwatch::Error> {
+        let Ports { stop, requests, io } = ports;
         let netwatch = Netwatch::open()?;
         let snapshot = netwatch.snapshot().await?;
-        let networks = Networks::new(settings::choice(config), config.dns, snapshot, resolver.search());
-        let record = Record::new(target, config.dns);
+        let networks = Networks::new(choice, dns, snapshot, resolver.search());
+        let record = Record::new(target, dns);
         let state = State { networks, record, resolver, open: false, io };
         Ok(Self { stop, netwatch, requests, settled: None, state })
     }
@@ -201,3 +212,6 @@ async fn signalled(signal: &mut Option<oneshot::Receiver<()>>) {
         std::future::pending::<()>().await;
     }
 }
+
+#[cfg(test)]
+mod tests;

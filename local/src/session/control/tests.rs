@@ -1,0 +1,153 @@
+//! The control plane on a laptop of its own: a network namespace that this thread enters.
+
+use std::process::Command;
+use std::time::Duration;
+
+use gh_net_common::frame::{Frame, Routes, Token, TunnelAddress};
+use ipnet::IpNet;
+use nix::sched::{CloneFlags, unshare};
+use tokio::time::timeout;
+
+use super::*;
+use crate::status::request::{self, StatusHandle};
+use crate::status::{LinkState, RouteReason, SessionState};
+
+/// How long anything may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A control plane, and what is at the other ends of its ports.
+struct World {
+    plane: ControlPlane,
+    stop: watch::Sender<bool>,
+    status: StatusHandle,
+    io: mpsc::UnboundedReceiver<Control>,
+}
+
+impl World {
+    async fn new() -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let (status, requests) = request::channel();
+        let (sender, io) = mpsc::unbounded_channel();
+        let ports = Ports { stop: stopped, requests, io: sender };
+        let resolver = Arc::new(Resolver::default());
+        let choice = Choice::default();
+        let plane = ControlPlane::new(choice, DnsMode::Off, "codespace x".into(), resolver, ports).await;
+        Self { plane: plane.unwrap(), stop, status, io }
+    }
+
+    /// Opens the session, as a link does. The sender signals that it has settled.
+    fn open(&mut self) -> oneshot::Sender<()> {
+        let (settled, is_settled) = oneshot::channel();
+        self.plane.opened(&opened(), Vec::new(), is_settled);
+        settled
+    }
+}
+
+fn opened() -> Opened {
+    let address = TunnelAddress {
+        sidecar: "198.19.240.1/30".parse().unwrap(),
+        gateway: "198.19.240.2".parse().unwrap(),
+    };
+    Opened {
+        session: [1; 16],
+        token: Token([2; 32]),
+        resumed: false,
+        mtu: 65_520,
+        addresses: vec![address],
+        device: "ghnet0".into(),
+        networks: Vec::new(),
+        resolvers: Vec::new(),
+    }
+}
+
+fn ip(arguments: &str) {
+    assert!(Command::new("ip").args(arguments.split(' ')).status().unwrap().success(), "ip {arguments}");
+}
+
+fn prefixes(prefixes: &[&str]) -> Vec<IpNet> {
+    prefixes.iter().map(|prefix| prefix.parse().unwrap()).collect()
+}
+
+/// Runs `test` in a thread and a network namespace of its own, with an interface vpn0.
+fn in_own_network(test: impl AsyncFnOnce() + Send + 'static) {
+    let run = move || {
+        if let Err(error) = unshare(CloneFlags::CLONE_NEWNET) {
+            assert!(std::env::var_os("CI").is_none(), "no network namespace: {error}");
+            eprintln!("SKIPPED: no network namespace: {error}");
+            return;
+        }
+        ip("link add vpn0 type veth peer name peer0");
+        ip("link set peer0 up");
+        ip("link set vpn0 up");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { timeout(PATIENCE, test()).await.expect("in time") });
+    };
+    std::thread::spawn(run).join().unwrap();
+}
+
+/// The next routes that io is told to send. Status requests are not answered.
+async fn next_routes(io: &mut mpsc::UnboundedReceiver<Control>) -> Routes {
+    loop {
+        match io.recv().await.unwrap() {
+            Control::Send(Frame::Routes(routes)) => return routes,
+            Control::Send(frame) => panic!("{frame:?}"),
+            Control::Policy(_) | Control::Report(_) => {}
+            Control::Shutdown => panic!("nobody wants an end"),
+        }
+    }
+}
+
+#[test]
+fn a_change_of_the_laptops_networks_reaches_the_sidecar_and_the_status() {
+    in_own_network(async || {
+        let mut world = World::new().await;
+        let settled = world.open();
+        settled.send(()).unwrap();
+        let World { plane, status, io, stop: _stop } = &mut world;
+        let script = async {
+            assert_eq!(next_routes(io).await, Routes::Last(Vec::new()));
+            ip("address add 10.30.0.1/16 dev vpn0");
+            let added = Routes::Change { add: prefixes(&["10.30.0.0/16"]), remove: Vec::new() };
+            assert_eq!(next_routes(io).await, added);
+            let (asked, ()) = tokio::join!(status.status(), async {
+                while !matches!(io.recv().await, Some(Control::Report(_))) {}
+            });
+            let asked = asked.unwrap();
+            assert_eq!((asked.session.state, asked.link.state), (SessionState::Open, LinkState::Up));
+            assert_eq!(asked.routes[0].prefix, prefixes(&["10.30.0.0/16"])[0]);
+            assert_eq!(asked.routes[0].reason, RouteReason::Route { interfaces: vec!["vpn0".into()] });
+            assert_eq!(asked.link.tunnel.unwrap().device, "ghnet0");
+            ip("link delete vpn0");
+            let removed = Routes::Change { add: Vec::new(), remove: prefixes(&["10.30.0.0/16"]) };
+            assert_eq!(next_routes(io).await, removed);
+        };
+        tokio::select! {
+            never = plane.run() => match never {},
+            () = script => {}
+        }
+    });
+}
+
+#[test]
+fn what_changes_before_the_session_is_open_is_in_its_first_routes() {
+    in_own_network(async || {
+        let mut world = World::new().await;
+        ip("address add 10.30.0.1/16 dev vpn0");
+        world.plane.refresh().await.unwrap();
+        assert!(world.io.is_empty(), "there is no sidecar to be told");
+        let _settled = world.open();
+        assert_eq!(next_routes(&mut world.io).await, Routes::Last(prefixes(&["10.30.0.0/16"])));
+    });
+}
+
+#[test]
+fn the_users_wish_to_end_reaches_io() {
+    in_own_network(async || {
+        let mut world = World::new().await;
+        world.stop.send_replace(true);
+        tokio::select! {
+            never = world.plane.run() => match never {},
+            message = world.io.recv() => assert!(matches!(message, Some(Control::Shutdown))),
+        }
+    });
+}
