@@ -135,7 +135,14 @@ impl Lab {
     /// # Errors
     /// One still runs after 10 seconds.
     pub fn wait_for_sidecars_end(&self) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(10);
+        self.wait_for_sidecars_end_by(Instant::now() + Duration::from_secs(10))
+    }
+
+    /// Waits until no sidecar runs in the codespace any more.
+    ///
+    /// # Errors
+    /// One still runs at the deadline.
+    pub fn wait_for_sidecars_end_by(&self, deadline: Instant) -> Result<()> {
         loop {
             let left = self.sidecars()?;
             if left.is_empty() {
@@ -181,6 +188,11 @@ impl Bridge<'_> {
     /// gh-net itself.
     pub fn process(&self) -> &Process {
         &self.process
+    }
+
+    /// gh-net itself, to be waited for.
+    pub fn into_process(self) -> Process {
+        self.process
     }
 
     /// What gh-net has said so far.
