@@ -1,20 +1,24 @@
-//! The command line. Values stay text here: [`crate::config`] checks them together with those of the
-//! environment and the file, so that a bad one is refused in the same words wherever it came from.
+//! The command line. Its flags come from the table of settings, and their values stay text here:
+//! [`crate::config`] checks them together with those of the environment and the file, so that the message about a
+//! bad value is the same for all of them.
 
+mod flags;
 mod legacy;
 
 use clap::error::ErrorKind;
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{exit, invoked};
+pub use flags::Flags;
 use legacy::Legacy;
 
-const ABOUT: &str = "Lets a codespace reach what only this computer reaches: its VPN, its LAN, its names";
+const ABOUT: &str =
+    "Gives a codespace access to what only this computer reaches: its VPN, its LAN, its names";
 
-/// What `--help` says at its end.
+/// The end of `--help`.
 pub const AFTER: &str = "\
 Every flag can also be set by a variable (--ssh-option is GH_NET_SSH_OPTION) or in the file
-$XDG_CONFIG_HOME/gh-net/config.toml (ssh-option = \"K=V\"). A flag wins over a variable, a variable over the file.";
+$XDG_CONFIG_HOME/gh-net/config.toml (ssh-option = \"K=V\"). Flags take precedence over variables, variables over the file.";
 
 /// What was typed.
 #[derive(Debug, Clone, Default, Parser)]
@@ -24,8 +28,8 @@ struct Cli {
     flags: Flags,
     #[command(flatten)]
     legacy: Legacy,
-    /// The codespace's name; without one, it is chosen from `gh codespace list`
-    #[arg(value_name = "CODESPACE", conflicts_with_all = ["codespace", "ssh", "exec"])]
+    /// The codespace's name; without one, you choose from `gh codespace list`
+    #[arg(value_name = "CODESPACE", group = "destination")]
     name: Option<String>,
     #[command(subcommand)]
     command: Option<Command>,
@@ -33,67 +37,20 @@ struct Cli {
 
 #[derive(Debug, Clone, Subcommand)]
 enum Command {
-    /// Bridge a codespace (what gh-net does without a command, too)
+    /// Bridge a codespace (also the default without a command)
     Start {
-        /// The codespace's name; without one, it is chosen from `gh codespace list`
-        #[arg(value_name = "CODESPACE", conflicts_with_all = ["codespace", "ssh", "exec"])]
+        #[command(flatten)]
+        flags: Flags,
+        /// The codespace's name; without one, you choose from `gh codespace list`
+        #[arg(value_name = "CODESPACE", group = "destination")]
         name: Option<String>,
     },
-    /// Of github/gh-net
+    /// A command of github/gh-net
     #[command(hide = true)]
     Exists,
 }
 
-/// The flags that were given. None of them has a default here.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Args)]
-pub struct Flags {
-    /// The codespace's name [default: chosen from `gh codespace list`]
-    #[arg(short, long, global = true, value_name = "NAME", conflicts_with_all = ["ssh", "exec"])]
-    pub codespace: Option<String>,
-    /// Bridge this ssh destination instead of a codespace
-    #[arg(long, global = true, value_name = "DEST", conflicts_with = "exec", value_hint = ValueHint::Hostname)]
-    pub ssh: Option<String>,
-    /// Bridge whatever this command's stdin and stdout lead to: a `gh-net-sidecar attach`. It is split into
-    /// words and run without a shell
-    #[arg(long, global = true, value_name = "COMMAND", value_hint = ValueHint::CommandString)]
-    pub exec: Option<String>,
-    /// An option for ssh (its -o), for codespaces too; may be repeated
-    #[arg(long, global = true, value_name = "K=V", action = ArgAction::Append)]
-    pub ssh_option: Vec<String>,
-    /// Where gh-net-sidecar is over there [default: found, else copied from
-    /// $GH_NET_SIDECAR_DIR, from within gh-net or from beside it]
-    #[arg(long, global = true, value_name = "PATH")]
-    pub sidecar: Option<String>,
-    /// What is forwarded: every network this computer has a route to (auto), the private ranges whatever its
-    /// routes (private), or networks such as 10.0.0.0/8; may be repeated [default: auto]
-    #[arg(long, global = true, value_name = "auto|private|CIDR", action = ArgAction::Append)]
-    pub route: Vec<String>,
-    /// A network that is not forwarded; may be repeated
-    #[arg(long, global = true, value_name = "CIDR", action = ArgAction::Append)]
-    pub exclude: Vec<String>,
-    /// Names: this computer's domains are asked here, all else over there (true, split), all names here first
-    /// (local), or leave the codespace's resolver alone (false) [default: split]
-    #[arg(long, short_alias = 'd', global = true, value_name = "true|false|split|local")]
-    pub dns: Option<String>,
-    /// Whether to draw a full-screen view. There is none yet: both values give plain lines [default: true]
-    #[arg(short, long, global = true, value_name = "true|false")]
-    pub gui: Option<String>,
-    /// How much is logged: off, error, warn, info, debug, trace, or such as debug,gh_net::engine=trace
-    /// [default: info]
-    #[arg(short, long, alias = "trace-level", global = true, value_name = "LEVEL")]
-    pub trace: Option<String>,
-    /// Where the log goes; stderr then has what `info` has [default: stderr]
-    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub trace_dest: Option<String>,
-    /// The configuration file [default: $XDG_CONFIG_HOME/gh-net/config.toml]
-    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
-    pub config: Option<String>,
-    /// What the user should know about the flags themselves.
-    #[arg(skip)]
-    pub warnings: Vec<String>,
-}
-
-/// The definition of the command line, for those who describe it: its manual, its completions, its reference.
+/// The definition of the command line, from which its manual and its completions are made as well.
 pub fn command() -> clap::Command {
     let after = format!("{AFTER}\n\n{}", exit::HELP);
     Cli::command().after_long_help(after.clone()).after_help(after)
@@ -107,10 +64,10 @@ pub fn parse() -> Flags {
     }
 }
 
-/// Parses arguments, the program's name first; `invoked` is what usage lines call it.
+/// Parses arguments, the program's name first; `invoked` is its name in usage lines.
 ///
 /// # Errors
-/// Whatever clap has to say: help and version are errors, too.
+/// What clap reports; to clap, help and version are errors as well.
 pub fn parse_from<I>(arguments: I, invoked: &str) -> Result<Flags, clap::Error>
 where
     I: IntoIterator,
@@ -122,14 +79,21 @@ where
     flags.warnings = legacy.judge().map_err(|why| definition.error(ErrorKind::InvalidValue, why))?;
     let after_start = match command {
         None => None,
-        Some(Command::Start { name }) => name,
+        Some(Command::Start { flags: after, name }) => {
+            flags.append(after);
+            name
+        }
         Some(Command::Exists) => return Err(definition.error(ErrorKind::InvalidSubcommand, legacy::EXISTS)),
     };
-    if name.is_some() && after_start.is_some() {
-        let twice = "a codespace is named before `start` and after it";
-        return Err(definition.error(ErrorKind::ArgumentConflict, twice));
+    let named = [flags.value("codespace").map(str::to_owned), name, after_start];
+    let mut named = named.into_iter().flatten();
+    if let (Some(name), again) = (named.next(), named.next()) {
+        if again.is_some() {
+            let twice = "a codespace is named twice: before `start` and after it";
+            return Err(definition.error(ErrorKind::ArgumentConflict, twice));
+        }
+        flags.set("codespace", name);
     }
-    flags.codespace = flags.codespace.or(after_start).or(name);
     Ok(flags)
 }
 
@@ -156,8 +120,8 @@ mod tests {
             "gh-net --codespace big-fish --trace debug",
         ] {
             let flags = parsed(line).unwrap();
-            assert_eq!(flags.codespace.as_deref(), Some("big-fish"), "{line}");
-            assert_eq!(flags.trace.as_deref(), Some("debug"), "{line}");
+            assert_eq!(flags.value("codespace"), Some("big-fish"), "{line}");
+            assert_eq!(flags.value("trace"), Some("debug"), "{line}");
         }
     }
 
@@ -166,8 +130,15 @@ mod tests {
         let flags =
             parsed("gh-net --route auto --route 10.0.0.0/8,fd00::/8 --ssh-option A=1 --ssh-option B=2");
         let flags = flags.unwrap();
-        assert_eq!(flags.route, ["auto", "10.0.0.0/8,fd00::/8"]);
-        assert_eq!(flags.ssh_option, ["A=1", "B=2"]);
+        assert_eq!(flags.values("route").collect::<Vec<_>>(), ["auto", "10.0.0.0/8,fd00::/8"]);
+        assert_eq!(flags.values("ssh-option").collect::<Vec<_>>(), ["A=1", "B=2"]);
+    }
+
+    #[test]
+    fn the_order_of_different_flags_is_kept_across_start() {
+        let flags = parsed("gh-net --exclude a --route b start --route c --exclude d -t info").unwrap();
+        let typed = [("exclude", "a"), ("route", "b"), ("route", "c"), ("exclude", "d"), ("trace", "info")];
+        assert_eq!(flags, Flags::of(&typed));
     }
 
     #[test]
@@ -178,6 +149,7 @@ mod tests {
             "gh-net start a --exec b",
             "gh-net --ssh a --exec b",
             "gh-net a start b",
+            "gh-net -c a start b",
         ] {
             assert!(parsed(line).is_err(), "{line}");
         }
@@ -188,9 +160,9 @@ mod tests {
         let flags =
             parsed("gh-net start --location local --trace-level debug --telemetry false -g false -d true")
                 .unwrap();
-        assert_eq!(flags.trace.as_deref(), Some("debug"));
-        assert_eq!(flags.gui.as_deref(), Some("false"));
-        assert_eq!(flags.dns.as_deref(), Some("true"));
+        assert_eq!(flags.value("trace"), Some("debug"));
+        assert_eq!(flags.value("gui"), Some("false"));
+        assert_eq!(flags.value("dns"), Some("true"));
         assert_eq!(flags.warnings.len(), 2, "{:?}", flags.warnings);
         let refused = |line| parsed(line).unwrap_err().to_string();
         assert!(refused("gh-net start --location remote").contains("gh-net-sidecar"));

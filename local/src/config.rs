@@ -1,10 +1,10 @@
-//! The configuration: flags win over `GH_NET_*` variables, those over the file, the file over defaults.
+//! The configuration: flags take precedence over `GH_NET_*` variables, those over the file, the file over defaults.
 //!
-//! In two steps. [`raw`] is what was written, every key optional; [`Config`] is what the rest of the program
-//! sees, where nothing is left open that the program would have to know a default for.
+//! [`SETTINGS`] is the table of what can be set. [`raw`] parses the values that were set or are defaults; [`Config`] is
+//! the result, in which nothing is left open that the program would need a default for.
 
 mod raw;
-mod reference;
+mod settings;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,45 +19,43 @@ use ipnet::IpNet;
 use crate::cli::Flags;
 use crate::exit::{Exit, Explain};
 use crate::policy::RouteChoice;
-use raw::{KEYS, Raw};
-pub use reference::{Setting, settings};
+use raw::Raw;
+pub use settings::{SETTINGS, Setting, Unset, flags, keys};
 
-/// Variables that are ours but no keys.
-const OTHER_VARIABLES: [&str; 2] = ["GH_NET_CONFIG", "GH_NET_EXTENSION"];
-/// Keys of which the highest layer that has any decides what is bridged.
-const TARGETS: [&str; 3] = ["codespace", "ssh", "exec"];
+/// Set by gh's extension script; see [`crate::invoked`].
+const EXTENSION: &str = "GH_NET_EXTENSION";
 
 /// What a session is to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     /// What is bridged.
     pub target: Target,
-    /// Options for ssh, before ours.
+    /// Options for ssh; they take precedence over most of ours.
     pub ssh_options: Vec<String>,
-    /// Which sidecar is run over there.
+    /// Which sidecar to run in the codespace.
     pub sidecar: Sidecar,
-    /// Where else sidecars to copy may lie on the laptop.
+    /// The first directory on the laptop to search for a sidecar to copy.
     pub sidecar_dir: Option<PathBuf>,
     /// What is forwarded; never empty.
     pub routes: Vec<RouteChoice>,
-    /// What is not forwarded all the same.
+    /// What is taken away from `routes`.
     pub exclude: Vec<IpNet>,
     /// How names are resolved.
     pub dns: DnsMode,
-    /// Whether a full-screen view is wished, where there is a terminal for it.
+    /// Whether to draw a full-screen view if there is a terminal.
     pub gui: bool,
     /// What is logged: a `tracing` filter.
     pub trace: String,
     /// Where the log goes; `None` is stderr.
     pub trace_dest: Option<PathBuf>,
-    /// What the user should know about the configuration itself.
+    /// Warnings about the configuration itself.
     pub warnings: Vec<String>,
 }
 
 /// What is bridged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
-    /// A codespace; without a name, the user is asked.
+    /// A codespace; without a name, the user chooses one.
     Codespace(Option<String>),
     /// An ssh destination.
     Ssh(String),
@@ -65,12 +63,12 @@ pub enum Target {
     Exec(Vec<String>),
 }
 
-/// Which sidecar is run over there.
+/// Which sidecar to run in the codespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sidecar {
-    /// One that fits is looked for, else ours is copied.
+    /// A compatible one that is installed, else a copy of ours.
     Provision,
-    /// Exactly this one.
+    /// The one with this path.
     At(String),
 }
 
@@ -90,8 +88,8 @@ pub enum ConfigError {
     Syntax {
         /// Which file.
         path: PathBuf,
-        /// What the parser says.
-        said: String,
+        /// The parser's message.
+        message: String,
     },
     /// The file has a key that does not exist.
     #[error("{origin}: there is no key {key:?}")]
@@ -109,8 +107,8 @@ pub enum ConfigError {
         /// What is wrong.
         problem: String,
     },
-    /// More than one thing to bridge, and none of them wins.
-    #[error("{origin}: {first} and {second} are both set; one destination at most")]
+    /// Several destinations at the same level of precedence.
+    #[error("{origin}: {first} and {second} are both set; at most one destination is possible")]
     Targets {
         /// The environment or the file.
         origin: String,
@@ -128,14 +126,17 @@ impl Explain for ConfigError {
 
     fn details(&self) -> Option<String> {
         match self {
-            Self::Syntax { said, .. } => Some(said.trim_end().to_owned()),
+            Self::Syntax { message, .. } => Some(message.trim_end().to_owned()),
             Self::File { .. } | Self::UnknownKey { .. } | Self::Value { .. } | Self::Targets { .. } => None,
         }
     }
 
     fn remedy(&self) -> Option<String> {
         match self {
-            Self::UnknownKey { .. } => Some(format!("the keys are: {}", KEYS.join(", "))),
+            Self::UnknownKey { .. } => {
+                let keys: Vec<_> = keys().map(|setting| setting.key).collect();
+                Some(format!("the keys are: {}", keys.join(", ")))
+            }
             Self::File { .. } | Self::Syntax { .. } | Self::Value { .. } | Self::Targets { .. } => None,
         }
     }
@@ -144,19 +145,24 @@ impl Explain for ConfigError {
 /// Variables of the environment, by name.
 pub type Environment = BTreeMap<String, String>;
 
-/// The process's environment. What is not UTF-8 can't be a value of ours and is left out.
+/// The process's environment, without what is not UTF-8: it can't be a value of ours.
 pub fn environment() -> Environment {
     std::env::vars_os()
         .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
         .collect()
 }
 
-/// Puts the configuration together.
+/// Combines all layers into the configuration.
 ///
 /// # Errors
 /// See [`ConfigError`].
 pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigError> {
-    let groups = [file_layers(flags, environment)?, environment_layers(environment), flag_layers(flags)];
+    let groups = [
+        default_layers(),
+        file_layers(flags, environment)?,
+        environment_layers(environment),
+        flag_layers(flags),
+    ];
     let figment = groups.into_iter().try_fold(Figment::new(), stack)?;
     let raw: Raw = figment.extract().map_err(|error| explain(error, &figment))?;
     let warnings = flags.warnings.iter().cloned().chain(unknown_variables(environment));
@@ -169,31 +175,37 @@ fn resolve(raw: Raw, warnings: Vec<String>) -> Config {
         (None, Some(destination)) => Target::Ssh(destination.0.0),
         (None, None) => Target::Codespace(raw.codespace.map(|name| name.0.0)),
     };
-    let routes = raw.route.map(|list| list.0).filter(|routes| !routes.is_empty());
+    let routes = if raw.route.0.is_empty() { vec![RouteChoice::Auto] } else { raw.route.0 };
     Config {
         target,
         ssh_options: raw.ssh_option.map_or_else(Vec::new, |list| list.0.into_iter().map(|o| o.0).collect()),
         sidecar: raw.sidecar.map_or(Sidecar::Provision, |path| Sidecar::At(path.0.0)),
         sidecar_dir: raw.sidecar_dir,
-        routes: routes.unwrap_or_else(|| vec![RouteChoice::Auto]),
+        routes,
         exclude: raw.exclude.map_or_else(Vec::new, |list| list.0.into_iter().map(|n| n.0).collect()),
-        dns: raw.dns.map_or(DnsMode::Split, |dns| dns.0.0),
-        gui: raw.gui.is_none_or(|gui| gui.0),
-        trace: raw.trace.map_or_else(|| "info".to_owned(), |filter| filter.0.0),
+        dns: raw.dns.0.0,
+        gui: raw.gui.0,
+        trace: raw.trace.0.0,
         trace_dest: raw.trace_dest,
         warnings,
     }
 }
 
-/// Values of one origin. Each flag and each variable is an origin of its own; the file is one.
+/// Values of one origin. Each default, flag and variable is an origin of its own; the file is one.
 struct Layer {
-    origin: String,
+    metadata: Metadata,
     values: Dict,
+}
+
+impl Layer {
+    fn of(key: &str, value: impl Into<Value>, origin: String) -> Self {
+        Self { metadata: Metadata::named(origin), values: Dict::from([(key.to_owned(), value.into())]) }
+    }
 }
 
 impl Provider for Layer {
     fn metadata(&self) -> Metadata {
-        Metadata::named(self.origin.clone())
+        self.metadata.clone()
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
@@ -201,29 +213,36 @@ impl Provider for Layer {
     }
 }
 
-/// Puts layers of the same rank on top of `below`. If they say what is to be bridged, what lies below no
-/// longer does: `--ssh` on the command line is meant instead of the codespace in the file.
+/// Puts layers of the same precedence on top of `below`. If they set a destination, the destinations in `below`
+/// no longer count: `--ssh` on the command line replaces the codespace in the file.
 fn stack(below: Figment, layers: Vec<Layer>) -> Result<Figment, ConfigError> {
-    let named = |key: &str| layers.iter().find(|layer| layer.values.contains_key(key));
-    let mut targets = TARGETS.into_iter().filter_map(|key| named(key).map(|layer| (key, layer)));
-    let Some((first, layer)) = targets.next() else {
+    let destinations = || keys().filter(|setting| setting.group == Some(settings::DESTINATION));
+    let layer_with = |key: &str| layers.iter().find(|layer| layer.values.contains_key(key));
+    let mut set = destinations().filter_map(|setting| Some((setting.key, layer_with(setting.key)?)));
+    let Some((first, layer)) = set.next() else {
         return Ok(layers.into_iter().fold(below, Figment::merge));
     };
-    if let Some((second, _)) = targets.next() {
-        return Err(ConfigError::Targets { origin: layer.origin.clone(), first, second });
+    let origin = layer.metadata.name.clone().into_owned();
+    if let Some((second, _)) = set.next() {
+        return Err(ConfigError::Targets { origin, first, second });
     }
-    let overruled = TARGETS.into_iter().filter(|key| *key != first);
-    let cleared = overruled.fold(below, |figment, key| {
-        let mut values = Dict::new();
-        values.insert(key.to_owned(), Value::from(figment::value::Empty::None));
-        figment.merge(Layer { origin: layer.origin.clone(), values })
+    let cleared = destinations().filter(|setting| setting.key != first).fold(below, |figment, setting| {
+        figment.merge(Layer::of(setting.key, figment::value::Empty::None, origin.clone()))
     });
     Ok(layers.into_iter().fold(cleared, Figment::merge))
 }
 
+fn default_layers() -> Vec<Layer> {
+    let layer = |setting: &Setting| match setting.default {
+        Unset::Value(value) => Some(Layer::of(setting.key, value, format!("the default of {}", setting.key))),
+        Unset::Described(_) | Unset::Nothing => None,
+    };
+    keys().filter_map(layer).collect()
+}
+
 fn file_layers(flags: &Flags, environment: &Environment) -> Result<Vec<Layer>, ConfigError> {
-    let variable = || environment.get("GH_NET_CONFIG").filter(|path| !path.is_empty());
-    let named = flags.config.as_ref().or_else(variable);
+    let variable = environment.get("GH_NET_CONFIG").map(String::as_str).filter(|path| !path.is_empty());
+    let named = flags.value("config").or(variable);
     let Some(path) = named.map(PathBuf::from).or_else(|| default_file(environment)) else {
         return Ok(Vec::new());
     };
@@ -233,8 +252,8 @@ fn file_layers(flags: &Flags, environment: &Environment) -> Result<Vec<Layer>, C
         Err(source) => return Err(ConfigError::File { path, source }),
     };
     let values = Toml::from_str(&text)
-        .map_err(|error| ConfigError::Syntax { path: path.clone(), said: error.to_string() })?;
-    Ok(vec![Layer { origin: path.display().to_string(), values }])
+        .map_err(|error| ConfigError::Syntax { path: path.clone(), message: error.to_string() })?;
+    Ok(vec![Layer { metadata: Metadata::from(path.display().to_string(), path.as_path()), values }])
 }
 
 fn default_file(environment: &Environment) -> Option<PathBuf> {
@@ -243,62 +262,45 @@ fn default_file(environment: &Environment) -> Option<PathBuf> {
     Some(home.join("gh-net/config.toml"))
 }
 
-fn variable(key: &str) -> String {
-    format!("GH_NET_{}", key.replace('-', "_").to_ascii_uppercase())
-}
-
 /// An empty variable counts as not set.
 fn environment_layers(environment: &Environment) -> Vec<Layer> {
-    let layer = |key: &&str| {
-        let origin = variable(key);
-        let value = environment.get(&origin).filter(|value| !value.is_empty())?;
-        let values = Dict::from([((*key).to_owned(), Value::from(value.as_str()))]);
-        Some(Layer { origin, values })
+    let layer = |setting: &Setting| {
+        let variable = setting.variable();
+        let value = environment.get(&variable).filter(|value| !value.is_empty())?;
+        Some(Layer::of(setting.key, value.as_str(), variable))
     };
-    KEYS.iter().filter_map(layer).collect()
+    keys().filter_map(layer).collect()
 }
 
 fn unknown_variables(environment: &Environment) -> Vec<String> {
-    let known = |name: &String| {
-        OTHER_VARIABLES.contains(&name.as_str()) || KEYS.iter().any(|key| variable(key) == **name)
-    };
+    let known = |name: &str| name == EXTENSION || SETTINGS.iter().any(|setting| setting.variable() == name);
     let unknown = environment.keys().filter(|name| name.starts_with("GH_NET_") && !known(name));
     unknown.map(|name| format!("the variable {name} means nothing to gh-net")).collect()
 }
 
 fn flag_layers(flags: &Flags) -> Vec<Layer> {
-    let one = |value: &Option<String>| value.as_deref().map(Value::from);
-    let many = |values: &[String]| (!values.is_empty()).then(|| Value::from(values.to_vec()));
-    let values = [
-        ("codespace", one(&flags.codespace)),
-        ("ssh", one(&flags.ssh)),
-        ("exec", one(&flags.exec)),
-        ("ssh-option", many(&flags.ssh_option)),
-        ("sidecar", one(&flags.sidecar)),
-        ("route", many(&flags.route)),
-        ("exclude", many(&flags.exclude)),
-        ("dns", one(&flags.dns)),
-        ("gui", one(&flags.gui)),
-        ("trace", one(&flags.trace)),
-        ("trace-dest", one(&flags.trace_dest)),
-    ];
-    let layer = |(key, value): (&str, Option<Value>)| {
-        Some(Layer { origin: format!("--{key}"), values: Dict::from([(key.to_owned(), value?)]) })
+    let layer = |setting: &Setting| {
+        let origin = format!("--{}", setting.key);
+        if setting.repeatable {
+            let values: Vec<_> = flags.values(setting.key).collect();
+            return (!values.is_empty()).then(|| Layer::of(setting.key, values, origin));
+        }
+        Some(Layer::of(setting.key, flags.value(setting.key)?, origin))
     };
-    values.into_iter().filter_map(layer).collect()
+    keys().filter_map(layer).collect()
 }
 
-/// Says where a value that does not fit came from.
+/// Tells where a bad value came from.
 fn explain(error: figment::Error, figment: &Figment) -> ConfigError {
     let key = error.path.first().cloned().unwrap_or_default();
-    let origin = error.metadata.as_ref().or_else(|| figment.find_metadata(&key));
-    let origin = origin.map(|metadata| metadata.name.clone().into_owned()).unwrap_or_default();
+    let metadata = error.metadata.as_ref().or_else(|| figment.find_metadata(&key));
+    let origin = metadata.map(|metadata| metadata.name.clone().into_owned()).unwrap_or_default();
     if let figment::error::Kind::UnknownField(key, _) = &error.kind {
-        // Only the file can have one: flags and variables are looked up by the keys there are.
+        // Only the file can have one: flags and variables are looked up by the known keys.
         let origin = figment.find_metadata(key).map_or(origin, |metadata| metadata.name.clone().into_owned());
         return ConfigError::UnknownKey { origin, key: key.clone() };
     }
-    let is_file = origin.contains('/');
+    let is_file = metadata.is_some_and(|metadata| metadata.source.is_some());
     let origin = if is_file { format!("{origin}: {key}") } else { origin };
     ConfigError::Value { origin, problem: error.kind.to_string() }
 }

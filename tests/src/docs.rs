@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use gh_net::config::{Setting, settings};
+use gh_net::config::{self, Setting};
 use gh_net::exit;
 
 /// Where the reference of the configuration is, in the workspace.
@@ -29,14 +29,13 @@ All of it at once, as an example:
 
 /// The reference of the configuration, in Markdown.
 pub fn configuration() -> String {
-    let settings = settings();
     let mut text = OPENING.to_owned();
     let targets = ["ssh", "exec"];
-    for setting in settings.iter().filter(|setting| !targets.contains(&setting.key)) {
-        line(&mut text, format_args!("    {}", setting.example));
+    for setting in config::keys().filter(|setting| !targets.contains(&setting.key)) {
+        line(&mut text, format_args!("    {}", setting.example_line()));
     }
     line(&mut text, format_args!("\n## Settings"));
-    settings.iter().for_each(|setting| one(&mut text, setting));
+    config::keys().for_each(|setting| one(&mut text, setting));
     line(&mut text, format_args!("\n## Exit codes of gh-net\n"));
     line(&mut text, format_args!("| code | meaning |\n|---|---|"));
     for row in exit::HELP.lines().skip(1) {
@@ -47,15 +46,17 @@ pub fn configuration() -> String {
 }
 
 fn one(text: &mut String, setting: &Setting) {
-    let Setting { key, flag, variable, example, default, meaning } = setting;
-    line(text, format_args!("\n### {key}\n\n{meaning}.\n"));
+    line(text, format_args!("\n### {}\n\n{}.\n", setting.key, setting.meaning));
     line(text, format_args!("| | |\n|---|---|"));
-    if let Some(flag) = flag {
+    if let Some(flag) = setting.usage() {
         // A bar would end the table's cell.
         line(text, format_args!("| flag | `{}` |", flag.replace('|', "\\|")));
     }
-    line(text, format_args!("| variable | `{variable}` |\n| file | `{example}` |"));
-    line(text, format_args!("| default | {} |", default.as_deref().unwrap_or("none")));
+    line(
+        text,
+        format_args!("| variable | `{}` |\n| file | `{}` |", setting.variable(), setting.example_line()),
+    );
+    line(text, format_args!("| default | {} |", setting.default_text().unwrap_or("none")));
 }
 
 fn line(text: &mut String, words: std::fmt::Arguments<'_>) {

@@ -1,13 +1,12 @@
-//! The flags of github/gh-net, the archived extension that ours takes the place of, where they are not ours
-//! too: scripts that use them go on working, or hear what came in their place.
+//! The flags of github/gh-net, the archived extension that ours replaces, except those that are ours as well: scripts that
+//! use them keep working, or get a message that names the replacement.
 
 use clap::Args;
 
-/// What `gh net exists` was for, and what does it now.
-pub(super) const EXISTS: &str =
-    "there is no `exists` any more: `gh extension list` says whether gh net is there";
+/// The message for `gh net exists`.
+pub(super) const EXISTS: &str = "`exists` was removed: `gh extension list` shows whether gh net is installed";
 
-/// Flags that are read and not shown.
+/// Flags that are accepted and not shown.
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct Legacy {
     /// Which half of the bridge this is
@@ -22,28 +21,28 @@ pub(super) struct Legacy {
 }
 
 impl Legacy {
-    /// Words for flags that do nothing any more, or why there is no going on with one.
+    /// Warnings about flags that have no effect any more, or the error for one that can't be ignored.
     pub(super) fn judge(self) -> Result<Vec<String>, String> {
         if let Some(repo) = self.repo {
             return Err(format!(
                 "--repo {repo}: nothing is installed from a repository any more. The sidecar is copied over ssh; \
-                 --sidecar PATH names one that is in the codespace already"
+                 --sidecar PATH names one that is already in the codespace"
             ));
         }
         let mut warnings = Vec::new();
         match self.location.as_deref() {
             None => {}
             Some("local" | "auto") => {
-                warnings.push("--location means nothing any more: leave it out".to_owned())
+                warnings.push("--location has no effect any more: remove it".to_owned())
             }
             Some(other) => {
                 return Err(format!(
-                    "--location {other}: the codespace's half is gh-net-sidecar now, and is started from here"
+                    "--location {other}: the codespace's side is now gh-net-sidecar, which gh-net starts there by itself"
                 ));
             }
         }
         if self.telemetry.is_some() {
-            warnings.push("--telemetry means nothing any more, there is none: leave it out".to_owned());
+            warnings.push("--telemetry has no effect any more, there is no telemetry: remove it".to_owned());
         }
         Ok(warnings)
     }

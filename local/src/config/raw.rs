@@ -1,5 +1,5 @@
-//! The configuration as it is written: every key optional, every value checked by its own type, so that
-//! figment can say which flag, variable or file a bad value came from.
+//! The configuration as the user wrote it. The type of each field parses and checks its value, so that figment can
+//! tell which flag, variable or file a bad value came from.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -13,24 +13,8 @@ use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
 use crate::policy::RouteChoice;
 
-/// The keys of [`Raw`], as flags and the file spell them.
-pub(super) const KEYS: [&str; 12] = [
-    "codespace",
-    "ssh",
-    "exec",
-    "ssh-option",
-    "sidecar",
-    "sidecar-dir",
-    "route",
-    "exclude",
-    "dns",
-    "gui",
-    "trace",
-    "trace-dest",
-];
-
-/// One value a key, if it is set anywhere.
-#[derive(Debug, Default, serde::Deserialize)]
+/// One field for each key of [`SETTINGS`](super::SETTINGS). Those with a default value are always set.
+#[derive(Debug, serde::Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Raw {
     pub(super) codespace: Option<Text<CodespaceName>>,
@@ -39,23 +23,23 @@ pub(super) struct Raw {
     pub(super) ssh_option: Option<Lines<SshOption>>,
     pub(super) sidecar: Option<Text<RemotePath>>,
     pub(super) sidecar_dir: Option<PathBuf>,
-    pub(super) route: Option<List<RouteChoice>>,
+    pub(super) route: List<RouteChoice>,
     pub(super) exclude: Option<List<Network>>,
-    pub(super) dns: Option<Text<Dns>>,
-    pub(super) gui: Option<Text<bool>>,
-    pub(super) trace: Option<Text<TraceFilter>>,
+    pub(super) dns: Text<Dns>,
+    pub(super) gui: Text<bool>,
+    pub(super) trace: Text<TraceFilter>,
     pub(super) trace_dest: Option<PathBuf>,
 }
 
-/// A value written as text (or, in the file, as a plain boolean).
+/// A value written as a string or, in the file, as a boolean.
 #[derive(Debug)]
 pub(super) struct Text<T>(pub(super) T);
 
-/// One text or an array of texts, each of which may hold several values between commas.
+/// A string or an array of strings, each of which may hold several values separated by commas.
 #[derive(Debug)]
 pub(super) struct List<T>(pub(super) Vec<T>);
 
-/// One text or an array of texts, each of which is one value, commas and all.
+/// A string or an array of strings, each of which is one value: commas do not separate.
 #[derive(Debug)]
 pub(super) struct Lines<T>(pub(super) Vec<T>);
 
@@ -66,8 +50,8 @@ pub(super) struct CodespaceName(pub(super) String);
 impl FromStr for CodespaceName {
     type Err = String;
 
-    /// A name becomes an argument of gh and of a command in an ssh configuration: no other characters than
-    /// those GitHub makes names of.
+    /// The name becomes an argument of gh and of a command in an ssh configuration, so only the characters that
+    /// GitHub uses in names are accepted.
     fn from_str(text: &str) -> Result<Self, String> {
         let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
         if text.is_empty() || text.starts_with('-') || !text.chars().all(plain) {
@@ -129,8 +113,8 @@ impl FromStr for SshOption {
     }
 }
 
-/// The path of a program over there. It is quoted for a shell nobody knows (POSIX, fish, csh), so what any of
-/// them treats specially within single quotes is refused.
+/// The path of a program in the codespace. It is quoted for an unknown login shell (POSIX, fish, csh), so every
+/// character that one of them treats specially within single quotes is refused.
 #[derive(Debug)]
 pub(super) struct RemotePath(pub(super) String);
 
@@ -139,7 +123,7 @@ impl FromStr for RemotePath {
 
     fn from_str(text: &str) -> Result<Self, String> {
         if text.is_empty() || text.contains(['\'', '\\', '!']) || text.contains(char::is_control) {
-            return Err(format!("{text:?} is not a path that can be run over there"));
+            return Err(format!("{text:?} is not a path that a shell in the codespace can run"));
         }
         Ok(Self(text.to_owned()))
     }
@@ -165,6 +149,10 @@ impl FromStr for Network {
 #[derive(Debug)]
 pub(super) struct Dns(pub(super) DnsMode);
 
+impl Dns {
+    pub(super) const CHOICES: [&str; 4] = ["true", "false", "split", "local"];
+}
+
 impl FromStr for Dns {
     type Err = String;
 
@@ -173,12 +161,12 @@ impl FromStr for Dns {
             "true" | "split" => Ok(Self(DnsMode::Split)),
             "local" => Ok(Self(DnsMode::Local)),
             "false" => Ok(Self(DnsMode::Off)),
-            other => Err(format!("{other:?} is none of true, false, split, local")),
+            other => Err(format!("{other:?} is none of {}", Self::CHOICES.join(", "))),
         }
     }
 }
 
-/// What is logged. A misspelt level would otherwise be taken for a module's name, and nothing be logged.
+/// What is logged. `tracing` would take a misspelt level for a module's name and log nothing.
 #[derive(Debug)]
 pub(super) struct TraceFilter(pub(super) String);
 
@@ -186,17 +174,16 @@ impl FromStr for TraceFilter {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        // github/gh-net's word for it.
+        const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+        // github/gh-net calls it `none`.
         let text = if text == "none" { "off" } else { text };
-        let is_level = |word: &str| {
-            ["off", "error", "warn", "info", "debug", "trace"].iter().any(|l| word.eq_ignore_ascii_case(l))
-        };
+        let is_level = |word: &str| LEVELS.iter().any(|level| word.eq_ignore_ascii_case(level));
         let valid = |part: &str| match part.rsplit_once('=') {
             Some((module, level)) => !module.is_empty() && is_level(level),
             None => is_level(part),
         };
         if !text.split(',').all(valid) {
-            let levels = "off, error, warn, info, debug, trace";
+            let levels = LEVELS.join(", ");
             return Err(format!(
                 "{text:?} is not one of {levels}, or a list such as debug,gh_net::engine=trace"
             ));
@@ -233,7 +220,7 @@ impl<T: FromStr<Err: fmt::Display>> Visitor<'_> for OneText<T> {
     type Value = T;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text")
+        f.write_str("a string")
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<T, E> {
@@ -251,7 +238,7 @@ impl<'de> Visitor<'de> for Texts {
     type Value = Vec<String>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text or an array of texts")
+        f.write_str("a string or an array of strings")
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<String>, E> {

@@ -13,10 +13,10 @@ fn file(text: &str) -> tempfile::NamedTempFile {
 }
 
 /// Loads with a file of this text, these variables and these flags.
-fn loaded(text: &str, pairs: &[(&str, &str)], flags: Flags) -> Result<Config, ConfigError> {
+fn loaded(text: &str, pairs: &[(&str, &str)], mut flags: Flags) -> Result<Config, ConfigError> {
     let file = file(text);
-    let config = Some(file.path().display().to_string());
-    load(&Flags { config, ..flags }, &environment_of(pairs))
+    flags.set("config", file.path().display().to_string());
+    load(&flags, &environment_of(pairs))
 }
 
 fn refused(text: &str, pairs: &[(&str, &str)], flags: Flags) -> String {
@@ -43,7 +43,7 @@ fn an_empty_variable_names_no_file() {
 fn a_flag_wins_over_a_variable_and_a_variable_over_the_file() {
     let text = "dns = \"local\"\ntrace = \"warn\"\nroute = [\"10.0.0.0/8\", \"auto\"]\ngui = false";
     let pairs = [("GH_NET_DNS", "false"), ("GH_NET_TRACE", "debug")];
-    let flags = Flags { dns: Some("true".into()), ..Flags::default() };
+    let flags = Flags::of(&[("dns", "true")]);
     let config = loaded(text, &pairs, flags).unwrap();
     assert_eq!(config.dns, DnsMode::Split);
     assert_eq!(config.trace, "debug");
@@ -61,7 +61,7 @@ fn lists_are_split_at_commas_but_ssh_options_are_not() {
 
 #[test]
 fn the_highest_layer_that_names_a_destination_decides() {
-    let flags = Flags { ssh: Some("me@host".into()), ..Flags::default() };
+    let flags = Flags::of(&[("ssh", "me@host")]);
     let config = loaded("codespace = \"big-fish\"", &[("GH_NET_EXEC", "a b")], flags).unwrap();
     assert_eq!(config.target, Target::Ssh("me@host".into()));
     let config = loaded("exec = \"a b\"", &[("GH_NET_CODESPACE", "big-fish")], Flags::default()).unwrap();
@@ -72,7 +72,7 @@ fn the_highest_layer_that_names_a_destination_decides() {
 
 #[test]
 fn exec_is_split_into_words_as_a_shell_would() {
-    let flags = Flags { exec: Some("docker exec -i 'my box' \"a b\"".into()), ..Flags::default() };
+    let flags = Flags::of(&[("exec", "docker exec -i 'my box' \"a b\"")]);
     let config = loaded("", &[], flags).unwrap();
     assert_eq!(
         config.target,
@@ -82,7 +82,7 @@ fn exec_is_split_into_words_as_a_shell_would() {
 
 #[test]
 fn a_bad_value_names_the_flag_the_variable_or_the_file_and_key() {
-    let flags = Flags { route: vec!["auto".into(), "10.0.0.0/33".into()], ..Flags::default() };
+    let flags = Flags::of(&[("route", "auto"), ("route", "10.0.0.0/33")]);
     let said = refused("", &[], flags);
     assert!(said.starts_with("--route: \"10.0.0.0/33\" is neither auto, nor private"), "{said}");
     let said = refused("", &[("GH_NET_DNS", "maybe")], Flags::default());
@@ -110,15 +110,16 @@ fn each_kind_of_value_refuses_what_it_is_not() {
         ("trace", "a=b"),
         ("gui", "yes"),
     ] {
-        let said = refused("", &[(&variable(key), value)], Flags::default());
-        assert!(said.starts_with(&variable(key)), "{key} = {value}: {said}");
+        let variable = SETTINGS.iter().find(|setting| setting.key == key).unwrap().variable();
+        let said = refused("", &[(&variable, value)], Flags::default());
+        assert!(said.starts_with(&variable), "{key} = {value}: {said}");
     }
 }
 
 #[test]
 fn an_unknown_key_names_the_key_and_the_file() {
     let file = file("rout = \"auto\"");
-    let flags = Flags { config: Some(file.path().display().to_string()), ..Flags::default() };
+    let flags = Flags::of(&[("config", file.path().to_str().unwrap())]);
     let error = load(&flags, &Environment::new()).unwrap_err();
     assert_eq!(error.to_string(), format!("{}: there is no key \"rout\"", file.path().display()));
     assert!(error.remedy().unwrap().contains("route"));
@@ -127,8 +128,8 @@ fn an_unknown_key_names_the_key_and_the_file() {
 #[test]
 fn a_broken_or_missing_file_is_named() {
     let error = loaded("route = ", &[], Flags::default()).unwrap_err();
-    assert!(matches!(&error, ConfigError::Syntax { said, .. } if said.contains("line 1")), "{error:?}");
-    let flags = Flags { config: Some("/nowhere/gh-net.toml".into()), ..Flags::default() };
+    assert!(matches!(&error, ConfigError::Syntax { message, .. } if message.contains("line 1")), "{error:?}");
+    let flags = Flags::of(&[("config", "/nowhere/gh-net.toml")]);
     let said = load(&flags, &Environment::new()).unwrap_err().to_string();
     assert!(said.contains("/nowhere/gh-net.toml"), "{said}");
 }
@@ -150,13 +151,17 @@ fn a_misspelt_variable_is_a_warning() {
 }
 
 #[test]
-fn the_list_of_keys_is_that_of_the_struct() {
-    let said =
-        Figment::from(Layer { origin: "x".into(), values: Dict::from([("nope".into(), Value::from(1))]) })
-            .extract::<Raw>()
-            .unwrap_err();
-    let figment::error::Kind::UnknownField(_, expected) = said.kind else { panic!("{said}") };
-    assert_eq!(expected, KEYS);
+fn the_table_of_settings_has_the_fields_of_the_struct() {
+    let unknown = Layer::of("nope", 1, "x".into());
+    let error = default_layers().into_iter().fold(Figment::from(unknown), Figment::merge).extract::<Raw>();
+    let error = error.unwrap_err();
+    let figment::error::Kind::UnknownField(_, expected) = error.kind else { panic!("{error}") };
+    assert!(keys().map(|setting| setting.key).eq(expected.iter().copied()), "{expected:?}");
+}
+
+#[test]
+fn an_empty_list_of_routes_is_the_default() {
+    assert_eq!(loaded("route = []", &[], Flags::default()).unwrap().routes, [RouteChoice::Auto]);
 }
 
 #[test]

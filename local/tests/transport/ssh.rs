@@ -12,13 +12,16 @@ use tokio::net::{TcpListener, TcpStream};
 use crate::sidecar;
 use crate::sshd::Sshd;
 
+/// The flags for this sshd, whose options come after `first`.
+fn flags(sshd: &Sshd, first: &[String]) -> Flags {
+    let mut flags = Flags::of(&[("ssh", &sshd.destination())]);
+    first.iter().cloned().chain(sshd.options()).for_each(|option| flags.set("ssh-option", option));
+    flags
+}
+
 fn transport(sshd: &Sshd, sidecar: Option<&str>, sources: &Path) -> Transport {
-    let flags = Flags {
-        ssh: Some(sshd.destination()),
-        ssh_option: sshd.options(),
-        sidecar: sidecar.map(str::to_owned),
-        ..Flags::default()
-    };
+    let mut flags = flags(sshd, &[]);
+    sidecar.into_iter().for_each(|path| flags.set("sidecar", path.to_owned()));
     let sources = ("GH_NET_SIDECAR_DIR".to_owned(), sources.display().to_string());
     Transport::new(&config::load(&flags, &Environment::from([sources])).unwrap()).unwrap()
 }
@@ -142,16 +145,9 @@ async fn relay(port: u16) -> (u16, tokio::sync::oneshot::Sender<()>) {
 async fn a_cut_connection_ends_the_link_without_a_status() {
     let sshd = Sshd::start();
     let (port, cut) = relay(sshd.port()).await;
-    let flags = Flags {
-        ssh: Some(sshd.destination()),
-        ssh_option: [
-            vec![format!("Port={port}"), format!("HostKeyAlias=[127.0.0.1]:{}", sshd.port())],
-            sshd.options(),
-        ]
-        .concat(),
-        sidecar: Some(sidecar::directory().join("gh-net-sidecar").display().to_string()),
-        ..Flags::default()
-    };
+    let relayed = [format!("Port={port}"), format!("HostKeyAlias=[127.0.0.1]:{}", sshd.port())];
+    let mut flags = flags(&sshd, &relayed);
+    flags.set("sidecar", sidecar::directory().join("gh-net-sidecar").display().to_string());
     let transport = Transport::new(&config::load(&flags, &Environment::new()).unwrap()).unwrap();
     let mut link = transport.connect().await.unwrap();
     cut.send(()).unwrap();

@@ -11,14 +11,6 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 use gh_net_sidecar_cli::Arguments;
 
-/// Values that configuration checks, and completions offer.
-const VALUES: [(&str, &[&str]); 4] = [
-    ("dns", &["split", "local", "true", "false"]),
-    ("gui", &["true", "false"]),
-    ("route", &["auto", "private"]),
-    ("trace", &["error", "warn", "info", "debug", "trace"]),
-];
-
 /// Writes them below `share`, each where its reader looks for it.
 pub(super) fn write(share: &Path) -> Result<()> {
     let man = share.join("man/man1");
@@ -29,9 +21,6 @@ pub(super) fn write(share: &Path) -> Result<()> {
     page(Arguments::command(), &sidecar, &man.join("gh-net-sidecar.1"))?;
 
     let mut command = gh_net::cli::command();
-    for (flag, values) in VALUES {
-        command = command.mut_arg(flag, |arg| arg.value_parser(values.to_vec()));
-    }
     for (shell, file) in [
         (Shell::Bash, "bash-completion/completions/gh-net"),
         (Shell::Zsh, "zsh/site-functions/_gh-net"),
@@ -52,6 +41,7 @@ fn page(command: Command, sections: &[(&str, &str)], path: &Path) -> Result<()> 
     let mut file = File::create(path)?;
     let commands: Vec<_> =
         command.get_subcommands().filter(|command| !command.is_hide_set()).cloned().collect();
+    let of_program: Vec<_> = command.get_arguments().map(|flag| flag.get_id().clone()).collect();
     let man = Man::new(command.disable_help_subcommand(true));
     man.render_title(&mut file)?;
     man.render_name_section(&mut file)?;
@@ -64,7 +54,10 @@ fn page(command: Command, sections: &[(&str, &str)], path: &Path) -> Result<()> 
     for command in commands {
         item(&mut roff, [bold(command.get_name())], command.get_about());
         roff.control("RS", []);
-        for flag in command.get_arguments().filter(|flag| !flag.is_hide_set() && !flag.is_positional()) {
+        let is_own = |flag: &&clap::Arg| {
+            !flag.is_hide_set() && !flag.is_positional() && !of_program.contains(flag.get_id())
+        };
+        for flag in command.get_arguments().filter(is_own) {
             let name = bold(format!("--{}", flag.get_long().unwrap_or_default()));
             let value = flag.get_value_names().filter(|_| flag.get_action().takes_values());
             let value = value.map(|names| format!(" <{}>", names.concat())).unwrap_or_default();
@@ -87,23 +80,4 @@ fn page(command: Command, sections: &[(&str, &str)], path: &Path) -> Result<()> 
 
 fn item<const N: usize>(roff: &mut Roff, what: [Inline; N], help: Option<&StyledStr>) {
     roff.control("TP", []).text(what).text([roman(help.map(ToString::to_string).unwrap_or_default())]);
-}
-
-#[cfg(test)]
-mod tests {
-    use gh_net::cli::Flags;
-    use gh_net::config::{self, Environment};
-
-    use super::*;
-
-    #[test]
-    fn what_completions_offer_is_taken() {
-        for (flag, values) in VALUES {
-            for value in values {
-                let variable = (format!("GH_NET_{}", flag.to_uppercase()), (*value).to_owned());
-                let loaded = config::load(&Flags::default(), &Environment::from([variable]));
-                assert!(loaded.is_ok(), "--{flag} {value}: {loaded:?}");
-            }
-        }
-    }
 }

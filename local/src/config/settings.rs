@@ -1,0 +1,293 @@
+//! The table of settings. Flags with their help and completions, `GH_NET_*` variables, the keys of the
+//! configuration file, the defaults and the reference in docs/ are all made from it.
+//!
+//! To add a setting: a row here, a field of the same name in [`Raw`](super::raw::Raw) whose type parses the value,
+//! and the place in [`Config`](super::Config) where the result belongs.
+
+use clap::ValueHint;
+
+use super::raw::Dns;
+
+/// A setting, named by `key` in the file, by `--key` on the command line and by `GH_NET_KEY` in the environment.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// As the file spells it.
+    pub key: &'static str,
+    /// The flag's one-letter form.
+    pub short: Option<char>,
+    /// A long form that is accepted and not shown.
+    pub hidden_alias: Option<&'static str>,
+    /// A one-letter form that is accepted and not shown.
+    pub hidden_short: Option<char>,
+    /// What `--help` shows in place of a value.
+    pub value: &'static str,
+    /// The values that completions offer. There may be others.
+    pub choices: &'static [&'static str],
+    /// What completions offer beside `choices`.
+    pub hint: ValueHint,
+    /// Whether the flag may be repeated, and the file may hold an array.
+    pub repeatable: bool,
+    /// Flags of one group exclude each other.
+    pub group: Option<&'static str>,
+    /// What it means, as a sentence without its full stop.
+    pub meaning: &'static str,
+    /// What applies if it is not set anywhere.
+    pub default: Unset,
+    /// An example of a value, in TOML.
+    pub example: &'static str,
+    /// Whether there is a flag.
+    pub is_flag: bool,
+    /// Whether it is a key of the file.
+    pub is_key: bool,
+}
+
+/// What applies where a setting is not set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unset {
+    /// The same as with this value.
+    Value(&'static str),
+    /// What this describes.
+    Described(&'static str),
+    /// Nothing.
+    Nothing,
+}
+
+/// What is bridged: at most one of these is set.
+pub(super) const DESTINATION: &str = "destination";
+
+/// The fields that most settings share.
+const PLAIN: Setting = Setting {
+    key: "",
+    short: None,
+    hidden_alias: None,
+    hidden_short: None,
+    value: "",
+    choices: &[],
+    hint: ValueHint::Unknown,
+    repeatable: false,
+    group: None,
+    meaning: "",
+    default: Unset::Nothing,
+    example: "",
+    is_flag: true,
+    is_key: true,
+};
+
+/// All settings, in the order of `--help`.
+pub const SETTINGS: [Setting; 13] = [
+    Setting {
+        key: "codespace",
+        short: Some('c'),
+        value: "NAME",
+        group: Some(DESTINATION),
+        meaning: "The codespace's name",
+        default: Unset::Described("chosen from `gh codespace list`"),
+        example: r#""fluffy-potato-4x7q""#,
+        ..PLAIN
+    },
+    Setting {
+        key: "ssh",
+        value: "DEST",
+        hint: ValueHint::Hostname,
+        group: Some(DESTINATION),
+        meaning: "Bridge this ssh destination instead of a codespace",
+        example: r#""me@build-host""#,
+        ..PLAIN
+    },
+    Setting {
+        key: "exec",
+        value: "COMMAND",
+        hint: ValueHint::CommandString,
+        group: Some(DESTINATION),
+        meaning: "Bridge through this command, whose stdin and stdout lead to `gh-net-sidecar attach`. It is split \
+                  into words and run without a shell",
+        example: r#""docker exec -i box gh-net-sidecar attach""#,
+        ..PLAIN
+    },
+    Setting {
+        key: "ssh-option",
+        value: "K=V",
+        repeatable: true,
+        meaning: "An option for ssh (its -o), also for codespaces; may be repeated",
+        example: r#"["Port=2222", "IdentityFile=~/.ssh/work"]"#,
+        ..PLAIN
+    },
+    Setting {
+        key: "sidecar",
+        value: "PATH",
+        meaning: "Path of gh-net-sidecar in the codespace",
+        default: Unset::Described(
+            "an installed one, else a copy from $GH_NET_SIDECAR_DIR, from within gh-net or from its directory",
+        ),
+        example: r#""/usr/local/bin/gh-net-sidecar" # in the codespace"#,
+        ..PLAIN
+    },
+    Setting {
+        key: "sidecar-dir",
+        meaning: "The first directory on this computer to search for a sidecar to copy. The file's name is \
+                  gh-net-sidecar-x86_64 or gh-net-sidecar-aarch64",
+        example: r#""/opt/gh-net" # on this computer"#,
+        is_flag: false,
+        ..PLAIN
+    },
+    Setting {
+        key: "route",
+        value: "auto|private|CIDR",
+        choices: &["auto", "private"],
+        repeatable: true,
+        meaning: "What to forward: every network that this computer has a route to (auto), the private ranges \
+                  regardless of its routes (private), or networks such as 10.0.0.0/8; may be repeated",
+        default: Unset::Value("auto"),
+        example: r#"["auto", "10.20.0.0/16"]"#,
+        ..PLAIN
+    },
+    Setting {
+        key: "exclude",
+        value: "CIDR",
+        repeatable: true,
+        meaning: "A network that is not forwarded; may be repeated",
+        example: r#"["192.168.1.0/24"]"#,
+        ..PLAIN
+    },
+    Setting {
+        key: "dns",
+        hidden_short: Some('d'),
+        value: "true|false|split|local",
+        choices: &Dns::CHOICES,
+        meaning: "How names are resolved: this computer resolves those of its own domains and the codespace all \
+                  others (true, split), this computer is asked first for every name (local), or the codespace's \
+                  resolver is left unchanged (false)",
+        default: Unset::Value("split"),
+        example: r#""local""#,
+        ..PLAIN
+    },
+    Setting {
+        key: "gui",
+        short: Some('g'),
+        value: "true|false",
+        choices: &["true", "false"],
+        meaning: "Whether to draw a full-screen view. There is none yet: both values give plain lines",
+        default: Unset::Value("true"),
+        example: "false",
+        ..PLAIN
+    },
+    Setting {
+        key: "trace",
+        short: Some('t'),
+        hidden_alias: Some("trace-level"),
+        value: "LEVEL",
+        choices: &["error", "warn", "info", "debug", "trace"],
+        meaning: "What to log: off, error, warn, info, debug, trace, or a filter such as \
+                  debug,gh_net::engine=trace",
+        default: Unset::Value("info"),
+        example: r#""debug""#,
+        ..PLAIN
+    },
+    Setting {
+        key: "trace-dest",
+        value: "FILE",
+        hint: ValueHint::FilePath,
+        meaning: "The file to log to. Messages of level `info` and above still go to stderr",
+        default: Unset::Described("stderr"),
+        example: r#""/tmp/gh-net.log""#,
+        ..PLAIN
+    },
+    Setting {
+        key: "config",
+        value: "FILE",
+        hint: ValueHint::FilePath,
+        meaning: "The configuration file",
+        default: Unset::Described("$XDG_CONFIG_HOME/gh-net/config.toml"),
+        is_key: false,
+        ..PLAIN
+    },
+];
+
+/// The settings that the command line takes.
+pub fn flags() -> impl Iterator<Item = &'static Setting> {
+    SETTINGS.iter().filter(|setting| setting.is_flag)
+}
+
+/// The settings that the file takes.
+pub fn keys() -> impl Iterator<Item = &'static Setting> {
+    SETTINGS.iter().filter(|setting| setting.is_key)
+}
+
+impl Setting {
+    /// The name of its variable.
+    pub fn variable(&self) -> String {
+        format!("GH_NET_{}", self.key.replace('-', "_").to_ascii_uppercase())
+    }
+
+    /// Its flag as usage lines show it, such as `-c, --codespace <NAME>`.
+    pub fn usage(&self) -> Option<String> {
+        let short = self.short.map(|short| format!("-{short}, ")).unwrap_or_default();
+        self.is_flag.then(|| format!("{short}--{} <{}>", self.key, self.value))
+    }
+
+    /// What applies without it, in words.
+    pub fn default_text(&self) -> Option<&'static str> {
+        match self.default {
+            Unset::Value(text) | Unset::Described(text) => Some(text),
+            Unset::Nothing => None,
+        }
+    }
+
+    /// A line of the file.
+    pub fn example_line(&self) -> String {
+        format!("{} = {}", self.key, self.example)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::io::Write;
+
+    use super::*;
+    use crate::cli::Flags;
+    use crate::config::{Environment, load};
+
+    #[test]
+    fn every_setting_is_explained() {
+        for setting in &SETTINGS {
+            assert!(!setting.meaning.is_empty(), "{setting:?}");
+            assert!(!setting.is_flag || !setting.value.is_empty(), "{setting:?}");
+        }
+    }
+
+    #[test]
+    fn examples_are_understood() {
+        let plain = load(&Flags::default(), &Environment::new()).unwrap();
+        for example in keys().map(Setting::example_line) {
+            let mut file = tempfile::NamedTempFile::new().unwrap();
+            writeln!(file, "{example}").unwrap();
+            let flags = Flags::of(&[("config", file.path().to_str().unwrap())]);
+            assert_ne!(load(&flags, &Environment::new()).unwrap(), plain, "{example} changes nothing");
+        }
+    }
+
+    #[test]
+    fn choices_are_accepted() {
+        for setting in &SETTINGS {
+            for choice in setting.choices {
+                let variables = BTreeMap::from([(setting.variable(), (*choice).to_owned())]);
+                let loaded = load(&Flags::default(), &variables);
+                assert!(loaded.is_ok(), "{} {choice}: {loaded:?}", setting.key);
+            }
+        }
+    }
+
+    #[test]
+    fn a_default_value_is_what_applies_without_the_setting() {
+        let plain = load(&Flags::default(), &Environment::new()).unwrap();
+        let mut compared = 0;
+        for setting in &SETTINGS {
+            let Unset::Value(default) = setting.default else { continue };
+            let variables = BTreeMap::from([(setting.variable(), default.to_owned())]);
+            assert_eq!(load(&Flags::default(), &variables).unwrap(), plain, "{}: {default}", setting.key);
+            compared += 1;
+        }
+        assert!(compared >= 3, "{compared} defaults compared");
+    }
+}
