@@ -1,5 +1,5 @@
-//! Puts sidecars into gh-net: those in the directory that `GH_NET_EMBED_SIDECARS` names at build time, as
-//! `gh-net-sidecar-<architecture>`. Without it, none, and gh-net has them from files only.
+//! Embeds sidecars in gh-net: the files `gh-net-sidecar-<architecture>` in the directory that `GH_NET_EMBED_SIDECARS`
+//! names at build time. Without the variable none is embedded, and gh-net copies sidecars from files only.
 
 #![allow(clippy::print_stdout, reason = "how a build script talks to cargo")]
 
@@ -21,7 +21,7 @@ fn main() {
     fs::write(Path::new(&out).join("embedded.rs"), code).expect("OUT_DIR can be written to");
 }
 
-/// One of them as an element of the list.
+/// One element of the list.
 fn entry(directory: &Path, architecture: &str) -> String {
     let file = directory.join(format!("gh-net-sidecar-{architecture}"));
     let file = file.canonicalize().unwrap_or_else(|error| panic!("{VARIABLE}: {}: {error}", file.display()));

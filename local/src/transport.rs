@@ -1,14 +1,13 @@
-//! How the laptop gets to a sidecar's stdin and stdout: over ssh to a codespace or any host, or through a
-//! command of the user's.
+//! Connecting to a sidecar's stdin and stdout: over ssh to a codespace or any host, or through a command of the user's.
 //!
-//! [`Transport::connect`] gives a [`Link`]: two streams of bytes, and the [`Carrier`] that keeps them up.
-//! Whatever a transport starts lives in a task the carrier owns, and is ended when the carrier is dropped.
+//! [`Transport::connect`] returns a [`Link`]: two streams of bytes, and the [`Carrier`] that owns the processes under them.
+//! Everything a transport starts lives in a task of the carrier, and ends when the carrier is dropped.
 
 mod codespace;
 pub mod exec;
 pub mod provision;
-mod said;
 pub mod ssh;
+mod stderr_tail;
 
 use std::time::Duration;
 
@@ -19,27 +18,27 @@ use tokio::task::JoinHandle;
 use crate::codespaces::gh;
 use crate::config::{Config, Sidecar, Target};
 use crate::exit::{Exit, Explain};
-use said::Said;
+use stderr_tail::StderrTail;
 
-/// How long a process may take to end by itself after its stdin has been closed, and again after SIGTERM.
-const GRACE: Duration = Duration::from_secs(2);
+/// How long a process may take to end by itself after its stdin was closed, and again after SIGTERM.
+const TERMINATION_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// One way to a sidecar, ready to be connected as often as needed.
+/// How to reach a sidecar. It can connect any number of times.
 #[derive(Debug, Clone)]
 pub struct Transport {
-    way: Way,
+    kind: Kind,
 }
 
 #[derive(Debug, Clone)]
-enum Way {
+enum Kind {
     Exec(Vec<String>),
-    Ssh { destination: String, access: Access },
-    Codespace { name: String, access: Access },
+    Ssh { destination: String, settings: SshSettings },
+    Codespace { name: String, settings: SshSettings },
 }
 
-/// What both ways over ssh need.
+/// What ssh is used with, to a codespace or another host.
 #[derive(Debug, Clone)]
-struct Access {
+struct SshSettings {
     options: Vec<String>,
     sidecar: Sidecar,
     sources: provision::Sources,
@@ -51,7 +50,7 @@ pub struct Link {
     pub reader: Box<dyn AsyncRead + Send + Unpin>,
     /// What the sidecar reads.
     pub writer: Box<dyn AsyncWrite + Send + Unpin>,
-    /// What keeps both up.
+    /// The processes under both.
     pub carrier: Carrier,
 }
 
@@ -64,7 +63,7 @@ impl std::fmt::Debug for Link {
 /// The processes under a link. Dropping it ends them.
 #[derive(Debug)]
 pub struct Carrier {
-    said: Said,
+    stderr: StderrTail,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<Option<i32>>,
     end: Option<Option<i32>>,
@@ -73,35 +72,35 @@ pub struct Carrier {
 /// How a link ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkEnd {
-    /// The exit status of what ran over there; `None` if the connection was cut or a signal ended it.
+    /// The exit status of the remote command; `None` if the connection was cut or a signal ended it.
     pub status: Option<i32>,
     /// The last lines of its stderr, and of ssh's, from before the session was open.
-    pub said: String,
+    pub stderr: String,
 }
 
 impl LinkEnd {
-    /// All that is known, for a message.
+    /// All that is known, for an error message.
     pub fn explained(&self) -> String {
         let status = match self.status {
             Some(status) => format!("it ended with exit status {status}"),
-            // ssh itself often says nothing then.
+            // ssh itself often prints nothing in this case.
             None => {
                 "it ended without an exit status: the connection was cut, or a signal ended it".to_owned()
             }
         };
-        if self.said.is_empty() { status } else { format!("{}\n{status}", self.said) }
+        if self.stderr.is_empty() { status } else { format!("{}\n{status}", self.stderr) }
     }
 }
 
 impl Carrier {
-    /// `task` ends when the link has, and ends the link when its end of `stop` says so.
-    fn new(said: Said, stop: oneshot::Sender<()>, task: JoinHandle<Option<i32>>) -> Self {
-        Self { said, stop: Some(stop), task, end: None }
+    /// `task` ends when the link has ended; it ends the link when `stop` is dropped.
+    fn new(stderr: StderrTail, stop: oneshot::Sender<()>, task: JoinHandle<Option<i32>>) -> Self {
+        Self { stderr, stop: Some(stop), task, end: None }
     }
 
-    /// The session is open: what is said on stderr is news from here on, and not kept.
+    /// The session is open: from here on, stderr is logged and not kept.
     pub fn opened(&self) {
-        self.said.opened();
+        self.stderr.opened();
     }
 
     /// Waits until the link has ended by itself. Cancel safe.
@@ -110,11 +109,10 @@ impl Carrier {
             Some(status) => status,
             None => *self.end.insert((&mut self.task).await.unwrap_or(None)),
         };
-        LinkEnd { status, said: self.said.complete().await }
+        LinkEnd { status, stderr: self.stderr.complete().await }
     }
 
-    /// Ends the link. Both streams are to be dropped before: the end of its stdin is what a sidecar that still
-    /// runs is told first.
+    /// Ends the link. Drop both streams first: a running sidecar ends by itself at the end of its stdin.
     pub async fn close(mut self) -> LinkEnd {
         self.stop.take();
         self.ended().await
@@ -130,10 +128,10 @@ pub enum Error {
     /// ssh did not connect.
     #[error(transparent)]
     Ssh(#[from] ssh::Error),
-    /// gh did not say how to reach the codespace.
+    /// gh did not provide the codespace's ssh configuration.
     #[error(transparent)]
     Gh(#[from] gh::Error),
-    /// There is no sidecar to run over there.
+    /// There is no sidecar to run in the codespace.
     #[error(transparent)]
     Provision(#[from] provision::Error),
 }
@@ -162,50 +160,50 @@ impl Explain for Error {
 }
 
 impl Transport {
-    /// The way that `config` names; `None` if it leaves the codespace to be chosen.
+    /// The transport to the destination in `config`; `None` if the codespace is yet to be chosen.
     pub fn new(config: &Config) -> Option<Self> {
-        let access = || Access {
+        let settings = || SshSettings {
             options: config.ssh_options.clone(),
             sidecar: config.sidecar.clone(),
             sources: provision::Sources::of(config.sidecar_dir.clone()),
         };
-        let way = match &config.target {
-            Target::Exec(words) => Way::Exec(words.clone()),
-            Target::Ssh(destination) => Way::Ssh { destination: destination.clone(), access: access() },
-            Target::Codespace(name) => Way::Codespace { name: name.clone()?, access: access() },
+        let kind = match &config.target {
+            Target::Exec(words) => Kind::Exec(words.clone()),
+            Target::Ssh(destination) => Kind::Ssh { destination: destination.clone(), settings: settings() },
+            Target::Codespace(name) => Kind::Codespace { name: name.clone()?, settings: settings() },
         };
-        Some(Self { way })
+        Some(Self { kind })
     }
 
     /// What is bridged, for messages.
     pub fn name(&self) -> String {
-        match &self.way {
-            Way::Exec(words) => words.first().cloned().unwrap_or_default(),
-            Way::Ssh { destination, .. } => destination.clone(),
-            Way::Codespace { name, .. } => format!("codespace {name}"),
+        match &self.kind {
+            Kind::Exec(words) => words.first().cloned().unwrap_or_default(),
+            Kind::Ssh { destination, .. } => destination.clone(),
+            Kind::Codespace { name, .. } => format!("codespace {name}"),
         }
     }
 
-    /// Connects, copies the sidecar if need be, and starts it. May talk with the user on the terminal.
-    /// Dropping the future ends what it has started.
+    /// Connects, copies the sidecar if necessary, and starts it. ssh may ask questions on the terminal. Dropping the
+    /// future ends the processes that it started.
     ///
     /// # Errors
-    /// See [`Error`]. That the remote command itself fails is seen on the link.
+    /// See [`Error`]. A failure of the remote command itself shows on the link.
     pub async fn connect(&self) -> Result<Link, Error> {
-        let (master, access) = match &self.way {
-            Way::Exec(words) => return Ok(exec::connect(words)?),
-            Way::Ssh { destination, access } => {
-                let host = ssh::Host::of(destination, &access.options)?;
-                (ssh::Master::dial(host).await?, access)
+        let (master, settings) = match &self.kind {
+            Kind::Exec(words) => return Ok(exec::connect(words)?),
+            Kind::Ssh { destination, settings } => {
+                let host = ssh::Host::of(destination, &settings.options)?;
+                (ssh::Master::dial(host).await?, settings)
             }
-            Way::Codespace { name, access } => {
-                let host = codespace::host(name, &access.options).await?;
-                (ssh::Master::dial(host).await?, access)
+            Kind::Codespace { name, settings } => {
+                let host = codespace::host(name, &settings.options).await?;
+                (ssh::Master::dial(host).await?, settings)
             }
         };
-        let sidecar = match &access.sidecar {
+        let sidecar = match &settings.sidecar {
             Sidecar::At(path) => path.clone(),
-            Sidecar::Provision => provision::provision(&master, &access.sources, &self.name()).await?,
+            Sidecar::Provision => provision::provision(&master, &settings.sources, &self.name()).await?,
         };
         Ok(master.attach(&format!("{} attach", ssh::quoted(&sidecar))).await?)
     }

@@ -1,4 +1,4 @@
-//! A codespace: gh starts it and prints an ssh configuration for it; from there on it is an ssh host.
+//! A codespace: gh starts it and prints an ssh configuration, with which it is an ordinary ssh host.
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
@@ -8,10 +8,10 @@ use super::Error;
 use super::ssh::{self, Host};
 use crate::codespaces::gh::{self, Gh};
 
-/// Asks gh how to reach the codespace `name`, which starts it if it is stopped.
+/// Gets the ssh configuration of codespace `name` from gh, which starts the codespace if it is stopped.
 pub(super) async fn host(name: &str, options: &[String]) -> Result<Host, Error> {
     tracing::info!(
-        "asking gh for the way to codespace {name}; if it is stopped it is started, which takes minutes"
+        "asking gh for the ssh configuration of codespace {name}; starting a stopped one takes minutes"
     );
     let entry = Gh::find().ssh_config(name).await?;
     let destination = alias(&entry).ok_or_else(|| gh::Error::NoEntry { name: name.to_owned() })?;
@@ -31,7 +31,7 @@ fn cannot_write(source: io::Error) -> Error {
     ssh::Error::Local { what: "the ssh configuration can't be written", source }.into()
 }
 
-/// The host the configuration is for.
+/// The host that the configuration is for.
 fn alias(entry: &str) -> Option<&str> {
     let mut words = entry.lines().map(str::split_whitespace).find_map(|mut words| {
         let is_host = words.next().is_some_and(|word| word.eq_ignore_ascii_case("host"));

@@ -9,11 +9,11 @@ use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::said::Said;
-use super::{Carrier, GRACE, Link};
+use super::stderr_tail::StderrTail;
+use super::{Carrier, Link, TERMINATION_TIMEOUT};
 use crate::exit::{Exit, Explain};
 
-/// Why the command does not run.
+/// Why the command could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no such program.
@@ -40,8 +40,8 @@ impl Explain for Error {
     fn remedy(&self) -> Option<String> {
         match self {
             Self::NotFound(_) => Some(
-                "--exec takes a program and its arguments; it is run without a shell.\n\
-                 For a shell's features: --exec \"sh -c '…'\""
+                "--exec takes a program and its arguments, and runs it without a shell.\n\
+                 To use a shell: --exec \"sh -c '…'\""
                     .to_owned(),
             ),
             Self::Spawn { .. } => None,
@@ -49,9 +49,9 @@ impl Explain for Error {
     }
 }
 
-/// Starts the command in a session of its own: Ctrl-C in the terminal must not end it before our goodbye has
-/// passed through it. That also takes the terminal away from it, so it can't ask questions (and, asking from
-/// the background, be stopped for ever).
+/// Starts the command in a session of its own, so that Ctrl-C in the terminal does not end it before our goodbye has
+/// passed through it. Without a controlling terminal it can't ask questions either; from the background, it would be
+/// stopped by the kernel for asking.
 pub(super) fn connect(words: &[String]) -> Result<Link, Error> {
     let name = words.first().cloned().unwrap_or_default();
     let mut command = Command::new(&name);
@@ -66,12 +66,12 @@ pub(super) fn connect(words: &[String]) -> Result<Link, Error> {
     let missing = || not_started(&name, io::ErrorKind::BrokenPipe.into());
     let writer = child.stdin.take().ok_or_else(missing)?;
     let reader = child.stdout.take().ok_or_else(missing)?;
-    let said = Said::default();
+    let tail = StderrTail::default();
     if let Some(stderr) = child.stderr.take() {
-        said.listen_remote(stderr);
+        tail.read_remote(stderr);
     }
     let (stop, stopped) = oneshot::channel();
-    let carrier = Carrier::new(said, stop, tokio::spawn(watch(Running(child), stopped)));
+    let carrier = Carrier::new(tail, stop, tokio::spawn(watch(Running(child), stopped)));
     Ok(Link { reader: Box::new(reader), writer: Box::new(writer), carrier })
 }
 
@@ -91,7 +91,7 @@ impl Running {
     }
 
     fn signal(&self, signal: Signal) {
-        // There is an id only as long as the command has not been waited for, so it can't be another's yet.
+        // There is an id only until the command has been waited for, so it can't have been reused.
         if let Some(group) = self.0.id().and_then(|id| i32::try_from(id).ok()) {
             let _ = killpg(Pid::from_raw(group), signal);
         }
@@ -104,14 +104,14 @@ impl Drop for Running {
     }
 }
 
-/// Waits for the command's end; helps it along once `stopped`.
+/// Waits for the command's end; once `stopped`, signals it if it does not end by itself.
 async fn watch(mut command: Running, stopped: oneshot::Receiver<()>) -> Option<i32> {
     tokio::select! {
         status = command.ended() => return status,
         _ = stopped => {}
     }
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-        if let Ok(status) = timeout(GRACE, command.ended()).await {
+        if let Ok(status) = timeout(TERMINATION_TIMEOUT, command.ended()).await {
             return status;
         }
         command.signal(signal);
@@ -131,18 +131,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn bytes_pass_both_ways_and_the_end_says_how_it_ended() {
+    async fn bytes_pass_both_ways_and_the_end_has_status_and_stderr() {
         let mut link =
             connect(&words("sh -c 'read line; echo \"got $line\"; echo oops >&2; exit 3'")).unwrap();
         link.writer.write_all(b"hello\n").await.unwrap();
         let mut answer = String::new();
         link.reader.read_to_string(&mut answer).await.unwrap();
         assert_eq!(answer, "got hello\n");
-        assert_eq!(link.carrier.ended().await, LinkEnd { status: Some(3), said: "oops".into() });
+        assert_eq!(link.carrier.ended().await, LinkEnd { status: Some(3), stderr: "oops".into() });
     }
 
     #[tokio::test]
-    async fn a_command_that_does_not_exist_is_said() {
+    async fn a_command_that_does_not_exist_is_a_usage_error() {
         let error = connect(&words("gh-net-no-such-program attach")).unwrap_err();
         assert_eq!(error.to_string(), "the command \"gh-net-no-such-program\" was not found");
         assert_eq!(error.exit(), Exit::Usage);
@@ -156,14 +156,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn closing_ends_a_command_that_ignores_it_and_what_it_has_started() {
+    async fn closing_ends_a_command_that_ignores_it_and_its_children() {
         let line = "sh -c 'trap \"\" TERM; sleep 600 & echo $!; wait; wait; sleep 600'";
         let Link { mut reader, writer, carrier } = connect(&words(line)).unwrap();
         let mut buffer = [0; 32];
         assert!(reader.read(&mut buffer).await.unwrap() > 0);
         drop(writer);
         assert_eq!(carrier.close().await.status, None);
-        // All that was started holds the other end of this pipe: its end is theirs.
+        // Every child holds the other end of this pipe, so its end means that all have ended.
         assert_eq!(reader.read(&mut buffer).await.unwrap(), 0);
     }
 }

@@ -1,8 +1,8 @@
-//! Finding a sidecar over there, or copying ours.
+//! Finding a sidecar in the codespace, or copying ours to it.
 //!
-//! One round trip looks: what machine it is, which sidecars there are, their versions and hashes. If one fits,
-//! that is all. Else a second copies ours over the same connection, to a name that holds its version and the
-//! start of its hash, and removes what we have copied earlier. [`choose`] decides, and is pure.
+//! A first command reports the system, the architecture, and the sidecars there are, with their versions and hashes. If
+//! one is compatible, it is used. Otherwise a second command copies ours over the same connection, to a file name that
+//! contains its version and the start of its hash, and removes earlier copies. [`choose`] decides, and is pure.
 
 mod script;
 mod sources;
@@ -16,29 +16,29 @@ use script::{Found, Report};
 pub use sources::Sources;
 use sources::{Arch, Binary};
 
-/// How long looking may take: a slow login shell, and a hash over a few megabytes.
-const LOOKING: Duration = Duration::from_secs(60);
-/// How long copying may take: a few megabytes over the slowest of links.
-const COPYING: Duration = Duration::from_secs(600);
+/// Time limit of the report: a slow login shell, and the hash of a few megabytes.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(60);
+/// Time limit of copying: a few megabytes over a very slow link.
+const COPY_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Sidecars of other versions than ours are not used as long as there is one of ours.
+/// Our version. A sidecar of another version is used only if ours can't be copied.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Why there is no sidecar to run.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// ssh failed on the way.
+    /// ssh failed.
     #[error(transparent)]
     Ssh(#[from] ssh::Error),
-    /// The shell over there did not run our script.
-    #[error("the login shell of {name} did not answer as expected")]
+    /// The remote shell did not run our script.
+    #[error("the login shell of {name} did not run a script as expected")]
     NoReport {
         /// The host.
         name: String,
-        /// What it said instead.
-        said: String,
+        /// What it printed instead.
+        output: String,
     },
-    /// It is no Linux.
+    /// The host does not run Linux.
     #[error("{name} runs {system}; the sidecar needs Linux")]
     System {
         /// The host.
@@ -46,14 +46,14 @@ pub enum Error {
         /// Its system.
         system: String,
     },
-    /// There is none over there, and none here that runs there.
-    #[error("there is no gh-net-sidecar at {name}, and none here to copy to its architecture, {machine}")]
+    /// There is no sidecar on the host, and none on the laptop for its architecture.
+    #[error("{name} has no gh-net-sidecar, and there is none on this computer to copy to it (for {machine})")]
     None {
         /// The host.
         name: String,
-        /// Its architecture, as uname says it.
+        /// Its architecture, as uname prints it.
         machine: String,
-        /// Where one was looked for on the laptop.
+        /// The places that were searched on the laptop.
         searched: String,
     },
     /// Ours can't be read.
@@ -64,13 +64,13 @@ pub enum Error {
         /// Why not.
         source: io::Error,
     },
-    /// It did not arrive, or does not run.
+    /// The copy was incomplete, or does not run.
     #[error("copying the sidecar to {name} failed")]
     Copy {
         /// The host.
         name: String,
-        /// What was said over there.
-        said: String,
+        /// What the remote shell printed.
+        output: String,
     },
 }
 
@@ -86,8 +86,8 @@ impl Explain for Error {
     fn details(&self) -> Option<String> {
         match self {
             Self::Ssh(error) => error.details(),
-            Self::NoReport { said, .. } | Self::Copy { said, .. } => {
-                Some(said.clone()).filter(|s| !s.is_empty())
+            Self::NoReport { output, .. } | Self::Copy { output, .. } => {
+                Some(output.clone()).filter(|output| !output.is_empty())
             }
             Self::None { searched, .. } => Some(searched.clone()),
             Self::System { .. } | Self::Read { .. } => None,
@@ -98,12 +98,12 @@ impl Explain for Error {
         match self {
             Self::Ssh(error) => error.remedy(),
             Self::None { .. } => Some(
-                "Install gh-net-sidecar over there (--sidecar PATH says where it is), or put one for that\n\
-                 architecture here and name its directory: GH_NET_SIDECAR_DIR."
+                "Install gh-net-sidecar there (--sidecar PATH names it), or get one for that architecture and name its\n\
+                 directory on this computer: GH_NET_SIDECAR_DIR."
                     .to_owned(),
             ),
             Self::Copy { .. } => {
-                Some("Install gh-net-sidecar over there by hand, and say where: --sidecar PATH".to_owned())
+                Some("Install gh-net-sidecar there by hand, and name it: --sidecar PATH".to_owned())
             }
             Self::NoReport { .. } => Some("Its login shell must be able to run: sh".to_owned()),
             Self::System { .. } | Self::Read { .. } => None,
@@ -111,25 +111,25 @@ impl Explain for Error {
     }
 }
 
-/// What is to be done about a sidecar.
+/// Which sidecar to run.
 #[derive(Debug, PartialEq, Eq)]
 enum Choice<'a> {
-    /// Run this one.
+    /// This one.
     Use(&'a Found),
-    /// Copy ours.
+    /// A copy of ours.
     Copy,
-    /// Run this one, of another version: there is no better. The handshake will say if it does not do.
+    /// This one of another version, as there is none of ours. The handshake tells whether it is compatible.
     Try(&'a Found),
-    /// There is nothing to run.
+    /// There is none.
     Nothing,
 }
 
-/// The path of a sidecar over there that fits, copied if need be.
+/// The path of a compatible sidecar in the codespace, copied if necessary.
 pub(super) async fn provision(master: &Master, sources: &Sources, name: &str) -> Result<String, Error> {
-    let output = master.run("sh", script::LOOK.as_bytes(), LOOKING).await?;
+    let output = master.run("sh", script::REPORT.as_bytes(), REPORT_TIMEOUT).await?;
     let report = Report::parse(&output.stdout)
-        .ok_or_else(|| Error::NoReport { name: name.to_owned(), said: instead(&output) })?;
-    tracing::debug!(?report, "looked for a sidecar");
+        .ok_or_else(|| Error::NoReport { name: name.to_owned(), output: last_lines(&output) })?;
+    tracing::debug!(?report, "sidecars in the codespace");
     if report.system != "Linux" {
         return Err(Error::System { name: name.to_owned(), system: report.system });
     }
@@ -141,7 +141,7 @@ pub(super) async fn provision(master: &Master, sources: &Sources, name: &str) ->
         Choice::Use(found) => Ok(found.path.clone()),
         Choice::Try(found) => {
             tracing::warn!(
-                "using {} of another version ({}): there is none here to copy",
+                "using {} of another version ({}), as there is none on this computer to copy",
                 found.path,
                 found.version
             );
@@ -155,16 +155,16 @@ pub(super) async fn provision(master: &Master, sources: &Sources, name: &str) ->
     }
 }
 
-/// A sidecar of the very same bytes, else an installed one of the same line of releases, else ours, else any.
-/// An installed one may have privileges that a copy has not: an entry for sudo, capabilities.
+/// Prefers a sidecar with the same hash, then an installed one that is compatible, then a copy of ours, then any other.
+/// An installed one may have privileges that a copy lacks: a sudoers entry, or capabilities.
 fn choose<'a>(report: &'a Report, ours: Option<&Binary>) -> Choice<'a> {
     let same = |found: &&Found| ours.is_some_and(|ours| found.hash == ours.hash);
-    // Where no hash can be had, the name we gave it says which it is.
+    // Without sha256sum there, the file name of our copy identifies it.
     let named = |found: &&Found| {
         found.hash.is_empty()
             && ours.is_some_and(|ours| found.path.ends_with(&format!("/{}", ours.remote_name())))
     };
-    let installed = |found: &&Found| found.is_installed() && found.is_of_line(VERSION);
+    let installed = |found: &&Found| found.is_installed() && found.is_compatible_with(VERSION);
     let found = report.found.iter();
     let fits = found
         .clone()
@@ -182,13 +182,13 @@ fn choose<'a>(report: &'a Report, ours: Option<&Binary>) -> Choice<'a> {
 async fn copy(master: &Master, ours: &Binary, name: &str) -> Result<String, Error> {
     tracing::info!("copying the sidecar to {name} ({:.1} MB)", ours.bytes.len() as f64 / 1e6);
     let command = script::copy(&ours.remote_name(), ours.bytes.len(), &ours.hash);
-    let output = master.run(&command, &ours.bytes, COPYING).await?;
+    let output = master.run(&command, &ours.bytes, COPY_TIMEOUT).await?;
     let path = script::copied(&output.stdout).filter(|_| output.status == Some(0));
-    path.ok_or_else(|| Error::Copy { name: name.to_owned(), said: instead(&output) })
+    path.ok_or_else(|| Error::Copy { name: name.to_owned(), output: last_lines(&output) })
 }
 
-/// The last of what a script said when it did not say what it should.
-fn instead(output: &Output) -> String {
+/// The last lines of a script's output, for an error.
+fn last_lines(output: &Output) -> String {
     const SHOWN: usize = 10;
     let lines: Vec<&str> = output.stdout.lines().chain(output.stderr.lines()).collect();
     gh_net_common::hello::printable(&lines[lines.len().saturating_sub(SHOWN)..].join("\n"))
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_bytes_are_used_wherever_they_lie() {
+    fn a_sidecar_with_the_same_hash_is_used_wherever_it_is() {
         let report = report(vec![
             found("bb", "gh-net-sidecar 0.0.1", "/usr/bin/gh-net-sidecar"),
             found(&ours().hash, &current(), "/home/me/.cache/gh-net/gh-net-sidecar-x"),
@@ -252,14 +252,14 @@ mod tests {
     }
 
     #[test]
-    fn without_hashes_the_name_we_gave_it_counts() {
+    fn without_hashes_the_file_name_counts() {
         let path = format!("/home/me/.cache/gh-net/{}", ours().remote_name());
         let report = report(vec![found("", &current(), &path)]);
         assert_eq!(choose(&report, Some(&ours())), Choice::Use(&report.found[0]));
     }
 
     #[test]
-    fn with_none_of_ours_any_is_tried() {
+    fn without_ours_any_other_is_tried() {
         let stale = report(vec![found("bb", "gh-net-sidecar 0.0.1", "/usr/bin/gh-net-sidecar")]);
         assert_eq!(choose(&stale, None), Choice::Try(&stale.found[0]));
         assert_eq!(choose(&report(vec![]), None), Choice::Nothing);

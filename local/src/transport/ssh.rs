@@ -1,15 +1,14 @@
-//! ssh: one master connection of our own, and commands run through it.
+//! ssh: a master connection of our own, and commands that run through it.
 //!
-//! The master is started by us and not by the `openssh` crate, whose own start has no terminal: here ssh asks
-//! for passphrases, passwords and host keys as it always does. With `-f` it leaves for the background, and for
-//! a session of its own, once it is authenticated, so that Ctrl-C in the terminal ends a question but never a
-//! connection that a goodbye is still to pass through. From there on the crate speaks the master's
-//! multiplexing protocol directly: the pipes of a remote command are handed to the master, with no process and
-//! no copy between.
+//! We start the master ourselves, because the `openssh` crate starts it without a terminal; ours can ask for
+//! passphrases, passwords and host keys as usual. With `-f` it moves to the background, and to a session of its own,
+//! once it is authenticated: Ctrl-C in the terminal cancels a question, but never ends a connection that our goodbye
+//! has yet to pass through. From then on the crate speaks the master's multiplexing protocol: the pipes of a remote
+//! command are passed to the master as file descriptors, without a process or a copy in between.
 //!
-//! A master in the background outlives us if we are killed, so a [watcher](dial::Watcher) outlives us, too, and ends
-//! it. ControlPersist with a time limit would do so without one, but makes ssh discard what a ProxyCommand
-//! (gh's, or a jump host's ssh) says on stderr.
+//! A master in the background outlives us if we are killed, so a [watcher](dial::Watcher) process outlives us as well
+//! and ends it. ControlPersist with a time limit would also end it, but makes ssh discard what a ProxyCommand (gh's, or
+//! the ssh of a jump host) prints on stderr.
 
 mod dial;
 mod failure;
@@ -29,19 +28,19 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::said::Said;
-use super::{Carrier, GRACE, Link};
+use super::stderr_tail::StderrTail;
+use super::{Carrier, Link, TERMINATION_TIMEOUT};
 use crate::exit::{Exit, Explain};
 use dial::{Dialling, Watcher};
 pub use failure::Reason;
-use terminal::Lent;
+use terminal::TerminalLoan;
 
-/// Where the master listens, within its directory; the `openssh` crate expects this name.
+/// The master's socket within its directory; the `openssh` crate expects this name.
 const SOCKET: &str = "master";
-/// The longest directory: a socket's path is limited to 108 bytes (`sun_path`), of which ssh needs 17 for a
-/// temporary suffix.
+/// The longest path of that directory in bytes: a socket's path is limited to 108 (`sun_path`), of which ssh needs 17
+/// for a temporary suffix.
 const MAX_DIRECTORY: usize = 80;
-/// What is kept of each output of a remote command, in bytes.
+/// How much of each output of a remote command is kept, in bytes.
 const MAX_OUTPUT: u64 = 256 * 1024;
 
 /// What to connect to, and how.
@@ -51,19 +50,19 @@ pub(super) struct Host {
     pub(super) destination: String,
     /// The user's options.
     pub(super) options: Vec<String>,
-    /// A configuration file in place of the user's, and the codespace it is for.
+    /// A configuration file that replaces the user's, and the name of the codespace that it is for.
     pub(super) codespace: Option<(PathBuf, String)>,
     /// Private to this connection.
     pub(super) directory: TempDir,
 }
 
-/// Why ssh is of no use.
+/// Why there is no ssh connection.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no ssh.
     #[error("ssh was not found in PATH")]
     Missing,
-    /// Something of ours failed before ssh came into play.
+    /// A local operation failed.
     #[error("{what}: {source}")]
     Local {
         /// What.
@@ -74,20 +73,20 @@ pub enum Error {
     /// It did not connect.
     #[error("ssh {} {name}", reason.what())]
     Failed {
-        /// Why, as far as its words tell.
+        /// Why, as far as its messages tell.
         reason: Reason,
-        /// What it was to connect to.
+        /// What it should have connected to.
         name: String,
-        /// Its words, unless the user has seen them on the terminal.
-        said: Option<String>,
+        /// Its stderr, unless the user has seen it on the terminal.
+        stderr: Option<String>,
         /// What to do.
         remedy: String,
     },
-    /// The user pressed Ctrl-C while it asked.
+    /// The user pressed Ctrl-C at a question.
     #[error("connecting was cancelled")]
     Interrupted,
-    /// The connection was there, but no command can be run over it.
-    #[error("the ssh connection does not run commands: {0}")]
+    /// ssh connected, but commands can't be run over the connection.
+    #[error("no command can be run over the ssh connection: {0}")]
     Command(String),
 }
 
@@ -103,7 +102,7 @@ impl Explain for Error {
 
     fn details(&self) -> Option<String> {
         match self {
-            Self::Failed { said, .. } => said.clone(),
+            Self::Failed { stderr, .. } => stderr.clone(),
             Self::Missing | Self::Local { .. } | Self::Interrupted | Self::Command(_) => None,
         }
     }
@@ -118,7 +117,7 @@ impl Explain for Error {
 }
 
 impl Host {
-    /// A destination of the user's own.
+    /// An ssh destination that the user named.
     pub(super) fn of(destination: &str, options: &[String]) -> Result<Self, Error> {
         let directory = private_directory()?;
         Ok(Self {
@@ -136,25 +135,24 @@ impl Host {
         }
     }
 
-    /// The first value ssh sees for an option counts: what must hold comes first, then the user's, then what
-    /// is merely better than ssh's defaults.
+    /// ssh uses the first value of an option: required ones come first, then the user's, then our defaults.
     fn arguments(&self, interactive: bool) -> Vec<String> {
         let mut arguments = Vec::new();
         if let Some((file, _)) = &self.codespace {
             arguments.extend(["-F".to_owned(), file.display().to_string()]);
         }
         let socket = self.directory.path().join(SOCKET).display().to_string();
-        // -E keeps the log open on our pipe when -f closes stderr.
+        // With -E, the log stays on our pipe when -f closes stderr.
         let flags = ["-M", "-N", "-f", "-T", "-S", &socket, "-E", "/dev/stderr"];
         arguments.extend(flags.map(str::to_owned));
         let mut option = |option: &str| arguments.extend(["-o".to_owned(), option.to_owned()]);
-        MUST.into_iter().for_each(&mut option);
+        REQUIRED.into_iter().for_each(&mut option);
         self.options.iter().map(String::as_str).for_each(&mut option);
-        BETTER.into_iter().for_each(&mut option);
+        DEFAULTS.into_iter().for_each(&mut option);
         if !interactive {
             option("BatchMode=yes");
         }
-        // gh needs a moment of its own to reach a codespace.
+        // gh's ProxyCommand takes longer to reach a codespace.
         option(if self.codespace.is_some() { "ConnectTimeout=60" } else { "ConnectTimeout=20" });
         if has_aes() {
             option("Ciphers=^aes128-gcm@openssh.com,aes256-gcm@openssh.com");
@@ -164,9 +162,8 @@ impl Host {
     }
 }
 
-/// A persistent master would outlive us, and what the user forwards for a shell would clash with a shell that
-/// is open.
-const MUST: [&str; 5] = [
+/// A persistent master would outlive us, and the user's forwardings would conflict with those of an open shell.
+const REQUIRED: [&str; 5] = [
     "ControlPersist=no",
     "ClearAllForwardings=yes",
     "RemoteCommand=none",
@@ -174,17 +171,17 @@ const MUST: [&str; 5] = [
     "ForwardAgent=no",
 ];
 
-/// Compression costs a factor of ten on data that is compressed already. A dead peer is noticed within 45 s.
-const BETTER: [&str; 5] = [
+/// Compression makes the transfer of compressed data ten times slower. A dead peer is detected within 45 s.
+const DEFAULTS: [&str; 5] = [
     "ForwardX11=no",
     "Compression=no",
     "ServerAliveInterval=15",
     "ServerAliveCountMax=3",
-    // gh's configuration says quiet, which would hide why ssh fails.
+    // gh's configuration has `quiet`, which would hide the reason of a failure.
     "LogLevel=INFO",
 ];
 
-/// Without AES instructions, ssh's own first choice, ChaCha20, is the faster one.
+/// Whether the CPU has AES instructions. Without them, ssh's own first choice, ChaCha20, is faster.
 fn has_aes() -> bool {
     #[cfg(target_arch = "x86_64")]
     return std::arch::is_x86_feature_detected!("aes");
@@ -194,7 +191,7 @@ fn has_aes() -> bool {
     return false;
 }
 
-/// A directory only the user can look into, with a path that is short enough for a socket in it.
+/// A directory that only the user can access, whose path is short enough for a socket in it.
 pub(super) fn private_directory() -> Result<TempDir, Error> {
     let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
     let candidates = runtime.into_iter().chain([std::env::temp_dir(), PathBuf::from("/tmp")]);
@@ -207,54 +204,54 @@ pub(super) fn private_directory() -> Result<TempDir, Error> {
             Err(error) => failure = error,
         }
     }
-    Err(Error::Local { what: "no private temporary directory can be made", source: failure })
+    Err(Error::Local { what: "no private temporary directory can be created", source: failure })
 }
 
-/// A master connection that is up. Dropping it ends it.
+/// An established master connection. Dropping it ends it.
 pub(super) struct Master {
     session: Arc<Session>,
-    said: Said,
+    stderr: StderrTail,
     _watcher: Watcher,
 }
 
-/// What a remote command did. Both texts are cut at [`MAX_OUTPUT`].
+/// The result of a remote command. Both outputs are cut at [`MAX_OUTPUT`].
 #[derive(Debug)]
 pub(super) struct Output {
-    /// Its exit status; `None` if it was lost with the connection, or a signal ended the command.
+    /// Its exit status; `None` if the connection was lost or a signal ended the command.
     pub(super) status: Option<i32>,
     pub(super) stdout: String,
     pub(super) stderr: String,
 }
 
 impl Master {
-    /// Connects. ssh may ask questions on the terminal meanwhile.
+    /// Connects. ssh may ask questions on the terminal.
     pub(super) async fn dial(host: Host) -> Result<Self, Error> {
-        let terminal = Lent::to_ssh();
-        // ssh's words reach the user once: as they come where it talks with the user, else in our error.
+        let terminal = TerminalLoan::of_stdin();
+        // The user sees ssh's messages once: directly if it asks questions on the terminal, else in our error.
         let shown = terminal.is_some() && io::stderr().is_terminal();
         let mut ssh = Dialling::start(&host.arguments(terminal.is_some()), terminal)?;
         let mut watcher = Watcher::start(&ssh, host.directory.path())?;
-        let said = Said::default();
-        let connected = ssh.listen(&said, shown);
+        let tail = StderrTail::default();
+        let connected = ssh.read_stderr(&tail, shown);
         let success = ssh.finish().await;
         watcher.dialled().await;
         if success? {
             connected.store(true, Ordering::Relaxed);
-            said.clear();
+            tail.clear();
             let session = Arc::new(Session::new_native_mux(host.directory));
-            return Ok(Self { session, said, _watcher: watcher });
+            return Ok(Self { session, stderr: tail, _watcher: watcher });
         }
-        let words = said.complete().await;
-        let reason = Reason::of(&words);
+        let stderr = tail.complete().await;
+        let reason = Reason::of(&stderr);
         let remedy = match &host.codespace {
             Some((_, name)) => reason.codespace_remedy(name),
             None => reason.remedy(&host.destination),
         };
-        let said = (!shown && !words.is_empty()).then_some(words);
-        Err(Error::Failed { reason, name: host.name(), said, remedy })
+        let stderr = (!shown && !stderr.is_empty()).then_some(stderr);
+        Err(Error::Failed { reason, name: host.name(), stderr, remedy })
     }
 
-    /// Runs `command` by the login shell over there, gives it `input`, and collects what it says.
+    /// Runs `command` by the remote login shell with `input` as its stdin, and collects its output.
     pub(super) async fn run(&self, command: &str, input: &[u8], limit: Duration) -> Result<Output, Error> {
         let work = async {
             let mut child = self.spawn(command).await?;
@@ -262,33 +259,33 @@ impl Master {
                 (child.stdin().take(), child.stdout().take(), child.stderr().take());
             let feed = async move {
                 if let Some(mut stdin) = stdin {
-                    // A command that ends without reading it all says why by its status and words.
+                    // If a command ends without reading all of it, its status and stderr tell why.
                     let _ = stdin.write_all(input).await;
                 }
             };
             let ((), stdout, stderr) = tokio::join!(feed, bounded(stdout), bounded(stderr));
             Ok(Output { status: code(child.wait().await), stdout, stderr })
         };
-        let late = || Error::Command(format!("it did not end within {} seconds", limit.as_secs()));
-        timeout(limit, work).await.map_err(|_| late())?
+        let timed_out = || Error::Command(format!("it did not end within {} seconds", limit.as_secs()));
+        timeout(limit, work).await.map_err(|_| timed_out())?
     }
 
-    /// Runs `command` and makes a link of its stdin and stdout.
+    /// Runs `command`, and returns its stdin and stdout as a link.
     pub(super) async fn attach(self, command: &str) -> Result<Link, Error> {
         let mut child = self.spawn(command).await?;
         let missing = || Error::Command("its pipes are missing".to_owned());
         let writer = child.stdin().take().ok_or_else(missing)?;
         let reader = child.stdout().take().ok_or_else(missing)?;
         if let Some(stderr) = child.stderr().take() {
-            self.said.listen_remote(stderr);
+            self.stderr.read_remote(stderr);
         }
         let (stop, stopped) = oneshot::channel();
-        let said = self.said.clone();
+        let tail = self.stderr.clone();
         let task = tokio::spawn(watch(child, self, stopped));
         Ok(Link {
             reader: Box::new(reader),
             writer: Box::new(writer),
-            carrier: Carrier::new(said, stop, task),
+            carrier: Carrier::new(tail, stop, task),
         })
     }
 
@@ -301,18 +298,18 @@ impl Master {
 
 type RemoteChild = openssh::Child<Arc<Session>>;
 
-/// Waits for the remote command's end, then ends the master. Once `stopped`, the command has little time left.
+/// Waits for the remote command's end, then ends the master. Once `stopped`, the command gets a short time to end.
 async fn watch(child: RemoteChild, master: Master, stopped: oneshot::Receiver<()>) -> Option<i32> {
     let mut end = pin!(child.wait());
     let status = tokio::select! {
         status = &mut end => code(status),
-        _ = stopped => timeout(GRACE, end).await.ok().and_then(code),
+        _ = stopped => timeout(TERMINATION_TIMEOUT, end).await.ok().and_then(code),
     };
     drop(master);
     status
 }
 
-/// The crate makes an error of status 127, which is a shell's "not found".
+/// The crate reports status 127, a shell's "not found", as an error.
 fn code(status: Result<ExitStatus, openssh::Error>) -> Option<i32> {
     match status {
         Ok(status) => status.code(),
@@ -321,7 +318,7 @@ fn code(status: Result<ExitStatus, openssh::Error>) -> Option<i32> {
     }
 }
 
-/// An error and what caused it, in one line.
+/// An error and its causes in one line.
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |cause| cause.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
@@ -335,8 +332,8 @@ async fn bounded<R: AsyncRead + Unpin>(stream: Option<R>) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// `word` for whatever login shell is over there: POSIX, fish and csh agree on what single quotes do, as long
-/// as they hold no quote, backslash or exclamation mark.
+/// `word` quoted for any remote login shell: in POSIX shells, fish and csh, single quotes mean the same as long as no
+/// quote, backslash or exclamation mark is between them.
 pub(super) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@%".contains(c);
     if !word.is_empty() && word.chars().all(plain) { word.to_owned() } else { format!("'{word}'") }
@@ -352,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn the_users_options_come_before_our_wishes_and_after_our_needs() {
+    fn the_users_options_come_after_the_required_ones_and_before_our_defaults() {
         let arguments = arguments(&["Compression=yes", "ControlPersist=yes"], true);
         let at = |option: &str| arguments.iter().position(|argument| argument == option).unwrap();
         assert!(at("Compression=yes") < at("Compression=no"));
@@ -361,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn questions_are_forbidden_only_without_a_terminal() {
+    fn batch_mode_is_set_only_without_a_terminal() {
         assert!(arguments(&[], false).contains(&"BatchMode=yes".to_owned()));
         assert!(!arguments(&[], true).contains(&"BatchMode=yes".to_owned()));
     }

@@ -1,4 +1,4 @@
-//! Codespaces, by a `gh` that prints what gh prints, and by the real one against an API of our own.
+//! Codespaces, with a fake `gh`, and with the real one against a fake API.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
@@ -23,7 +23,7 @@ fn with_gh(directory: &TempDir) -> Command {
     command
 }
 
-/// What gh says, what it ends with, and what then is to be said and ended with.
+/// The stderr and exit status of gh, and our exit code and remedy.
 const CASES: [(&str, i32, i32, &str); 6] = [
     ("To get started with GitHub CLI, please run:  gh auth login", 4, 4, "gh auth login -h github.com"),
     (
@@ -44,7 +44,7 @@ const CASES: [(&str, i32, i32, &str); 6] = [
 ];
 
 #[test]
-fn each_failure_of_gh_keeps_its_words_and_gets_its_own_remedy() {
+fn each_failure_of_gh_keeps_its_message_and_gets_its_own_remedy() {
     for (words, status, expected, remedy) in CASES {
         let gh = fake_gh(&format!("echo '{words}' >&2; exit {status}"));
         let (code, said) = failure(&mut with_gh(&gh), &["-c", "big-fish"]);
@@ -55,7 +55,7 @@ fn each_failure_of_gh_keeps_its_words_and_gets_its_own_remedy() {
 }
 
 #[test]
-fn without_gh_it_is_said_what_to_install() {
+fn without_gh_the_error_tells_what_to_install() {
     let empty = tempfile::tempdir().unwrap();
     let (code, said) = failure(gh_net().env("PATH", empty.path()), &["big-fish"]);
     assert_eq!(code, 1, "{said}");
@@ -63,14 +63,14 @@ fn without_gh_it_is_said_what_to_install() {
 }
 
 #[test]
-fn gh_path_comes_before_path() {
+fn gh_path_takes_precedence_over_path() {
     let gh = fake_gh("echo 'the one of GH_PATH' >&2; exit 1");
     let (_, said) = failure(gh_net().env("GH_PATH", gh.path().join("gh")), &["big-fish"]);
     assert!(said.contains("the one of GH_PATH"), "{said}");
 }
 
 #[test]
-fn a_configuration_without_a_host_is_said() {
+fn a_configuration_without_a_host_is_an_error() {
     let gh = fake_gh("exit 0");
     let (code, said) = failure(&mut with_gh(&gh), &["big-fish"]);
     assert_eq!(code, 3, "{said}");
@@ -89,7 +89,7 @@ fn without_a_terminal_the_codespaces_to_choose_from_are_listed() {
 }
 
 #[test]
-fn the_words_of_the_proxy_reach_the_user() {
+fn messages_of_the_proxy_reach_the_user() {
     let proxy = r#"sh -c "echo gh: codespace is rebuilding >&2; exit 1""#;
     let entry = format!("Host cs.big-fish.main\n\tProxyCommand {proxy}\n\tLogLevel quiet\n");
     let gh = fake_gh(&format!("printf '{entry}'"));
@@ -99,9 +99,9 @@ fn the_words_of_the_proxy_reach_the_user() {
     assert!(said.contains("gh codespace ssh -c big-fish"), "{said}");
 }
 
-/// The lone codespace is chosen, and its sidecar answers over the entry that gh prints.
+/// The only codespace is chosen, and its sidecar is reached with the ssh configuration that gh prints.
 #[test]
-fn a_lone_codespace_is_bridged_over_its_entry() {
+fn the_only_codespace_is_bridged_with_its_ssh_configuration() {
     let sshd = Sshd::start();
     let entry = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(entry.path(), sshd.entry("cs.big-fish.feature-a")).unwrap();
@@ -113,7 +113,7 @@ fn a_lone_codespace_is_bridged_over_its_entry() {
         esac"#,
         entry.path().display()
     ));
-    // What attaches is a program that ends at once: its exit status comes all the way back.
+    // The sidecar is a program that ends at once; its exit status must reach the user.
     let program = sshd.home().join("sidecar");
     write_program(&program, "#!/bin/sh\necho attached >&2; exit 43\n");
     let (code, said) = failure(&mut with_gh(&gh), &["--sidecar", program.to_str().unwrap()]);
@@ -123,7 +123,7 @@ fn a_lone_codespace_is_bridged_over_its_entry() {
     assert!(!said.contains("Permanently added"), "{said}");
 }
 
-/// Answers one request for the list, as api.github.com would.
+/// Answers one request for the list like api.github.com.
 fn api(status: &'static str, body: &'static str) -> (String, std::thread::JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -171,7 +171,7 @@ fn the_real_gh_lists_codespaces() {
 }
 
 #[test]
-fn the_real_gh_without_a_scope_or_a_login_is_understood() {
+fn the_real_gh_without_a_scope_or_a_login_is_recognised() {
     let home = tempfile::tempdir().unwrap();
     let (address, server) = api("403 Forbidden", r#"{"message":"Must have admin rights to Repository."}"#);
     let (code, said) = failure(&mut with_real_gh(&address, &home), &[""; 0]);
@@ -186,7 +186,7 @@ fn the_real_gh_without_a_scope_or_a_login_is_understood() {
 }
 
 #[test]
-fn a_name_that_gh_would_take_for_a_flag_never_reaches_it() {
+fn a_name_that_looks_like_a_flag_never_reaches_gh() {
     let gh = fake_gh("echo reached >&2; exit 1");
     let (code, said) = failure(&mut with_gh(&gh), &["--codespace=--web"]);
     assert_eq!(code, 2, "{said}");

@@ -1,4 +1,4 @@
-//! What is left when gh-net is ended, by whatever signal.
+//! What is left behind when a signal ends gh-net.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::program::{gh_net, ssh_arguments};
 use crate::sidecar;
 use crate::sshd::Sshd;
 
-/// gh-net bridging `sshd`, its private directories in `runtime`, once the sidecar over there has spoken.
+/// gh-net bridging `sshd`, with its private directories in `runtime`, once the remote sidecar has printed its message.
 fn attached(sshd: &Sshd, runtime: &Path) -> Child {
     let mut child = gh_net()
         .args(ssh_arguments(sshd, &sshd.options()))
@@ -21,7 +21,7 @@ fn attached(sshd: &Sshd, runtime: &Path) -> Child {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    wait_for(&mut child, "over there: attached");
+    wait_for(&mut child, "codespace: attached");
     child
 }
 
@@ -30,13 +30,13 @@ fn wait_for(child: &mut Child, words: &str) {
     let mut line = String::new();
     while log.read_line(&mut line).unwrap() > 0 {
         if line.contains(words) {
-            // The rest is of no interest, but must not make gh-net wait.
+            // Reads the rest, so that gh-net does not block.
             std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
             return;
         }
         line.clear();
     }
-    panic!("gh-net ended without saying {words:?}");
+    panic!("gh-net ended without printing {words:?}");
 }
 
 fn signal(child: &Child, signal: Signal) {
@@ -71,7 +71,7 @@ fn the_first_signal_ends_cleanly_with_exit_code_0() {
 }
 
 #[test]
-fn an_end_before_anything_is_connected_is_quick_too() {
+fn a_signal_before_the_connection_ends_at_once() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = format!("Port={}", listener.local_addr().unwrap().port());
     let runtime = tempfile::tempdir().unwrap();
@@ -82,12 +82,12 @@ fn an_end_before_anything_is_connected_is_quick_too() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // A server that accepts and says nothing: ssh waits for its banner.
+    // The server accepts and sends nothing: ssh waits for its banner.
     let (mut stream, _) = listener.accept().unwrap();
     signal(&child, Signal::SIGTERM);
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert_eq!(leftovers(runtime.path()), 0);
-    // ssh is gone, too: it is the one that holds the connection.
+    // The end of the connection shows that ssh has ended as well.
     let mut rest = Vec::new();
     std::io::Read::read_to_end(&mut stream, &mut rest).unwrap();
 }

@@ -1,4 +1,4 @@
-//! Transports against a real sshd, and against a `gh` that says what gh says.
+//! Transports against a real sshd, and against a fake `gh` with the output of the real one.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 

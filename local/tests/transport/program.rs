@@ -1,4 +1,4 @@
-//! The program `gh-net` run as a user would, without a terminal.
+//! The program `gh-net`, run as a user would run it, without a terminal.
 
 use std::ffi::OsStr;
 use std::io::Write;
@@ -7,21 +7,21 @@ use std::process::{Command, Output, Stdio};
 
 use crate::sshd::Sshd;
 
-/// `gh-net` with a clean environment and no terminal to ask on.
+/// `gh-net` with a clean environment and no terminal.
 pub(crate) fn gh_net() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gh-net"));
     command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", "/nonexistent").stdin(Stdio::null());
     command
 }
 
-/// What a run that is expected to fail says, with its exit code.
+/// The exit code and stderr of a run that is expected to fail.
 pub(crate) fn failure<S: AsRef<OsStr>>(command: &mut Command, arguments: &[S]) -> (i32, String) {
     let Output { status, stderr, .. } = command.args(arguments).output().unwrap();
     (status.code().unwrap(), String::from_utf8(stderr).unwrap())
 }
 
-/// Writes a program by another process: by ours, a child that another thread starts meanwhile would have it open for
-/// writing, and it could not be run (ETXTBSY).
+/// Writes a program in another process. If this one wrote it, a child that another thread starts meanwhile would inherit
+/// the open file, and the program could not be run (ETXTBSY).
 pub(crate) fn write_program(path: &Path, text: &str) {
     let mut writer = Command::new("sh");
     writer.args(["-c", r#"cat > "$0" && chmod 755 "$0""#]).arg(path).stdin(Stdio::piped());
@@ -37,13 +37,13 @@ pub(crate) fn ssh_arguments(sshd: &Sshd, options: &[String]) -> Vec<String> {
 }
 
 #[test]
-fn a_refused_login_shows_the_words_of_ssh_once_and_a_remedy() {
+fn a_refused_login_shows_the_message_of_ssh_once_and_a_remedy() {
     let sshd = Sshd::start();
     let arguments = ssh_arguments(&sshd, &sshd.options_with("stranger", "known_hosts"));
     let (code, said) = failure(&mut gh_net(), &arguments);
     assert_eq!(code, 4, "{said}");
     assert_eq!(said.matches("Permission denied (publickey)").count(), 1, "{said}");
-    assert!(said.starts_with("gh-net: ssh was not let in by "), "{said}");
+    assert!(said.starts_with("gh-net: ssh was denied access by "), "{said}");
     assert!(said.contains("ssh-add"), "{said}");
 }
 
@@ -57,7 +57,7 @@ fn an_unknown_host_key_is_not_accepted() {
 }
 
 #[test]
-fn a_closed_port_an_unknown_host_and_a_bad_option_are_told_apart() {
+fn a_closed_port_an_unknown_host_and_a_bad_option_have_different_errors() {
     for (arguments, code, words) in [
         (["--ssh", "127.0.0.1", "--ssh-option", "Port=1"], 3, "Connection refused"),
         (["--ssh", "no-such-host.invalid", "--ssh-option", "Port=1"], 3, "Could not resolve hostname"),
@@ -70,7 +70,7 @@ fn a_closed_port_an_unknown_host_and_a_bad_option_are_told_apart() {
 }
 
 #[test]
-fn a_server_that_is_no_ssh_server_is_said() {
+fn a_server_that_is_not_an_ssh_server_is_reported() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = format!("Port={}", listener.local_addr().unwrap().port());
     let server = std::thread::spawn(move || {
@@ -85,7 +85,7 @@ fn a_server_that_is_no_ssh_server_is_said() {
 }
 
 #[test]
-fn what_comes_instead_of_a_sidecar_is_shown() {
+fn the_output_of_what_is_not_a_sidecar_is_shown() {
     for (command, words) in [
         (
             "sh -c 'echo Segmentation fault; echo core dumped >&2; exit 139'",
@@ -103,7 +103,7 @@ fn what_comes_instead_of_a_sidecar_is_shown() {
 }
 
 #[test]
-fn a_command_that_is_not_there_is_a_usage_error() {
+fn a_missing_command_is_a_usage_error() {
     let (code, said) = failure(&mut gh_net(), &["--exec", "no-such-program attach"]);
     assert_eq!(code, 2, "{said}");
     assert!(said.contains("\"no-such-program\" was not found"), "{said}");
@@ -119,7 +119,7 @@ fn a_bad_value_is_a_usage_error_that_names_its_origin() {
 }
 
 #[test]
-fn the_log_goes_where_it_is_told_to() {
+fn the_log_goes_to_the_named_file() {
     let directory = tempfile::tempdir().unwrap();
     let log = directory.path().join("log");
     let arguments =
@@ -127,6 +127,6 @@ fn the_log_goes_where_it_is_told_to() {
     let (code, said) = failure(gh_net().env("GH_NET_NOTHING", "1"), &arguments);
     assert_eq!(code, 5);
     let log = std::fs::read_to_string(log).unwrap();
-    assert!(log.contains("over there: noted") && log.contains("GH_NET_NOTHING"), "{log}");
-    assert!(said.contains("GH_NET_NOTHING") && !said.contains("over there:"), "{said}");
+    assert!(log.contains("codespace: noted") && log.contains("GH_NET_NOTHING"), "{log}");
+    assert!(said.contains("GH_NET_NOTHING") && !said.contains("codespace:"), "{said}");
 }

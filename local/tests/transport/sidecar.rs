@@ -1,4 +1,4 @@
-//! A program that stands in for the sidecar: it can be copied, says its version, and echoes.
+//! A stand-in for the sidecar: it can be copied, prints its version, and echoes.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -43,7 +43,7 @@ fn build(version: &str) -> TempDir {
     directory
 }
 
-/// What lies in the cache of `home` over there.
+/// The files in the remote cache below `home`.
 pub(crate) fn cached(home: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(home.join(".cache/gh-net"));
     let mut names: Vec<String> = entries

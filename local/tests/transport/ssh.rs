@@ -26,7 +26,7 @@ fn transport(sshd: &Sshd, sidecar: Option<&str>, sources: &Path) -> Transport {
     Transport::new(&config::load(&flags, &Environment::from([sources])).unwrap()).unwrap()
 }
 
-/// Sends a line through the sidecar and back, and ends it.
+/// Sends a line through the sidecar and back, and closes the link.
 async fn echo(mut link: Link) -> LinkEnd {
     link.writer.write_all(b"there and back\n").await.unwrap();
     let mut answer = [0; 15];
@@ -43,7 +43,7 @@ async fn the_sidecar_is_copied_once_and_found_afterwards() {
     let transport = transport(&sshd, None, &sidecar::directory());
     let end = echo(transport.connect().await.unwrap()).await;
     assert_eq!(end.status, Some(42), "the exit status comes through");
-    assert!(end.said.contains("attached"), "its words come through: {end:?}");
+    assert!(end.stderr.contains("attached"), "its stderr comes through: {end:?}");
     let copied = sidecar::cached(&sshd.home());
     assert_eq!(copied.len(), 1);
     assert!(copied[0].starts_with(concat!("gh-net-sidecar-", env!("CARGO_PKG_VERSION"), "-")), "{copied:?}");
@@ -79,9 +79,9 @@ async fn a_damaged_copy_is_not_run() {
 }
 
 #[tokio::test]
-async fn a_login_shell_that_talks_is_no_obstacle() {
+async fn output_of_a_login_shell_is_skipped() {
     let sshd = Sshd::start();
-    // bash reads it for commands over ssh, too.
+    // bash also reads it for commands over ssh.
     std::fs::write(sshd.home().join(".bashrc"), "echo Welcome to the codespace!; printf 'no newline'\n")
         .unwrap();
     let mut link = transport(&sshd, None, &sidecar::directory()).connect().await.unwrap();
@@ -95,7 +95,7 @@ async fn a_login_shell_that_talks_is_no_obstacle() {
 }
 
 #[tokio::test]
-async fn a_named_sidecar_is_run_as_it_is() {
+async fn a_named_sidecar_is_run_without_a_copy() {
     let sshd = Sshd::start();
     let directory = sshd.home().join("my tools");
     std::fs::create_dir(&directory).unwrap();
@@ -106,26 +106,26 @@ async fn a_named_sidecar_is_run_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_named_sidecar_that_is_not_there_is_a_status_with_words() {
+async fn a_missing_named_sidecar_is_a_status_with_stderr() {
     let sshd = Sshd::start();
     let mut link = transport(&sshd, Some("/no/such/sidecar"), Path::new("/nowhere")).connect().await.unwrap();
     let end = link.carrier.ended().await;
     assert_eq!(end.status, Some(127));
-    assert!(end.said.contains("/no/such/sidecar"), "{end:?}");
+    assert!(end.stderr.contains("/no/such/sidecar"), "{end:?}");
 }
 
 #[tokio::test]
-async fn no_sidecar_anywhere_is_said_with_the_architecture() {
+async fn without_any_sidecar_the_error_has_the_architecture() {
     let sshd = Sshd::start();
     let empty = tempfile::tempdir().unwrap();
-    // A sidecar that lies beside the test binary's directory would be found; there is none.
+    // One beside the test binary's directory would be found, but there is none.
     let error = transport(&sshd, None, empty.path()).connect().await.unwrap_err();
     let Error::Provision(provision::Error::None { machine, searched, .. }) = error else { panic!("{error}") };
     assert_eq!(machine, std::env::consts::ARCH);
     assert!(searched.contains(empty.path().to_str().unwrap()), "{searched}");
 }
 
-/// A relay to `port` for one connection, which is cut when the sender is used.
+/// Relays one connection to `port`, and cuts it when the sender is used.
 async fn relay(port: u16) -> (u16, tokio::sync::oneshot::Sender<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let own = listener.local_addr().unwrap().port();

@@ -1,4 +1,4 @@
-//! A real sshd on loopback, as the user who runs the tests, with keys and a home of its own.
+//! A real sshd on loopback, run by the user of the tests, with its own keys and home directory.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -8,7 +8,7 @@ use std::process::{Child, ChildStderr, Command, Stdio};
 
 use tempfile::TempDir;
 
-/// What unlocks the key called "locked".
+/// The passphrase of the key "locked".
 pub(crate) const PASSPHRASE: &str = "open sesame";
 
 /// A running sshd. It ends when this is dropped.
@@ -20,7 +20,7 @@ pub(crate) struct Sshd {
 }
 
 impl Sshd {
-    /// An sshd whose sessions have `home()` as their home and nothing but the system's programs in PATH.
+    /// An sshd whose sessions have `home()` as home directory and only the system's programs in PATH.
     pub(crate) fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::set_permissions(directory.path(), PermissionsExt::from_mode(0o755)).unwrap();
@@ -32,10 +32,10 @@ impl Sshd {
         let authorized = public("user.pub") + &public("locked.pub");
         std::fs::write(directory.path().join("authorized_keys"), authorized).unwrap();
         if nix::unistd::geteuid().is_root() {
-            // sshd's privilege separation wants it.
+            // Required by sshd's privilege separation.
             std::fs::create_dir_all("/run/sshd").unwrap();
         }
-        // A free port may be taken by another before sshd has it.
+        // Another process may take the free port before sshd binds it.
         let started = (0..10).find_map(|_| try_start(directory.path()));
         let (child, log, port) = started.expect("sshd finds a port");
         let known = std::fs::read_to_string(directory.path().join("host.pub")).unwrap();
@@ -56,7 +56,7 @@ impl Sshd {
         format!("{}@127.0.0.1", user())
     }
 
-    /// Options that let ssh in, and keep the user's own keys and questions out of it.
+    /// Options for a login without the user's own keys and without questions.
     pub(crate) fn options(&self) -> Vec<String> {
         self.options_with("user", "known_hosts")
     }
@@ -99,7 +99,7 @@ impl Sshd {
             }
             line.clear();
         }
-        panic!("sshd ended without saying {words:?}");
+        panic!("sshd ended without logging {words:?}");
     }
 }
 

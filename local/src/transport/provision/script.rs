@@ -1,19 +1,19 @@
-//! The two scripts that run over there, in a POSIX shell that may be dash or busybox, and what they print.
+//! The two scripts that run in the codespace, in a POSIX shell such as dash or busybox, and their output.
 
 use gh_net_common::hello::printable;
 
-/// What is around the report: a login shell may print banners before it.
+/// Lines around the report: a login shell may print banners before it.
 const BEGIN: &str = "gh-net-report-begin";
 const END: &str = "gh-net-report-end";
-/// What precedes the path of a copied sidecar.
+/// Precedes the path of a copied sidecar.
 const COPIED: &str = "gh-net-copied ";
-/// How many sidecars are believed in.
+/// Maximum number of sidecars accepted from a report.
 const MAX_FOUND: usize = 32;
 
-/// Looks around. It is given to `sh` on stdin, so that no login shell, whichever it is, reads it; therefore
-/// what it runs must not read stdin.
-pub(super) const LOOK: &str = r#"
-look() {
+/// Reports the system and its sidecars. `sh` reads it from stdin, so that it need not be quoted for an unknown login
+/// shell; the programs that it runs must therefore not read stdin.
+pub(super) const REPORT: &str = r#"
+report() {
     [ -f "$1" ] && [ -x "$1" ] || return 0
     hash=$(sha256sum "$1" 2>/dev/null </dev/null | cut -c1-64)
     version=$("$1" --version 2>/dev/null </dev/null | head -n 1 | cut -c1-100)
@@ -22,20 +22,20 @@ look() {
 printf '\n%s\n' gh-net-report-begin
 printf 'machine=%s\n' "$(uname -m)"
 printf 'system=%s\n' "$(uname -s)"
-look "$(command -v gh-net-sidecar)"
+report "$(command -v gh-net-sidecar)"
 for file in /usr/local/bin/gh-net-sidecar /usr/bin/gh-net-sidecar "$HOME/.local/bin/gh-net-sidecar" \
     "$HOME"/.cache/gh-net/gh-net-sidecar-* "${XDG_RUNTIME_DIR:-/nonexistent}"/gh-net/gh-net-sidecar-*; do
-    look "$file"
+    report "$file"
 done
 printf '%s\n' gh-net-report-end
 "#;
 
-/// Takes a sidecar from stdin: `$1` is its name, `$2` its size, `$3` its hash. Because stdin is taken, the
-/// script is an argument, and passes through a login shell that may be a POSIX one, fish or csh: one line, and
-/// no quote, backslash or exclamation mark in it.
+/// Reads a sidecar from stdin: `$1` is its name, `$2` its size, `$3` its hash. As stdin is in use, the script is an
+/// argument, and passes through a login shell that may be a POSIX one, fish or csh: it must be one line without a
+/// single quote, backslash or exclamation mark.
 ///
-/// A directory is good if a program can be run from it (HOME may be mounted noexec). The file gets its name
-/// when it has been checked, so that a half copied one is never run.
+/// It uses the first directory from which a program can be run (HOME may be mounted noexec). The file is renamed to its
+/// final name once it has been checked, so that an incomplete copy is never run.
 const COPY: &[&str] = &[
     "umask 077;",
     "fit() { mkdir -p \"$1\" 2>/dev/null || return 1; p=\"$1/.probe.$$\";",
@@ -43,7 +43,7 @@ const COPY: &[&str] = &[
     "fail() { echo \"$1\" >&2; rm -f \"$t\"; exit 1; };",
     "for d in \"$HOME/.cache/gh-net\" \"${XDG_RUNTIME_DIR:-/dev/null}/gh-net\" new; do",
     "if [ \"$d\" = new ]; then d=$(mktemp -d) || d=/dev/null; fi; fit \"$d\" && break; d=; done;",
-    "[ -n \"$d\" ] || fail \"there is no directory that programs can be run from\";",
+    "[ -n \"$d\" ] || fail \"there is no directory from which programs can be run\";",
     "t=\"$d/.new.$$\"; cat > \"$t\" || fail \"writing to $d failed\";",
     "[ \"$(wc -c < \"$t\")\" -eq \"$2\" ] || fail \"only a part of it arrived\";",
     "s=$(sha256sum < \"$t\" 2>/dev/null | cut -c1-64);",
@@ -54,60 +54,60 @@ const COPY: &[&str] = &[
     "echo; echo \"gh-net-copied $d/$1\"",
 ];
 
-/// The command that copies. `name` and `hash` are made of letters, digits, dots and hyphens.
+/// The command that copies. `name` and `hash` consist of letters, digits, dots and hyphens.
 pub(super) fn copy(name: &str, size: usize, hash: &str) -> String {
     format!("sh -c '{}' gh-net {name} {size} {hash}", COPY.join(" "))
 }
 
-/// Where the copy lies.
+/// The path of the copy.
 pub(super) fn copied(stdout: &str) -> Option<String> {
     let path = stdout.lines().find_map(|line| line.strip_prefix(COPIED))?;
-    runnable(path).then(|| path.to_owned())
+    is_quotable(path).then(|| path.to_owned())
 }
 
-/// Whether a path that the other side names can stand between single quotes in any shell.
-fn runnable(path: &str) -> bool {
+/// Whether a path that the remote side reports can be quoted for any shell.
+fn is_quotable(path: &str) -> bool {
     path.starts_with('/') && !path.contains(['\'', '\\', '!']) && !path.contains(char::is_control)
 }
 
-/// A sidecar that is there already.
+/// A sidecar in the codespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Found {
     /// Its SHA-256 in hexadecimal; empty if there is no sha256sum.
     pub(super) hash: String,
-    /// What it answers to `--version`; empty if it does not run.
+    /// Its output for `--version`; empty if it does not run.
     pub(super) version: String,
-    /// Where it is.
+    /// Its path.
     pub(super) path: String,
 }
 
 impl Found {
-    /// Whether it was put there by someone else than us.
+    /// Whether it was installed, and is not a copy of ours.
     pub(super) fn is_installed(&self) -> bool {
         self.path.ends_with("/gh-net-sidecar")
     }
 
-    /// Whether it is of the same line of releases: those that differ in the last number only work together.
-    pub(super) fn is_of_line(&self, version: &str) -> bool {
-        let line = |version: &str| version.rsplit_once('.').map(|(line, _)| line.to_owned());
-        let theirs = self.version.split_whitespace().next_back().and_then(line);
-        theirs.is_some() && theirs == line(version)
+    /// Whether it is compatible with `version`, that is, differs from it only in the last number.
+    pub(super) fn is_compatible_with(&self, version: &str) -> bool {
+        let release = |version: &str| version.rsplit_once('.').map(|(release, _)| release.to_owned());
+        let theirs = self.version.split_whitespace().next_back().and_then(release);
+        theirs.is_some() && theirs == release(version)
     }
 }
 
-/// What [`LOOK`] prints.
+/// The output of [`REPORT`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Report {
     /// `uname -m`.
     pub(super) machine: String,
     /// `uname -s`.
     pub(super) system: String,
-    /// The sidecars there are, in the order in which they are preferred.
+    /// The sidecars, in order of preference.
     pub(super) found: Vec<Found>,
 }
 
 impl Report {
-    /// Finds the report in whatever else came; `None` if it is not whole.
+    /// Finds the report in the output; `None` if it is incomplete.
     pub(super) fn parse(stdout: &str) -> Option<Self> {
         let (_, rest) = stdout.split_once(&format!("\n{BEGIN}\n"))?;
         let (report, _) = rest.split_once(END)?;
@@ -124,7 +124,7 @@ impl Report {
 fn parse_found(line: &str) -> Option<Found> {
     let mut parts = line.splitn(3, '|');
     let (hash, version, path) = (parts.next()?, parts.next()?, parts.next()?);
-    runnable(path).then(|| Found {
+    is_quotable(path).then(|| Found {
         hash: hash.to_owned(),
         version: printable(version),
         path: path.to_owned(),
@@ -164,12 +164,12 @@ mod tests {
         super::super::sources::hash(bytes)
     }
 
-    /// Ours: not every system has its programs in /usr/bin.
+    /// Our own PATH: not every system has its programs in /usr/bin.
     fn path() -> OsString {
         std::env::var_os("PATH").unwrap_or_default()
     }
 
-    /// The shells there are on this machine; dash and bash are on any Debian.
+    /// The shells that this machine has; dash and bash are on any Debian.
     fn shells() -> Vec<Vec<&'static str>> {
         let all = [vec!["dash"], vec!["bash"], vec!["zsh"], vec!["fish"], vec!["csh"], vec!["busybox", "sh"]];
         let exists =
@@ -187,7 +187,7 @@ mod tests {
             let path = copied(&stdout).unwrap();
             assert_eq!(path, format!("{}/.cache/gh-net/gh-net-sidecar-9.9.9-abc", home.path().display()));
 
-            let (_, stdout, _) = run(&shell, "sh", home.path(), LOOK.as_bytes());
+            let (_, stdout, _) = run(&shell, "sh", home.path(), REPORT.as_bytes());
             let report = Report::parse(&format!("Welcome!{stdout}")).unwrap();
             assert_eq!(report.system, "Linux");
             let version = "gh-net-sidecar 9.9.9".to_owned();
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_whole_not_the_same_or_does_not_run_is_refused_and_removed() {
+    fn a_copy_that_is_incomplete_or_changed_or_does_not_run_is_refused_and_removed() {
         let home = tempfile::tempdir().unwrap();
         let broken = b"\x7fELF nonsense";
         for (program, size, hash, why) in [
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_home_that_can_not_be_written_to_is_left_aside() {
+    fn another_directory_is_used_if_home_is_not_writable() {
         let home = tempfile::tempdir().unwrap();
         std::fs::write(home.path().join(".cache"), "a file").unwrap();
         let command = copy("gh-net-sidecar-1-a", PROGRAM.len(), &hash(PROGRAM));
@@ -238,19 +238,19 @@ mod tests {
     }
 
     #[test]
-    fn the_copying_script_holds_nothing_a_login_shell_would_change() {
+    fn the_copy_script_has_no_character_that_a_login_shell_would_change() {
         let script = COPY.join(" ");
         assert!(!script.contains(['\'', '\\', '!', '\n']), "{script}");
     }
 
     #[test]
-    fn a_report_that_is_not_whole_is_none() {
+    fn an_incomplete_report_is_none() {
         assert_eq!(Report::parse("Welcome!\n"), None);
         assert_eq!(Report::parse("\ngh-net-report-begin\nmachine=x86_64\n"), None);
     }
 
     #[test]
-    fn a_path_that_would_break_out_of_its_quotes_is_not_believed() {
+    fn a_path_that_would_end_its_quotes_is_ignored() {
         let stdout =
             "\ngh-net-report-begin\nmachine=m\nsystem=s\nfound=a|b|/x/'; rm -rf '/\ngh-net-report-end\n";
         assert_eq!(Report::parse(stdout).unwrap().found, []);

@@ -1,4 +1,4 @@
-//! Sidecars on the laptop that can be copied: files, and in a released gh-net those inside of it.
+//! Sidecars on the laptop that can be copied: files, and those that are embedded in a released gh-net.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Error, VERSION};
 
-/// An architecture there are sidecars for.
+/// An architecture that sidecars exist for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Arch {
     X86_64,
@@ -17,7 +17,7 @@ pub(super) enum Arch {
 }
 
 impl Arch {
-    /// The one that `uname -m` means.
+    /// The architecture for an output of `uname -m`.
     pub(super) fn named(machine: &str) -> Option<Self> {
         match machine {
             "x86_64" | "amd64" => Some(Self::X86_64),
@@ -42,11 +42,11 @@ impl Arch {
     }
 }
 
-// EMBEDDED: (architecture, program) of each sidecar that build.rs was given.
+// EMBEDDED: (architecture, program) of each sidecar that build.rs has embedded.
 include!(concat!(env!("OUT_DIR"), "/embedded.rs"));
 
-/// Where sidecars may be: in a directory that the user names, inside our own program, or beside it. What is
-/// inside comes before what lies beside, which may be of another version.
+/// Where sidecars may be: in a directory that the user names, embedded in our program, or in a directory beside it.
+/// Embedded ones come before those beside it, which may be of another version.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sources {
     named: Option<PathBuf>,
@@ -69,7 +69,7 @@ impl fmt::Debug for Binary {
 }
 
 impl Sources {
-    /// `named` is the directory the user names.
+    /// `named` is the directory that the user names.
     pub fn of(named: Option<PathBuf>) -> Self {
         let program = std::env::current_exe().and_then(|path| path.canonicalize()).ok();
         let directory = program.as_deref().and_then(Path::parent);
@@ -80,7 +80,7 @@ impl Sources {
     /// The best sidecar for `arch`.
     ///
     /// # Errors
-    /// What is in the directory the user names can't be read. What lies beside us by chance is passed over.
+    /// A file in the directory that the user names can't be read. Unreadable files beside us are skipped.
     pub(super) fn find(&self, arch: Arch) -> Result<Option<Binary>, Error> {
         if let Some(directory) = &self.named
             && let Some(binary) = find_in(directory, arch)?
@@ -95,12 +95,12 @@ impl Sources {
         Ok(self.beside.iter().find_map(|directory| readable(directory)))
     }
 
-    /// Where one was looked for, for a message.
+    /// The places that were searched, for an error message.
     pub(super) fn searched(&self) -> String {
         let directories = self.named.iter().chain(&self.beside);
         let directories: Vec<_> = directories.map(|path| path.display().to_string()).collect();
-        let inside = if self.embedded.is_empty() { "; none is built into this gh-net" } else { "" };
-        format!("looked here in: {}{inside}", directories.join(", "))
+        let embedded = if self.embedded.is_empty() { "; no sidecar is embedded in this gh-net" } else { "" };
+        format!("searched on this computer: {}{embedded}", directories.join(", "))
     }
 }
 
@@ -112,7 +112,7 @@ fn find_in(directory: &Path, arch: Arch) -> Result<Option<Binary>, Error> {
             Ok(bytes) if elf_machine(&bytes) == Some(arch.elf_machine()) => {
                 return Ok(Some(Binary::new(bytes)));
             }
-            Ok(_) => tracing::debug!("{} is no program for {}", path.display(), arch.name()),
+            Ok(_) => tracing::debug!("{} is not a program for {}", path.display(), arch.name()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(Error::Read { path: path.display().to_string(), source }),
         }
@@ -127,7 +127,7 @@ impl Binary {
         Self { bytes, hash }
     }
 
-    /// What it is called over there. The version is for people, the hash tells builds apart.
+    /// Its file name in the codespace. The version is for people, the hash distinguishes builds.
     pub(super) fn remote_name(&self) -> String {
         format!("gh-net-sidecar-{VERSION}-{}", self.hash.get(..8).unwrap_or(&self.hash))
     }
@@ -141,7 +141,7 @@ pub(super) fn hash(bytes: &[u8]) -> String {
     })
 }
 
-/// Which machine a 64-bit little-endian ELF file is for; `None` if it is something else.
+/// The machine of a 64-bit little-endian ELF file; `None` for any other file.
 fn elf_machine(file: &[u8]) -> Option<u16> {
     // EI_MAG, EI_CLASS, EI_DATA, and e_machine at 18.
     let is_elf = file.starts_with(b"\x7fELF\x02\x01");
@@ -182,9 +182,9 @@ mod tests {
         assert_eq!(found(Arch::X86_64), file("gh-net-sidecar"));
     }
 
-    /// A sidecar beside us may be of any version; the one inside is ours.
+    /// A sidecar beside us may be of any version; an embedded one is of ours.
     #[test]
-    fn what_is_built_in_comes_after_what_the_user_names_and_before_what_lies_beside() {
+    fn embedded_sidecars_come_after_named_ones_and_before_those_beside() {
         let (directory, mut sources) = sources(&[("gh-net-sidecar-aarch64", elf(183))]);
         sources.embedded = &[("aarch64", b"built in")];
         let found = |sources: &Sources| sources.find(Arch::Aarch64).unwrap().unwrap();
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_read_is_an_error_only_where_the_user_names_it() {
+    fn an_unreadable_file_is_an_error_only_in_a_named_directory() {
         let (directory, mut sources) = sources(&[]);
         std::fs::create_dir(directory.path().join("gh-net-sidecar")).unwrap();
         assert_eq!(sources.find(Arch::X86_64).unwrap(), None);
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_tells_builds_of_one_version_apart() {
+    fn the_file_name_distinguishes_builds_of_a_version() {
         let binary = Binary::new(&b"abc"[..]);
         assert_eq!(binary.remote_name(), format!("gh-net-sidecar-{VERSION}-ba7816bf"));
     }

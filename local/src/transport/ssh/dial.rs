@@ -1,4 +1,4 @@
-//! Starting ssh, and seeing to its end.
+//! Starting the ssh master, and making sure that it ends.
 
 use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -12,29 +12,29 @@ use nix::unistd::Pid;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, Command};
 
-use super::super::said::Said;
-use super::terminal::{self, Lent};
+use super::super::stderr_tail::StderrTail;
+use super::terminal::{self, TerminalLoan};
 use super::{Error, SOCKET};
 
-/// ssh while it connects and authenticates: it ends by itself once the master is in the background, or it has
-/// failed. Dropping it ends it.
+/// The ssh process that connects and authenticates. It exits once the master is in the background, or when it has
+/// failed. Dropping this ends it.
 pub(super) struct Dialling {
     ssh: Child,
-    /// Dropped, and thereby taken back, after ssh has been told to end.
-    _terminal: Option<Lent>,
+    /// Dropped after ssh has been signalled, which returns the terminal to us.
+    _terminal: Option<TerminalLoan>,
 }
 
 impl Dialling {
-    pub(super) fn start(arguments: &[String], terminal: Option<Lent>) -> Result<Self, Error> {
+    pub(super) fn start(arguments: &[String], terminal: Option<TerminalLoan>) -> Result<Self, Error> {
         tracing::debug!("ssh {}", arguments.join(" "));
         let mut command = Command::new("ssh");
         command
             .args(arguments)
-            // Where stdin is no terminal, ssh asks by SSH_ASKPASS instead of on the terminal.
+            // If stdin is not a terminal, ssh asks by SSH_ASKPASS instead of on the terminal.
             .stdin(if terminal.is_some() { Stdio::inherit() } else { Stdio::null() })
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        terminal::arrange(&mut command, terminal.is_some());
+        terminal::prepare(&mut command, terminal.is_some());
         let spawned = command.spawn();
         spawned.map(|ssh| Self { ssh, _terminal: terminal }).map_err(|source| {
             if source.kind() == io::ErrorKind::NotFound {
@@ -44,13 +44,13 @@ impl Dialling {
         })
     }
 
-    /// Listens to ssh, and goes on listening to the master. As long as the flag that is returned is not set,
-    /// the words are part of a dialogue (`shown`) or of a later error; from then on they are news.
-    pub(super) fn listen(&mut self, said: &Said, shown: bool) -> Arc<AtomicBool> {
+    /// Reads the stderr of ssh, which is later that of the master. Until the returned flag is set, lines are shown
+    /// as part of ssh's dialogue with the user (`shown`) or kept for an error; from then on they are logged.
+    pub(super) fn read_stderr(&mut self, tail: &StderrTail, shown: bool) -> Arc<AtomicBool> {
         let connected = Arc::new(AtomicBool::new(false));
         let flag = connected.clone();
         if let Some(stderr) = self.ssh.stderr.take() {
-            said.listen(stderr, move |line| {
+            tail.read(stderr, move |line| {
                 if flag.load(Ordering::Relaxed) {
                     tracing::warn!("ssh: {line}");
                 } else if shown && !line.starts_with("Warning: Permanently added") {
@@ -63,11 +63,11 @@ impl Dialling {
         connected
     }
 
-    /// Whether it has connected. Takes the terminal back.
+    /// Waits for ssh to exit, and tells whether it has connected. Returns the terminal to us.
     pub(super) async fn finish(mut self) -> Result<bool, Error> {
         let status = self.ssh.wait().await;
         let status = status.map_err(|source| Error::Local { what: "waiting for ssh failed", source })?;
-        // The terminal's Ctrl-C reaches whoever it is lent to.
+        // Ctrl-C in the terminal reaches the foreground process group, which is ssh's meanwhile.
         if status.signal() == Some(Signal::SIGINT as i32) {
             return Err(Error::Interrupted);
         }
@@ -77,15 +77,15 @@ impl Dialling {
 
 impl Drop for Dialling {
     fn drop(&mut self) {
-        // There is an id only as long as ssh has not been waited for, so it can't be another's yet.
+        // There is an id only until ssh has been waited for, so it can't have been reused.
         if let Some(id) = self.ssh.id().and_then(|id| i32::try_from(id).ok()) {
             let _ = kill(Pid::from_raw(id), Signal::SIGTERM);
         }
     }
 }
 
-/// A shell that waits for our end, whatever ends us: its stdin is a pipe that only we hold the other end of.
-/// Then it ends the ssh that still dials, or the master, and removes their directory.
+/// A shell that detects our end even after SIGKILL: its stdin is a pipe whose other end only we hold. It then ends the
+/// ssh that is connecting, or the master, and removes their directory.
 pub(super) struct Watcher {
     _child: Child,
     stdin: Option<ChildStdin>,
@@ -103,7 +103,7 @@ impl Watcher {
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // Ctrl-C is not meant for it.
+            // So that Ctrl-C does not reach it.
             .process_group(0)
             .spawn()
             .map_err(|source| Error::Local { what: "sh could not be started", source })?;
@@ -111,7 +111,7 @@ impl Watcher {
         Ok(Self { _child: child, stdin })
     }
 
-    /// The dialling ssh has ended, so its id may soon be another's.
+    /// The connecting ssh has exited, so its id must not be signalled any more.
     pub(super) async fn dialled(&mut self) {
         if let Some(stdin) = &mut self.stdin {
             let _ = stdin.write_all(b"dialled\n").await;

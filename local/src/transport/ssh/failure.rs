@@ -1,21 +1,21 @@
-//! Why ssh did not connect, read from its words, and what to do about it.
+//! Why ssh did not connect, derived from its messages, and what to do about it.
 
 use crate::exit::Exit;
 
 /// A reason that has a remedy of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// The server does not accept us.
+    /// The server did not accept the login.
     Denied,
     /// The server's key is unknown, or has changed.
     HostKey,
     /// The name does not resolve.
     Name,
-    /// Nobody listens there.
+    /// Nothing listens on the port.
     Refused,
     /// No answer in time.
     TimedOut,
-    /// There is no way there.
+    /// There is no route to the host.
     Unreachable,
     /// ssh does not understand its options or configuration.
     Options,
@@ -23,9 +23,9 @@ pub enum Reason {
     Other,
 }
 
-/// Words of OpenSSH, and what they mean. The first that is found counts, so what follows from another comes
-/// after it.
-const WORDS: [(&str, Reason); 16] = [
+/// Messages of OpenSSH, and the reason each means. The first match counts, so messages that follow from another one
+/// are listed after it.
+const MESSAGES: [(&str, Reason); 16] = [
     ("Bad configuration option", Reason::Options),
     ("terminating, ", Reason::Options),
     ("command-line: line", Reason::Options),
@@ -45,20 +45,23 @@ const WORDS: [(&str, Reason); 16] = [
 ];
 
 impl Reason {
-    /// Finds the reason in what ssh said.
-    pub(super) fn of(said: &str) -> Self {
-        WORDS.iter().find(|(words, _)| said.contains(words)).map_or(Self::Other, |(_, reason)| *reason)
+    /// The reason for a failure with this stderr.
+    pub(super) fn of(stderr: &str) -> Self {
+        MESSAGES
+            .iter()
+            .find(|(message, _)| stderr.contains(message))
+            .map_or(Self::Other, |(_, reason)| *reason)
     }
 
-    /// What happened, after "ssh …".
+    /// What happened, as a predicate of "ssh".
     pub(super) fn what(self) -> &'static str {
         match self {
-            Self::Denied => "was not let in by",
+            Self::Denied => "was denied access by",
             Self::HostKey => "does not trust the host key of",
             Self::Name => "does not know the host name of",
             Self::Refused => "found no ssh server at",
             Self::TimedOut => "got no answer from",
-            Self::Unreachable => "has no way to",
+            Self::Unreachable => "has no route to",
             Self::Options => "does not accept the options or configuration for",
             Self::Other => "could not connect to",
         }
@@ -74,27 +77,27 @@ impl Reason {
         }
     }
 
-    /// What to do, for an ssh `destination` of the user's own.
+    /// What to do, for an ssh `destination` that the user named.
     pub(super) fn remedy(self, destination: &str) -> String {
         match self {
             Self::Denied => format!(
-                "See whether `ssh {destination}` lets you in. A key with a passphrase can only be asked for on a\n\
-                 terminal; elsewhere give it to the agent first: ssh-add."
+                "Check whether `ssh {destination}` works. ssh can ask for a key's passphrase only on a terminal;\n\
+                 otherwise add the key to the agent first: ssh-add."
             ),
             Self::HostKey => format!(
-                "Run `ssh {destination}` once in a terminal: it shows the key and asks, or says which line of\n\
-                 known_hosts no longer fits."
+                "Run `ssh {destination}` once in a terminal: it shows the key and asks you to confirm it,\n\
+                 or names the line of known_hosts that no longer matches."
             ),
-            Self::Name => "Check the name, and whether the VPN that knows it is up.".to_owned(),
+            Self::Name => "Check the name, and that the VPN that resolves it is up.".to_owned(),
             Self::Refused => {
-                "Check the host and the port (--ssh-option Port=N), and that sshd runs there.".to_owned()
+                "Check the host and the port (--ssh-option Port=N), and that sshd is running.".to_owned()
             }
             Self::TimedOut | Self::Unreachable => {
                 "Check the address, the network and firewalls; --ssh-option ConnectTimeout=60 waits longer."
                     .to_owned()
             }
             Self::Options => "Check --ssh-option, GH_NET_SSH_OPTION, and ~/.ssh/config.".to_owned(),
-            Self::Other => format!("See what `ssh -v {destination}` says."),
+            Self::Other => format!("See the output of `ssh -v {destination}`."),
         }
     }
 
@@ -108,7 +111,7 @@ impl Reason {
             | Self::Refused
             | Self::TimedOut
             | Self::Unreachable
-            | Self::Other => format!("See whether `gh codespace ssh -c {name}` lets you in."),
+            | Self::Other => format!("Check whether `gh codespace ssh -c {name}` works."),
         }
     }
 }
@@ -118,8 +121,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_words_of_openssh_are_understood() {
-        for (said, reason) in [
+    fn messages_of_openssh_are_understood() {
+        for (stderr, reason) in [
             ("me@host: Permission denied (publickey,password).", Reason::Denied),
             ("ssh: Could not resolve hostname nope: Name or service not known", Reason::Name),
             ("No ED25519 host key is known for [h]:1 ...\nHost key verification failed.", Reason::HostKey),
@@ -130,7 +133,7 @@ mod tests {
             ("kex_exchange_identification: Connection closed by remote host", Reason::Other),
             ("", Reason::Other),
         ] {
-            assert_eq!(Reason::of(said), reason, "{said}");
+            assert_eq!(Reason::of(stderr), reason, "{stderr}");
         }
     }
 }

@@ -1,12 +1,12 @@
-//! Who has the terminal while ssh asks.
+//! Job control of the terminal while ssh asks questions.
 //!
-//! ssh, and the ProxyCommand it leaves running, must not be in our process group: Ctrl-C would end them before
-//! our goodbye has passed. But a process of another group may not read from the terminal, unless that group is
-//! in the foreground. So we do what a shell does for a job: ssh is put into a group of its own, the group into
-//! the foreground, and when ssh is done we take the terminal back, as it was.
+//! ssh, and the ProxyCommand that it leaves running, must not be in our process group, or Ctrl-C would end them before
+//! our goodbye has passed. But only the foreground process group may read from the terminal. So we do what a shell
+//! does for a job: ssh gets a process group of its own, which becomes the foreground group; when ssh has exited, we
+//! restore the foreground group and the terminal's settings.
 //!
-//! Without a terminal to ask on, ssh gets a session of its own. Then neither it nor the ssh of a jump host,
-//! which does not inherit BatchMode, can wait for an answer that nobody will give.
+//! Without a terminal to ask on, ssh gets a session of its own, so that neither it nor the ssh of a jump host, which
+//! does not inherit BatchMode, can wait for an answer that never comes.
 
 use std::io::{self, IsTerminal};
 use std::os::fd::BorrowedFd;
@@ -16,15 +16,15 @@ use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
 use nix::unistd::{Pid, getpgrp, getpid, setpgid, setsid, tcgetpgrp, tcsetpgrp};
 use tokio::process::Command;
 
-/// The terminal, lent to ssh until this is dropped.
-pub(super) struct Lent {
+/// What to restore after ssh has had the terminal; dropping it does so.
+pub(super) struct TerminalLoan {
     settings: Termios,
     group: Pid,
 }
 
-impl Lent {
-    /// The terminal on stdin as it is now; `None` if there is none, or we are in its background.
-    pub(super) fn to_ssh() -> Option<Self> {
+impl TerminalLoan {
+    /// The state of the terminal on stdin; `None` if stdin is no terminal or we are in the background.
+    pub(super) fn of_stdin() -> Option<Self> {
         let group = getpgrp();
         let ours = stdin().is_terminal() && tcgetpgrp(stdin()).is_ok_and(|foreground| foreground == group);
         let settings = ours.then(|| tcgetattr(stdin()).ok())??;
@@ -32,21 +32,21 @@ impl Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for TerminalLoan {
     fn drop(&mut self) {
-        // From the background, both would stop us by SIGTTOU.
+        // The kernel sends SIGTTOU to background processes that call either.
         let _ = without_sigttou(|| {
             tcsetpgrp(stdin(), self.group)?;
-            // An ssh that was killed while it read a password has left the echo off.
+            // An ssh that was killed while it read a password leaves the echo off.
             tcsetattr(stdin(), SetArg::TCSADRAIN, &self.settings)
         });
     }
 }
 
-/// Makes `command` start with the terminal lent to it, or without one.
-pub(super) fn arrange(command: &mut Command, lent: bool) {
-    let prepare = move || -> io::Result<()> {
-        if !lent {
+/// Makes `command` start in the foreground of the terminal, or without a terminal.
+pub(super) fn prepare(command: &mut Command, foreground: bool) {
+    let set_up = move || -> io::Result<()> {
+        if !foreground {
             return Ok(setsid().map(drop)?);
         }
         setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
@@ -58,7 +58,7 @@ pub(super) fn arrange(command: &mut Command, lent: bool) {
     };
     // SAFETY: runs between fork and exec; it makes system calls only, all of them async-signal-safe, and
     // allocates nothing.
-    unsafe { command.pre_exec(prepare) };
+    unsafe { command.pre_exec(set_up) };
 }
 
 /// The descriptor alone: between fork and exec, the standard library's handle might allocate.
