@@ -12,17 +12,17 @@ use crate::exit::{Exit, Explain};
 use crate::invoked;
 use gh::Gh;
 
-/// A codespace as gh lists it. Fields a gh leaves out stay empty.
+/// A codespace in gh's list. Fields that are missing there stay empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Codespace {
-    /// What gh knows it by.
+    /// The name that gh uses.
     pub name: String,
-    /// What people call it.
+    /// The name for people.
     pub display_name: String,
-    /// Whose it is.
+    /// The owner.
     pub owner: String,
-    /// What it was made from.
+    /// The repository it was created from.
     pub repository: String,
     /// `Available`, `Shutdown`, …
     pub state: String,
@@ -30,7 +30,7 @@ pub struct Codespace {
     pub git_status: GitStatus,
     /// When it was used last (RFC 3339).
     pub last_used_at: String,
-    /// What it runs on.
+    /// The machine type.
     pub machine_name: String,
 }
 
@@ -41,23 +41,23 @@ pub struct GitStatus {
     /// The branch, tag or commit.
     #[serde(rename = "ref")]
     pub reference: String,
-    /// Whether something is changed and not committed.
+    /// Whether there are uncommitted changes.
     pub has_uncommitted_changes: bool,
 }
 
 /// Why no codespace was chosen.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// gh did not list them.
+    /// gh could not list them.
     #[error(transparent)]
     Gh(#[from] gh::Error),
     /// There is nothing to choose from.
     #[error("you have no codespaces")]
     None,
-    /// Nobody can be asked.
-    #[error("no codespace is named, and there is no terminal to choose one on")]
+    /// The user can't be asked.
+    #[error("no codespace was named, and there is no terminal to choose one on")]
     NoTerminal(Vec<Codespace>),
-    /// The user did not want any.
+    /// The user cancelled.
     #[error("no codespace was chosen")]
     Cancelled,
 }
@@ -82,14 +82,14 @@ impl Explain for Error {
     fn remedy(&self) -> Option<String> {
         match self {
             Self::Gh(error) => error.remedy(),
-            Self::None => Some("Make one: gh codespace create".to_owned()),
+            Self::None => Some("Create one: gh codespace create".to_owned()),
             Self::NoTerminal(_) => Some(format!("Name one: {} NAME", invoked::name())),
             Self::Cancelled => None,
         }
     }
 }
 
-/// Lets the user choose one of their codespaces; a lone one is chosen and said.
+/// Lets the user choose one of their codespaces. If there is only one, chooses it and logs its name.
 ///
 /// # Errors
 /// See [`Error`].
@@ -107,14 +107,14 @@ pub async fn choose() -> Result<String, Error> {
     if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
         return Err(Error::NoTerminal(list));
     }
-    // A thread of its own: reading from a terminal can't be cancelled, and the runtime would wait for a thread
-    // of its pool at the end.
+    // In a thread of its own: reading from a terminal can't be cancelled, and at exit the runtime would wait for a
+    // thread of its pool.
     let (answer, chosen) = oneshot::channel();
     std::thread::spawn(move || answer.send(ask(&list, &mut io::stdin().lock(), &mut io::stderr())));
     chosen.await.ok().flatten().ok_or(Error::Cancelled)
 }
 
-/// Asks until the answer fits one codespace; the end of the input is no answer.
+/// Asks until the answer matches one codespace; `None` at the end of input.
 fn ask(list: &[Codespace], input: &mut dyn BufRead, output: &mut dyn Write) -> Option<String> {
     let mut shown: Vec<&Codespace> = list.iter().collect();
     loop {
@@ -132,7 +132,7 @@ fn ask(list: &[Codespace], input: &mut dyn BufRead, output: &mut dyn Write) -> O
             Narrowed::One(codespace) => return Some(codespace.name.clone()),
             Narrowed::Several(fewer) => shown = fewer,
             Narrowed::None => {
-                writeln!(output, "None of them is {:?}.", answer.trim()).ok()?;
+                writeln!(output, "No codespace matches {:?}.", answer.trim()).ok()?;
                 shown = list.iter().collect();
             }
         }
@@ -145,22 +145,22 @@ enum Narrowed<'a> {
     None,
 }
 
-/// A number counts in what is shown, a name or a part of a line in all of them.
+/// The codespaces that match: a number is one of those shown, a name or part of a line is searched for in all.
 fn narrow<'a>(list: &'a [Codespace], shown: &[&'a Codespace], answer: &str) -> Narrowed<'a> {
     let numbered = answer.parse::<usize>().ok().and_then(|number| shown.get(number.checked_sub(1)?));
     if let Some(codespace) = numbered.copied().or_else(|| list.iter().find(|c| c.name == answer)) {
         return Narrowed::One(codespace);
     }
     let words = answer.to_lowercase();
-    let fits = |codespace: &&Codespace| line(codespace).to_lowercase().contains(&words);
-    match list.iter().filter(fits).collect::<Vec<_>>().as_slice() {
+    let matches = |codespace: &&Codespace| line(codespace).to_lowercase().contains(&words);
+    match list.iter().filter(matches).collect::<Vec<_>>().as_slice() {
         [] => Narrowed::None,
         [one] => Narrowed::One(one),
         several => Narrowed::Several(several.to_vec()),
     }
 }
 
-/// A codespace in one line.
+/// A codespace as one line.
 fn line(codespace: &Codespace) -> String {
     let Codespace { name, display_name, repository, state, git_status, last_used_at, .. } = codespace;
     let dirty = if git_status.has_uncommitted_changes { "*" } else { "" };
@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_shows_what_tells_codespaces_apart() {
+    fn the_list_shows_what_distinguishes_codespaces() {
         let (_, output) = asked("");
         assert!(
             output

@@ -1,37 +1,37 @@
-//! How a run ends: the exit code, and the words on stderr.
+//! How a run ends: the exit code, and the message on stderr.
 
 use std::fmt;
 use std::process::ExitCode;
 
-/// The exit codes, as `--help` documents them. Where gh has a code for a case, ours is the same.
+/// The exit codes, as `--help` documents them. They agree with gh's where gh has one for the case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
     /// The user ended the session.
     Done = 0,
-    /// Anything that has no code of its own.
+    /// Any other failure.
     Failed = 1,
-    /// A flag, variable or file is wrong, or the user cancelled a question.
+    /// A flag, variable or file is invalid, or the user cancelled a question.
     Usage = 2,
     /// The codespace can't be reached.
     Unreachable = 3,
-    /// gh or ssh does not let the user in.
+    /// gh or ssh denies access.
     Denied = 4,
-    /// The sidecar can't do its job over there.
+    /// The sidecar can't work in the codespace.
     Sidecar = 5,
-    /// A second signal ended everything at once, as a shell says it of SIGINT.
+    /// A second signal ended everything at once; shells use this code for SIGINT.
     Interrupted = 130,
 }
 
-/// What `--help` says about [`Exit`].
+/// The description of [`Exit`] in `--help`.
 pub const HELP: &str = "\
 Exit codes:
   0    ended by the user (Ctrl-C, SIGTERM)
   1    any other failure
-  2    wrong usage or configuration, or a question (which codespace, or ssh's) was cancelled
+  2    invalid usage or configuration, or a question (which codespace, or ssh's) was cancelled
   3    the codespace can't be reached: unknown, without an ssh server, or ssh failed
-  4    not let in: gh is not logged in or lacks the codespace scope, or ssh refused the login
-  5    the sidecar can't work there: missing, not privileged, no TUN device, busy, other version
+  4    access denied: gh is not logged in or lacks the codespace scope, or ssh refused the login
+  5    the sidecar can't work: missing, not privileged, no TUN device, busy, incompatible version
   130  ended at once by a second Ctrl-C";
 
 impl From<Exit> for ExitCode {
@@ -41,30 +41,30 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// An error that knows what a user needs to hear beside its own one line.
+/// An error that has more for the user than its one-line message.
 pub trait Explain: fmt::Display {
-    /// The exit code it leads to.
+    /// The exit code.
     fn exit(&self) -> Exit;
-    /// What exactly was said or seen, one line or several.
+    /// Details such as the output of a program, in one or more lines.
     fn details(&self) -> Option<String> {
         None
     }
-    /// What to do about it, one line or several.
+    /// What the user can do, in one or more lines.
     fn remedy(&self) -> Option<String> {
         None
     }
 }
 
-/// The end of a run that did not go well.
+/// A failed run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// The exit code.
     pub exit: Exit,
     /// What happened, in one line.
     pub what: String,
-    /// What exactly was said or seen.
+    /// Details such as the output of a program.
     pub details: Option<String>,
-    /// What to do about it.
+    /// What the user can do.
     pub remedy: Option<String>,
 }
 
@@ -76,7 +76,7 @@ impl<E: Explain> From<E> for Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Words of the other side may be several lines.
+        // A message of the remote side may have several lines.
         let mut what = self.what.lines();
         write!(f, "gh-net: {}", what.next().unwrap_or_default())?;
         let parts = [&self.details, &self.remedy].into_iter().flatten().flat_map(|part| part.lines());

@@ -1,12 +1,12 @@
-//! By which name the user runs us: `gh-net` itself, or `gh net` where it is gh's extension. What a user is to
-//! type, in usage lines and in remedies, begins with it.
+//! The name by which the user runs us: `gh-net`, or `gh net` as gh's extension. Commands in usage lines and remedies
+//! begin with it.
 
 use std::env;
 use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::LazyLock;
 
-/// Where gh keeps a program that it has downloaded as an extension, below its data directory.
+/// Where gh stores an extension that it has downloaded, relative to its data directory.
 const DOWNLOADED: &str = "gh/extensions/gh-net/gh-net";
 
 /// `gh net` or `gh-net`.
@@ -14,14 +14,15 @@ pub fn name() -> &'static str {
     if by_gh() { "gh net" } else { "gh-net" }
 }
 
-/// Whether gh runs us as its extension: its script says so, or gh has downloaded and started the program itself.
+/// Whether gh runs us as its extension: its script sets a variable, or gh has downloaded the program and runs it.
 pub fn by_gh() -> bool {
-    static BY_GH: LazyLock<bool> =
-        LazyLock::new(|| told(env::var_os("GH_NET_EXTENSION").as_deref(), env::args_os().next().as_deref()));
+    static BY_GH: LazyLock<bool> = LazyLock::new(|| {
+        is_extension(env::var_os("GH_NET_EXTENSION").as_deref(), env::args_os().next().as_deref())
+    });
     *BY_GH
 }
 
-fn told(variable: Option<&OsStr>, program: Option<&OsStr>) -> bool {
+fn is_extension(variable: Option<&OsStr>, program: Option<&OsStr>) -> bool {
     variable.is_some_and(|value| value == "1")
         || program.is_some_and(|program| Path::new(program).ends_with(DOWNLOADED))
 }
@@ -31,12 +32,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn gh_is_known_by_its_script_and_by_where_it_keeps_programs() {
-        let told =
-            |variable: Option<&str>, program: &str| told(variable.map(OsStr::new), Some(OsStr::new(program)));
-        assert!(told(Some("1"), "/usr/bin/gh-net"));
-        assert!(told(None, "/home/me/.local/share/gh/extensions/gh-net/gh-net"));
-        assert!(!told(None, "/usr/bin/gh-net"));
-        assert!(!told(Some("0"), "gh-net"));
+    fn the_extension_is_recognised_by_its_script_and_by_its_path() {
+        let is_extension = |variable: Option<&str>, program: &str| {
+            is_extension(variable.map(OsStr::new), Some(OsStr::new(program)))
+        };
+        assert!(is_extension(Some("1"), "/usr/bin/gh-net"));
+        assert!(is_extension(None, "/home/me/.local/share/gh/extensions/gh-net/gh-net"));
+        assert!(!is_extension(None, "/usr/bin/gh-net"));
+        assert!(!is_extension(Some("0"), "gh-net"));
     }
 }

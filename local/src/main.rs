@@ -1,4 +1,4 @@
-//! The `gh-net` program: flags and signals in, exit code and messages out. What it does is in the library.
+//! The `gh-net` program: flags and signals, exit code and messages. Everything else is in the library.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -16,20 +16,20 @@ use nix::unistd::getppid;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 
-/// musl's allocator maps and unmaps every piece of memory that a socket is read into, and each page of it is a
-/// fault: twice the time of the processor for the same bytes. This one keeps them.
+/// musl's allocator maps and unmaps the buffer of every read from a socket, and each page costs a page fault, which
+/// doubles the CPU time per byte. This allocator keeps freed memory.
 #[cfg(target_env = "musl")]
 #[global_allocator]
 static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 
-/// How long what still runs may take to end. It is told to by being dropped.
-const LAST_CALL: Duration = Duration::from_millis(500);
+/// How long tasks may take to end at exit, once they have been dropped.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let exit = match configured().and_then(bridge) {
         Ok(()) => Exit::Done,
         Err(failure) => {
-            // Where stderr is gone, the exit code is all there is to say.
+            // If stderr is closed, there is only the exit code.
             let _ = writeln!(std::io::stderr(), "{failure}");
             failure.exit
         }
@@ -40,14 +40,14 @@ fn main() -> ExitCode {
 fn configured() -> Result<Config, Failure> {
     let flags = cli::parse();
     let config = config::load(&flags, &config::environment())?;
-    // A log of its own takes nothing from the lines that say what happens, `ready` among them.
+    // With a log file, stderr still shows what happens, including the line with `ready`.
     let logged = match &config.trace_dest {
         Some(file) => logging::init(Some("info"), Some((&config.trace, file))),
         None => logging::init(Some(&config.trace), None),
     };
     logged.map_err(|error| Failure {
         exit: Exit::Usage,
-        what: format!("the log can't be written: {error}"),
+        what: format!("the log file can't be written: {error}"),
         details: None,
         remedy: Some("Check --trace-dest.".to_owned()),
     })?;
@@ -63,7 +63,7 @@ fn bridge(config: Config) -> Result<(), Failure> {
         details: None,
         remedy: None,
     };
-    // One thread: nothing here blocks, and waking another thread costs more than what it would do.
+    // One thread: nothing blocks, and waking another thread would cost more than the work it takes over.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let result = runtime.block_on(async {
         let Signals { stop, at_once } = signals().map_err(failed)?;
@@ -74,12 +74,12 @@ fn bridge(config: Config) -> Result<(), Failure> {
                 what: "ended at once, without a goodbye".to_owned(),
                 details: None,
                 remedy: Some(
-                    "The sidecar puts the codespace back as it was once it sees the connection end.".to_owned(),
+                    "The sidecar restores the codespace's network when it sees that the connection has ended.".to_owned(),
                 ),
             }),
         }
     });
-    runtime.shutdown_timeout(LAST_CALL);
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
     result
 }
 
@@ -95,7 +95,7 @@ async fn run(mut config: Config, mut stop: session::Stop) -> Result<(), Failure>
     session::run(&config, &transport, stop).await
 }
 
-/// What signals ask for: the first an end of the session, a second an end at once.
+/// Requests by signals: the first ends the session, a second one ends the program at once.
 struct Signals {
     stop: session::Stop,
     at_once: oneshot::Receiver<()>,
@@ -120,40 +120,40 @@ fn signals() -> std::io::Result<Signals> {
             if count > 0 {
                 break;
             }
-            tracing::info!("ending, and leaving the codespace as it was; Ctrl-C again ends at once");
+            tracing::info!("ending, and restoring the codespace's network; Ctrl-C again ends at once");
             first.send_replace(true);
         }
-        // Nobody listens if everything has ended meanwhile.
+        // The receiver is gone if the session has ended in the meantime.
         let _ = second.send(());
     });
     Ok(Signals { stop, at_once })
 }
 
-/// gh does not pass on the signal that ends it, and would leave us behind with the codespace in our hands. Ctrl-C
-/// reaches both of us, so gh's end is not counted as a second signal.
+/// Ends the session when gh has ended: gh does not forward the signal that ends it, so the session would go on without
+/// it. Ctrl-C reaches both processes, so gh's end does not count as a second signal.
 fn end_with_gh(stop: watch::Sender<bool>) -> std::io::Result<()> {
     let gh = getppid();
     let mut ended = signal(SignalKind::user_defined1())?;
     set_pdeathsig(Signal::SIGUSR1)?;
     tokio::spawn(async move {
-        // The kernel sends it for the thread that started us, which may end before gh does (prctl(2)).
+        // The kernel sends the signal when the thread that started us ends, which may be before gh does (prctl(2)).
         while getppid() == gh {
             if ended.recv().await.is_none() {
                 return;
             }
         }
         if !stop.send_replace(true) {
-            tracing::info!("gh has ended; ending too, and leaving the codespace as it was");
+            tracing::info!("gh has ended; ending too, and restoring the codespace's network");
         }
     });
     Ok(())
 }
 
-/// Each flow is a socket; the usual soft limit of 1024 is few.
+/// Each flow needs a socket, and the usual soft limit of 1024 is too low.
 fn raise_file_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE)
         .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard));
     if let Err(error) = raised {
-        tracing::warn!("the limit of open files stays as it is: {error}");
+        tracing::warn!("the limit of open files can't be raised: {error}");
     }
 }

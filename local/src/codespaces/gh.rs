@@ -1,4 +1,4 @@
-//! Running gh, and understanding why it fails.
+//! Running gh, and finding out why it fails.
 
 use std::ffi::OsString;
 use std::io;
@@ -14,7 +14,7 @@ use crate::invoked;
 
 const FIELDS: &str = "displayName,name,owner,repository,state,gitStatus,lastUsedAt,machineName";
 
-/// The line of devcontainer.json that brings an ssh server.
+/// The line of devcontainer.json that installs an ssh server.
 const SSHD_FEATURE: &str = "\"features\": { \"ghcr.io/devcontainers/features/sshd:1\": {} }";
 
 /// The user's gh.
@@ -23,7 +23,7 @@ pub struct Gh {
     program: OsString,
 }
 
-/// Why gh did not do what it was asked for. `said` is what it wrote on stderr.
+/// Why gh failed. `stderr` is what it printed there.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// There is no gh.
@@ -32,39 +32,39 @@ pub enum Error {
     /// It can't be run.
     #[error("gh could not be run: {0}")]
     Spawn(io::Error),
-    /// Nobody is logged in.
+    /// The user is not logged in.
     #[error("gh is not logged in")]
     NotLoggedIn {
-        /// gh's words.
-        said: String,
+        /// gh's messages.
+        stderr: String,
     },
-    /// The token is not good for codespaces.
+    /// The token lacks the codespace scope.
     #[error("gh is logged in, but without the codespace scope")]
     Scope {
-        /// gh's words.
-        said: String,
+        /// gh's messages.
+        stderr: String,
     },
-    /// The organisation wants a single sign-on first.
-    #[error("the organisation asks for a single sign-on (SAML) before it lets gh in")]
+    /// The organisation requires a single sign-on first.
+    #[error("the organisation requires a single sign-on (SAML)")]
     SingleSignOn {
-        /// gh's words.
-        said: String,
+        /// gh's messages.
+        stderr: String,
     },
     /// There is no such codespace.
     #[error("there is no codespace {name}")]
     Unknown {
         /// Its name.
         name: String,
-        /// gh's words.
-        said: String,
+        /// gh's messages.
+        stderr: String,
     },
     /// No sshd runs in the codespace.
     #[error("codespace {name} has no ssh server")]
     NoSshServer {
         /// Its name.
         name: String,
-        /// gh's words.
-        said: String,
+        /// gh's messages.
+        stderr: String,
     },
     /// gh succeeded but printed no configuration.
     #[error("gh printed no ssh configuration for codespace {name}")]
@@ -72,16 +72,16 @@ pub enum Error {
         /// Its name.
         name: String,
     },
-    /// Something else.
+    /// Any other failure.
     #[error("gh failed (exit status {})", status.map_or("unknown".to_owned(), |status| status.to_string()))]
     Failed {
         /// gh's exit status.
         status: Option<i32>,
-        /// gh's words.
-        said: String,
+        /// gh's messages.
+        stderr: String,
     },
-    /// `gh codespace list` printed something else than a list.
-    #[error("gh's list of codespaces is not understood: {0}")]
+    /// The output of `gh codespace list` is not a list.
+    #[error("gh's list of codespaces can't be parsed: {0}")]
     List(serde_json::Error),
 }
 
@@ -96,12 +96,12 @@ impl Explain for Error {
 
     fn details(&self) -> Option<String> {
         match self {
-            Self::NotLoggedIn { said }
-            | Self::Scope { said }
-            | Self::SingleSignOn { said }
-            | Self::Unknown { said, .. }
-            | Self::NoSshServer { said, .. }
-            | Self::Failed { said, .. } => Some(said.clone()).filter(|said| !said.is_empty()),
+            Self::NotLoggedIn { stderr }
+            | Self::Scope { stderr }
+            | Self::SingleSignOn { stderr }
+            | Self::Unknown { stderr, .. }
+            | Self::NoSshServer { stderr, .. }
+            | Self::Failed { stderr, .. } => Some(stderr.clone()).filter(|stderr| !stderr.is_empty()),
             Self::Missing | Self::Spawn(_) | Self::NoEntry { .. } | Self::List(_) => None,
         }
     }
@@ -119,35 +119,33 @@ impl Explain for Error {
             )),
             Self::Scope { .. } => Some("Run: gh auth refresh -h github.com -s codespace".to_owned()),
             Self::SingleSignOn { .. } => {
-                Some("Run: gh auth refresh, and authorise the organisation.".to_owned())
+                Some("Run gh auth refresh, and authorise the organisation.".to_owned())
             }
             Self::Unknown { .. } => Some("See: gh codespace list".to_owned()),
             Self::NoSshServer { .. } => {
-                Some(format!("Add to its devcontainer.json, and rebuild it:\n{SSHD_FEATURE}"))
+                Some(format!("Add this to its devcontainer.json, and rebuild it:\n{SSHD_FEATURE}"))
             }
-            Self::NoEntry { name } => {
-                Some(format!("See what gh says to: gh codespace ssh --config -c {name}"))
-            }
+            Self::NoEntry { name } => Some(format!("See the output of: gh codespace ssh --config -c {name}")),
             Self::List(_) => Some(format!("Update gh, or name the codespace: {} -c NAME", invoked::name())),
             Self::Spawn(_) | Self::Failed { .. } => None,
         }
     }
 }
 
-/// A hint, if the user's login is out of gh's sight.
+/// A hint, if gh can't see the user's login.
 fn under_sudo() -> Option<&'static str> {
     let root = nix::unistd::geteuid().is_root() && std::env::var_os("SUDO_USER").is_some();
     root.then_some(
-        "\nYou run gh-net by sudo, where gh does not see your login. It needs no root: run it as yourself.",
+        "\nYou run gh-net by sudo, where gh does not see your login. gh-net needs no root: run it without sudo.",
     )
 }
 
 impl Gh {
-    /// gh is where gh's own variable says, as for all its extensions; else it is in PATH.
+    /// The gh that `GH_PATH` names, as gh sets it for its extensions, else the one in PATH.
     pub fn find() -> Self {
         if under_sudo().is_some() {
             tracing::warn!(
-                "running by sudo: gh uses root's login and settings, not yours; gh-net needs no root"
+                "running by sudo: gh uses the login and settings of root, not yours; gh-net needs no root"
             );
         }
         let program = std::env::var_os("GH_PATH").filter(|path| !path.is_empty());
@@ -163,7 +161,7 @@ impl Gh {
         Vec::deserialize(&mut serde_json::Deserializer::from_slice(&output)).map_err(Error::List)
     }
 
-    /// The ssh configuration for one of them. If it is stopped, this starts it.
+    /// The ssh configuration for a codespace. gh starts it if it is stopped.
     ///
     /// # Errors
     /// See [`Error`].
@@ -176,18 +174,18 @@ impl Gh {
         let output = Command::new(&self.program)
             .args(arguments)
             .stdin(Stdio::null())
-            // Ctrl-C is for us, who then end it: its own end by it would look like a failure of its own.
+            // So that Ctrl-C does not reach gh, whose end would look like a failure; we end it ourselves.
             .process_group(0)
             .kill_on_drop(true)
             .output()
             .await
             .map_err(|error| if is_missing(&error) { Error::Missing } else { Error::Spawn(error) })?;
         let Output { status, stdout, stderr } = output;
-        let said = printable(String::from_utf8_lossy(&stderr).trim());
+        let stderr = printable(String::from_utf8_lossy(&stderr).trim());
         if !status.success() {
-            return Err(classify(status.code(), said, name));
+            return Err(classify(status.code(), stderr, name));
         }
-        said.lines().for_each(|line| tracing::warn!("gh: {line}"));
+        stderr.lines().for_each(|line| tracing::warn!("gh: {line}"));
         Ok(stdout)
     }
 }
@@ -196,22 +194,22 @@ fn is_missing(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
 }
 
-/// What gh means by its exit status and words (cli/cli 2.23 to 2.60).
-fn classify(status: Option<i32>, said: String, name: Option<&str>) -> Error {
-    let has = |words: &str| said.to_ascii_lowercase().contains(words);
+/// The meaning of gh's exit status and messages (cli/cli 2.23 to 2.60).
+fn classify(status: Option<i32>, stderr: String, name: Option<&str>) -> Error {
+    let has = |words: &str| stderr.to_ascii_lowercase().contains(words);
     if status == Some(4) || has("gh auth login") || has("http 401") {
-        return Error::NotLoggedIn { said };
+        return Error::NotLoggedIn { stderr };
     }
     if has("saml") {
-        return Error::SingleSignOn { said };
+        return Error::SingleSignOn { stderr };
     }
     if has("http 403") || has("-s codespace") {
-        return Error::Scope { said };
+        return Error::Scope { stderr };
     }
     match name.map(str::to_owned) {
-        Some(name) if has("ssh server") => Error::NoSshServer { name, said },
-        Some(name) if has("http 404") || has("not found") => Error::Unknown { name, said },
-        Some(_) | None => Error::Failed { status, said },
+        Some(name) if has("ssh server") => Error::NoSshServer { name, stderr },
+        Some(name) if has("http 404") || has("not found") => Error::Unknown { name, stderr },
+        Some(_) | None => Error::Failed { status, stderr },
     }
 }
 
@@ -220,20 +218,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_words_of_gh_are_understood() {
-        let of = |status, said: &str| classify(Some(status), said.to_owned(), Some("big-fish"));
-        let said = "To get started with GitHub CLI, please run:  gh auth login";
-        assert!(matches!(of(4, said), Error::NotLoggedIn { .. }));
-        let said = "error getting codespaces: HTTP 403: Must have admin rights to Repository.\n\
+    fn failures_of_gh_are_classified() {
+        let of = |status, stderr: &str| classify(Some(status), stderr.to_owned(), Some("big-fish"));
+        let stderr = "To get started with GitHub CLI, please run:  gh auth login";
+        assert!(matches!(of(4, stderr), Error::NotLoggedIn { .. }));
+        let stderr = "error getting codespaces: HTTP 403: Must have admin rights to Repository.\n\
                     This API operation needs the \"codespace\" scope. To request it, run:  gh auth refresh -h github.com -s codespace";
-        assert!(matches!(of(1, said), Error::Scope { .. }));
-        let said = "HTTP 403: Resource protected by organization SAML enforcement.";
-        assert!(matches!(of(1, said), Error::SingleSignOn { .. }));
-        let said = "error getting codespace info: getting full codespace details: HTTP 404: Not Found";
-        assert!(matches!(of(1, said), Error::Unknown { .. }));
-        let said = "error getting ssh server details: failed to start SSH server:\n\
+        assert!(matches!(of(1, stderr), Error::Scope { .. }));
+        let stderr = "HTTP 403: Resource protected by organization SAML enforcement.";
+        assert!(matches!(of(1, stderr), Error::SingleSignOn { .. }));
+        let stderr = "error getting codespace info: getting full codespace details: HTTP 404: Not Found";
+        assert!(matches!(of(1, stderr), Error::Unknown { .. }));
+        let stderr = "error getting ssh server details: failed to start SSH server:\n\
                     Please check if an SSH server is installed in the container.";
-        assert!(matches!(of(1, said), Error::NoSshServer { .. }));
+        assert!(matches!(of(1, stderr), Error::NoSshServer { .. }));
         assert!(matches!(of(1, "dial tcp: connection refused"), Error::Failed { status: Some(1), .. }));
     }
 }
