@@ -13,5 +13,6 @@ mod failures;
 mod idle;
 mod laptop;
 mod lifecycle;
+mod replacement;
 mod routing;
 mod traffic;

@@ -67,6 +67,38 @@ fn a_resuming_laptop_that_has_moved_stays_direct() {
 }
 
 #[test]
+fn a_route_that_changes_its_kind_is_replaced_in_both_families() {
+    for (peer, next, net, direct) in [
+        ("10.20.0.99", "10.20.0.7", "10.20.0.0/16", "via 172.16.5.1"),
+        ("fd20::99", "fd20::7", "fd20::/32", "via 2001:db8:5::1"),
+    ] {
+        in_codespace(move || async move {
+            let mut laptop = Laptop::connect_from(peer.parse().unwrap()).await;
+            let opened = laptop.ask(open(60)).await.unwrap();
+            // Both are routes of their own, so each changes between the tunnel and the way around it.
+            let host = |address: &str| if address.contains(':') { "/128" } else { "/32" };
+            let hosts = [peer, next].map(|address| format!("{address}{}", host(address)));
+            laptop.send(&[routes(&[net, &hosts[0], &hosts[1]])]).await;
+            laptop.settle().await;
+            assert!(route_to(peer).contains(direct), "{}", route_to(peer));
+            assert!(route_to(next).contains("dev ghnet0"), "{}", route_to(next));
+            laptop.cut().await;
+            let mut moved = Laptop::connect_from(next.parse().unwrap()).await;
+            let mut request = open(0);
+            request.resume = Some((opened.session, opened.token));
+            moved.ask(request).await.unwrap();
+            assert!(route_to(next).contains(direct), "{}", route_to(next));
+            assert!(route_to(peer).contains("dev ghnet0"), "{}", route_to(peer));
+            let table = sh("ip route show table 26727; ip -6 route show table 26727");
+            for address in [peer, next] {
+                let count = table.lines().filter(|line| line.split(' ').any(|word| word == address)).count();
+                assert_eq!(count, 1, "{table}");
+            }
+        });
+    }
+}
+
+#[test]
 fn changes_are_followed_live() {
     in_codespace(|| async {
         let (mut laptop, _) = Laptop::session(0).await;

@@ -11,21 +11,22 @@
 //! `main` is never edited. In our own table a forwarded network is a route to the TUN device. What must never enter the
 //! tunnel is a `throw` route in the same table: the lookup continues with the next rule, as if our table did not exist.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use gh_net_common::frame::Families;
 use ipnet::IpNet;
-use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::transition::diff;
+use super::transition::Transition;
 use crate::hook::plan::{Plan, Table, Way};
 use crate::journal::{Change, Journal, Rule};
-use crate::netlink::{Netlink, Request, table_of};
+use crate::netlink::{Netlink, table_of};
 
 /// Our own routing table.
 pub(crate) const TABLE: u32 = 26_727;
@@ -79,40 +80,33 @@ impl Gateway {
         Ok(gateway)
     }
 
-    /// Makes our table what `plan` says. Returns, in words, the routes the kernel refused; they are tried
-    /// again the next time.
+    /// Makes our table what `plan` says, without a wrong route in between: see [`transition`](super::transition).
+    /// Returns, as text, the routes that the kernel refused; they are tried again the next time.
     ///
     /// # Errors
-    /// The conversation with the kernel failed.
+    /// Communication with the kernel failed.
     pub(crate) fn follow(&mut self, plan: &Plan) -> io::Result<Vec<String>> {
-        let diff = diff(&self.installed, &plan.table());
-        let removals: Vec<Request> = diff
-            .remove
-            .iter()
-            .map(|(net, way)| (RouteNetlinkMessage::DelRoute(self.route(net, *way)), 0))
-            .collect();
-        for (index, error) in self.netlink.batch(removals)? {
-            // The kernel drops routes by itself, for example when somebody sets the device down.
-            tracing::debug!(%error, "removing the route to {}", diff.remove[index].0);
-        }
-        for (net, _) in &diff.remove {
-            self.installed.remove(net);
-        }
-        let additions: Vec<Request> = diff
-            .add
-            .iter()
-            .map(|(net, way)| {
-                (RouteNetlinkMessage::NewRoute(self.route(net, *way)), NLM_F_CREATE | NLM_F_EXCL)
-            })
-            .collect();
-        let mut failures = self.netlink.batch(additions)?;
-        failures.retain(|(_, error)| error.raw_os_error() != Some(libc::EEXIST));
-        self.installed.extend(diff.add.iter().copied());
+        let Transition { set, remove } = Transition::between(&self.installed, &plan.table());
+        let message = |(net, way): &(IpNet, Way)| RouteNetlinkMessage::NewRoute(self.route(net, *way));
+        let requests = set.iter().map(|route| (message(route), NLM_F_CREATE | NLM_F_REPLACE)).collect();
+        let failures: BTreeMap<usize, io::Error> = self.netlink.batch(requests)?.into_iter().collect();
         let mut refused = Vec::new();
-        for (index, error) in failures {
-            let (net, _) = diff.add[index];
-            self.installed.remove(&net);
-            refused.push(format!("{net}: {error}"));
+        for (index, (net, way)) in set.into_iter().enumerate() {
+            match failures.get(&index) {
+                Some(error) => refused.push(format!("{net}: {error}")),
+                None => {
+                    self.installed.insert(net, way);
+                }
+            }
+        }
+        let message = |(net, way): &(IpNet, Way)| RouteNetlinkMessage::DelRoute(self.route(net, *way));
+        let requests = remove.iter().map(|route| (message(route), 0)).collect();
+        for (index, error) in self.netlink.batch(requests)? {
+            // The kernel removes routes by itself, for example when the device is set down.
+            tracing::debug!(%error, "removing the route to {}", remove[index].0);
+        }
+        for (net, _) in &remove {
+            self.installed.remove(net);
         }
         Ok(refused)
     }

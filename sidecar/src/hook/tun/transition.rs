@@ -1,25 +1,39 @@
-//! From one table of routes to another. Pure.
+//! From one table of routes to another, step by step, without a wrong route in between. Pure.
+//!
+//! The kernel changes one route at a time. In between, each address must be looked up as in the old table or as in the
+//! new one: what is forwarded in both must never take the default route, and what is kept out of the tunnel in both must
+//! never enter it. Lookups take the longest matching prefix, so this order does it:
+//!
+//! 1. Set the new routes, longest prefix first. A route that is set is the longest match of the new table for every
+//!    address it decides, because the longer ones are there already. A route of the other kind for the same prefix is
+//!    replaced in one step.
+//! 2. Remove the old routes, shortest prefix first. As long as an old route decides an address, no shorter old route
+//!    can appear behind it when it goes: only the new table's match.
 
 use ipnet::IpNet;
 
 use crate::hook::plan::{Table, Way};
 
-/// How to get from one table to another.
+/// The steps from one table to another.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Diff {
-    /// Routes to take away, first.
+pub(crate) struct Transition {
+    /// Routes to create or replace, in this order, before anything is removed.
+    pub(crate) set: Vec<(IpNet, Way)>,
+    /// Routes to remove, in this order.
     pub(crate) remove: Vec<(IpNet, Way)>,
-    /// Routes to add.
-    pub(crate) add: Vec<(IpNet, Way)>,
 }
 
-/// What changes `old` into `new`. What goes around the tunnel is added before what goes through it.
-pub(crate) fn diff(old: &Table, new: &Table) -> Diff {
-    let missing_in =
-        |other: &Table, (net, way): (&IpNet, &Way)| (other.get(net) != Some(way)).then_some((*net, *way));
-    let mut add: Vec<_> = new.iter().filter_map(|route| missing_in(old, route)).collect();
-    add.sort_by_key(|(_, way)| *way == Way::Tunnel);
-    Diff { remove: old.iter().filter_map(|route| missing_in(new, route)).collect(), add }
+impl Transition {
+    /// The steps from `old` to `new`.
+    pub(crate) fn between(old: &Table, new: &Table) -> Self {
+        let changed = new.iter().filter(|(net, way)| old.get(net) != Some(way));
+        let gone = old.iter().filter(|(net, _)| !new.contains_key(net));
+        let mut set: Vec<_> = changed.map(|(net, way)| (*net, *way)).collect();
+        let mut remove: Vec<_> = gone.map(|(net, way)| (*net, *way)).collect();
+        set.sort_by_key(|(net, _)| std::cmp::Reverse(net.prefix_len()));
+        remove.sort_by_key(|(net, _)| net.prefix_len());
+        Self { set, remove }
+    }
 }
 
 #[cfg(test)]
@@ -34,34 +48,52 @@ mod tests {
         text.parse().unwrap()
     }
 
-    #[test]
-    fn a_route_that_changes_its_way_is_removed_and_added() {
-        let old = Table::from([(net("10.0.0.5/32"), Way::Tunnel)]);
-        let new = Table::from([(net("10.0.0.5/32"), Way::Around)]);
-        let diff = diff(&old, &new);
-        assert_eq!(diff.remove, [(net("10.0.0.5/32"), Way::Tunnel)]);
-        assert_eq!(diff.add, [(net("10.0.0.5/32"), Way::Around)]);
+    fn lookup(table: &Table, address: IpAddr) -> Option<Way> {
+        let matches = table.iter().filter(|(net, _)| net.contains(&address));
+        matches.max_by_key(|(net, _)| net.prefix_len()).map(|(_, way)| *way)
     }
 
+    #[test]
+    fn a_route_of_another_kind_is_replaced_and_not_removed() {
+        let old = Table::from([(net("10.0.0.5/32"), Way::Tunnel)]);
+        let new = Table::from([(net("10.0.0.5/32"), Way::Around)]);
+        let Transition { set, remove } = Transition::between(&old, &new);
+        assert_eq!(set, [(net("10.0.0.5/32"), Way::Around)]);
+        assert_eq!(remove, []);
+    }
+
+    #[test]
+    fn equal_tables_need_no_steps() {
+        let table = Table::from([(net("10.0.0.0/8"), Way::Tunnel)]);
+        assert_eq!(Transition::between(&table, &table.clone()), Transition::default());
+    }
+
+    /// Prefixes within 10.0.0.0/24 that nest in all ways.
     fn any_table() -> impl Strategy<Value = Table> {
         let way = prop_oneof![Just(Way::Tunnel), Just(Way::Around)];
-        prop::collection::btree_map(
-            (0_u8..20).prop_map(|n| IpNet::from(IpAddr::from([10, 0, 0, n]))),
-            way,
-            0..15,
-        )
+        let net = (any::<u8>(), 24_u8..=32)
+            .prop_map(|(n, length)| IpNet::new(IpAddr::from([10, 0, 0, n]), length).unwrap().trunc());
+        prop::collection::btree_map(net, way, 0..20)
     }
 
     proptest! {
         #[test]
-        fn the_difference_leads_from_the_old_table_to_the_new(old in any_table(), new in any_table()) {
-            let diff = diff(&old, &new);
+        fn every_address_is_looked_up_as_before_or_as_after_at_every_step(old in any_table(), new in any_table()) {
+            let addresses: Vec<_> = (0..=255).map(|n| IpAddr::from([10, 0, 0, n])).collect();
             let mut table = old.clone();
-            for (net, way) in &diff.remove {
-                prop_assert_eq!(table.remove(net), Some(*way));
-            }
-            for (net, way) in &diff.add {
-                prop_assert_eq!(table.insert(*net, *way), None);
+            let Transition { set, remove } = Transition::between(&old, &new);
+            let steps = set.iter().map(|step| (true, step)).chain(remove.iter().map(|step| (false, step)));
+            for (is_set, &(net, way)) in steps {
+                if is_set {
+                    table.insert(net, way);
+                } else {
+                    prop_assert_eq!(table.remove(&net), Some(way));
+                }
+                for &address in &addresses {
+                    let (before, now, after) =
+                        (lookup(&old, address), lookup(&table, address), lookup(&new, address));
+                    prop_assert!(now == before || now == after, "{address}: {before:?}, {now:?}, {after:?}");
+                }
             }
             prop_assert_eq!(table, new);
         }
