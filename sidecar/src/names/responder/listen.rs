@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::Service;
+use super::service::Service;
 use super::upstream::{Transport, framed};
 
 /// Room for a burst of some thousand queries (the kernel counts 768 bytes and more for each).

@@ -3,14 +3,16 @@
 
 use std::collections::HashSet;
 use std::sync::Mutex;
+use std::time::Duration;
 
-use hickory_proto::op::{Edns, Message, MessageType, Query as Question};
+use hickory_proto::op::{Edns, Message, MessageType, Query as Question, ResponseCode};
 use hickory_proto::rr::rdata::{A, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
+use super::upstream::STEP;
 use super::*;
 
 const OURS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1));
