@@ -15,5 +15,7 @@ pub mod hello;
 pub mod link;
 #[cfg(feature = "logging")]
 pub mod logging;
+#[cfg(feature = "netlink")]
+pub mod netlink;
 pub mod reserved;
 pub use link::window;

@@ -1,11 +1,8 @@
-//! What the laptop's kernel knows of its networks: a [`Snapshot`] of links, addresses, routes and rules,
-//! and the [`Delta`] between two of them.
+//! What the laptop's kernel knows of its networks: a [`Snapshot`] of links, addresses, routes and rules, and the
+//! [`Delta`] between two of them.
 //!
-//! Events drive nothing by themselves. [`Netwatch::changed`] says that something happened, whatever it was;
-//! the next [`Netwatch::snapshot`] and its delta to the one before say what. So an event that is lost, or comes
-//! twice, does no harm.
-
-use std::net::IpAddr;
+//! Events drive nothing by themselves. [`Netwatch::changed`] only says that something changed; the next
+//! [`Netwatch::snapshot`] and its delta to the one before say what. So an event that is lost or repeated does no harm.
 
 use ipnet::IpNet;
 
@@ -14,12 +11,11 @@ mod message;
 mod netlink;
 
 pub use delta::{Change, Delta};
+pub use gh_net_common::netlink::{Address, MAIN_TABLE, NextHop, Route, RouteKind};
 pub use netlink::{Error, Netwatch};
 
 /// The routing table that holds the laptop's own addresses (`RT_TABLE_LOCAL`).
 pub const LOCAL_TABLE: u32 = 255;
-/// The routing table that is meant when none is named (`RT_TABLE_MAIN`).
-pub const MAIN_TABLE: u32 = 254;
 /// The routing table that rules look into last (`RT_TABLE_DEFAULT`).
 pub const DEFAULT_TABLE: u32 = 253;
 
@@ -102,74 +98,6 @@ pub struct LinkFlags {
     pub running: bool,
     /// It has one peer and no neighbours (IFF_POINTOPOINT).
     pub point_to_point: bool,
-}
-
-/// One of the laptop's own addresses.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Address {
-    /// The index of its link.
-    pub link: u32,
-    /// The address, and the length of the prefix that is on the link.
-    pub address: IpNet,
-    /// The other end of a point-to-point link; the prefix length is then that of the peer's network.
-    pub peer: Option<IpAddr>,
-}
-
-impl Address {
-    /// The network that is on the link.
-    pub fn network(&self) -> IpNet {
-        let base = self.peer.unwrap_or(self.address.addr());
-        IpNet::new(base, self.address.prefix_len()).unwrap_or(self.address).trunc()
-    }
-}
-
-/// A route.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Route {
-    /// The table it stands in.
-    pub table: u32,
-    /// Where it leads.
-    pub prefix: IpNet,
-    /// Among equal prefixes of a table the lowest counts.
-    pub metric: u32,
-    /// What becomes of the packets.
-    pub kind: RouteKind,
-    /// How far the destination is (`RT_SCOPE_*`).
-    pub scope: u8,
-    /// Who made it (`RTPROT_*`).
-    pub protocol: u8,
-    /// By which ways; empty if packets are not sent on.
-    pub hops: Vec<NextHop>,
-}
-
-/// One way of a route.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct NextHop {
-    /// The index of the link.
-    pub link: u32,
-    /// The router on that link; `None` if the destination is on it.
-    pub gateway: Option<IpAddr>,
-}
-
-/// What becomes of the packets that take a route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum RouteKind {
-    /// They are sent on.
-    Unicast,
-    /// They are the laptop's own.
-    Local,
-    /// They are the laptop's own, and everybody else's on the link.
-    Broadcast,
-    /// They are the laptop's own, as one of several.
-    Anycast,
-    /// They go to a group.
-    Multicast,
-    /// They are dropped, with or without an answer (blackhole, unreachable, prohibit).
-    Blocked,
-    /// The look-up goes on with the next rule.
-    Throw,
-    /// Anything else.
-    Other,
 }
 
 /// A rule of policy routing, as it concerns the sockets of a program without privileges: one that sets no

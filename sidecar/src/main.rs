@@ -25,7 +25,6 @@ mod hook;
 mod journal;
 mod log;
 mod names;
-mod netlink;
 mod notify;
 mod owner;
 mod privilege;

@@ -78,7 +78,10 @@ fn laptops_that_are_alive_never_evict_each_other() -> Result<()> {
         let refused = lab.gh_net(&["--ssh", "codespace"])?.start()?.finish(Duration::from_secs(40))?;
         assert_ne!(refused.code(), 0);
         let said = refused.errors();
-        assert!(said.contains("another gh-net session is in progress: dev@laptop (from 198.51.100.2)"), "{said}");
+        assert!(
+            said.contains("another gh-net session is in progress: dev@laptop (from 198.51.100.2)"),
+            "{said}"
+        );
         works(&lab)?;
     }
     assert!(!bridge.log().contains("taken"), "{}", bridge.log());

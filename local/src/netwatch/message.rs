@@ -1,19 +1,14 @@
-//! From the kernel's messages to a snapshot's parts. Pure.
+//! The links and rules of a snapshot, from the kernel's messages. Pure.
 #![expect(clippy::wildcard_enum_match_arm, reason = "the crate's enums grow with the kernel's")]
-
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use netlink_packet_core::Nla;
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{self, InfoKind, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteNextHop, RouteType, RouteVia,
-};
+use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::rule::{self, RuleAttribute, RuleFlags, RuleMessage};
 
-use super::{Address, Link, LinkFlags, LinkKind, NextHop, Route, RouteKind, Rule, RuleAction};
+use super::{Link, LinkFlags, LinkKind, Rule, RuleAction};
 
 /// `FRA_PAD` aligns other attributes and says nothing.
 const FRA_PAD: u16 = 18;
@@ -77,95 +72,9 @@ impl From<InfoKind> for LinkKind {
     }
 }
 
-/// The address of a message, if it is a usable one.
-pub(super) fn address(message: AddressMessage) -> Option<Address> {
-    let (mut local, mut far) = (None, None);
-    for attribute in message.attributes {
-        match attribute {
-            AddressAttribute::Local(address) => local = Some(address),
-            AddressAttribute::Address(address) => far = Some(address),
-            _ => {}
-        }
-    }
-    // IFA_ADDRESS is the peer's on point-to-point links, and the laptop's own elsewhere (linux/if_addr.h).
-    let own = local.or(far)?;
-    Some(Address {
-        link: message.header.index,
-        address: IpNet::new(own, message.header.prefix_len).ok()?,
-        peer: far.filter(|far| *far != own),
-    })
-}
-
-/// The route of a message; `None` for one that concerns no ordinary packet of IPv4 or IPv6.
-pub(super) fn route(message: RouteMessage) -> Option<Route> {
-    let header = message.header;
-    let any: IpAddr = match header.address_family {
-        AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
-        AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
-        _ => return None,
-    };
-    // Routes for one kind of service, or for some sources only, are not asked about ordinary packets.
-    if header.tos != 0 || header.source_prefix_length != 0 {
-        return None;
-    }
-    let (mut destination, mut table, mut metric) = (any, header.table.into(), 0);
-    let (mut link, mut gateway, mut hops) = (None, None, Vec::new());
-    for attribute in message.attributes {
-        match attribute {
-            RouteAttribute::Destination(address) => destination = ip(&address)?,
-            RouteAttribute::Table(id) => table = id,
-            RouteAttribute::Priority(priority) => metric = priority,
-            RouteAttribute::Oif(index) => link = Some(index),
-            RouteAttribute::MultiPath(ways) => hops = ways.into_iter().map(next_hop).collect(),
-            other => gateway = gateway.or(router(&other)),
-        }
-    }
-    hops.extend(link.map(|link| NextHop { link, gateway }));
-    hops.sort();
-    Some(Route {
-        table,
-        prefix: IpNet::new(destination, header.destination_prefix_length).ok()?,
-        metric,
-        kind: header.kind.into(),
-        scope: header.scope.into(),
-        protocol: header.protocol.into(),
-        hops,
-    })
-}
-
-fn next_hop(hop: RouteNextHop) -> NextHop {
-    NextHop { link: hop.interface_index, gateway: hop.attributes.iter().find_map(router) }
-}
-
-fn router(attribute: &RouteAttribute) -> Option<IpAddr> {
-    match attribute {
-        RouteAttribute::Gateway(address) => ip(address),
-        RouteAttribute::Via(RouteVia::Inet6(address)) => Some((*address).into()), // RFC 5549
-        _ => None,
-    }
-}
-
-fn ip(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(v4) => Some((*v4).into()),
-        RouteAddress::Inet6(v6) => Some((*v6).into()),
-        _ => None,
-    }
-}
-
-impl From<RouteType> for RouteKind {
-    fn from(kind: RouteType) -> Self {
-        match kind {
-            RouteType::Unicast => Self::Unicast,
-            RouteType::Local => Self::Local,
-            RouteType::Broadcast => Self::Broadcast,
-            RouteType::Anycast => Self::Anycast,
-            RouteType::Multicast => Self::Multicast,
-            RouteType::BlackHole | RouteType::Unreachable | RouteType::Prohibit => Self::Blocked,
-            RouteType::Throw => Self::Throw,
-            _ => Self::Other,
-        }
-    }
+/// Whether a route is used for ordinary packets: not only for one kind of service, or for some sources.
+pub(super) fn is_ordinary(route: &RouteMessage) -> bool {
+    route.header.tos == 0 && route.header.source_prefix_length == 0
 }
 
 /// The rule of a message, seen by a socket of user `uid`.

@@ -1,36 +1,22 @@
 //! Reading and watching the kernel's networks over netlink. It takes no privilege.
 //!
-//! One socket is subscribed to the kernel's multicast groups; each snapshot asks on a socket of its own
-//! (`NLM_F_DUMP`, one dump after the other). Neither queues anything in this process: what is not read yet
-//! waits in the kernel's own bounded buffers, and an overflow (ENOBUFS) is one more way to learn that something
-//! changed.
+//! One socket is subscribed to the kernel's multicast groups; each snapshot is dumped on a socket of its own. Neither
+//! queues anything in this process: what is not read yet waits in the kernel's own bounded buffers, and an overflow
+//! (ENOBUFS) also means that something changed.
 
 use std::io;
 use std::time::Duration;
 
-use bytes::BytesMut;
-use netlink_packet_core::{NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage, NetlinkPayload};
-use netlink_packet_route::address::AddressMessage;
+use gh_net_common::netlink::{Dump, Netlink};
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
-use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::rule::RuleMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
-use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket};
+use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
 use tokio::time::{Instant, timeout_at};
-use tracing::{debug, warn};
 
-use super::{Address, Link, Route, Rule, Snapshot, message};
+use super::{Link, Rule, Snapshot, message};
 
-/// Of each kind (links, addresses, routes, rules) a snapshot holds at most so many.
-pub(super) const MAX_ITEMS: usize = 16 * 1024;
-/// The kernel fills a dump's messages up to 32 KiB (`NLMSG_GOODSIZE` and `netlink_dump`); this leaves room.
-const BUFFER: usize = 64 * 1024;
-/// `NLM_F_DUMP_INTR` (linux/netlink.h): the tables changed during the dump.
-const DUMP_INTERRUPTED: u16 = 0x10;
-/// How often a dump that was interrupted by a change is begun again. The last one is taken as it is: the
-/// change is an event too, so another snapshot follows.
-const ATTEMPTS: u32 = 4;
 /// Events that follow each other within this time are one change: a VPN client sets dozens of routes.
 const QUIET: Duration = Duration::from_millis(50);
 /// A change is reported after this time even if there is no quiet.
@@ -96,16 +82,20 @@ impl Netwatch {
     ///
     /// # Errors
     /// The kernel does not answer as it should.
-    pub async fn snapshot(&self) -> Result<Snapshot, Error> {
-        let mut requests = Requests::open().map_err(Error::Open)?;
-        let mut snapshot = Snapshot::default();
-        let links = requests.links().await?;
-        let addresses = requests.addresses().await?;
-        let routes = requests.routes().await?;
-        let rules = requests.rules().await?;
-        snapshot.truncated = links.more || addresses.more || routes.more || rules.more;
-        (snapshot.links, snapshot.addresses) = (links.items, addresses.items);
-        (snapshot.routes, snapshot.rules) = (routes.items, rules.items);
+    pub fn snapshot(&self) -> Result<Snapshot, Error> {
+        let read = |what| move |source| Error::Read { what, source };
+        let mut netlink = Netlink::open().map_err(Error::Open)?;
+        let links = links(&mut netlink).map_err(read("links"))?;
+        let addresses = netlink.addresses().map_err(read("addresses"))?;
+        let routes = netlink.routes(message::is_ordinary).map_err(read("routes"))?;
+        let rules = rules(&mut netlink).map_err(read("rules"))?;
+        let mut snapshot = Snapshot {
+            truncated: links.truncated || addresses.truncated || routes.truncated || rules.truncated,
+            links: links.items,
+            addresses: addresses.items,
+            routes: routes.items,
+            rules: rules.items,
+        };
         snapshot.links.sort();
         snapshot.addresses.sort();
         snapshot.routes.sort();
@@ -144,164 +134,33 @@ impl Netwatch {
     }
 }
 
-/// The socket that asks. It lives for one snapshot: a future that is dropped in the middle of a dump leaves
-/// the rest of it behind, and the kernel runs one dump a socket (EBUSY).
-struct Requests {
-    socket: TokioSocket,
-    sequence: u32,
+fn links(netlink: &mut Netlink) -> io::Result<Dump<Link>> {
+    let mut request = LinkMessage::default();
+    request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    netlink.dump(RouteNetlinkMessage::GetLink(request), |message| {
+        if let RouteNetlinkMessage::NewLink(link) = message { Some(link.into()) } else { None }
+    })
 }
 
-impl Requests {
-    fn open() -> io::Result<Self> {
-        let mut socket = TokioSocket::new(NETLINK_ROUTE)?;
-        socket.socket_mut().bind_auto()?;
-        socket.socket_ref().connect(&SocketAddr::new(0, 0))?;
-        Ok(Self { socket, sequence: 0 })
-    }
-
-    async fn links(&mut self) -> Result<Dump<Link>, Error> {
-        let mut request = LinkMessage::default();
-        request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-        let take = |message| {
-            if let RouteNetlinkMessage::NewLink(link) = message { Some(link.into()) } else { None }
-        };
-        self.dump("links", RouteNetlinkMessage::GetLink(request), take).await
-    }
-
-    async fn addresses(&mut self) -> Result<Dump<Address>, Error> {
-        let take = |message| {
-            if let RouteNetlinkMessage::NewAddress(it) = message { message::address(it) } else { None }
-        };
-        self.dump("addresses", RouteNetlinkMessage::GetAddress(AddressMessage::default()), take).await
-    }
-
-    async fn routes(&mut self) -> Result<Dump<Route>, Error> {
-        let take = |message| {
-            if let RouteNetlinkMessage::NewRoute(it) = message { message::route(it) } else { None }
-        };
-        self.dump("routes", RouteNetlinkMessage::GetRoute(RouteMessage::default()), take).await
-    }
-
-    /// The rules of both families, in the kernel's order. A kernel without policy routing has none.
-    async fn rules(&mut self) -> Result<Dump<Rule>, Error> {
-        let uid = nix::unistd::geteuid().as_raw();
-        let mut both = Dump::default();
-        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut request = RuleMessage::default();
-            request.header.family = family;
-            let take = |message| {
-                if let RouteNetlinkMessage::NewRule(it) = message { message::rule(it, uid) } else { None }
-            };
-            match self.dump("rules", RouteNetlinkMessage::GetRule(request), take).await {
-                Ok(mut rules) => {
-                    rules.items.sort_by_key(|rule| rule.priority); // Stable: equals keep their order.
-                    both.items.append(&mut rules.items);
-                    both.more |= rules.more;
-                }
-                Err(Error::Read { source, .. })
-                    if matches!(source.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT)) => {}
-                Err(error) => return Err(error),
+/// The rules of both families, in the kernel's order. A kernel without policy routing has none.
+fn rules(netlink: &mut Netlink) -> io::Result<Dump<Rule>> {
+    let uid = nix::unistd::geteuid().as_raw();
+    let mut both = Dump::default();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut request = RuleMessage::default();
+        request.header.family = family;
+        let dump = netlink.dump(RouteNetlinkMessage::GetRule(request), |message| {
+            if let RouteNetlinkMessage::NewRule(it) = message { message::rule(it, uid) } else { None }
+        });
+        match dump {
+            Ok(mut rules) => {
+                rules.items.sort_by_key(|rule| rule.priority); // Stable: equals keep their order.
+                both.items.append(&mut rules.items);
+                both.truncated |= rules.truncated;
             }
-        }
-        Ok(both)
-    }
-
-    /// Asks for all of something.
-    async fn dump<T>(
-        &mut self,
-        what: &'static str,
-        request: RouteNetlinkMessage,
-        take: impl Fn(RouteNetlinkMessage) -> Option<T>,
-    ) -> Result<Dump<T>, Error> {
-        let read = |source| Error::Read { what, source };
-        for _ in 1..ATTEMPTS {
-            let dump = self.dump_once(request.clone(), &take).await.map_err(read)?;
-            if !dump.interrupted {
-                return Ok(dump);
-            }
-        }
-        self.dump_once(request, &take).await.map_err(read)
-    }
-
-    async fn dump_once<T>(
-        &mut self,
-        request: RouteNetlinkMessage,
-        take: impl Fn(RouteNetlinkMessage) -> Option<T>,
-    ) -> io::Result<Dump<T>> {
-        self.sequence = self.sequence.wrapping_add(1);
-        let mut request = NetlinkMessage::from(request);
-        request.header.flags = NLM_F_REQUEST | NLM_F_DUMP;
-        request.header.sequence_number = self.sequence;
-        request.finalize();
-        let mut bytes = vec![0; request.buffer_len()];
-        request.serialize(&mut bytes);
-        self.socket.send(&bytes).await?;
-
-        let mut dump = Dump::default();
-        let mut buffer = BytesMut::with_capacity(BUFFER);
-        loop {
-            buffer.clear();
-            buffer.reserve(BUFFER);
-            self.socket.recv(&mut buffer).await?;
-            if dump.read(&buffer, self.sequence, &take)? {
-                return Ok(dump);
-            }
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT)) => {}
+            Err(error) => return Err(error),
         }
     }
-}
-
-/// A dump under way.
-struct Dump<T> {
-    items: Vec<T>,
-    more: bool,
-    interrupted: bool,
-}
-
-impl<T> Default for Dump<T> {
-    fn default() -> Self {
-        Self { items: Vec::new(), more: false, interrupted: false }
-    }
-}
-
-impl<T> Dump<T> {
-    /// Reads one datagram of the kernel's; says whether the dump is complete.
-    fn read(
-        &mut self,
-        mut bytes: &[u8],
-        sequence: u32,
-        take: impl Fn(RouteNetlinkMessage) -> Option<T>,
-    ) -> io::Result<bool> {
-        while let Ok(header) = NetlinkBuffer::new_checked(bytes) {
-            let length = header.length() as usize;
-            let (flags, ours) = (header.flags(), header.sequence_number() == sequence);
-            let message = &bytes[..length];
-            bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-            if !ours {
-                continue;
-            }
-            self.interrupted |= flags & DUMP_INTERRUPTED != 0;
-            match NetlinkMessage::<RouteNetlinkMessage>::deserialize(message).map(|it| it.payload) {
-                Ok(NetlinkPayload::InnerMessage(inner)) => self.keep(take(inner)),
-                // A dump that fails half-way says so in its last message.
-                Ok(NetlinkPayload::Done(done)) if done.code < 0 => {
-                    return Err(io::Error::from_raw_os_error(done.code.saturating_neg()));
-                }
-                Ok(NetlinkPayload::Done(_)) => return Ok(true),
-                Ok(NetlinkPayload::Error(error)) if error.code.is_some() => return Err(error.to_io()),
-                Ok(_) => {}
-                Err(error) => debug!(%error, "passing over a netlink message"),
-            }
-        }
-        Ok(false)
-    }
-
-    fn keep(&mut self, item: Option<T>) {
-        let Some(item) = item else { return };
-        if self.items.len() < MAX_ITEMS {
-            self.items.push(item);
-        } else if !self.more {
-            self.more = true;
-            warn!("this machine has more than {MAX_ITEMS} routes or links; the rest is not looked at");
-        }
-    }
+    Ok(both)
 }

@@ -1,5 +1,7 @@
 use std::process::Command;
 
+use gh_net_common::netlink::MAX_ITEMS;
+
 use super::*;
 
 fn link(index: u32, name: &str, up: bool) -> Link {
@@ -148,7 +150,7 @@ fn the_kernels_networks_are_read() {
         ip(command);
     }
     runtime().block_on(async {
-        let snapshot = Netwatch::open().unwrap().snapshot().await.unwrap();
+        let snapshot = Netwatch::open().unwrap().snapshot().unwrap();
         assert!(!snapshot.truncated);
         let link = |name: &str| snapshot.links.iter().find(|link| link.name == name).unwrap();
         assert_eq!(link("lo").kind, LinkKind::Loopback);
@@ -193,11 +195,11 @@ fn changes_are_noticed_and_told() {
     ip("link set far up");
     runtime().block_on(async {
         let mut watch = Netwatch::open().unwrap();
-        let before = watch.snapshot().await.unwrap();
+        let before = watch.snapshot().unwrap();
         let mut step = async |before: &Snapshot, commands: &[&str], expected: &str| {
             commands.iter().copied().for_each(ip);
             changed(&mut watch).await;
-            let after = watch.snapshot().await.unwrap();
+            let after = watch.snapshot().unwrap();
             let delta = before.delta(&after);
             let told: Vec<String> = delta.changes.iter().map(ToString::to_string).collect();
             assert!(told.iter().any(|change| change == expected), "{expected:?} is not in {told:?}");
@@ -226,7 +228,7 @@ fn a_flood_of_changes_neither_blocks_nor_breaks_the_watch() {
     let directory = tempfile::tempdir().unwrap();
     let batch = directory.path().join("batch");
     // Enough to overflow the socket's buffer, and more than a snapshot holds.
-    let count = netlink::MAX_ITEMS as u32 + 1000;
+    let count = MAX_ITEMS as u32 + 1000;
     let lines = (0..count).map(|n| {
         let prefix = std::net::Ipv4Addr::from_bits((10 << 24) + n);
         format!("route add {prefix}/32 dev lan\n")
@@ -237,9 +239,9 @@ fn a_flood_of_changes_neither_blocks_nor_breaks_the_watch() {
         let status = Command::new("ip").arg("-batch").arg(&batch).status().unwrap();
         assert!(status.success());
         changed(&mut watch).await;
-        let snapshot = watch.snapshot().await.unwrap();
+        let snapshot = watch.snapshot().unwrap();
         assert!(snapshot.truncated);
-        assert_eq!(snapshot.routes.len(), netlink::MAX_ITEMS);
+        assert_eq!(snapshot.routes.len(), MAX_ITEMS);
         // And the watch goes on.
         while tokio::time::timeout(std::time::Duration::from_millis(200), watch.changed()).await.is_ok() {}
         ip("link set lan down");

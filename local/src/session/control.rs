@@ -67,7 +67,7 @@ impl ControlPlane {
     ) -> Result<Self, netwatch::Error> {
         let Ports { stop, requests, io } = ports;
         let netwatch = Netwatch::open()?;
-        let snapshot = netwatch.snapshot().await?;
+        let snapshot = netwatch.snapshot()?;
         let networks = Networks::new(choice, dns, snapshot, resolver.search());
         let record = Record::new(target, dns);
         let state = State { networks, record, resolver, open: false, io };
@@ -84,7 +84,7 @@ impl ControlPlane {
     /// # Errors
     /// They can't be read.
     pub(super) async fn refresh(&mut self) -> Result<(), netwatch::Error> {
-        let snapshot = self.netwatch.snapshot().await?;
+        let snapshot = self.netwatch.snapshot()?;
         self.state.update(snapshot);
         Ok(())
     }
@@ -135,7 +135,7 @@ impl ControlPlane {
                 }
             };
             let snapshot = match event {
-                Ok(()) => netwatch.snapshot().await,
+                Ok(()) => netwatch.snapshot(),
                 Err(error) => {
                     following = false;
                     Err(error)

@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use gh_net_common::frame::{
     self, DnsMode, Frame, Goodbye, Level, MAX_PREFIXES, Notice, Open, Opened, Reason, Token,
 };
+use gh_net_common::netlink::{MAIN_TABLE, Route, RouteKind};
 use gh_net_common::reserved;
 use ipnet::IpNet;
-use netlink_packet_route::route::RouteType;
 use tokio::select;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
@@ -22,7 +22,6 @@ use crate::hook::tun::{Tunnel, device};
 use crate::journal::{Journal, Report};
 use crate::names::resolv;
 use crate::names::responder::{self, Responder};
-use crate::netlink::{Netlink, Route};
 use crate::notify::Notifier;
 use crate::status::{self, Counters, Status};
 use crate::{program, undo};
@@ -31,10 +30,7 @@ mod holder;
 mod start;
 
 pub(crate) use holder::Holder;
-use start::exceptions;
-
-/// The routing table `main`.
-const MAIN: u32 = 254;
+use start::{exceptions, routes_of_codespace};
 
 /// What a session tells its owner.
 #[derive(Debug)]
@@ -168,7 +164,7 @@ impl Session {
 
     /// The session goes on over `link`. Returns the link it had, if it still had one.
     pub(crate) fn attach(&mut self, mut link: Link, open: &Open) -> Option<Link> {
-        let routes = match Netlink::open().and_then(|mut netlink| netlink.routes()) {
+        let routes = match routes_of_codespace() {
             Ok(routes) => {
                 self.plan.set_exceptions(exceptions(&routes, link.peer));
                 routes
@@ -209,8 +205,8 @@ impl Session {
         let own = |net: &IpNet| self.tunnel.addresses.iter().any(|a| a.sidecar.trunc().contains(net));
         let mut networks: Vec<IpNet> = routes
             .iter()
-            .filter(|route| route.table == MAIN && route.kind == RouteType::Unicast)
-            .map(|route| route.destination)
+            .filter(|route| route.table == MAIN_TABLE && route.kind == RouteKind::Unicast)
+            .map(|route| route.prefix)
             .filter(|net| net.prefix_len() > 0 && !reserved::contains(net) && !own(net))
             .collect();
         networks.sort();

@@ -50,6 +50,21 @@ fn what_carries_us_stays_direct_even_if_its_network_is_forwarded() {
 }
 
 #[test]
+fn every_router_of_a_multipath_default_route_stays_direct() {
+    in_codespace(|| async {
+        sh("ip route add 10.20.0.1 dev eth0; ip route add 10.20.0.2 dev eth0
+            ip route replace default nexthop via 10.20.0.1 nexthop via 10.20.0.2
+            ip route delete 10.20.0.1; ip route delete 10.20.0.2");
+        let (mut laptop, _) = Laptop::session(0).await;
+        laptop.send(&[routes(&["10.20.0.0/16"])]).await;
+        laptop.settle().await;
+        for (address, device) in [("10.20.0.1", "eth0"), ("10.20.0.2", "eth0"), ("10.20.0.3", "ghnet0")] {
+            assert!(route_to(address).contains(&format!("dev {device}")), "{}", route_to(address));
+        }
+    });
+}
+
+#[test]
 fn a_resuming_laptop_that_has_moved_stays_direct() {
     in_codespace(|| async {
         let mut laptop = Laptop::connect_from([10, 20, 0, 99].into()).await;

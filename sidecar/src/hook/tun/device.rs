@@ -5,14 +5,16 @@
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use gh_net_common::frame::{Reason, TunnelAddress};
+use gh_net_common::netlink::{Netlink, Route};
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
@@ -24,7 +26,6 @@ use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use tokio::io::unix::AsyncFd;
 
 use crate::journal::{Change, Journal};
-use crate::netlink::{Netlink, RouteWatch};
 use crate::privilege::REMEDY;
 
 /// The device's name.
@@ -149,13 +150,14 @@ impl Device {
             AddressAttribute::Address(own.addr()),
             AddressAttribute::Flags(AddressFlags::Nodad | AddressFlags::Noprefixroute),
         ];
-        let watch = own.addr().is_ipv6().then(RouteWatch::start).transpose()?;
+        let events = Netlink::open()?;
+        if own.addr().is_ipv6() {
+            events.listen(libc::RTNLGRP_IPV6_ROUTE)?;
+        }
         let request = RouteNetlinkMessage::NewAddress(message);
         Netlink::open()?.request(request, NLM_F_CREATE | NLM_F_EXCL)?;
-        if let Some(watch) = watch
-            && !watch.wait_for(own.addr().into(), SETTLE)?
-        {
-            tracing::warn!("the kernel takes its time with {own}");
+        if own.addr().is_ipv6() && !has_settled(&events, own.addr())? {
+            tracing::warn!("{own} does not receive yet");
         }
         Ok(())
     }
@@ -206,6 +208,26 @@ impl Device {
     pub(crate) fn write(&self, packet: &[u8]) -> io::Result<()> {
         nix::unistd::write(self.fd.get_ref(), packet)?;
         Ok(())
+    }
+}
+
+/// Waits for the kernel's own route to a new IPv6 address. Returns whether it appeared in time.
+fn has_settled(events: &Netlink, own: IpAddr) -> io::Result<bool> {
+    let deadline = Instant::now() + SETTLE;
+    loop {
+        // Other routes may come and go all the time.
+        let left = deadline.saturating_duration_since(Instant::now());
+        let events = events.wait(left)?;
+        if events.is_empty() && left.is_zero() {
+            return Ok(false);
+        }
+        for event in events {
+            if let RouteNetlinkMessage::NewRoute(route) = event
+                && Route::from_message(route).is_some_and(|route| route.prefix == IpNet::from(own))
+            {
+                return Ok(true);
+            }
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use gh_net_common::frame::Families;
+use gh_net_common::netlink::{Dump, MAIN_TABLE, Netlink, table_of};
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::{
@@ -26,7 +27,6 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use super::transition::Transition;
 use crate::hook::plan::{Plan, Table, Way};
 use crate::journal::{Change, Journal, Rule};
-use crate::netlink::{Netlink, table_of};
 
 /// Our own routing table.
 pub(crate) const TABLE: u32 = 26_727;
@@ -38,11 +38,10 @@ const TABLE_IN_ATTRIBUTE: u8 = 252;
 
 /// The rules of the hook.
 fn rules(families: Families) -> Vec<Rule> {
-    const MAIN: u32 = 254;
     let mut rules = Vec::new();
     for (v6, wanted) in [(false, families.v4), (true, families.v6)] {
         if wanted {
-            rules.push(Rule { v6, priority: PRIORITY, table: MAIN, but_default: true });
+            rules.push(Rule { v6, priority: PRIORITY, table: MAIN_TABLE, but_default: true });
             rules.push(Rule { v6, priority: PRIORITY + 1, table: TABLE, but_default: false });
         }
     }
@@ -136,14 +135,25 @@ impl Gateway {
     }
 
     fn flush(&mut self, table: u32) -> io::Result<()> {
-        let messages = self.netlink.route_messages()?;
-        let ours = messages.into_iter().filter(|route| table_of(route) == table);
-        let removals = ours.map(|route| (RouteNetlinkMessage::DelRoute(only_key(route)), 0)).collect();
-        let failures = self.netlink.batch(removals)?;
-        let gone = |error: &io::Error| error.raw_os_error() == Some(libc::ESRCH);
-        match failures.into_iter().find(|(_, error)| !gone(error)) {
-            Some((_, error)) => Err(error),
-            None => Ok(()),
+        let ours = |message| {
+            let RouteNetlinkMessage::NewRoute(route) = message else { return None };
+            let removal = || (RouteNetlinkMessage::DelRoute(only_key(route.clone())), 0);
+            (table_of(&route) == table).then(removal)
+        };
+        loop {
+            let request = RouteNetlinkMessage::GetRoute(RouteMessage::default());
+            let Dump { items: removals, truncated, .. } = self.netlink.dump(request, ours)?;
+            let count = removals.len();
+            let failures = self.netlink.batch(removals)?;
+            let progress = failures.len() < count;
+            let gone = |error: &io::Error| error.raw_os_error() == Some(libc::ESRCH);
+            if let Some((_, error)) = failures.into_iter().find(|(_, error)| !gone(error)) {
+                return Err(error);
+            }
+            // A dump is bounded, so a large table takes several.
+            if !truncated || !progress {
+                return Ok(());
+            }
         }
     }
 }

@@ -5,13 +5,13 @@ use std::io;
 use std::net::IpAddr;
 
 use gh_net_common::frame::{Goodbye, Open, Reason, Token};
+use gh_net_common::netlink::{Netlink, Route, table_of};
 use ipnet::IpNet;
 
 use crate::hook::plan::Plan;
-use crate::hook::tun::Tunnel;
+use crate::hook::tun::{Tunnel, gateway::TABLE};
 use crate::journal::Journal;
 use crate::names::resolv;
-use crate::netlink::{Netlink, Route};
 use crate::notify::Notifier;
 
 /// A new session's id and the secret that resumes it.
@@ -27,19 +27,28 @@ pub(super) fn install_hook(
     journal: &mut Journal,
     notifier: &Notifier,
 ) -> Result<(Tunnel, Plan), Goodbye> {
-    let mut netlink = Netlink::open().map_err(failed("netlink"))?;
-    let routes = netlink.routes().map_err(failed("reading the routes"))?;
+    let routes = routes_of_codespace().map_err(failed("reading the routes"))?;
+    let addresses = Netlink::open().and_then(|mut netlink| netlink.addresses());
+    let addresses = addresses.map_err(failed("reading the addresses"))?.items;
     let mut taken: Vec<IpNet> = open.avoid.clone();
-    taken.extend(routes.iter().map(|route| route.destination));
-    taken.extend(netlink.addresses().map_err(failed("reading the addresses"))?);
+    taken.extend(routes.iter().map(|route| route.prefix));
+    taken.extend(addresses.iter().flat_map(|address| [address.address, address.network()]));
     Tunnel::install(open, &taken, exceptions(&routes, peer), journal, notifier)
         .map_err(|error| Goodbye { reason: error.reason(), text: error.to_string() })
 }
 
+/// The routes of all tables except our own, which may be larger than all others together.
+///
+/// # Errors
+/// The kernel's answer.
+pub(super) fn routes_of_codespace() -> io::Result<Vec<Route>> {
+    Ok(Netlink::open()?.routes(|route| table_of(route) != TABLE)?.items)
+}
+
 /// The addresses that carry the session: the ssh peer, the next hops of the default routes, the resolvers.
 pub(super) fn exceptions(routes: &[Route], peer: Option<IpAddr>) -> BTreeSet<IpAddr> {
-    let defaults = routes.iter().filter(|route| route.destination.prefix_len() == 0);
-    let gateways = defaults.filter_map(|route| route.gateway);
+    let defaults = routes.iter().filter(|route| route.prefix.prefix_len() == 0);
+    let gateways = defaults.flat_map(Route::gateways);
     peer.into_iter().chain(gateways).chain(resolv::nameservers()).collect()
 }
 

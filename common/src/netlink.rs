@@ -1,0 +1,297 @@
+//! Communication with the kernel's routing subsystem, rtnetlink(7): requests, batches of requests, and dumps.
+//!
+//! Blocking on purpose: the kernel carries a request out within `send`, and has the answer, or the next piece of a
+//! dump, ready when `recv` asks for it. So there is nothing to wait for, and async code may call it too.
+
+#![expect(clippy::wildcard_enum_match_arm, reason = "the kernel adds messages and attributes")]
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::AddressMessage;
+use netlink_packet_route::route::RouteMessage;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{Socket, SocketAddr};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+mod network;
+
+pub use network::{Address, NextHop, Route, RouteKind, table_of};
+
+/// The routing table that is meant when none is named (`RT_TABLE_MAIN`).
+pub const MAIN_TABLE: u32 = 254;
+/// Maximum number of items of one dump that are kept.
+pub const MAX_ITEMS: usize = 16 * 1024;
+
+/// Maximum number of requests in one `send`. If all of them fail, the answers still fit the socket's receive buffer.
+const BATCH: usize = 100;
+/// The kernel fills a dump's datagrams up to 32 KiB (`NLMSG_GOODSIZE` and `netlink_dump`); this leaves room.
+const RECEIVE: usize = 64 * 1024;
+/// How often a dump is tried while changes interrupt it. The last attempt is taken as it is: where changes matter they
+/// are watched, and the change causes another dump.
+const ATTEMPTS: u32 = 4;
+
+/// A socket to the kernel of the network namespace it was opened in.
+#[derive(Debug)]
+pub struct Netlink {
+    socket: Socket,
+    sequence: u32,
+}
+
+/// One request of a batch, with its `NLM_F_*` flags.
+pub type Request = (RouteNetlinkMessage, u16);
+
+/// The items of a dump.
+#[derive(Debug)]
+pub struct Dump<T> {
+    /// At most [`MAX_ITEMS`].
+    pub items: Vec<T>,
+    /// Whether there were more.
+    pub truncated: bool,
+    interrupted: bool,
+}
+
+impl<T> Default for Dump<T> {
+    fn default() -> Self {
+        Self { items: Vec::new(), truncated: false, interrupted: false }
+    }
+}
+
+impl Netlink {
+    /// Opens a socket.
+    ///
+    /// # Errors
+    /// The system refused it.
+    pub fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// Carries one request out.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        match self.batch(vec![(message, flags)])?.pop() {
+            Some((_, error)) => Err(error),
+            None => Ok(()),
+        }
+    }
+
+    /// Carries many requests out, in order. Returns those that failed, by index; a failure does not stop the rest.
+    ///
+    /// # Errors
+    /// The communication itself failed.
+    pub fn batch(&mut self, requests: Vec<Request>) -> io::Result<Vec<(usize, io::Error)>> {
+        let mut failures = Vec::new();
+        let mut done = 0;
+        let mut rest = requests.into_iter().peekable();
+        while rest.peek().is_some() {
+            let chunk: Vec<Request> = rest.by_ref().take(BATCH).collect();
+            let count = chunk.len();
+            let failed = self.send_chunk(chunk)?;
+            failures.extend(failed.into_iter().map(|(index, error)| (done + index, error)));
+            done += count;
+        }
+        Ok(failures)
+    }
+
+    fn send_chunk(&mut self, chunk: Vec<Request>) -> io::Result<Vec<(usize, io::Error)>> {
+        let first = self.sequence.wrapping_add(1);
+        let last = chunk.len() - 1;
+        let mut bytes = Vec::new();
+        for (index, (message, flags)) in chunk.into_iter().enumerate() {
+            // Failures are always answered, a success only on request: the last answer ends the chunk.
+            let ack = if index == last { NLM_F_ACK } else { 0 };
+            self.serialize(message, flags | ack, &mut bytes);
+        }
+        self.socket.send(&bytes, 0)?;
+        let mut failures = Vec::new();
+        loop {
+            let mut finished = false;
+            for_each(&self.receive()?, |header, payload| {
+                let index = header.sequence_number.wrapping_sub(first) as usize;
+                if let NetlinkPayload::Error(answer) = payload
+                    && index <= last
+                {
+                    if answer.code.is_some() {
+                        failures.push((index, answer.to_io()));
+                    }
+                    finished |= index == last;
+                }
+            })?;
+            if finished {
+                return Ok(failures);
+            }
+        }
+    }
+
+    /// Asks for everything of a kind and keeps what `take` makes of it.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn dump<T>(
+        &mut self,
+        request: RouteNetlinkMessage,
+        take: impl Fn(RouteNetlinkMessage) -> Option<T>,
+    ) -> io::Result<Dump<T>> {
+        for _ in 1..ATTEMPTS {
+            let dump = self.dump_once(request.clone(), &take)?;
+            if !dump.interrupted {
+                return Ok(dump);
+            }
+        }
+        self.dump_once(request, &take)
+    }
+
+    fn dump_once<T>(
+        &mut self,
+        request: RouteNetlinkMessage,
+        take: impl Fn(RouteNetlinkMessage) -> Option<T>,
+    ) -> io::Result<Dump<T>> {
+        let mut bytes = Vec::new();
+        self.serialize(request, NLM_F_DUMP, &mut bytes);
+        self.socket.send(&bytes, 0)?;
+        let mut dump = Dump::default();
+        while !dump.read(&self.receive()?, self.sequence, &take)? {}
+        if dump.truncated {
+            tracing::warn!("the kernel lists more than {MAX_ITEMS} routes or links; the rest is ignored");
+        }
+        Ok(dump)
+    }
+
+    fn serialize(&mut self, message: RouteNetlinkMessage, flags: u16, out: &mut Vec<u8>) {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags;
+        header.sequence_number = self.sequence;
+        let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+        message.finalize();
+        let start = out.len();
+        out.resize(start + message.buffer_len().next_multiple_of(4), 0);
+        message.serialize(&mut out[start..]);
+    }
+
+    /// The next datagram.
+    fn receive(&self) -> io::Result<Vec<u8>> {
+        let mut buffer = Vec::with_capacity(RECEIVE);
+        self.socket.recv(&mut buffer, 0)?;
+        Ok(buffer)
+    }
+
+    /// The addresses of all interfaces.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn addresses(&mut self) -> io::Result<Dump<Address>> {
+        self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()), |message| match message {
+            RouteNetlinkMessage::NewAddress(address) => Address::from_message(address),
+            _ => None,
+        })
+    }
+
+    /// The IPv4 and IPv6 routes of all tables that `keep` selects, by the kernel's own form.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn routes(&mut self, keep: impl Fn(&RouteMessage) -> bool) -> io::Result<Dump<Route>> {
+        self.dump(RouteNetlinkMessage::GetRoute(RouteMessage::default()), |message| match message {
+            RouteNetlinkMessage::NewRoute(route) if keep(&route) => Route::from_message(route),
+            _ => None,
+        })
+    }
+
+    /// Also receives what the kernel multicasts to this `RTNLGRP_*` group. For [`Self::wait`]; a socket that listens
+    /// is not used for requests.
+    ///
+    /// # Errors
+    /// The system refused it.
+    pub fn listen(&self, group: u32) -> io::Result<()> {
+        self.socket.add_membership(group)
+    }
+
+    /// The next events of the groups listened to; none if nothing happens within `patience`.
+    ///
+    /// # Errors
+    /// The socket's own.
+    pub fn wait(&self, patience: Duration) -> io::Result<Vec<RouteNetlinkMessage>> {
+        let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+        let mut events = Vec::new();
+        if poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], timeout)? > 0 {
+            for_each(&self.receive()?, |_, payload| {
+                if let NetlinkPayload::InnerMessage(message) = payload {
+                    events.push(message);
+                }
+            })?;
+        }
+        Ok(events)
+    }
+}
+
+impl<T> Dump<T> {
+    /// Reads one datagram. Returns whether the dump is complete.
+    fn read(
+        &mut self,
+        bytes: &[u8],
+        sequence: u32,
+        take: impl Fn(RouteNetlinkMessage) -> Option<T>,
+    ) -> io::Result<bool> {
+        let mut end = None;
+        for_each(bytes, |header, payload| {
+            // Answers to an earlier request may still be queued.
+            if header.sequence_number != sequence || end.is_some() {
+                return;
+            }
+            self.interrupted |= header.flags & NLM_F_DUMP_INTR != 0;
+            match payload {
+                NetlinkPayload::InnerMessage(message) => self.keep(take(message)),
+                // A dump that fails midway says so in its last message.
+                NetlinkPayload::Done(done) if done.code < 0 => {
+                    end = Some(Err(io::Error::from_raw_os_error(done.code.saturating_neg())));
+                }
+                NetlinkPayload::Done(_) => end = Some(Ok(())),
+                NetlinkPayload::Error(error) if error.code.is_some() => end = Some(Err(error.to_io())),
+                _ => {}
+            }
+        })?;
+        end.map_or(Ok(false), |end| end.map(|()| true))
+    }
+
+    fn keep(&mut self, item: Option<T>) {
+        let Some(item) = item else { return };
+        if self.items.len() < MAX_ITEMS {
+            self.items.push(item);
+        } else {
+            self.truncated = true;
+        }
+    }
+}
+
+/// Calls `each` with every message of a datagram. A message in a form that this build does not know is skipped.
+fn for_each(
+    mut bytes: &[u8],
+    mut each: impl FnMut(NetlinkHeader, NetlinkPayload<RouteNetlinkMessage>),
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let header = NetlinkBuffer::new_checked(bytes)
+            .map_err(|_| io::Error::other("the kernel's netlink answer is cut short"))?;
+        let length = header.length() as usize;
+        match NetlinkMessage::<RouteNetlinkMessage>::deserialize(&bytes[..length]) {
+            Ok(message) => each(message.header, message.payload),
+            Err(error) => tracing::debug!(%error, "skipping a netlink message"),
+        }
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
