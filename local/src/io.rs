@@ -73,6 +73,10 @@ const READ_AFTER_FAILED_WRITE: Duration = Duration::from_secs(2);
 /// Minimum time between two requests for the sidecar's status.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Capacity of the channel of [`Control`] messages. A change of the laptop's networks takes about twenty at most, and io
+/// takes all messages in each of its turns.
+pub const CONTROLS: usize = 1024;
+
 /// A message of the session to its io.
 #[derive(Debug)]
 pub enum Control {
@@ -171,7 +175,7 @@ impl Io {
     pub async fn run<R, W>(
         &mut self,
         link: &mut LinkIo<R, W>,
-        control: &mut mpsc::UnboundedReceiver<Control>,
+        control: &mut mpsc::Receiver<Control>,
     ) -> Result<LinkEnd, ReactorError>
     where
         R: AsyncRead + Unpin,
@@ -199,7 +203,7 @@ impl Io {
     pub async fn run_unlinked<F: Future>(
         &mut self,
         until: F,
-        control: &mut mpsc::UnboundedReceiver<Control>,
+        control: &mut mpsc::Receiver<Control>,
     ) -> Result<Option<F::Output>, ReactorError> {
         let mut until = pin!(until);
         let output = poll_fn(|cx| {
@@ -231,7 +235,7 @@ impl Io {
         &mut self,
         cx: &mut Context<'_>,
         linked: &mut Linked<'_, R, W>,
-        control: &mut mpsc::UnboundedReceiver<Control>,
+        control: &mut mpsc::Receiver<Control>,
     ) -> Poll<Stop> {
         for _ in 0..TURNS {
             match self.turn(cx, linked, control, Instant::now()) {
@@ -249,7 +253,7 @@ impl Io {
         &mut self,
         cx: &mut Context<'_>,
         linked: &mut Linked<'_, R, W>,
-        control: &mut mpsc::UnboundedReceiver<Control>,
+        control: &mut mpsc::Receiver<Control>,
         now: Instant,
     ) -> Result<bool, Stop> {
         self.take_control(cx, control, Some(&mut linked.link.writer), now)
@@ -273,7 +277,7 @@ impl Io {
     fn poll_unlinked(
         &mut self,
         cx: &mut Context<'_>,
-        control: &mut mpsc::UnboundedReceiver<Control>,
+        control: &mut mpsc::Receiver<Control>,
     ) -> Poll<Result<Shutdown, ReactorError>> {
         for _ in 0..TURNS {
             let now = Instant::now();
@@ -298,7 +302,7 @@ impl Io {
     fn take_control<W: AsyncWrite + Unpin>(
         &mut self,
         cx: &mut Context<'_>,
-        control: &mut mpsc::UnboundedReceiver<Control>,
+        control: &mut mpsc::Receiver<Control>,
         mut writer: Option<&mut FrameWriter<W>>,
         now: Instant,
     ) -> Result<(), Shutdown> {

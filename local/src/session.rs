@@ -39,7 +39,7 @@ use self::link::Link;
 use crate::config::Config;
 use crate::engine::{self, Engine};
 use crate::exit::Failure;
-use crate::io::{Control, Io, LinkEnd, Notices, ReactorError};
+use crate::io::{CONTROLS, Control, Io, LinkEnd, Notices, ReactorError};
 use crate::resolver::Resolver;
 use crate::status::request::{self, StatusHandle};
 use crate::transport::Transport;
@@ -52,7 +52,7 @@ const MTU: u16 = 65_520;
 /// # Errors
 /// There was no session, or it ended by itself.
 pub async fn run(config: &Config, transport: &Transport, stop: Stop) -> Result<(), Failure> {
-    Session::new(config, transport, stop).await?.run().await
+    Session::new(config, transport, stop)?.run().await
 }
 
 /// See the [module's documentation](self).
@@ -60,7 +60,7 @@ pub async fn run(config: &Config, transport: &Transport, stop: Stop) -> Result<(
 pub struct Session<'a> {
     transport: &'a Transport,
     control: ControlPlane,
-    controls: mpsc::UnboundedReceiver<Control>,
+    controls: mpsc::Receiver<Control>,
     status: StatusHandle,
     resolver: Arc<Resolver>,
     /// From the first time the session is open.
@@ -82,13 +82,13 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// The laptop's networks or its resolver's configuration can't be read.
-    pub async fn new(config: &Config, transport: &'a Transport, stop: Stop) -> Result<Self, Error> {
+    pub fn new(config: &Config, transport: &'a Transport, stop: Stop) -> Result<Self, Error> {
         let resolver = Arc::new(Resolver::system()?);
-        let (sender, controls) = mpsc::unbounded_channel();
+        let (sender, controls) = mpsc::channel(CONTROLS);
         let (status, requests) = request::channel();
         let ports = Ports { stop, requests, io: sender };
         let (choice, target) = (settings::choice(config), transport.name());
-        let control = ControlPlane::new(choice, config.dns, target, Arc::clone(&resolver), ports).await?;
+        let control = ControlPlane::new(choice, config.dns, target, Arc::clone(&resolver), ports)?;
         Ok(Self { transport, control, controls, status, resolver, io: None, identity: None })
     }
 
@@ -114,7 +114,7 @@ impl<'a> Session<'a> {
         let transport = self.transport;
         let Some(connected) = self.unlinked(transport.connect()).await? else { return Ok(None) };
         let mut link = Link::new(connected?);
-        self.control.refresh().await.map_err(Error::from)?;
+        self.control.refresh().map_err(Error::from)?;
         let mut notices = Notices::default();
         let request = self.request();
         match self.unlinked(link.open(request, &mut notices)).await? {
@@ -207,10 +207,7 @@ impl Identity {
 }
 
 /// Takes io's messages in its place until `attempt` is done. `None` if told to stop first.
-async fn without_io<F: Future>(
-    attempt: F,
-    controls: &mut mpsc::UnboundedReceiver<Control>,
-) -> Option<F::Output> {
+async fn without_io<F: Future>(attempt: F, controls: &mut mpsc::Receiver<Control>) -> Option<F::Output> {
     let stopped = async {
         loop {
             match controls.recv().await {

@@ -39,7 +39,7 @@ pub(super) struct Ports {
     /// Requests for the status.
     pub(super) requests: Requests,
     /// Messages to io.
-    pub(super) io: mpsc::UnboundedSender<Control>,
+    pub(super) io: mpsc::Sender<Control>,
 }
 
 /// What the control plane knows, and how it reaches io.
@@ -50,7 +50,7 @@ struct State {
     resolver: Arc<Resolver>,
     /// Whether the session is open, so that changes concern the sidecar and the user.
     open: bool,
-    io: mpsc::UnboundedSender<Control>,
+    io: mpsc::Sender<Control>,
 }
 
 impl ControlPlane {
@@ -58,7 +58,7 @@ impl ControlPlane {
     ///
     /// # Errors
     /// The laptop's networks can't be read.
-    pub(super) async fn new(
+    pub(super) fn new(
         choice: Choice,
         dns: DnsMode,
         target: String,
@@ -83,7 +83,7 @@ impl ControlPlane {
     ///
     /// # Errors
     /// They can't be read.
-    pub(super) async fn refresh(&mut self) -> Result<(), netwatch::Error> {
+    pub(super) fn refresh(&mut self) -> Result<(), netwatch::Error> {
         let snapshot = self.netwatch.snapshot()?;
         self.state.update(snapshot);
         Ok(())
@@ -122,7 +122,7 @@ impl ControlPlane {
                         biased;
                         () = stopped(stop) => {
                             // Without an io, whoever waits in its place hears it.
-                            let _ = state.io.send(Control::Shutdown);
+                            state.tell(Control::Shutdown);
                             return std::future::pending().await;
                         }
                         () = signalled(settled) => state.ready(),
@@ -189,7 +189,9 @@ impl State {
 
     fn tell(&self, control: Control) {
         // The session holds the other end for as long as it lives.
-        let _ = self.io.send(control);
+        if let Err(mpsc::error::TrySendError::Full(control)) = self.io.try_send(control) {
+            tracing::error!(?control, "too many messages wait for the session's io");
+        }
     }
 }
 

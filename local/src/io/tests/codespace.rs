@@ -54,7 +54,7 @@ pub(super) struct Codespace {
 
 /// The laptop: an io at work in a task of its own.
 pub(super) struct Running {
-    pub(super) control: mpsc::UnboundedSender<Control>,
+    pub(super) control: mpsc::Sender<Control>,
     task: JoinHandle<(Io, LinkEnd, Laptop)>,
 }
 
@@ -84,7 +84,7 @@ pub(super) fn io() -> Io {
 
 /// Has `io` run on `link`.
 pub(super) fn run(mut io: Io, mut link: Laptop) -> Running {
-    let (control, mut messages) = mpsc::unbounded_channel();
+    let (control, mut messages) = mpsc::channel(crate::io::CONTROLS);
     let task = tokio::spawn(async move {
         link.reader.preamble(NoiseLimit::default()).await.unwrap();
         let end = io.run(&mut link, &mut messages).await.unwrap();

@@ -41,7 +41,7 @@ async fn a_download_goes_on_where_it_was_when_the_link_is_cut_again_and_again() 
             let laptop = codespace.relink();
             let (mut io, end) = running.end().await;
             assert!(matches!(end, LinkEnd::Lost(_)), "{end:?}");
-            let (_control, mut control) = tokio::sync::mpsc::unbounded_channel();
+            let (_control, mut control) = tokio::sync::mpsc::channel(crate::io::CONTROLS);
             let waited = io.run_unlinked(tokio::time::sleep(Duration::from_millis(30)), &mut control).await;
             assert_eq!(waited.unwrap(), Some(()));
             running = run(io, laptop);
@@ -60,7 +60,7 @@ async fn a_ping_is_answered_at_once_and_ours_are_timed() {
     codespace.send_frame(&Frame::Ping(77));
     let frame = codespace.until(|codespace| codespace.frames.pop_front()).await;
     assert_eq!(frame, Frame::Pong(77));
-    running.control.send(Control::Shutdown).unwrap();
+    running.control.try_send(Control::Shutdown).unwrap();
     let (io, end) = running.end().await;
     assert!(matches!(end, LinkEnd::Shutdown));
     assert!(io.counters().round_trip.is_some());
@@ -72,7 +72,7 @@ async fn frames_of_the_session_are_sent_and_a_goodbye_ends_it() {
     let running = run(io(), laptop);
     codespace.greet().await;
     let routes = Frame::Routes(Routes::Last(vec!["10.0.0.0/8".parse().unwrap()]));
-    running.control.send(Control::Send(routes.clone())).unwrap();
+    running.control.try_send(Control::Send(routes.clone())).unwrap();
     assert_eq!(codespace.until(|codespace| codespace.frames.pop_front()).await, routes);
     codespace.send_frame(&Frame::Notice(Notice {
         level: Level::Warning,
@@ -107,9 +107,9 @@ async fn a_frame_out_of_place_is_a_broken_protocol_and_an_end_is_a_lost_link() {
 
 #[tokio::test]
 async fn without_a_link_it_still_hears_that_it_is_to_stop() {
-    let (sender, mut control) = tokio::sync::mpsc::unbounded_channel();
+    let (sender, mut control) = tokio::sync::mpsc::channel(crate::io::CONTROLS);
     let mut io = io();
-    sender.send(Control::Shutdown).unwrap();
+    sender.try_send(Control::Shutdown).unwrap();
     assert_eq!(io.run_unlinked(std::future::pending::<()>(), &mut control).await.unwrap(), None);
 }
 
@@ -139,7 +139,7 @@ async fn reset_at_the_end(end: impl AsyncFnOnce(&mut Codespace, &Running)) -> Li
 #[tokio::test]
 async fn flows_are_reset_on_both_sides_ahead_of_a_goodbye() {
     let end = reset_at_the_end(async |_, running| {
-        running.control.send(Control::Shutdown).unwrap();
+        running.control.try_send(Control::Shutdown).unwrap();
     });
     assert!(matches!(end.await, LinkEnd::Shutdown));
 }
@@ -160,7 +160,7 @@ async fn a_report_asks_the_sidecar_at_a_bounded_rate() {
     codespace.greet().await;
     let report = async || {
         let (answer, report) = oneshot::channel();
-        running.control.send(Control::Report(answer)).unwrap();
+        running.control.try_send(Control::Report(answer)).unwrap();
         report.await.unwrap()
     };
     assert!(report().await.sidecar.is_none() && report().await.sidecar.is_none());

@@ -20,18 +20,18 @@ struct World {
     plane: ControlPlane,
     stop: watch::Sender<bool>,
     status: StatusHandle,
-    io: mpsc::UnboundedReceiver<Control>,
+    io: mpsc::Receiver<Control>,
 }
 
 impl World {
-    async fn new() -> Self {
+    fn new() -> Self {
         let (stop, stopped) = watch::channel(false);
         let (status, requests) = request::channel();
-        let (sender, io) = mpsc::unbounded_channel();
+        let (sender, io) = mpsc::channel(crate::io::CONTROLS);
         let ports = Ports { stop: stopped, requests, io: sender };
         let resolver = Arc::new(Resolver::default());
         let choice = Choice::default();
-        let plane = ControlPlane::new(choice, DnsMode::Off, "codespace x".into(), resolver, ports).await;
+        let plane = ControlPlane::new(choice, DnsMode::Off, "codespace x".into(), resolver, ports);
         Self { plane: plane.unwrap(), stop, status, io }
     }
 
@@ -86,7 +86,7 @@ fn in_own_network(test: impl AsyncFnOnce() + Send + 'static) {
 }
 
 /// The next routes that io is told to send. Status requests are not answered.
-async fn next_routes(io: &mut mpsc::UnboundedReceiver<Control>) -> Routes {
+async fn next_routes(io: &mut mpsc::Receiver<Control>) -> Routes {
     loop {
         match io.recv().await.unwrap() {
             Control::Send(Frame::Routes(routes)) => return routes,
@@ -100,7 +100,7 @@ async fn next_routes(io: &mut mpsc::UnboundedReceiver<Control>) -> Routes {
 #[test]
 fn a_change_of_the_laptops_networks_reaches_the_sidecar_and_the_status() {
     in_own_network(async || {
-        let mut world = World::new().await;
+        let mut world = World::new();
         let settled = world.open();
         settled.send(()).unwrap();
         let World { plane, status, io, stop: _stop } = &mut world;
@@ -131,9 +131,9 @@ fn a_change_of_the_laptops_networks_reaches_the_sidecar_and_the_status() {
 #[test]
 fn what_changes_before_the_session_is_open_is_in_its_first_routes() {
     in_own_network(async || {
-        let mut world = World::new().await;
+        let mut world = World::new();
         ip("address add 10.30.0.1/16 dev vpn0");
-        world.plane.refresh().await.unwrap();
+        world.plane.refresh().unwrap();
         assert!(world.io.is_empty(), "there is no sidecar to be told");
         let _settled = world.open();
         assert_eq!(next_routes(&mut world.io).await, Routes::Last(prefixes(&["10.30.0.0/16"])));
@@ -143,7 +143,7 @@ fn what_changes_before_the_session_is_open_is_in_its_first_routes() {
 #[test]
 fn the_users_wish_to_end_reaches_io() {
     in_own_network(async || {
-        let mut world = World::new().await;
+        let mut world = World::new();
         world.stop.send_replace(true);
         tokio::select! {
             never = world.plane.run() => match never {},
