@@ -202,12 +202,13 @@ fn thousands_of_routes_come_and_go() {
 }
 
 #[test]
-fn taken_prefixes_are_avoided_and_wishes_followed() {
+fn prefixes_in_use_are_avoided_and_preferred_ones_are_used_if_they_are_free() {
     in_codespace(|| async {
         let mut laptop = Laptop::connect().await;
         let mut request = open(0);
         request.avoid = vec![net("198.19.0.0/16")];
-        request.preferred = vec![net("fd99::/64")];
+        // The first is a network of the codespace: no reason to refuse the session.
+        request.preferred = vec![net("172.16.5.0/30"), net("fd99::/64")];
         let opened = laptop.ask(request).await.unwrap();
         let addresses: Vec<String> = opened.addresses.iter().map(|a| a.sidecar.to_string()).collect();
         assert_eq!(addresses, ["198.18.0.1/30", "fd99::1/64"]);

@@ -1,101 +1,80 @@
-//! The tunnel's own addresses: a small prefix a family that clashes with nothing. Pure.
+//! The tunnel's own addresses: a small prefix for each family that overlaps nothing in use. Pure.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use gh_net_common::frame::TunnelAddress;
 use gh_net_common::reserved;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// Where the tunnel's IPv4 prefix comes from, in order: the benchmarking range (RFC 2544), which no network
-/// has in use, then carrier-grade NAT (RFC 6598) and the private ranges (RFC 1918).
-const V4_FIRST: &str = "198.19.240.0/30";
-const V4_POOLS: [&str; 4] = ["198.18.0.0/15", "100.64.0.0/10", "172.16.0.0/12", "10.0.0.0/8"];
-const V4_LENGTH: u8 = 30;
-/// Part of a unique local prefix (RFC 4193): "gh-ne" in ASCII; with the first choice, ::74, "gh-net".
-const V6_POOL: &str = "fd67:682d:6e65::/56";
+/// The first IPv4 candidate, from the benchmarking range (RFC 2544), which no network should have in use.
+const V4_FIRST: Ipv4Net = v4([198, 19, 240, 0], 30);
+/// Where further IPv4 candidates come from, in order: the benchmarking range, carrier-grade NAT (RFC 6598), and the
+/// private ranges (RFC 1918).
+const V4_POOLS: [Ipv4Net; 4] =
+    [v4([198, 18, 0, 0], 15), v4([100, 64, 0, 0], 10), v4([172, 16, 0, 0], 12), v4([10, 0, 0, 0], 8)];
+/// Each pool is divided into 256 parts.
+const V4_PARTS: u8 = 8;
+/// A unique local prefix (RFC 4193) that spells "gh-ne" in ASCII. The first candidate, `:74:`, spells "gh-net".
+const V6_POOL: Ipv6Net = v6([0xfd67, 0x682d, 0x6e65, 0, 0, 0, 0, 0], 56);
+const V6_FIRST: Ipv6Net = v6([0xfd67, 0x682d, 0x6e65, 0x74, 0, 0, 0, 0], V6_LENGTH);
 const V6_LENGTH: u8 = 126;
+const V4_LENGTH: u8 = 30;
 
-/// Why a family gets no address.
+/// Every candidate of a family is in use.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Error {
-    /// What the user asked for clashes.
-    #[error("the prefix {wanted} that was asked for the tunnel overlaps {taken}, which is in use")]
-    Taken {
-        /// The first prefix asked for.
-        wanted: IpNet,
-        /// What it overlaps.
-        taken: IpNet,
-    },
-    /// What the user asked for must never take the tunnel: link-local, say, with the metadata service.
-    #[error("the prefix {0} that was asked for the tunnel overlaps what never takes the tunnel")]
-    Never(IpNet),
-    /// What the user asked for is too small.
-    #[error("the prefix {0} that was asked for the tunnel is too small for two addresses")]
-    TooSmall(IpNet),
-    /// Everything is in use.
-    #[error("no free prefix for the tunnel's {0} addresses was found; say one")]
-    None(&'static str),
-}
+#[error("no free prefix for the tunnel's {0} addresses was found")]
+pub(crate) struct NoneFree(&'static str);
 
-/// Chooses the addresses of one family: from `wanted`, if it names any of that family, else from our own
-/// candidates; the first that overlaps nothing in `taken`.
+/// Chooses the addresses of one family: the first of the `preferred` prefixes, then of our own candidates, that overlaps
+/// nothing in `taken`. A preferred prefix that can't be used is passed over.
 ///
 /// # Errors
-/// There is none; see [`Error`].
-pub(crate) fn choose(v6: bool, wanted: &[IpNet], taken: &[IpNet]) -> Result<TunnelAddress, Error> {
-    let taken: Vec<IpNet> =
-        taken.iter().filter(|net| is_v6(net) == v6 && !covers_all(net)).copied().collect();
-    let clash = |net: &IpNet| {
-        taken.iter().find(|other| other.contains(&net.network()) || net.contains(&other.network()))
+/// There is no such prefix.
+pub(crate) fn choose(v6: bool, preferred: &[IpNet], taken: &[IpNet]) -> Result<TunnelAddress, NoneFree> {
+    let taken: Vec<&IpNet> = taken.iter().filter(|net| is_v6(net) == v6 && !covers_all(net)).collect();
+    let is_free = |net: &IpNet| {
+        !taken.iter().any(|other| other.contains(&net.network()) || net.contains(&other.network()))
     };
-    let wanted: Vec<IpNet> = wanted.iter().filter(|net| is_v6(net) == v6).map(IpNet::trunc).collect();
-    if let Some(first) = wanted.first() {
-        if let Some(small) = wanted.iter().find(|net| net.max_prefix_len() - net.prefix_len() < 2) {
-            return Err(Error::TooSmall(*small));
-        }
-        if let Some(never) = wanted.iter().find(|net| reserved::overlaps(net)) {
-            return Err(Error::Never(*never));
-        }
-        if let Some(free) = wanted.iter().find(|net| clash(net).is_none()) {
-            return Ok(ends(*free));
-        }
-        return Err(Error::Taken { wanted: *first, taken: clash(first).copied().unwrap_or(*first) });
-    }
-    let free = if v6 {
-        v6_candidates().find(|net| clash(net).is_none())
-    } else {
-        v4_candidates().find(|net| clash(net).is_none())
-    };
-    free.map(ends).ok_or(Error::None(if v6 { "IPv6" } else { "IPv4" }))
+    let preferred = preferred.iter().filter(|net| is_v6(net) == v6 && is_usable(net)).map(IpNet::trunc);
+    let (mut v4, mut v6s) = (v4_candidates().map(IpNet::V4), v6_candidates().map(IpNet::V6));
+    let candidates: &mut dyn Iterator<Item = IpNet> = if v6 { &mut v6s } else { &mut v4 };
+    let free = preferred.chain(candidates).find(is_free);
+    free.map(ends).ok_or(NoneFree(if v6 { "IPv6" } else { "IPv4" }))
+}
+
+/// Whether a prefix has room for two addresses and keeps clear of what is never forwarded.
+fn is_usable(net: &IpNet) -> bool {
+    net.max_prefix_len() - net.prefix_len() >= 2 && !reserved::overlaps(net)
 }
 
 fn is_v6(net: &IpNet) -> bool {
     matches!(net, IpNet::V6(_))
 }
 
-/// Default routes, and the halves and quarters VPN clients make of them, hold everything and so tell nothing.
+/// Default routes, and the halves and quarters that VPN clients make of them: they overlap every candidate.
 fn covers_all(net: &IpNet) -> bool {
     net.prefix_len() < 4
 }
 
-/// One prefix out of each of 256 parts of each pool.
-fn v4_candidates() -> impl Iterator<Item = IpNet> {
-    let parse = |text: &str| text.parse::<Ipv4Net>().ok();
-    let parts = |pool: Ipv4Net| pool.subnets(pool.prefix_len() + 8).into_iter().flatten();
-    let part = |net: Ipv4Net| Ipv4Net::new(net.network(), V4_LENGTH).ok();
-    let pools = V4_POOLS.into_iter().filter_map(parse).flat_map(parts).filter_map(part);
-    parse(V4_FIRST).into_iter().chain(pools).map(IpNet::V4)
+/// The first, then the start of each part of each pool.
+fn v4_candidates() -> impl Iterator<Item = Ipv4Net> {
+    let parts = V4_POOLS.into_iter().flat_map(|pool| {
+        let step = 1 << (32 - pool.prefix_len() - V4_PARTS);
+        let base = pool.addr().to_bits();
+        (0..1 << V4_PARTS).map(move |part: u32| Ipv4Addr::from_bits(base + part * step))
+    });
+    std::iter::once(V4_FIRST).chain(parts.map(|start| Ipv4Net::new_assert(start, V4_LENGTH)))
 }
 
-fn v6_candidates() -> impl Iterator<Item = IpNet> {
-    let first = "fd67:682d:6e65:74::/126".parse::<Ipv6Net>().ok();
-    let pool = V6_POOL.parse::<Ipv6Net>().ok();
-    let parts = pool.into_iter().flat_map(|pool| pool.subnets(64).into_iter().flatten());
-    let part = |net: Ipv6Net| Ipv6Net::new(net.network(), V6_LENGTH).ok();
-    first.into_iter().chain(parts.filter_map(part)).map(IpNet::V6)
+/// The first, then the start of each /64 of the pool.
+fn v6_candidates() -> impl Iterator<Item = Ipv6Net> {
+    let base = V6_POOL.addr().to_bits();
+    let parts =
+        (0..1_u128 << (64 - V6_POOL.prefix_len())).map(move |part| Ipv6Addr::from_bits(base + (part << 64)));
+    std::iter::once(V6_FIRST).chain(parts.map(|start| Ipv6Net::new_assert(start, V6_LENGTH)))
 }
 
-/// The sidecar has the first address behind the network's own, the gateway the second.
+/// The sidecar has the first address after the network's own, the gateway the second.
 fn ends(net: IpNet) -> TunnelAddress {
     let host = |number: u8| match net.network() {
         IpAddr::V4(base) => IpAddr::from((u32::from(base) | u32::from(number)).to_be_bytes()),
@@ -103,6 +82,19 @@ fn ends(net: IpNet) -> TunnelAddress {
     };
     let sidecar = IpNet::new_assert(host(1), net.prefix_len());
     TunnelAddress { sidecar, gateway: host(2) }
+}
+
+/// A prefix without host bits, which is checked at compile time.
+const fn v4([a, b, c, d]: [u8; 4], length: u8) -> Ipv4Net {
+    assert!(u32::from_be_bytes([a, b, c, d]) << length == 0, "host bits");
+    Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), length)
+}
+
+/// The same for IPv6.
+const fn v6([a, b, c, d, e, f, g, h]: [u16; 8], length: u8) -> Ipv6Net {
+    let address = Ipv6Addr::new(a, b, c, d, e, f, g, h);
+    assert!(address.to_bits() << length == 0, "host bits");
+    Ipv6Net::new_assert(address, length)
 }
 
 #[cfg(test)]
@@ -128,34 +120,37 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_is_stepped_over() {
+    fn prefixes_in_use_are_skipped() {
         let v4 = choose(false, &[], &nets(&["198.19.240.0/24"])).unwrap();
         assert_eq!(v4.sidecar.to_string(), "198.18.0.1/30");
         let v4 = choose(false, &[], &nets(&["198.18.0.0/15", "100.64.0.0/16"])).unwrap();
-        assert_eq!(v4.sidecar.to_string(), "100.64.64.1/30".replace("64.64", "65.0"));
+        assert_eq!(v4.sidecar.to_string(), "100.65.0.1/30");
     }
 
     #[test]
-    fn when_everything_is_taken_it_says_so() {
+    fn when_everything_is_in_use_it_says_so() {
         let all = nets(&["198.18.0.0/15", "100.64.0.0/10", "172.16.0.0/12", "10.0.0.0/8"]);
-        assert_eq!(choose(false, &[], &all), Err(Error::None("IPv4")));
+        assert_eq!(choose(false, &[], &all), Err(NoneFree("IPv4")));
     }
 
     #[test]
-    fn what_was_asked_for_is_used_or_refused() {
-        let wanted = nets(&["10.9.0.0/16", "10.99.7.0/29"]);
-        let v4 = choose(false, &wanted, &nets(&["10.9.1.0/24"])).unwrap();
+    fn a_preferred_prefix_is_used_if_it_is_free() {
+        let preferred = nets(&["fd99::/64", "10.9.0.0/16", "10.99.7.0/29"]);
+        let v4 = choose(false, &preferred, &nets(&["10.9.1.0/24"])).unwrap();
         assert_eq!(v4.sidecar.to_string(), "10.99.7.1/29");
-        let error = choose(false, &wanted[..1], &nets(&["10.9.1.0/24"])).unwrap_err();
-        assert!(error.to_string().contains("10.9.0.0/16") && error.to_string().contains("10.9.1.0/24"));
-        assert!(matches!(choose(false, &nets(&["10.9.0.0/31"]), &[]), Err(Error::TooSmall(_))));
+        assert_eq!(choose(true, &preferred, &[]).unwrap().sidecar.to_string(), "fd99::1/64");
     }
 
     #[test]
-    fn a_prefix_within_what_never_takes_the_tunnel_is_refused() {
-        for wanted in ["169.254.169.252/30", "127.1.0.0/30", "168.63.129.0/24", "fe80::/64", "ff02::/126"] {
-            let wanted = nets(&[wanted]);
-            assert_eq!(choose(!wanted[0].addr().is_ipv4(), &wanted, &[]), Err(Error::Never(wanted[0])));
+    fn without_a_usable_preferred_prefix_the_choice_is_the_usual_one() {
+        let taken = nets(&["10.9.1.0/24", "fd99::/64"]);
+        let (in_use, too_small) =
+            (["10.9.0.0/16", "fd99::/96"], ["10.9.0.0/31", "10.7.7.7/32", "fd98::/127"]);
+        let never = ["169.254.169.252/30", "127.1.0.0/30", "168.63.129.0/24", "fe80::/64", "ff02::/126"];
+        for unusable in in_use.iter().chain(&too_small).chain(&never) {
+            for v6 in [false, true] {
+                assert_eq!(choose(v6, &nets(&[unusable]), &taken), choose(v6, &[], &taken), "{unusable}");
+            }
         }
     }
 
