@@ -1,7 +1,7 @@
-//! Enough privilege for the job, or words that say how to get it.
+//! Checks for enough privilege, gets it by sudo, or says how to get it.
 //!
-//! What counts is capabilities, not the user id: root in a container usually lacks `CAP_NET_ADMIN`, and an
-//! ordinary user may have it from the file's capabilities.
+//! Capabilities count, not the user id: root in a container usually lacks `CAP_NET_ADMIN`, and an ordinary user may have
+//! it from file capabilities.
 
 use std::convert::Infallible;
 use std::ffi::OsString;
@@ -12,25 +12,24 @@ use std::process::{Command, Stdio};
 
 use gh_net_sidecar_cli::exit;
 use nix::unistd::geteuid;
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set, set_capabilities,
+};
 
-/// `capabilities(7)`.
-const CAP_DAC_OVERRIDE: u32 = 1;
-const CAP_NET_ADMIN: u32 = 12;
-
-/// The lines that grant what is missing, in every message that says so.
+/// How to grant what is missing: part of every message that says it is.
 pub(crate) const REMEDY: &str = concat!(
     "In a codespace or dev container, add to devcontainer.json: \"features\": { \"ghcr.io/gh-net/gh-net/gh-net:",
     env!("CARGO_PKG_VERSION_MAJOR"),
     "\": {} } and rebuild. With docker: --cap-add NET_ADMIN --device /dev/net/tun"
 );
 
-/// Why there is not enough of it.
+/// Why there is not enough privilege.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// Root, but of a container that was not given the capability.
+    /// Root, but in a container without the capability.
     #[error("not even root has the capability NET_ADMIN here, so no tunnel can be made. {REMEDY}")]
     Container,
-    /// An ordinary user that can't become root.
+    /// An ordinary user who can't become root.
     #[error(
         "gh-net-sidecar needs root or the capability NET_ADMIN, and runs as user {uid}; `sudo -n` did not help: \
          {sudo}. Allow it to sudo without a password, log in as root, or run once as root: \
@@ -46,31 +45,29 @@ pub(crate) enum Error {
     },
 }
 
-/// Makes use of what the file's capabilities permit. Given as `+p`, those that a container was not given are
-/// just not there, and we can say so; as `+ep` the kernel would refuse to run us.
+/// Makes the permitted capabilities effective. File capabilities are best set as `+p`: those that a container does not
+/// grant are then just missing, and the message says so. With `+ep` the kernel would refuse to run the program.
 pub(crate) fn raise() {
-    let Ok(mut sets) = capabilities() else { return };
-    let [effective, permitted, _, high_effective, high_permitted, _] = &mut sets;
-    if (*effective, *high_effective) == (*permitted, *high_permitted) {
-        return;
+    let Ok(mut sets) = capabilities(None) else { return };
+    if sets.effective != sets.permitted {
+        sets.effective = sets.permitted;
+        // If it fails, `is_enough` notices.
+        let _ = set_capabilities(None, sets);
     }
-    (*effective, *high_effective) = (*permitted, *high_permitted);
-    // SAFETY: as in `capabilities`. What is permitted may be made effective.
-    unsafe { libc::syscall(libc::SYS_capset, [VERSION_3, 0].as_mut_ptr(), sets.as_ptr()) };
 }
 
-/// Whether this process may do the job.
+/// Whether this process has enough privilege.
 pub(crate) fn is_enough() -> bool {
-    let Ok([effective, ..]) = capabilities() else { return false };
-    let has = |capability: u32| effective & (1 << capability) != 0;
-    // /run belongs to root; others write there only by overriding its permissions.
-    has(CAP_NET_ADMIN) && (geteuid().is_root() || has(CAP_DAC_OVERRIDE))
+    let Ok(CapabilitySets { effective, .. }) = capabilities(None) else { return false };
+    // /run belongs to root; other users write there only by overriding its permissions.
+    effective.contains(CapabilitySet::NET_ADMIN)
+        && (geteuid().is_root() || effective.contains(CapabilitySet::DAC_OVERRIDE))
 }
 
-/// Becomes this program by sudo, in place of this process. `arguments` is given what the [probe](crate::probe)
-/// printed there, where the environment may be another one. Returns only if that is not possible.
+/// Replaces this process by this program run by sudo. `arguments` receives what `probe` printed there, because sudo may
+/// change the environment. Returns only if that is not possible.
 pub(crate) fn elevate(arguments: impl FnOnce(&str) -> Vec<OsString>) -> Error {
-    if geteuid().is_root() || !is_bounded(CAP_NET_ADMIN) {
+    if geteuid().is_root() || !is_bounded(CapabilitySet::NET_ADMIN) {
         return Error::Container;
     }
     match try_sudo(arguments) {
@@ -86,7 +83,7 @@ fn try_sudo(arguments: impl FnOnce(&str) -> Vec<OsString>) -> Result<Infallible,
         sudo,
         program: program.display().to_string(),
     };
-    // Asked first, so that a refusal can be told to the laptop in a frame.
+    // Tried first, so that the laptop can be told of a refusal in a frame.
     let mut probe = Command::new("sudo");
     probe.args(["-n", "--"]).arg(&program).arg("probe").stdin(Stdio::null());
     let probed = match probe.output() {
@@ -108,29 +105,13 @@ fn try_sudo(arguments: impl FnOnce(&str) -> Vec<OsString>) -> Result<Infallible,
     Err(denied(error.to_string()))
 }
 
-/// `capget(2)`: version 3 has two sets of 32 bits, each effective, permitted, inheritable.
-const VERSION_3: u32 = 0x2008_0522;
-
-fn capabilities() -> io::Result<[u32; 6]> {
-    let mut header = [VERSION_3, 0];
-    let mut sets = [0_u32; 6];
-    // SAFETY: `header` and `sets` have the layout of `cap_user_header_t` and two `cap_user_data_t`, and live
-    // across the call.
-    let result = unsafe { libc::syscall(libc::SYS_capget, header.as_mut_ptr(), sets.as_mut_ptr()) };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(sets)
+/// Whether any program here can have the capability, including root's.
+fn is_bounded(capability: CapabilitySet) -> bool {
+    capability_is_in_bounding_set(capability).unwrap_or(true)
 }
 
-/// Whether any program here can have the capability, root's among them.
-fn is_bounded(capability: u32) -> bool {
-    // SAFETY: the call takes a number; 0 says that the bounding set lacks it.
-    unsafe { libc::prctl(libc::PR_CAPBSET_READ, libc::c_ulong::from(capability)) != 0 }
-}
-
-/// Whether this process got more privilege by its file than its caller has (`AT_SECURE`): then the caller's
-/// environment is not to be trusted.
+/// Whether this program's file gives it more privilege than its caller has (`AT_SECURE`). Then the caller's environment
+/// must not be trusted.
 pub(crate) fn is_secure_execution() -> bool {
     // SAFETY: `getauxval` has no preconditions.
     unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
@@ -147,10 +128,13 @@ mod tests {
             let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
             u64::from_str_radix(line.trim(), 16).unwrap()
         };
-        let sets = capabilities().unwrap();
-        assert_eq!(u64::from(sets[0]) | u64::from(sets[3]) << 32, shown("CapEff:"));
-        assert_eq!(u64::from(sets[1]) | u64::from(sets[4]) << 32, shown("CapPrm:"));
-        assert_eq!(is_bounded(CAP_NET_ADMIN), shown("CapBnd:") & (1 << CAP_NET_ADMIN) != 0);
+        let sets = capabilities(None).unwrap();
+        assert_eq!(sets.effective.bits(), shown("CapEff:"));
+        assert_eq!(sets.permitted.bits(), shown("CapPrm:"));
+        assert_eq!(
+            is_bounded(CapabilitySet::NET_ADMIN),
+            shown("CapBnd:") & CapabilitySet::NET_ADMIN.bits() != 0
+        );
     }
 
     #[test]

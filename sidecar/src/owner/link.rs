@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -88,9 +88,8 @@ impl AsyncRead for Stream {
 
 /// read(2) into memory that need not be initialised.
 fn read(fd: &OwnedFd, room: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-    // SAFETY: `room` is writable for its whole length.
-    let length = unsafe { libc::read(fd.as_raw_fd(), room.as_mut_ptr().cast(), room.len()) };
-    usize::try_from(length).map_err(|_| io::Error::last_os_error())
+    let (filled, _) = rustix::io::read(fd, room)?;
+    Ok(filled.len())
 }
 
 impl Stream {

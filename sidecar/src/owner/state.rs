@@ -3,13 +3,14 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use crate::{journal, privilege};
 
@@ -145,17 +146,13 @@ impl StateDir {
     }
 }
 
-/// An owner's connection is closed before the rest of it, among that the device and the lock.
-pub(crate) fn wait_for_exit(process: u32) {
+/// Waits until an owner has exited. It closes its connections before the rest, which includes the device and the lock.
+pub(crate) fn wait_for_exit(owner: u32) {
     const PATIENCE: u16 = 5000;
-    // SAFETY: pidfd_open(2) takes two integers and returns a new descriptor, or -1.
-    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, process, 0) };
-    let Some(fd) = i32::try_from(fd).ok().filter(|fd| *fd >= 0) else { return };
-    // SAFETY: the descriptor is new, and nobody else's.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    let mut polled = [PollFd::new(fd.as_fd(), PollFlags::POLLIN)];
-    // If it takes longer, the lock is still held, and that is said.
-    let _ = poll(&mut polled, PATIENCE);
+    let pid = i32::try_from(owner).ok().and_then(Pid::from_raw);
+    let Some(Ok(process)) = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) else { return };
+    // If it takes longer, the lock is still held, and the caller says so.
+    let _ = poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], PATIENCE);
 }
 
 #[cfg(test)]

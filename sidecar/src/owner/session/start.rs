@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use gh_net_common::frame::{Goodbye, Open, Reason, Token};
 use gh_net_common::netlink::{Netlink, Route, table_of};
 use ipnet::IpNet;
+use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::hook::plan::Plan;
 use crate::hook::tun::{Tunnel, gateway::TABLE};
@@ -56,10 +57,10 @@ fn failed(what: &'static str) -> impl Fn(io::Error) -> Goodbye {
     move |error| Goodbye { reason: Reason::Failed, text: format!("{what}: {error}") }
 }
 
-/// Bytes from the kernel's generator, getrandom(2).
+/// Bytes from the kernel's random number generator.
 fn random<const N: usize>() -> io::Result<[u8; N]> {
     let mut bytes = [0; N];
-    // SAFETY: the buffer is writable for its whole length. Up to 256 bytes come in one piece.
-    let length = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), N, 0) };
-    if usize::try_from(length) == Ok(N) { Ok(bytes) } else { Err(io::Error::last_os_error()) }
+    // Up to 256 bytes come in one piece.
+    let length = getrandom(&mut bytes, GetRandomFlags::empty())?;
+    if length == N { Ok(bytes) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
