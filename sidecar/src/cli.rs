@@ -1,4 +1,4 @@
-//! The sidecar's command line and exit codes: a crate of its own, so that the manual can be made of it.
+//! The sidecar's command line and exit codes: a library, so that the manual can be generated from it.
 
 pub mod exit;
 
@@ -12,12 +12,12 @@ use clap::{Args, Parser, Subcommand};
 #[derive(Debug, Parser)]
 #[command(name = "gh-net-sidecar", version, after_help = exit::HELP)]
 pub struct Arguments {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub action: Action,
 }
 
-/// What can be done.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Action {
     /// Serve a session over stdin and stdout; gh-net starts this over ssh
@@ -30,12 +30,12 @@ pub enum Action {
     },
     /// End the session, if there is one, and undo everything it changed
     Cleanup,
-    /// Do nothing until SIGTERM, then end the session: what a container of its own runs
+    /// Do nothing until SIGTERM, then end the session: for a container of the sidecar's own
     Idle,
-    /// What `attach` starts to have the session
+    /// Own the session; `attach` starts this
     #[command(hide = true)]
     Owner(Trace),
-    /// Exit with 0 if there is enough privilege, and print the other end of the ssh connection, if it is known
+    /// Exit with 0 if there is enough privilege, and print the client's end of the ssh connection, if it is known
     #[command(hide = true)]
     Probe,
 }
@@ -43,15 +43,15 @@ pub enum Action {
 /// How to attach.
 #[derive(Debug, Args)]
 pub struct Attach {
-    /// The other end of the ssh connection; by default as sshd says it in the environment
+    /// The client's end of the ssh connection; by default taken from sshd's environment variables
     #[arg(long, value_name = "ADDRESS", hide = true)]
     pub ssh_peer: Option<IpAddr>,
-    /// Where to log to.
+    /// The log.
     #[command(flatten)]
     pub trace: Trace,
 }
 
-/// Where to log to. `attach` passes it on to the owner, which has no stderr.
+/// The log. `attach` passes it on to the owner, which has no stderr.
 #[derive(Debug, Args)]
 pub struct Trace {
     /// What to log, for example debug
@@ -63,7 +63,7 @@ pub struct Trace {
 }
 
 impl Trace {
-    /// The arguments that say the same, wherever they are read.
+    /// The same as arguments, independent of the working directory.
     pub fn arguments(&self) -> Vec<OsString> {
         let Some(file) = &self.trace_dest else { return Vec::new() };
         let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());

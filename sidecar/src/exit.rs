@@ -2,11 +2,11 @@
 
 use gh_net_common::frame::Reason;
 
-/// As asked for; all is as before.
+/// Success; everything is undone.
 pub const DONE: u8 = 0;
-/// Anything else; the message says it.
+/// Any other failure; the message explains it.
 pub const FAILED: u8 = 1;
-/// Used wrongly: a bad flag, or stdin or stdout are not pipes.
+/// Wrong usage: a bad flag, or stdin or stdout is not a pipe.
 pub const USAGE: u8 = 2;
 /// Not enough privilege.
 pub const PRIVILEGE: u8 = 3;
@@ -14,9 +14,9 @@ pub const PRIVILEGE: u8 = 3;
 pub const TUN: u8 = 4;
 /// Another session is in progress.
 pub const BUSY: u8 = 5;
-/// The session to resume is not there.
+/// The session to resume does not exist.
 pub const NO_SESSION: u8 = 6;
-/// The two programs do not understand each other.
+/// The other side violated the protocol or speaks another version.
 pub const PROTOCOL: u8 = 7;
 /// A signal, or `cleanup`, ended the session.
 pub const TERMINATED: u8 = 8;
@@ -24,8 +24,8 @@ pub const TERMINATED: u8 = 8;
 /// Another laptop has taken the session over.
 pub const TAKEN_OVER: u8 = 9;
 
-/// The codes in words, for `--help`.
-pub const HELP: &str = "Exit codes: 0 done, 1 failure, 2 used wrongly, 3 not enough privilege, 4 no TUN device, \
+/// The codes as text, for `--help`.
+pub const HELP: &str = "Exit codes: 0 success, 1 failure, 2 wrong usage, 3 not enough privilege, 4 no TUN device, \
      5 another session is in progress, 6 no session to resume, 7 protocol error, 8 ended by a signal or by cleanup, \
      9 taken over by another laptop";
 

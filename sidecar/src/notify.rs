@@ -1,17 +1,17 @@
-//! Words of the sidecar for the laptop's user, from wherever in it they are said.
+//! Messages for the laptop's user, from any part of the sidecar.
 
 use gh_net_common::frame::{Level, Notice};
 use tokio::sync::mpsc;
 
-/// Notices that wait for a link at most. More than these are of no use to anybody.
+/// Maximum number of notices that wait for a link. A user does not read more.
 const WAITING: usize = 32;
 
-/// Says things. Clone it freely.
+/// Sends notices. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Notifier(mpsc::Sender<Notice>);
 
 impl Notifier {
-    /// A notifier, and where its notices come out.
+    /// A notifier, and the receiver of its notices.
     pub(crate) fn new() -> (Self, mpsc::Receiver<Notice>) {
         let (sender, receiver) = mpsc::channel(WAITING);
         (Self(sender), receiver)
@@ -22,7 +22,7 @@ impl Notifier {
     pub(crate) fn notify(&self, level: Level, code: &'static str, text: String) {
         tracing::info!(?level, code, "{text}");
         if self.0.try_send(Notice { level, code: code.to_owned(), text }).is_err() {
-            tracing::warn!("that notice is not shown: too many wait");
+            tracing::warn!("the notice is not shown: too many are waiting");
         }
     }
 }

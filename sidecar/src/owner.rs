@@ -1,7 +1,7 @@
-//! The owner: the process that has the session. It is detached from every ssh session, and serves the links
-//! that `attach` hands to it, one after the other.
+//! The owner: the process that owns the session. It is detached from every ssh session and serves the links that
+//! `attach` hands to it, one after the other.
 //!
-//! It ends when there is neither a session nor anybody who may begin one, and leaves nothing behind.
+//! It ends, and leaves nothing behind, when there is neither a session nor a client that may begin one.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -36,12 +36,12 @@ use state::{Lock, StateDir};
 const PROBE: Duration = Duration::from_secs(3);
 /// How long the laptop may take to reset its flows and say goodbye before the sidecar ends.
 const LAST_RESETS: Duration = Duration::from_secs(1);
-/// Clients that may be in the middle of a request or a handshake at a time.
+/// Maximum number of clients in the middle of a request or a handshake.
 const MAX_CLIENTS: usize = 16;
-/// A client has this long for its request.
+/// Time limit for a client's request.
 const REQUEST: Duration = Duration::from_secs(5);
 
-/// A client that has said what it wants.
+/// A client whose request is known.
 #[derive(Debug)]
 enum Client {
     /// A laptop that wants a session.
@@ -50,7 +50,7 @@ enum Client {
     Status(UnixStream),
     /// `cleanup` waits for an answer.
     Cleanup(UnixStream),
-    /// It came to nothing, and has been told.
+    /// The request failed, and the client has been told.
     Gone,
 }
 
@@ -72,16 +72,16 @@ struct TakenOver {
 /// Runs an owner, whose first client is at the other end of stdin.
 ///
 /// # Errors
-/// The system refused something an owner can't be without.
+/// The system refused something that the owner needs.
 pub(crate) fn run() -> anyhow::Result<()> {
-    // Not the leader of a process group, having just been started by `attach`.
+    // Allowed, because a process that `attach` has just started does not lead a process group.
     nix::unistd::setsid()?;
-    // Started as /proc/self/exe, it would be "exe" to ps and top.
+    // ps and top would show "exe", because it was started as /proc/self/exe.
     nix::sys::prctl::set_name(c"gh-net-sidecar")?;
     umask(Mode::from_bits_truncate(0o077));
     std::env::set_current_dir("/")?;
     let first = io::stdin().as_fd().try_clone_to_owned()?;
-    // The connection is ours to close. In its place comes what ends at once.
+    // The connection is ours to close. It is replaced by a socket whose other end is closed.
     nix::unistd::dup2_stdin(std::os::unix::net::UnixStream::pair()?.0)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -94,7 +94,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
                 Ok(listener) => Owner::new(state, lock, listener)?.serve(first).await,
                 Err(error) => {
                     let socket = state.socket();
-                    // There may be a journal of an owner that was killed.
+                    // An owner that was killed may have left a journal.
                     state.remove(lock, true);
                     refuse(first, format!("{}: {error}", socket.display())).await;
                 }
@@ -114,7 +114,7 @@ fn listen(state: &StateDir) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Tells the laptop of the first client that nothing comes of it.
+/// Tells the laptop of the first client that there will be no session.
 async fn refuse(stream: UnixStream, text: String) {
     let goodbye = Goodbye { reason: Reason::Failed, text };
     if let Client::Laptop(link, _) = greet(stream).await {
@@ -136,7 +136,7 @@ struct Owner {
     interrupt: Signal,
 }
 
-/// What the owner has to deal with next.
+/// What the owner handles next.
 enum Event {
     Connected(UnixStream),
     Client(Client),
@@ -211,7 +211,7 @@ impl Owner {
             };
             let farewell = self.end_session(goodbye);
             if !self.is_wanted() {
-                // Before the goodbye: a laptop that reads it finds nothing of us.
+                // Before the goodbye: when the laptop reads it, nothing is left here.
                 self.remove_state();
                 return farewell.say().await;
             }
@@ -233,7 +233,7 @@ impl Owner {
             Ok((stream, _)) = self.listener.accept(), if clients.len() < MAX_CLIENTS => Event::Connected(stream),
             Some(client) = clients.join_next() => Event::Client(client.unwrap_or(Client::Gone)),
             Some(event) = next_of_session(session) => event,
-            // Notices wait until there is somebody to read them.
+            // Notices wait until there is a link.
             Some(notice) = self.notices.recv(), if has_link => Event::Notice(notice),
             () = sleep_until(decision.unwrap_or_else(Instant::now)), if decision.is_some() => Event::ProbeOver,
             _ = self.terminate.recv() => Event::Signal("SIGTERM"),
@@ -241,13 +241,13 @@ impl Owner {
         }
     }
 
-    /// Undoes what an owner that was killed has left.
+    /// Undoes what an owner that was killed left.
     fn recover(&mut self) {
         match Journal::open(&self.state.journal()).map(|mut journal| undo::all(&mut journal)) {
             Ok(report) if report == Report::default() => {}
             Ok(report) => {
                 let done = report.undone.join(", ");
-                let text = format!("an earlier session had not ended cleanly; undone now: {done}");
+                let text = format!("an earlier session did not end cleanly; undone now: {done}");
                 self.notifier.notify(Level::Info, "recovered", text);
                 for failure in report.failed {
                     self.notifier.notify(Level::Error, "not-undone", format!("not undone: {failure}"));
@@ -256,7 +256,7 @@ impl Owner {
             Err(error) => {
                 let journal = self.state.journal();
                 let text = format!(
-                    "what an earlier session may have left is not undone: {}: {error}",
+                    "changes of an earlier session may be left, because its journal can't be read: {}: {error}",
                     journal.display()
                 );
                 self.notifier.notify(Level::Error, "not-undone", text);
@@ -339,7 +339,7 @@ impl Owner {
                 goodbye.clone()
             }
             Some(_) | None => {
-                let text = "there is no such session any more; it ended, or its grace did".to_owned();
+                let text = "that session does not exist any more: it ended, or its grace ran out".to_owned();
                 Goodbye { reason: Reason::NoSession, text }
             }
         }
@@ -365,7 +365,7 @@ impl Owner {
         let old = session.attach(link, open);
         self.session = Some(session);
         if let Some(old) = old {
-            old.leave(exit::DONE, "another link took its place".to_owned()).await;
+            old.leave(exit::DONE, "another link has replaced it".to_owned()).await;
         }
     }
 
@@ -377,7 +377,7 @@ impl Owner {
         Session::start(open, link.peer, journal, self.notifier.clone())
     }
 
-    /// Undoes everything. Only then may the goodbye be said.
+    /// Undoes everything. The goodbye may be sent only after this.
     fn end_session(&mut self, goodbye: Goodbye) -> Farewell {
         let (mut link, report) = self.session.take().map(Session::undo).unwrap_or_default();
         while let Some(link) = &mut link
@@ -416,7 +416,7 @@ impl Owner {
     }
 }
 
-/// What is left of a session that is undone: something to say.
+/// What is left of a session after undoing: its link and the goodbye.
 struct Farewell {
     link: Option<Link>,
     goodbye: Goodbye,
@@ -424,7 +424,7 @@ struct Farewell {
 }
 
 impl Farewell {
-    /// Says goodbye, and what could not be undone, if anything could not.
+    /// Sends the goodbye, with what could not be undone.
     async fn say(self) {
         let Self { link: Some(link), mut goodbye, report } = self else { return };
         if !report.is_clean() {
@@ -446,7 +446,7 @@ async fn greet(stream: UnixStream) -> Client {
     let (request, descriptors) = match timeout(REQUEST, handover::receive(&stream)).await {
         Ok(Ok(received)) => received,
         Ok(Err(error)) => {
-            tracing::warn!(%error, "a client's request was not understood");
+            tracing::warn!(%error, "a client's request is invalid");
             return Client::Gone;
         }
         Err(_) => return Client::Gone,
@@ -468,7 +468,7 @@ async fn shake_hands(
     let mut link = match Link::new(stdin, stdout, stream, peer) {
         Ok(link) => link,
         Err((error, mut stream)) => {
-            let text = format!("stdin and stdout of attach are of no use as a link: {error}");
+            let text = format!("stdin and stdout of attach can't serve as a link: {error}");
             handover::reply(&mut stream, &Reply::Exit { code: exit::USAGE, text }).await;
             return Client::Gone;
         }

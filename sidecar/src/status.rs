@@ -1,4 +1,4 @@
-//! `gh-net-sidecar status`: how the session is doing, for people and, with `--json`, for programs.
+//! `gh-net-sidecar status`: the state of the session, for people and, with `--json`, for programs.
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// Of the JSON. A field more does not change it.
+/// The version of the JSON document. Additional fields do not change it.
 pub(crate) const SCHEMA: u32 = 1;
 
 /// Packets and bytes since the session began.
@@ -21,20 +21,20 @@ pub(crate) struct Counters {
     pub(crate) downlink_packets: u64,
     /// Their bytes.
     pub(crate) downlink_bytes: u64,
-    /// What came from the laptop and is no IP packet.
+    /// Packets from the laptop that are no IP packets.
     pub(crate) downlink_malformed: u64,
-    /// Packets from the laptop that the kernel did not take.
+    /// Packets from the laptop that the kernel refused.
     pub(crate) downlink_refused: u64,
 }
 
 /// The session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Status {
-    /// Its name, in hexadecimal.
+    /// Its id, in hexadecimal.
     pub(crate) session: String,
     /// When it began, in seconds since 1970.
     pub(crate) since: u64,
-    /// For how long it has been going, in seconds.
+    /// How long it has lasted, in seconds.
     pub(crate) seconds: u64,
     /// Its link.
     pub(crate) link: Link,
@@ -50,22 +50,22 @@ pub(crate) struct Status {
     pub(crate) dns: String,
     /// The owner's process id.
     pub(crate) owner: u32,
-    /// How much has passed.
+    /// Packets and bytes so far.
     pub(crate) counters: Counters,
 }
 
-/// Whether the laptop can be reached.
+/// Whether the laptop is connected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
 pub(crate) enum Link {
-    /// It can.
+    /// It is.
     Up {
         /// The other end of the ssh connection.
         peer: Option<IpAddr>,
     },
-    /// The link was cut; everything is kept in place for a while.
+    /// The link was lost; everything is kept in place for a while.
     Grace {
-        /// For so many seconds more.
+        /// Seconds left.
         seconds: u64,
     },
 }
@@ -130,7 +130,7 @@ pub(crate) fn plain(status: Option<&Status>) -> String {
     out
 }
 
-/// A length of time in the two units that matter.
+/// A duration in its two largest units.
 pub(crate) fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {

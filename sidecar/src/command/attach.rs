@@ -1,8 +1,7 @@
-//! `gh-net-sidecar attach`: what ssh starts. It gets the privilege, finds or starts the owner, hands it stdin
-//! and stdout, and waits to pass on how the link ended.
+//! `gh-net-sidecar attach`: what ssh starts. It gets the privilege, finds or starts the owner, passes it stdin and
+//! stdout, waits until the link has ended, and exits with the code that says how.
 //!
-//! Nothing here catches a signal: when `attach` dies, the owner sees its connection close and takes that for
-//! the end of the link.
+//! No signal is handled here: when `attach` dies, the owner sees its connection close, and the link ends.
 
 use std::fs::File;
 use std::io::{self, Write, stdin, stdout};
@@ -25,15 +24,15 @@ use crate::owner::link;
 use crate::owner::state::{StateDir, wait_for_exit};
 use crate::{log, privilege, program, undo};
 
-/// Another `attach` may start an owner, or an owner may end, while we look. Each try waits for a process to
-/// start or to end, so there is no need to wait between them.
+/// Another `attach` may start an owner at the same time, or an owner may be ending. Each try waits for a process to start
+/// or to end, so there is no pause between tries.
 const TRIES: usize = 20;
 
-/// How it ended for this link.
+/// The result of passing the link to an owner.
 enum Outcome {
-    /// The owner said so.
+    /// The link has ended.
     Exit(u8, String),
-    /// The owner did not take the link: ask again.
+    /// The owner did not take the link: try again.
     Again,
     /// The owner took the link and died.
     OwnerLost,
@@ -53,8 +52,8 @@ pub(crate) fn run(options: &Attach) -> u8 {
     if !privilege::is_enough() {
         let error = privilege::elevate(|seen| {
             let mut arguments = vec!["attach".into()];
-            // A sudoers entry for `attach` and no arguments is the tightest; it lets the environment through.
-            // And nothing is ever forwarded to ourselves.
+            // The tightest sudoers entry allows `attach` without arguments, and passes the environment. Loopback is never
+            // forwarded anyway.
             let unseen = |peer: &IpAddr| !peer.is_loopback() && seen != peer.to_string();
             if let Some(peer) = peer.filter(unseen) {
                 arguments.extend(["--ssh-peer".into(), peer.to_string().into()]);
@@ -64,7 +63,7 @@ pub(crate) fn run(options: &Attach) -> u8 {
         });
         return refuse(Goodbye { reason: Reason::Privilege, text: error.to_string() });
     }
-    // The owner looks, too, but has nobody to tell.
+    // The owner checks this too, but has no way to report it.
     match log::check(&options.trace).and_then(|()| attach(peer, &options.trace)) {
         Ok((code, text)) => {
             if code != exit::DONE {
@@ -76,18 +75,18 @@ pub(crate) fn run(options: &Attach) -> u8 {
     }
 }
 
-/// The client's address as sshd puts it into the environment: "client port server port".
+/// The ssh client's address, from sshd's environment variables: "client port server port".
 pub(crate) fn ssh_peer() -> Option<IpAddr> {
     let variable = ["SSH_CONNECTION", "SSH_CLIENT"].iter().find_map(|name| std::env::var(name).ok())?;
     parse_peer(&variable)
 }
 
 fn parse_peer(variable: &str) -> Option<IpAddr> {
-    // A link-local address comes with its interface, fe80::1%eth0.
+    // A link-local address has an interface: fe80::1%eth0.
     variable.split_whitespace().next()?.split('%').next()?.parse().ok()
 }
 
-/// Speaks just enough of the protocol to tell the laptop why nothing comes of it.
+/// Speaks enough of the protocol to tell the laptop why there is no session.
 fn refuse(goodbye: Goodbye) -> u8 {
     let code = exit::code(goodbye.reason);
     complain(&goodbye.text);
@@ -95,7 +94,7 @@ fn refuse(goodbye: Goodbye) -> u8 {
     Frame::Hello(hello::ours()).encode(&mut bytes);
     Frame::Goodbye(goodbye).encode(&mut bytes);
     if let Ok(fd) = stdout().as_fd().try_clone_to_owned() {
-        // Said on stderr already; who does not read this reads that.
+        // If this fails, stderr has the same message.
         let _ = File::from(fd).write_all(&bytes);
     }
     code
@@ -117,7 +116,7 @@ fn attach(peer: Option<IpAddr>, trace: &Trace) -> anyhow::Result<(u8, String)> {
     anyhow::bail!("the owner process does not start; see {}", state.path().display())
 }
 
-/// Starts an owner, detached, with the other end of what is returned as its stdin.
+/// Starts a detached owner. Its stdin is the other end of the socket that is returned.
 fn start_owner(trace: &Trace) -> io::Result<UnixStream> {
     let (ours, theirs) = UnixStream::pair()?;
     let (stdout, stderr) = nowhere()?;
@@ -132,7 +131,7 @@ fn start_owner(trace: &Trace) -> io::Result<UnixStream> {
     Ok(ours)
 }
 
-/// Two sockets whose other ends are closed. Unlike /dev/null they can be had in an empty root directory.
+/// Two sockets whose other ends are closed. Unlike /dev/null they need no file.
 fn nowhere() -> io::Result<(UnixStream, UnixStream)> {
     let (one, _) = UnixStream::pair()?;
     let two = one.try_clone()?;
@@ -157,7 +156,7 @@ fn hand_over(stream: UnixStream, peer: Option<IpAddr>) -> io::Result<Outcome> {
     }
 }
 
-/// The owner was killed: undo in its place, now rather than at the next start.
+/// The owner was killed: undoes its changes now instead of at the next start.
 fn recover(state: &StateDir) -> String {
     let died = "the owner process was killed";
     if let Some(owner) = state.owner() {
@@ -185,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_peer_is_what_sshd_says() {
+    fn the_peer_is_taken_from_sshds_variables() {
         assert_eq!(parse_peer("10.0.0.5 51234 172.16.5.4 2222"), Some([10, 0, 0, 5].into()));
         assert_eq!(parse_peer("fe80::1%eth0 51234 fe80::2 22"), Some("fe80::1".parse().unwrap()));
         assert_eq!(parse_peer("UNKNOWN 65535 UNKNOWN 65535"), None);

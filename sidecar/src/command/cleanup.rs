@@ -1,5 +1,5 @@
-//! `gh-net-sidecar cleanup`: the session is ended and everything undone, by its owner or, if that is dead, by
-//! its journal. And what `status` asks the owner.
+//! `gh-net-sidecar cleanup`: ends the session and undoes everything, through its owner or, if the owner is dead, by its
+//! journal. Also asks the owner for `status`.
 
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use crate::owner::state::StateDir;
 use crate::status::Status;
 use crate::undo;
 
-/// An owner that does not answer for this long hangs.
+/// An owner that does not answer within this time hangs.
 const ANSWER: Duration = Duration::from_secs(15);
-/// An owner may be starting or ending while we look. Nothing tells when it has got there.
+/// An owner may be starting or ending, and there is no event to wait for.
 const TRIES: usize = 20;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Ends whatever there is.
+/// Ends the session, if there is one, and undoes everything.
 ///
 /// # Errors
-/// The owner hangs, or the state directory is of no use.
+/// The owner hangs, or the state directory can't be used.
 pub(crate) fn run() -> anyhow::Result<Report> {
     let state = StateDir::locate();
     for _ in 0..TRIES {
@@ -44,7 +44,7 @@ pub(crate) fn run() -> anyhow::Result<Report> {
     bail!("the owner process{} does not answer", name(&state))
 }
 
-/// The session, if there is one.
+/// The status of the session, if there is one.
 ///
 /// # Errors
 /// The owner hangs.

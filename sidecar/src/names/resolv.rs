@@ -1,9 +1,8 @@
-//! The resolver hook: resolv.conf names our responder while the session lasts, and nothing else.
+//! The resolver hook: while the session lasts, resolv.conf names our responder and no other server.
 //!
-//! In a container resolv.conf is a bind mount, over which a rename fails with EBUSY. So the file is written
-//! in place, and in an order that a kill at any moment leaves restorable: the journal first, then our text
-//! over the start of the file, then the cut to its length. Programs that read it between the two see our
-//! servers first.
+//! In a container resolv.conf is a bind mount, and renaming a file over it fails with EBUSY. So the file is written in
+//! place, in an order that can be restored after a kill at any moment: first the journal, then our text over the start
+//! of the file, then the file is truncated to its length. A program that reads it in between sees our servers first.
 
 mod text;
 
@@ -17,10 +16,10 @@ use crate::program;
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// No real resolv.conf comes near; a larger file is something else.
+/// No real resolv.conf is nearly as large.
 const MAX_SIZE: u64 = 64 * 1024;
 
-/// Why names can't be hooked.
+/// Why the resolver hook can't be installed or updated.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// Forbidden by the mount, by permissions or by an attribute (`chattr +i`).
@@ -31,10 +30,10 @@ pub(crate) enum Error {
     ReadOnly {
         /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's answer.
         source: io::Error,
     },
-    /// A symbolic link into a directory that is not there.
+    /// A symbolic link into a directory that does not exist.
     #[error(
         "{path} is a link to {target}, whose directory does not exist; repair it, or start with --dns false"
     )]
@@ -47,26 +46,26 @@ pub(crate) enum Error {
     /// A directory, a device, a pipe, or far too large.
     #[error("{path} is not a usable file ({what}); repair it, or start with --dns false")]
     NotAFile {
-        /// The thing.
+        /// The file.
         path: PathBuf,
         /// What it is instead.
         what: &'static str,
     },
-    /// Someone else wrote the file while it was ours. It is left to them.
+    /// Another program wrote the file while the hook was installed. Its version is kept.
     #[error(
         "another program has rewritten {path}: names are no longer resolved through the tunnel; \
-         to have them again, start gh-net again"
+         start gh-net again to restore that"
     )]
     Replaced {
         /// The file.
         path: PathBuf,
     },
-    /// The journal refused the entry; nothing was touched.
-    #[error("{path} is left as it is, for the change could not be journalled: {source}")]
+    /// The change could not be written to the journal, so it was not made.
+    #[error("{path} is not changed, because the change could not be written to the journal: {source}")]
     Journal {
         /// The file.
         path: PathBuf,
-        /// What the journal said.
+        /// The journal's error.
         source: io::Error,
     },
     /// Anything else.
@@ -74,7 +73,7 @@ pub(crate) enum Error {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's answer.
         source: io::Error,
     },
 }
@@ -90,8 +89,8 @@ impl Error {
     }
 }
 
-/// The codespace's own nameservers: those of resolv.conf, or, if that is ours at present, of the original
-/// it keeps. Empty if there is no such file.
+/// The codespace's own nameservers: those of resolv.conf or, while the hook is installed, of the original kept in it.
+/// Empty if there is no such file.
 pub(crate) fn nameservers() -> Vec<IpAddr> {
     nameservers_in(Path::new(RESOLV_CONF))
 }
@@ -110,7 +109,7 @@ fn nameservers_in(path: &Path) -> Vec<IpAddr> {
     }
 }
 
-/// resolv.conf in our hands. Dropping it changes nothing: the journal's undo calls [`restore`].
+/// The installed hook. Dropping it changes nothing: undoing the journal calls [`restore`].
 #[derive(Debug)]
 pub(crate) struct Hook {
     path: PathBuf,
@@ -134,7 +133,7 @@ impl Hook {
         search: &[String],
     ) -> Result<Self, Error> {
         let original = match read(path)? {
-            // Left over from a session whose journal is lost.
+            // Left by a session whose journal is lost.
             Some(ours) if text::is_ours(&ours) => text::kept_original(&ours),
             current => current,
         };
@@ -161,17 +160,17 @@ impl Hook {
     fn write(&self, servers: &[IpAddr], search: &[String]) -> Result<(), Error> {
         let ours = text::render(&program::command(), self.original.as_deref(), servers, search);
         overwrite(&self.path, &ours).map_err(|source| {
-            // No space left, say: half of ours is worse than the original.
+            // For example, no space left: half of our text is worse than the original.
             if let Err(error) = restore(&self.path, &self.original) {
-                tracing::error!("{} could not be put back either: {error}", self.path.display());
+                tracing::error!("{} could not be restored either: {error}", self.path.display());
             }
             Error::io(&self.path, source)
         })
     }
 }
 
-/// Puts the original back, byte for byte, if the file still bears our mark. If it does not, someone has
-/// written it since and it is theirs; so this may be called any number of times.
+/// Restores the original, byte for byte, if the file still has our mark. Without the mark another program has written
+/// it since, and its version is kept. So this may be called any number of times.
 pub(crate) fn restore(path: &Path, original: &Option<Vec<u8>>) -> io::Result<()> {
     let current = match read(path) {
         Ok(current) => current,
@@ -180,19 +179,19 @@ pub(crate) fn restore(path: &Path, original: &Option<Vec<u8>>) -> io::Result<()>
     };
     if !current.as_deref().is_some_and(text::is_ours) {
         if current != *original {
-            tracing::warn!("{} was rewritten by another program and is left as it is", path.display());
+            tracing::warn!("{} was rewritten by another program and is not restored", path.display());
         }
         return Ok(());
     }
     match original {
         Some(original) => overwrite(path, original),
-        // The file itself, where the path is a link to it.
+        // Removes the file itself, if the path is a link to it.
         None => fs::remove_file(fs::canonicalize(path)?),
     }
 }
 
-/// Writes first and cuts afterwards: the file is never empty, and our mark at its start or end never
-/// missing, so that a kill between the two is repaired by the next [`restore`].
+/// Writes first and truncates afterwards: the file is never empty and always has our mark at its start or end, so the
+/// next [`restore`] repairs what a kill in between leaves.
 fn overwrite(path: &Path, contents: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
     file.write_all(contents)?;
@@ -200,7 +199,7 @@ fn overwrite(path: &Path, contents: &[u8]) -> io::Result<()> {
     file.set_len(end)
 }
 
-/// The file's contents; `None` if there is no file but one could be made.
+/// The file's contents; `None` if there is no file but one could be created.
 fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     let not_a_file = |what| Error::NotAFile { path: path.to_owned(), what };
     let metadata = match fs::metadata(path) {
@@ -211,7 +210,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     if metadata.is_dir() {
         return Err(not_a_file("a directory"));
     }
-    // Opening a pipe would wait for its other end.
+    // Opening a pipe would block until its other end is opened.
     if !metadata.is_file() {
         return Err(not_a_file("a device, pipe or socket"));
     }
@@ -224,7 +223,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     Ok(Some(contents))
 }
 
-/// Tells "not there" from "a link into nowhere", through which no file can be made.
+/// Distinguishes a missing file from a dangling link, through which no file can be created.
 fn missing(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     let Ok(link) = fs::read_link(path) else { return Ok(None) };
     let target = path.parent().unwrap_or(Path::new("/")).join(link);

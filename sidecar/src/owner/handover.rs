@@ -1,11 +1,10 @@
-//! The owner's socket: how `attach`, `status` and `cleanup` speak with the owner.
+//! The owner's socket: how `attach`, `status` and `cleanup` communicate with the owner.
 //!
-//! A client sends one [`Request`] as a line of JSON, with the descriptors of its stdin and stdout beside it
-//! (SCM_RIGHTS) if it attaches. The owner answers with [`Reply`] lines and closes. A client that closes first
-//! takes its link back.
+//! A client sends one [`Request`] as a line of JSON; to attach, it also passes the descriptors of its stdin and stdout
+//! (SCM_RIGHTS). The owner answers with [`Reply`] lines and closes. A client that closes first takes its link back.
 //!
-//! The socket lies in a directory that only root enters, and each side checks that the other is root or its
-//! own user.
+//! The socket is in a directory that only root can enter, and each side checks that the other runs as root or as its own
+//! user.
 
 use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Write};
 use std::net::IpAddr;
@@ -21,22 +20,22 @@ use tokio::io::{AsyncWriteExt, Interest};
 use crate::journal::Report;
 use crate::status::Status;
 
-/// Linux passes at most this many descriptors at a time (SCM_MAX_FD). With room for all of them none is cut off,
-/// and so each is ours to close.
+/// Linux passes at most this many descriptors at a time (SCM_MAX_FD). With room for all of them none is lost, so all of
+/// them can be closed.
 const MAX_DESCRIPTORS: usize = 253;
-/// A request is a line of at most this many bytes.
+/// Maximum length of a request, in bytes.
 const MAX_REQUEST: usize = 4096;
 
 /// What a client wants.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Request {
-    /// Serve a link over the two descriptors that come along.
+    /// Serve a link over the two descriptors that are passed.
     Attach {
         /// The other end of the ssh connection, if that is known.
         peer: Option<IpAddr>,
     },
-    /// Say how things are.
+    /// Report the status.
     Status,
     /// End the session and undo everything.
     Cleanup,
@@ -46,9 +45,9 @@ pub(crate) enum Request {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Reply {
-    /// To `attach`: the descriptors are taken; an [`Reply::Exit`] follows when the link has ended.
+    /// To `attach`: the descriptors have been received; an [`Reply::Exit`] follows when the link has ended.
     Accepted,
-    /// To `attach` by an owner it has just started: another owner was quicker; ask that one.
+    /// To `attach`, from an owner it has just started: another owner was faster; ask that one.
     Taken,
     /// To `attach`: exit with this code.
     Exit {
@@ -59,7 +58,7 @@ pub(crate) enum Reply {
     },
     /// To `status`.
     Status(Box<Status>),
-    /// To `cleanup`: all of this is undone.
+    /// To `cleanup`: the result of undoing.
     Undone(Report),
 }
 
@@ -70,16 +69,16 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// Speaks over `stream`.
+    /// Communicates over `stream`.
     ///
     /// # Errors
-    /// The other end belongs to somebody else.
+    /// The other end belongs to another user.
     pub(crate) fn new(stream: UnixStream) -> io::Result<Self> {
         check_peer(&stream)?;
         Ok(Self { stream: BufReader::new(stream) })
     }
 
-    /// Sends the request, with descriptors beside it.
+    /// Sends the request and passes the descriptors.
     ///
     /// # Errors
     /// The socket's own.
@@ -98,23 +97,23 @@ impl Client {
     /// Waits for the next reply; `None` when the owner is gone.
     ///
     /// # Errors
-    /// The socket's own, or an answer that is none.
+    /// The socket's own, or the answer is invalid.
     pub(crate) fn reply(&mut self) -> io::Result<Option<Reply>> {
         let mut line = String::new();
         match self.stream.read_line(&mut line) {
             Ok(0) => Ok(None),
             Ok(_) => Ok(Some(serde_json::from_str(&line)?)),
-            // An owner that ends resets the connections it has not looked at.
+            // An owner that ends resets connections whose request it has not read.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(None),
             Err(error) => Err(error),
         }
     }
 }
 
-/// The owner's side: takes the request and its descriptors. A connection without one is closed.
+/// The owner's side: receives the request and its descriptors.
 ///
 /// # Errors
-/// The socket's own, or what came is no request.
+/// The socket's own, or the request is invalid.
 pub(crate) async fn receive(stream: &tokio::net::UnixStream) -> io::Result<(Request, Vec<OwnedFd>)> {
     check_peer(stream)?;
     let mut line = Vec::new();
@@ -142,7 +141,7 @@ fn receive_some(socket: RawFd, descriptors: &mut Vec<OwnedFd>) -> io::Result<Vec
     let message = recvmsg::<()>(socket, &mut slices, Some(&mut control), flags)?;
     for part in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(raw) = part {
-            // SAFETY: the kernel has just made these descriptors for us; nobody else knows them.
+            // SAFETY: the kernel has just created these descriptors for us; nothing else has them.
             descriptors.extend(raw.into_iter().map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }));
         }
     }
@@ -151,7 +150,7 @@ fn receive_some(socket: RawFd, descriptors: &mut Vec<OwnedFd>) -> io::Result<Vec
     Ok(piece)
 }
 
-/// Answers. That the client is gone is no error of ours.
+/// Answers. A client that is gone is no error.
 pub(crate) async fn reply(stream: &mut tokio::net::UnixStream, reply: &Reply) {
     let result = async {
         let mut line = serde_json::to_vec(reply)?;
@@ -217,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_too_many_are_refused_and_closed() {
+    fn too_many_descriptors_are_refused_and_closed() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
         runtime.block_on(async {
             let (near, far) = UnixStream::pair().unwrap();
@@ -227,7 +226,7 @@ mod tests {
             Client::new(near).unwrap().send(&Request::Status, &[kept.as_fd(); 5]).unwrap();
             drop(kept);
             assert!(receive(&far).await.is_err());
-            // The other end has an end of file only if no copy of it is left open.
+            // This end reads an end of file only if no copy of the other is left open.
             given.set_nonblocking(true).unwrap();
             assert_eq!(io::Read::read(&mut &given, &mut [0; 9]).unwrap(), 0);
         });

@@ -1,4 +1,4 @@
-//! A link: the stdin and stdout of one ssh session, in the owner's hands, and the handshake over them.
+//! A link: the stdin and stdout of one ssh session, passed to the owner, and the handshake over them.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -25,13 +25,13 @@ pub(crate) mod pump;
 
 use pump::Pump;
 
-/// From the first byte to [`Open`], at most.
+/// Time limit from the first byte to [`Open`].
 const HANDSHAKE: Duration = Duration::from_secs(30);
-/// A goodbye that the other side does not take is given up after this time.
+/// Time limit for sending a goodbye.
 const FAREWELL: Duration = Duration::from_secs(3);
 
-/// A pipe or socket that was handed to us. Blocking or not is a setting of the open file, which others share:
-/// it is put back at the end.
+/// A pipe or socket that was passed to us. O_NONBLOCK is a flag of the open file, which other processes share, so it is
+/// restored at the end.
 #[derive(Debug)]
 pub(crate) struct Stream {
     fd: AsyncFd<OwnedFd>,
@@ -39,17 +39,17 @@ pub(crate) struct Stream {
 }
 
 impl Stream {
-    /// Both ends of a link. They may be one and the same socket.
+    /// Both ends of a link. They may be the same socket.
     fn pair(stdin: OwnedFd, stdout: OwnedFd) -> io::Result<(Self, Self)> {
         let flags = |fd: &OwnedFd| Ok::<_, io::Error>(OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?));
-        // Both are asked before either is changed.
+        // Both are read before either is changed.
         let (stdin_flags, stdout_flags) = (flags(&stdin)?, flags(&stdout)?);
         Ok((Self::new(stdin, stdin_flags)?, Self::new(stdout, stdout_flags)?))
     }
 
     fn new(fd: OwnedFd, flags: OFlag) -> io::Result<Self> {
         fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        // SAFETY: an `OwnedFd` is the same open descriptor for as long as it lives.
+        // SAFETY: an `OwnedFd` stays the same open descriptor as long as it exists.
         let fd = unsafe { AsyncFd::register(fd) }?;
         Ok(Self { fd, flags })
     }
@@ -69,7 +69,7 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         loop {
             let mut guard = ready!(self.fd.poll_read_ready(cx))?;
-            // SAFETY: nothing in it is de-initialised.
+            // SAFETY: nothing de-initialises it.
             let room = unsafe { buffer.unfilled_mut() };
             match guard.try_io(|fd| read(fd.get_ref(), room)) {
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -135,22 +135,22 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// One ssh session that carries us.
+/// One ssh session that carries frames.
 #[derive(Debug)]
 pub(crate) struct Link {
-    /// The frames' way in and out.
+    /// Moves the frames.
     pub(crate) pump: Pump<Stream>,
-    /// The other end of the ssh connection, if that is known.
+    /// The client's end of the ssh connection, if it is known.
     pub(crate) peer: Option<IpAddr>,
-    /// The `attach` that waits for the link's end.
+    /// The connection to the `attach` that waits for the link's end.
     control: UnixStream,
 }
 
 impl Link {
-    /// Takes stdin and stdout of an `attach` over.
+    /// A link over stdin and stdout of an `attach`.
     ///
     /// # Errors
-    /// They are nothing that can be waited for. The `attach` is to be told.
+    /// They can't be polled. `attach` has to be told, over the connection that is returned.
     pub(crate) fn new(
         stdin: OwnedFd,
         stdout: OwnedFd,
@@ -165,10 +165,10 @@ impl Link {
         Ok(Self { pump, peer, control })
     }
 
-    /// Both hellos, then the laptop's request.
+    /// Exchanges hellos and receives the laptop's request.
     ///
     /// # Errors
-    /// What the laptop is to be told.
+    /// The goodbye for the laptop.
     pub(crate) async fn handshake(&mut self) -> Result<Open, Goodbye> {
         let seconds = HANDSHAKE.as_secs();
         let (pump, control) = self.parts();
@@ -179,7 +179,7 @@ impl Link {
         }
     }
 
-    /// What moves the frames, and what closes when the `attach` at the other end is gone.
+    /// The pump, and the connection that closes when `attach` is gone.
     pub(crate) fn parts(&mut self) -> (&mut Pump<Stream>, &UnixStream) {
         (&mut self.pump, &self.control)
     }
@@ -188,12 +188,12 @@ impl Link {
     pub(crate) async fn end(mut self, goodbye: Goodbye) {
         self.pump.writer.push(&Frame::Goodbye(goodbye.clone()));
         if !matches!(timeout(FAREWELL, self.pump.writer.flush()).await, Ok(Ok(()))) {
-            tracing::debug!("the laptop did not wait for the goodbye");
+            tracing::debug!("the laptop did not read the goodbye");
         }
         self.leave(exit::code(goodbye.reason), goodbye.text).await;
     }
 
-    /// Ends what is left of a link that is cut.
+    /// Ends a link without a goodbye to the laptop.
     pub(crate) async fn leave(self, code: u8, text: String) {
         let Self { pump, mut control, .. } = self;
         drop(pump);
@@ -201,7 +201,7 @@ impl Link {
     }
 }
 
-/// Both hellos, then the laptop's request.
+/// Exchanges hellos and receives the laptop's request.
 async fn shake_hands(pump: &mut Pump<Stream>) -> Result<Open, Goodbye> {
     let ours = hello::ours();
     let Pump { reader, writer, .. } = pump;
@@ -215,7 +215,7 @@ async fn shake_hands(pump: &mut Pump<Stream>) -> Result<Open, Goodbye> {
         Err(error) => Err(protocol(error.to_string())),
     };
     let Frame::Hello(theirs) = next().await? else {
-        return Err(protocol("the first message is no hello".to_owned()));
+        return Err(protocol("the first message is not a hello".to_owned()));
     };
     hello::negotiate(Side::Codespace, &ours, &theirs)
         .map_err(|mismatch| Goodbye { reason: Reason::Version, text: mismatch.to_string() })?;
@@ -229,7 +229,7 @@ async fn shake_hands(pump: &mut Pump<Stream>) -> Result<Open, Goodbye> {
     Err(goodbye)
 }
 
-/// The other side does not keep to the protocol.
+/// The goodbye for a side that violates the protocol.
 pub(crate) fn protocol(text: String) -> Goodbye {
     Goodbye { reason: Reason::Protocol, text }
 }
@@ -246,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocking_mode_is_put_back_even_if_both_ends_are_one_socket() {
+    fn blocking_mode_is_restored_even_if_both_ends_are_one_socket() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
         let _entered = runtime.enter();
         let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();

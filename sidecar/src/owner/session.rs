@@ -1,4 +1,4 @@
-//! A session: the device, the hooks and whatever link there is, from the first `Open` to the undo.
+//! A session: the gateway hook, the resolver hook and the current link, from the first `Open` until everything is undone.
 
 use std::collections::BTreeSet;
 use std::future::{pending, poll_fn};
@@ -39,9 +39,9 @@ pub(crate) enum SessionEvent {
     Alive,
     /// The session is over. `goodbye` says what the laptop is told once all is undone.
     Over(Goodbye),
-    /// The link is gone, here is what is left of it; the session waits for the next one.
+    /// The link was lost, for this reason; the session waits for the next one.
     Cut(Box<Link>, String),
-    /// It waited for too long.
+    /// No link came within the grace.
     GraceOver,
 }
 
@@ -55,7 +55,7 @@ pub(crate) struct Session {
     /// Which laptop has it.
     holder: Holder,
     grace: Duration,
-    /// When the session without a link ends.
+    /// When the session ends if there is still no link.
     deadline: Option<Instant>,
     link: Option<Link>,
     plan: Plan,
@@ -83,10 +83,10 @@ struct Dns {
 }
 
 impl Session {
-    /// Makes the device and the gateway hook. If that fails, what was done is undone.
+    /// Installs the gateway hook. If that fails, whatever was done is undone.
     ///
     /// # Errors
-    /// What the laptop is to be told.
+    /// The goodbye for the laptop.
     pub(crate) fn start(
         open: &Open,
         peer: Option<IpAddr>,
@@ -162,7 +162,7 @@ impl Session {
         Goodbye { reason: Reason::Busy, text }
     }
 
-    /// The session goes on over `link`. Returns the link it had, if it still had one.
+    /// Continues over `link`. Returns the link it replaces, if there was one.
     pub(crate) fn attach(&mut self, mut link: Link, open: &Open) -> Option<Link> {
         let routes = match routes_of_codespace() {
             Ok(routes) => {
@@ -200,7 +200,7 @@ impl Session {
         old
     }
 
-    /// The networks that the codespace reaches by itself: those of `main` win over ours.
+    /// The codespace's own networks: the routes of `main`, which win over ours.
     fn networks(&self, routes: &[Route]) -> Vec<IpNet> {
         let own = |net: &IpNet| self.tunnel.addresses.iter().any(|a| a.sidecar.trunc().contains(net));
         let mut networks: Vec<IpNet> = routes
@@ -233,7 +233,7 @@ impl Session {
             if let Some(end) = self.handle(event) {
                 return end;
             }
-            // A laptop that floods us with events must not keep the owner from signals and other clients.
+            // A flood of events from the laptop must not keep the owner from signals and other clients.
             yield_now().await;
         }
     }
@@ -263,7 +263,7 @@ impl Session {
             Event::Violation(text) => Some(SessionEvent::Over(protocol(text))),
             Event::DeviceLost(error) => Some(SessionEvent::Over(Goodbye {
                 reason: Reason::Tun,
-                text: format!("the device {} was taken away: {error}", device::NAME),
+                text: format!("another program removed the device {}: {error}", device::NAME),
             })),
             Event::Cut(why) => Some(self.cut(why)),
         }
@@ -309,13 +309,13 @@ impl Session {
             format!("{family} routes are ignored: the tunnel does not have their address family");
         let never_text =
             format!("{never} routes are ignored: loopback, link-local, multicast or the tunnel itself");
-        let surplus_text = format!("{surplus} routes are ignored: more than {} at a time", MAX_ROUTES);
+        let surplus_text = format!("{surplus} routes are ignored: more than {MAX_ROUTES} at a time");
         for (code, count, text) in [
             ("routes-family", family, family_text),
             ("routes-reserved", never, never_text),
             ("routes-surplus", surplus, surplus_text),
         ] {
-            // Each kind is said once: the laptop's routes may change every second.
+            // Only one notice of each kind: the laptop's routes may change every second.
             if count > 0 && self.said.insert(code) {
                 self.say(Level::Warning, code, text);
             }
@@ -354,7 +354,7 @@ impl Session {
         }
     }
 
-    /// The responder first, then resolv.conf that names it.
+    /// Starts the responder first, then makes resolv.conf name it.
     fn hook_dns(&mut self, dns: frame::Dns) -> anyhow::Result<()> {
         let listen: Vec<IpAddr> = self.tunnel.addresses.iter().map(|a| a.sidecar.addr()).collect();
         let search = dns.search.clone();
@@ -386,11 +386,11 @@ impl Session {
         for failure in report.failed {
             self.say(Level::Error, "not-undone", failure);
         }
-        // Only when nobody is sent to it any more.
+        // Stopped only after resolv.conf no longer names it.
         self.dns.responder = None;
     }
 
-    /// What the laptop is told when it asks.
+    /// The status for the laptop.
     fn wire_status(&self) -> frame::SidecarStatus {
         let Counters {
             uplink_packets,
@@ -416,7 +416,7 @@ impl Session {
         }
     }
 
-    /// How things are.
+    /// The status for `gh-net-sidecar status`.
     pub(crate) fn status(&self) -> Status {
         let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
         Status {
@@ -447,11 +447,11 @@ impl Session {
         }
     }
 
-    /// Takes everything back, in reverse. What is left is the link, if there is one, for the goodbye.
+    /// Undoes everything, in reverse. Returns the link, if there is one, for the goodbye.
     pub(crate) fn undo(self) -> (Option<Link>, Report) {
         let Self { link, tunnel, mut journal, dns, .. } = self;
         let mut report = undo::all(&mut journal);
-        // Only when nobody is sent to the responder any more.
+        // Stopped only after resolv.conf no longer names the responder.
         drop(dns);
         drop(tunnel);
         report.undone.push(format!("device {}", device::NAME));

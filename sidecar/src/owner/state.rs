@@ -1,5 +1,4 @@
-//! The state directory, `/run/gh-net`: the owner's lock, its socket and its journal. It exists only while a
-//! session does.
+//! The state directory, `/run/gh-net`: the owner's lock, its socket and its journal. It exists only as long as the owner.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -15,38 +14,38 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use crate::{journal, privilege};
 
 const DEFAULT: &str = "/run/gh-net";
-/// Names another directory. For tests.
+/// The environment variable that names another directory, for tests.
 pub(crate) const VARIABLE: &str = "GH_NET_STATE_DIR";
 
 /// Where the state is, whether or not it exists.
 #[derive(Debug, Clone)]
 pub(crate) struct StateDir(PathBuf);
 
-/// Why the state directory is of no use.
+/// Why the state directory can't be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The system refused.
     #[error("{path}: {error}")]
     Io {
-        /// What was accessed.
+        /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         error: io::Error,
     },
-    /// Somebody else could put a journal of theirs into it.
+    /// Another user could put a journal into it.
     #[error("{0} belongs to another user or is writable by others; remove it")]
     Unsafe(PathBuf),
 }
 
-/// The right to change the machine, held while it is.
+/// The right to change the machine.
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: Flock<File>,
 }
 
 impl StateDir {
-    /// `/run/gh-net`, or where the environment says. A program that was started with more privilege than its
-    /// caller has does not listen to its caller's environment.
+    /// `/run/gh-net`, or the directory that the environment names. A program with more privilege than its caller ignores
+    /// the caller's environment.
     pub(crate) fn locate() -> Self {
         let named = std::env::var_os(VARIABLE).filter(|_| !privilege::is_secure_execution());
         Self(named.map_or_else(|| PathBuf::from(DEFAULT), PathBuf::from))
@@ -71,12 +70,12 @@ impl StateDir {
         self.0.join("owner.lock")
     }
 
-    /// Whether there is a state directory at all.
+    /// Whether there is a state directory.
     pub(crate) fn exists(&self) -> bool {
         self.0.exists()
     }
 
-    /// Makes the directory if it is missing, for root's eyes only.
+    /// Creates the directory if it is missing, readable only by root.
     fn prepare(&self) -> Result<(), Error> {
         let failed = |error| Error::Io { path: self.0.clone(), error };
         match DirBuilder::new().mode(0o700).create(&self.0) {
@@ -91,7 +90,7 @@ impl StateDir {
         Ok(())
     }
 
-    /// Takes the owner's lock, making the directory if need be; `None` if an owner lives.
+    /// Takes the owner's lock, and creates the directory if necessary; `None` if there is an owner.
     ///
     /// # Errors
     /// See [`Error`].
@@ -101,7 +100,7 @@ impl StateDir {
         loop {
             self.prepare()?;
             let file = match OpenOptions::new().create(true).append(true).mode(0o600).open(&path) {
-                // The owner that ends removes the directory between our two calls.
+                // An owner that ends may have removed the directory between the two calls.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 opened => opened.map_err(failed)?,
             };
@@ -110,7 +109,7 @@ impl StateDir {
                 Err((_, Errno::EWOULDBLOCK)) => return Ok(None),
                 Err((_, errno)) => return Err(failed(errno.into())),
             };
-            // The one who held the lock before us may have removed the file we have locked.
+            // The last holder of the lock may have removed the file that we have locked.
             let held = file.metadata().map_err(failed)?.ino();
             if fs::metadata(&path).is_ok_and(|there| there.ino() == held) {
                 file.set_len(0).map_err(failed)?;
@@ -120,12 +119,12 @@ impl StateDir {
         }
     }
 
-    /// The process id of the owner that holds the lock, as it wrote it down.
+    /// The process id that the owner has written into the lock file.
     pub(crate) fn owner(&self) -> Option<u32> {
         fs::read_to_string(self.lock_file()).ok()?.trim().parse().ok()
     }
 
-    /// Removes everything, the lock last. The journal is kept if `keep_journal` says that it is still needed.
+    /// Removes everything, the lock last. Keeps the journal if `keep_journal`: it is still needed.
     pub(crate) fn remove(&self, lock: Lock, keep_journal: bool) {
         let mut files = vec![self.socket()];
         if !keep_journal {
@@ -135,12 +134,12 @@ impl StateDir {
         for file in files {
             match fs::remove_file(&file) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(%error, "{} is left behind", file.display());
+                    tracing::warn!(%error, "could not remove {}", file.display());
                 }
                 Ok(()) | Err(_) => {}
             }
         }
-        // Fails, rightly, if the next owner is in there already or the journal is.
+        // Fails, as it should, if the next owner uses it already, or if the journal is kept.
         let _ = fs::remove_dir(&self.0);
         drop(lock);
     }
@@ -168,7 +167,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = state(&dir);
         let lock = state.try_lock().unwrap().unwrap();
-        // Of an owner that was killed at the wrong moment.
+        // As if an owner had been killed while it rewrote the journal.
         fs::write(journal::rewritten(&state.journal()), "").unwrap();
         assert!(state.try_lock().unwrap().is_none());
         assert_eq!(state.owner(), Some(std::process::id()));

@@ -211,7 +211,7 @@ fn a_device_that_is_taken_away_ends_the_session() {
         sh("ip link delete ghnet0");
         let goodbye = laptop.goodbye().await;
         assert_eq!(goodbye.reason, Reason::Tun);
-        assert!(goodbye.text.contains("taken away"), "{}", goodbye.text);
+        assert!(goodbye.text.contains("removed the device ghnet0"), "{}", goodbye.text);
         assert_eq!(snapshot(), before);
     });
 }

@@ -167,7 +167,7 @@ fn the_next_start_undoes_what_a_killed_one_left() {
                 _ => None,
             })
             .await;
-        assert!(notice.contains("had not ended cleanly"), "{notice}");
+        assert!(notice.contains("did not end cleanly"), "{notice}");
         next.send(&[done()]).await;
         next.goodbye().await;
         assert_eq!(snapshot(), before);

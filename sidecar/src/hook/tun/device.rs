@@ -1,7 +1,7 @@
 //! The TUN device: whole IP packets from and to the codespace's kernel.
 //!
-//! The device lives as long as its descriptor. The kernel removes it, with its addresses and routes, when
-//! the owner closes it or dies.
+//! The device exists as long as its descriptor is open. The kernel removes it, with its addresses and routes, when the
+//! owner closes it or dies.
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
@@ -30,39 +30,39 @@ use crate::privilege::REMEDY;
 
 /// The device's name.
 pub(crate) const NAME: &str = "ghnet0";
-/// The largest MTU that is of use: 64 KiB less 16, a multiple of what the kernel likes, as loopback's is not.
+/// The largest useful MTU: 64 KiB less 16.
 pub(crate) const MAX_MTU: u16 = 65_520;
-/// The smallest: what IPv6 demands (RFC 8200, section 5).
+/// The smallest MTU: IPv6 requires it (RFC 8200, section 5).
 pub(crate) const MIN_MTU: u16 = 1280;
 
-/// The kernel starts to receive on a new IPv6 address a moment after it has accepted it (addrconf_dad_work).
+/// A new IPv6 address starts to receive shortly after the kernel has accepted it (addrconf_dad_work).
 const SETTLE: Duration = Duration::from_secs(2);
 
 const NODE: &str = "/dev/net/tun";
-/// Memory that packets are read into, several to a piece.
+/// Size of the buffer that packets are read into, one after the other.
 const ARENA: usize = 256 * 1024;
 
 /// Why there is no device.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// No node, and it can't be made.
-    #[error("/dev/net/tun is missing and could not be made ({0}). {REMEDY}")]
+    /// There is no node, and it can't be created.
+    #[error("/dev/net/tun is missing and could not be created ({0}). {REMEDY}")]
     NoNode(io::Error),
-    /// The node is there, and the container's device rules forbid it.
+    /// There is a node, but the container's device rules forbid opening it.
     #[error(
-        "/dev/net/tun is there, but this container may not open it ({0}): its device rules forbid it. {REMEDY}"
+        "/dev/net/tun exists, but this container may not open it ({0}): its device rules forbid it. {REMEDY}"
     )]
     Forbidden(io::Error),
     /// The kernel has no TUN driver.
     #[error("this kernel has no TUN driver ({0}); on the host of the container: modprobe tun")]
     NoDriver(io::Error),
     /// The capability is missing.
-    #[error("making a TUN device needs the capability NET_ADMIN ({0}). {REMEDY}")]
+    #[error("creating a TUN device needs the capability NET_ADMIN ({0}). {REMEDY}")]
     NoPrivilege(io::Error),
-    /// There is such a device already.
+    /// A device of that name exists already.
     #[error(
-        "there is a network device {NAME} already, of another program or of a gh-net-sidecar in another container \
-         that shares this network; end that one, or remove the device: ip link delete {NAME}"
+        "a network device {NAME} exists already, of another program or of a gh-net-sidecar in another container that \
+         shares this network; end that program, or remove the device: ip link delete {NAME}"
     )]
     Taken,
     /// Anything else.
@@ -91,19 +91,19 @@ pub(crate) struct Device {
 }
 
 impl Device {
-    /// Makes the device and sets it up, without addresses.
+    /// Creates the device and sets it up, without addresses.
     ///
     /// # Errors
-    /// See [`Error`]. If the node was made, that is in the journal.
+    /// See [`Error`]. If the node was created, that is in the journal.
     pub(crate) fn create(mtu: u16, journal: &mut Journal) -> Result<Self, Error> {
         open_node(journal)?;
-        // Attaching to a device that somebody made persistent would succeed, and it would outlive us.
+        // Attaching to a persistent device of another program would succeed, and the device would outlive us.
         if nix::net::if_::if_nametoindex(NAME).is_ok() {
             return Err(Error::Taken);
         }
         let mut config = ::tun::configure();
         config.tun_name(NAME).platform_config(|platform| {
-            // What it would do with its own ioctls is done below, by netlink, for both families.
+            // Addresses and MTU are set below by netlink, for both families.
             platform.ensure_root_privileges(false);
         });
         let device = ::tun::Device::new(&config).map_err(|error| match io::Error::from(error) {
@@ -112,16 +112,16 @@ impl Device {
             error => Error::Other(error),
         })?;
         device.set_nonblock().map_err(Error::Other)?;
-        // SAFETY: `into_raw_fd` gives the descriptor up, and nobody else knows it.
+        // SAFETY: `into_raw_fd` gives up ownership of the descriptor, and nothing else has it.
         let fd = unsafe { OwnedFd::from_raw_fd(device.into_raw_fd()) };
         let index = nix::net::if_::if_nametoindex(NAME).map_err(|errno| Error::Other(errno.into()))?;
         set_up(index, mtu).map_err(Error::Other)?;
-        // SAFETY: an `OwnedFd` is the same open descriptor for as long as it lives.
+        // SAFETY: an `OwnedFd` stays the same open descriptor as long as it exists.
         let fd = unsafe { AsyncFd::register(fd) }.map_err(|error| Error::Other(error.into()))?;
         Ok(Self { fd, index, mtu })
     }
 
-    /// The kernel's index of it.
+    /// Its interface index.
     pub(crate) fn index(&self) -> u32 {
         self.index
     }
@@ -131,10 +131,10 @@ impl Device {
         self.mtu
     }
 
-    /// Gives the device an address, without the route to its prefix that the kernel would add to `main`.
+    /// Adds an address, without the route to its prefix that the kernel would otherwise add to `main`.
     ///
     /// # Errors
-    /// What the kernel answered; EACCES or EOPNOTSUPP if the family is disabled.
+    /// The kernel's answer; EACCES or EOPNOTSUPP if the family is disabled.
     pub(crate) fn add_address(&self, address: &TunnelAddress) -> io::Result<()> {
         let own = address.sidecar;
         let mut message = AddressMessage::default();
@@ -162,11 +162,11 @@ impl Device {
         Ok(())
     }
 
-    /// The next packet, taken off the front of `arena`, which is refilled with memory when it runs low.
+    /// The next packet, split off the front of `arena`, which gets new memory when it runs low.
     pub(crate) fn poll_read(&self, cx: &mut Context<'_>, arena: &mut BytesMut) -> Poll<io::Result<Bytes>> {
         let mtu = usize::from(self.mtu);
         if arena.len() < mtu {
-            // Takes the same memory again if the packets that were in it are gone, as they mostly are.
+            // Reuses the same memory if its packets have been dropped, as they usually have.
             arena.clear();
             arena.reserve(ARENA);
             arena.resize(ARENA, 0);
@@ -186,25 +186,25 @@ impl Device {
         }
     }
 
-    /// Ready when the device was removed by somebody else.
+    /// Ready when another program has removed the device.
     pub(crate) fn poll_lost(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
         loop {
             match ready!(self.fd.poll_write_ready(cx)) {
                 Err(error) => return Poll::Ready(error),
-                // EPOLLERR alone, which mio takes for this, is how a TUN descriptor says it has no device.
+                // A TUN descriptor without a device reports EPOLLERR alone, which mio maps to this.
                 Ok(guard) if guard.ready().is_write_closed() => {
                     return Poll::Ready(io::Error::from_raw_os_error(libc::ENODEV));
                 }
-                // Writable it is at all times.
+                // A TUN descriptor is always writable.
                 Ok(mut guard) => guard.clear_ready(),
             }
         }
     }
 
-    /// Hands a packet to the kernel. Never waits: the kernel takes it or refuses it.
+    /// Passes a packet to the kernel. Never blocks: the kernel takes it or refuses it.
     ///
     /// # Errors
-    /// The kernel's: EINVAL if it is no packet, EIO if the device is down.
+    /// The kernel's answer: EINVAL if it is no packet, EIO if the device is down.
     pub(crate) fn write(&self, packet: &[u8]) -> io::Result<()> {
         nix::unistd::write(self.fd.get_ref(), packet)?;
         Ok(())
@@ -241,27 +241,27 @@ fn set_up(index: u32, mtu: u16) -> io::Result<()> {
         message.attributes = attributes;
         netlink.request(RouteNetlinkMessage::SetLink(message), 0)
     };
-    // Without a link-local address the kernel neither solicits routers nor reports multicast groups on it.
+    // Without a link-local address the kernel neither solicits routers nor reports multicast groups on the device.
     let no_link_local = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
     let no_link_local = vec![AfSpecUnspec::Inet6(vec![no_link_local])];
     if let Err(error) = set(LinkFlags::empty(), vec![LinkAttribute::AfSpecUnspec(no_link_local)]) {
-        tracing::debug!(%error, "no IPv6 here, it seems");
+        tracing::debug!(%error, "setting the address generation mode; there may be no IPv6");
     }
     set(LinkFlags::empty(), vec![LinkAttribute::Mtu(mtu.into())])?;
-    // Settings of our own device, gone with it. /proc/sys is read-only in most containers, and all of it works
-    // without them, but for time-exceeded messages of routers outside the laptop's networks.
+    // Settings of our own device, which disappear with it. /proc/sys is read-only in most containers. Without them only
+    // time-exceeded messages of routers outside the laptop's networks are lost.
     for (setting, value) in [
         (format!("/proc/sys/net/ipv6/conf/{NAME}/accept_ra"), "0"),
         (format!("/proc/sys/net/ipv4/conf/{NAME}/rp_filter"), "2"),
     ] {
         if let Err(error) = fs::write(&setting, value) {
-            tracing::debug!(%error, "{setting} is left as it is");
+            tracing::debug!(%error, "{setting} is not changed");
         }
     }
     set(LinkFlags::Up, vec![])
 }
 
-/// Makes sure that there is a node and that it can be opened.
+/// Makes sure that the node exists and can be opened.
 fn open_node(journal: &mut Journal) -> Result<(), Error> {
     let path = Path::new(NODE);
     let open = || OpenOptions::new().read(true).write(true).open(path);
@@ -295,21 +295,21 @@ fn make_node(path: &Path, journal: &mut Journal) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes [`make_node`] back. Fine if there is nothing to take back.
+/// Reverts [`make_node`]. No error if there is nothing to revert.
 ///
 /// # Errors
-/// The system refused, or what is there now is no such node.
+/// The system refused, or another file has taken the node's place.
 pub(crate) fn remove_node(path: &Path, directory: bool) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.file_type().is_char_device() && found.rdev() == makedev(10, 200) => {
             fs::remove_file(path)?;
         }
-        Ok(_) => return Err(io::Error::other("it is something else now, and left alone")),
+        Ok(_) => return Err(io::Error::other("another file has taken its place; it is not removed")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
     if directory && let Some(parent) = path.parent() {
-        // Fails, rightly, if others have put something into it.
+        // Fails, as it should, if another program has put something into it.
         let _ = fs::remove_dir(parent);
     }
     Ok(())

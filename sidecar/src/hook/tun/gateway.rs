@@ -33,7 +33,7 @@ pub(crate) const TABLE: u32 = 26_727;
 /// The priority of the first of our two rules; the second has the next. The kernel's own rules are 0 (local), 32766
 /// (main) and 32767 (default).
 const PRIORITY: u32 = 30_000;
-/// `RT_TABLE_COMPAT`: the table's number does not fit the header; look at the attribute.
+/// `RT_TABLE_COMPAT`: the table's number does not fit the header; the attribute holds it.
 const TABLE_IN_ATTRIBUTE: u8 = 252;
 
 /// The rules of the hook.
@@ -48,7 +48,7 @@ fn rules(families: Families) -> Vec<Rule> {
     rules
 }
 
-/// The hook as it is in the kernel.
+/// The hook's routes and rules in the kernel.
 #[derive(Debug)]
 pub(crate) struct Gateway {
     netlink: Netlink,
@@ -60,11 +60,11 @@ impl Gateway {
     /// Fills our table, then adds the rules that lead to it.
     ///
     /// # Errors
-    /// The kernel refused a rule, or the conversation with it failed. What was done is in the journal.
+    /// The kernel refused a route or a rule, or communication failed. Whatever was done is in the journal.
     pub(crate) fn install(plan: &Plan, device: u32, journal: &mut Journal) -> io::Result<Self> {
         let mut gateway = Self { netlink: Netlink::open()?, device, installed: Table::new() };
         journal.record(Change::Table { table: TABLE })?;
-        // The table is ours alone; what is in it was left by an owner whose journal was lost.
+        // Only we use this table: routes in it were left by an owner whose journal was lost.
         gateway.flush(TABLE)?;
         if let Some(failure) = gateway.follow(plan)?.into_iter().next() {
             return Err(io::Error::other(failure));
@@ -123,7 +123,7 @@ impl Gateway {
         match way {
             Way::Tunnel => {
                 route.header.kind = RouteType::Unicast;
-                // Without a next hop, as ip-route(8) does; IPv6 has no scopes.
+                // A route without a next hop has this scope, as with ip-route(8); IPv6 has no scopes.
                 if matches!(net, IpNet::V4(_)) {
                     route.header.scope = RouteScope::Link;
                 }
@@ -158,7 +158,7 @@ impl Gateway {
     }
 }
 
-/// What names a route, without the kernel's bookkeeping (its cache info and the like).
+/// What identifies a route, without the kernel's own attributes such as cache information.
 fn only_key(mut route: RouteMessage) -> RouteMessage {
     route.attributes.retain(|attribute| {
         matches!(
@@ -176,15 +176,15 @@ fn only_key(mut route: RouteMessage) -> RouteMessage {
 /// Removes every route from one of our tables.
 ///
 /// # Errors
-/// What the kernel answered.
+/// The kernel's answer.
 pub(crate) fn flush_table(table: u32) -> io::Result<()> {
     Gateway { netlink: Netlink::open()?, device: 0, installed: Table::new() }.flush(table)
 }
 
-/// Removes a rule. Fine if it is gone.
+/// Removes a rule. No error if it does not exist.
 ///
 /// # Errors
-/// What the kernel answered.
+/// The kernel's answer.
 pub(crate) fn delete_rule(rule: &Rule) -> io::Result<()> {
     let RouteNetlinkMessage::NewRule(message) = new_rule(rule) else { return Ok(()) };
     match Netlink::open()?.request(RouteNetlinkMessage::DelRule(message), 0) {

@@ -1,21 +1,21 @@
-//! What is written into resolv.conf, and what is read out of one. Pure.
+//! The text written into resolv.conf, and what is read from one. Pure.
 //!
-//! The file is made so that it explains itself: a mark at its start and one at its end say whose it is, and
-//! the original is kept inside it as comments, so that it can be put back even if all else of us is lost.
+//! Our file explains itself: a mark at its start and one at its end say who wrote it, and it contains the original as
+//! comments, so that the original can be restored even if nothing else of gh-net is left.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
 
 use gh_net_common::frame::is_domain;
 
-/// The first line. A file that begins with it is ours.
+/// The first line. A file that starts with it is ours.
 const MARK: &str = "# gh-net wrote this file and puts the original back when it ends.\n";
 
-/// The last line. Our file is always longer than the original, so while the original is being put back
-/// over its start, this line is still there to say that the work is not done.
+/// The last line. Our file is always longer than the original, so while the original is being written over its start,
+/// this line still says that restoring is not complete.
 const END: &str = "# End of what gh-net wrote.\n";
 
-/// How to put the original back by hand; `sidecar` is our program.
+/// How to restore the original by hand; `sidecar` is our program.
 fn how_to_restore(sidecar: &str) -> String {
     format!(
         "# It lets names be answered through gh-net's tunnel. To put the original back by hand:\n\
@@ -24,21 +24,21 @@ fn how_to_restore(sidecar: &str) -> String {
     )
 }
 
-/// Stands before each line of the original.
+/// Precedes each line of the original.
 const KEPT: &str = "#| ";
 
-/// Stands in place of the original if there was none.
+/// Replaces the original if there was none.
 const NO_ORIGINAL: &str = "#- There was no such file before.\n";
 
-/// The longest line we make. musl skips lines of 256 bytes and more, with every domain in them.
+/// The longest line we write. musl skips lines of 256 bytes or more, with every domain in them.
 const MAX_LINE: usize = 254;
 
-/// Whether `text` is a file of ours, also one that is only half replaced.
+/// Whether `text` is a file of ours, also if it is only partly replaced.
 pub(super) fn is_ours(text: &[u8]) -> bool {
     text.starts_with(MARK.as_bytes()) || text.ends_with(END.as_bytes())
 }
 
-/// The original that a file of ours keeps: `None` if there was no file.
+/// The original that a file of ours contains; `None` if there was no file.
 pub(super) fn kept_original(ours: &[u8]) -> Option<Vec<u8>> {
     let mut original = Vec::new();
     for line in ours.split_inclusive(|&byte| byte == b'\n') {
@@ -52,10 +52,10 @@ pub(super) fn kept_original(ours: &[u8]) -> Option<Vec<u8>> {
     Some(original)
 }
 
-/// The file that sends every query to `servers`, and keeps what else `original` says.
+/// The file that sends every query to `servers` and keeps the other settings of `original`.
 ///
-/// The original's own servers are not listed beside ours: musl asks all of them at once and takes the first
-/// answer, which would make the laptop's names a matter of luck.
+/// It does not list the original's servers: musl asks all servers at once and takes the first answer, so the laptop's
+/// names would resolve only by chance.
 pub(super) fn render(
     sidecar: &str,
     original: Option<&[u8]>,
@@ -105,7 +105,7 @@ pub(super) fn nameservers(text: &[u8]) -> Vec<IpAddr> {
     servers
 }
 
-/// The original's search list and then the laptop's, as far as they fit one line.
+/// The original's search list and then the laptop's, as far as they fit into one line.
 fn search_line(original: &[u8], search: &[String]) -> Option<String> {
     let mut seen = HashSet::new();
     let mut line = String::from("search");
@@ -117,7 +117,7 @@ fn search_line(original: &[u8], search: &[String]) -> Option<String> {
     }
     for domain in search.iter().filter(|domain| is_domain(domain)) {
         if line.len() + 1 + domain.len() > MAX_LINE {
-            tracing::warn!("resolv.conf's search line is full: {domain} and what follows it is left out");
+            tracing::warn!("resolv.conf's search line is full: {domain} and those after it are left out");
             break;
         }
         if seen.insert(canonical(domain)) {
@@ -129,7 +129,7 @@ fn search_line(original: &[u8], search: &[String]) -> Option<String> {
     (!seen.is_empty()).then_some(line)
 }
 
-/// The search list in force: of several `search` and `domain` lines the last one counts (resolv.conf(5)).
+/// The effective search list: of several `search` and `domain` lines the last one counts (resolv.conf(5)).
 fn search_list(text: &[u8]) -> Vec<&str> {
     settings(text)
         .filter_map(|(keyword, line)| match keyword {
@@ -145,7 +145,7 @@ fn canonical(domain: &str) -> String {
     domain.trim_end_matches('.').to_ascii_lowercase()
 }
 
-/// Each line that sets something, with its keyword. Both libcs want the keyword at the start of the line.
+/// Each line that sets something, with its keyword. Both libcs expect the keyword at the start of the line.
 fn settings(text: &[u8]) -> impl DoubleEndedIterator<Item = (&str, &[u8])> {
     text.split(|&byte| byte == b'\n').filter_map(|line| {
         let line = line.strip_suffix(b"\r").unwrap_or(line);

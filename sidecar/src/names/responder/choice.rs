@@ -1,4 +1,4 @@
-//! Who is asked for a name. Pure.
+//! Which side is asked for a name. Pure.
 
 use std::collections::HashSet;
 
@@ -13,12 +13,11 @@ pub(super) enum Side {
     Laptop,
 }
 
-/// The sides to ask for `name`, in this order; each next one only if all before it had no answer. Nobody
-/// can be asked if there are none.
+/// The sides to ask for `name`, in this order, each only if all before it had no answer. Empty if no side can be asked.
 ///
-/// - Names of the laptop's domains go to the laptop alone, whatever the mode: asked elsewhere they would
-///   leak, and a negative answer from there would be wrong.
-/// - Without a link the laptop is left out, so that all else goes on at once.
+/// - Names of the laptop's domains go only to the laptop, whatever the mode: elsewhere they would leak, and a negative
+///   answer from there would be wrong.
+/// - Without a link the laptop is left out, so that all other names resolve without delay.
 pub(super) fn choose(mode: DnsMode, domains: &Domains, name: &[u8], link_up: bool) -> &'static [Side] {
     let laptop_only = mode != DnsMode::Off && domains.contain(name);
     match (mode, laptop_only, link_up) {
@@ -35,13 +34,13 @@ pub(super) fn choose(mode: DnsMode, domains: &Domains, name: &[u8], link_up: boo
 pub(super) struct Domains(HashSet<Box<[u8]>>);
 
 impl Domains {
-    /// The set of `names`, which are written with dots. What is no domain name is left out.
+    /// The set of `names`, written with dots. What is not a domain name is left out.
     pub(super) fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         let names = names.into_iter().map(|name| name.trim_matches('.')).filter(|name| is_domain(name));
         Self(names.map(wire).collect())
     }
 
-    /// Whether `name`, in lower case and on the wire, is one of the domains or below one.
+    /// Whether `name`, in lower case and wire format, is one of the domains or below one.
     fn contain(&self, name: &[u8]) -> bool {
         if self.0.is_empty() {
             return false;
@@ -57,7 +56,7 @@ impl Domains {
     }
 }
 
-/// A domain's labels as they are on the wire, without the root's. [`is_domain`] has bounded each by 63.
+/// A domain's labels in wire format, without the root's. [`is_domain`] has bounded each by 63.
 fn wire(name: &str) -> Box<[u8]> {
     let mut wire = Vec::with_capacity(name.len() + 1);
     for label in name.split('.') {

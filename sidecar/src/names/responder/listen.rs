@@ -19,35 +19,35 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::service::Service;
 use super::upstream::{Transport, framed};
 
-/// Room for a burst of some thousand queries (the kernel counts 768 bytes and more for each).
+/// Room for a burst of some thousand queries (the kernel counts at least 768 bytes for each).
 const RECEIVE_BUFFER: usize = 4 << 20;
 
-/// TCP clients at a time. Beyond, connections are closed at once.
+/// Maximum number of TCP clients. Further connections are closed at once.
 const MAX_CLIENTS: usize = 256;
 
-/// How long a TCP client may be silent, or take nothing (RFC 7766 section 6.2.3).
+/// How long a TCP client may send or accept nothing (RFC 7766 section 6.2.3).
 const IDLE: Duration = Duration::from_secs(10);
 
-/// Queries of one TCP client that are answered at the same time (RFC 7766 section 6.2.1.1).
+/// Maximum number of queries of one TCP client in progress (RFC 7766 section 6.2.1.1).
 const PIPELINE: usize = 16;
 
-/// A message on TCP with its length.
+/// The longest message on TCP, with its length field.
 const MAX_FRAME: usize = 2 + u16::MAX as usize;
 
-/// After an error that may last, such as too many open files.
+/// Pause after an error that may persist, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A UDP socket at `address`, which need not be up yet.
+/// A UDP socket at `address`, which need not exist yet.
 pub(super) fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
     let socket = bound(address, Type::DGRAM, Protocol::UDP)?;
-    // The forced size is not held to net.core.rmem_max, but wants CAP_NET_ADMIN.
+    // The forced size is not limited by net.core.rmem_max, but needs CAP_NET_ADMIN.
     if setsockopt(&socket, sockopt::RcvBufForce, &RECEIVE_BUFFER).is_err() {
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     }
     UdpSocket::from_std(socket.into())
 }
 
-/// A TCP listener at `address`, which need not be up yet.
+/// A TCP listener at `address`, which need not exist yet.
 pub(super) fn tcp(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = bound(address, Type::STREAM, Protocol::TCP)?;
     socket.listen(128)?;
@@ -71,7 +71,7 @@ fn bound(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Sock
     Ok(socket)
 }
 
-/// Answers what comes in by `socket`. When the future is dropped, so are the queries under way.
+/// Answers the queries that arrive at `socket`. Dropping the future drops the queries in progress.
 pub(super) async fn serve_udp(socket: UdpSocket, service: Arc<Service>) {
     let socket = Arc::new(socket);
     let mut queries = JoinSet::new();
@@ -80,7 +80,7 @@ pub(super) async fn serve_udp(socket: UdpSocket, service: Arc<Service>) {
         match socket.recv_from(&mut buffer).await {
             Ok((length, client)) => {
                 let message = Bytes::copy_from_slice(&buffer[..length]);
-                // Over the bound the query is dropped, and the client asks again.
+                // Beyond the bound the query is dropped; the client will retry.
                 if let Ok(permit) = Arc::clone(&service.in_flight).try_acquire_owned() {
                     let (service, socket) = (Arc::clone(&service), Arc::clone(&socket));
                     queries.spawn(async move {
@@ -106,7 +106,7 @@ async fn answer_datagram(service: &Service, socket: &UdpSocket, message: Bytes, 
     }
 }
 
-/// Serves the clients that connect to `listener`. When the future is dropped, so are they.
+/// Serves the clients that connect to `listener`. Dropping the future drops them.
 pub(super) async fn serve_tcp(listener: TcpListener, service: Arc<Service>) {
     let slots = Arc::new(Semaphore::new(MAX_CLIENTS));
     let mut clients = JoinSet::new();
@@ -132,7 +132,7 @@ pub(super) async fn serve_tcp(listener: TcpListener, service: Arc<Service>) {
     }
 }
 
-/// Reads queries and writes answers, in the order in which they come to be known.
+/// Reads queries and writes answers, in the order in which the answers arrive.
 async fn serve_client(mut stream: TcpStream, service: &Service) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let (mut reader, mut writer) = stream.split();
@@ -169,7 +169,7 @@ async fn answer_in_turn(service: &Service, message: Bytes) -> Option<Bytes> {
     service.answer(message, Transport::Tcp).await
 }
 
-/// The first message in `buffer`, if it is whole.
+/// The first message in `buffer`, if it is complete.
 fn take_message(buffer: &mut BytesMut) -> Option<Bytes> {
     let length = usize::from(u16::from_be_bytes([*buffer.first()?, *buffer.get(1)?]));
     if buffer.len() < 2 + length {

@@ -1,7 +1,7 @@
-//! Views of DNS messages: just what forwarding needs to see (RFC 1035 section 4.1). Pure; no input panics.
+//! Views of DNS messages: only what forwarding needs (RFC 1035 section 4.1). Pure; no input panics.
 //!
-//! Messages are forwarded as bytes. Only the header and the question are ever looked at, and only the id is
-//! ever changed, so that record types and options nobody has thought of yet pass unharmed.
+//! Messages are forwarded as bytes. Only the header and the question are read, and only the id is changed, so future
+//! record types and options pass unchanged.
 
 use bytes::{Bytes, BytesMut};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, ResponseCode};
@@ -17,7 +17,7 @@ const IXFR: u16 = 251;
 /// Type 252, zone transfer: an answer of many messages.
 const AXFR: u16 = 252;
 
-/// Response codes that the choice of upstream turns on.
+/// Response codes that the choice of upstream depends on.
 pub(super) mod rcode {
     pub(in super::super) const NOERROR: u8 = 0;
     pub(in super::super) const NXDOMAIN: u8 = 3;
@@ -31,14 +31,14 @@ pub(super) struct Query {
     end: usize,
 }
 
-/// What to do with what a client sent.
+/// What to do with a client's message.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Received {
     /// Forward it.
     Query(Query),
     /// Send this back.
     Answer(Bytes),
-    /// Not a query at all: no answer, or two resolvers could keep each other busy for ever.
+    /// Not a query: no answer, because two resolvers could otherwise answer each other forever.
     Nothing,
 }
 
@@ -65,7 +65,7 @@ pub(super) fn receive(bytes: Bytes) -> Received {
     }
 }
 
-/// Where the one question ends. Names in questions are not compressed: there is nothing before them.
+/// Where the only question ends. Names in questions are not compressed, because no name precedes them.
 fn question_end(bytes: &[u8]) -> Option<usize> {
     if bytes.get(4..6)? != [0, 1] {
         return None;
@@ -91,9 +91,9 @@ impl Query {
         with_id(&self.bytes, id)
     }
 
-    /// The name asked for, in lower case, as labels on the wire without the root's.
+    /// The name asked for, in lower case, as labels in wire format without the root's.
     pub(super) fn name(&self) -> Vec<u8> {
-        // Lengths are below 64, no letters.
+        // Length bytes are below 64, so they are not letters.
         self.bytes[HEADER_LEN..self.end - 5].to_ascii_lowercase()
     }
 
@@ -133,7 +133,7 @@ impl Query {
         }
     }
 
-    /// The answer as the client is to see it.
+    /// The answer with the client's id.
     pub(super) fn answer(&self, response: &[u8]) -> Bytes {
         with_id(response, self.id())
     }

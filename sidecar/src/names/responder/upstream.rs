@@ -1,4 +1,4 @@
-//! Asks resolvers: a query goes out as it came, over the transport it came by.
+//! Asks resolvers: a query is sent unchanged, over the transport it came by.
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -17,15 +17,14 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::message::{self, Query, rcode};
 
-/// A resolver that has not answered for so long is helped by the next one, but still listened to.
+/// If a resolver has not answered after this time, the next one is asked too; the first may still answer.
 pub(super) const STEP: Duration = Duration::from_millis(1500);
 
-/// Queries that one set of servers is asked at a time; more wait for their turn. A burst must overrun neither
-/// the device's queue (500 packets) nor the server's socket (277 datagrams by default on Linux), and dnsmasq
-/// refuses beyond 150.
+/// Maximum number of queries to one set of servers at a time; more wait. A burst must overrun neither the device's queue
+/// (500 packets) nor the server's socket (277 datagrams by default on Linux), and dnsmasq refuses more than 150.
 const MAX_ASKING: usize = 128;
 
-/// How a query came, and so how it goes on.
+/// The transport of a query, the same on both sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Transport {
     Udp,
@@ -45,16 +44,16 @@ impl Upstream {
         Self { servers, slots: Semaphore::new(MAX_ASKING), ids: Ids::default() }
     }
 
-    /// An answer within `time`, which includes the wait for a turn. `None` if there is none.
+    /// An answer within `time`, which includes waiting for a slot. `None` if there is none.
     pub(super) async fn ask(&self, query: &Query, by: Transport, time: Duration) -> Option<Bytes> {
         let deadline = Instant::now() + time;
         let _slot = timeout_at(deadline, self.slots.acquire()).await.ok()?.ok()?;
         self.ask_in_turn(query, by, deadline).await
     }
 
-    /// The first conclusive answer, else an inconclusive one if there was any. The servers are asked in
-    /// turn: the next one when one fails, or is silent for a [`STEP`]. Over UDP, a single server is asked
-    /// twice, for datagrams get lost.
+    /// The first conclusive answer, or else an inconclusive one if there was any. The servers are asked in turn: the next
+    /// one when one fails or is silent for a [`STEP`]. Over UDP a single server is asked twice, because datagrams can be
+    /// lost.
     async fn ask_in_turn(&self, query: &Query, by: Transport, deadline: Instant) -> Option<Bytes> {
         let servers = &self.servers;
         let tries = match by {
@@ -108,7 +107,7 @@ impl Upstream {
     }
 }
 
-/// Whether an answer settles the matter for resolvers that know the same names: such a name is, or is not.
+/// Whether an answer is final for resolvers that know the same names: the name exists, or it does not.
 fn is_conclusive(answer: &[u8]) -> bool {
     matches!(message::code(answer), rcode::NOERROR | rcode::NXDOMAIN)
 }
@@ -122,8 +121,8 @@ fn note(query: &Query, server: SocketAddr, answer: &io::Result<Bytes>) {
     }
 }
 
-/// A socket of its own a query: a fresh source port and a random id are what an off-path forger must guess
-/// (RFC 5452). Connected, so that the kernel drops what others send and reports a closed port.
+/// Each query has a socket of its own: an off-path attacker must guess a fresh source port and a random id (RFC 5452).
+/// The socket is connected, so that the kernel drops datagrams of others and reports a closed port.
 async fn over_udp(server: SocketAddr, query: &Query, id: u16) -> io::Result<Bytes> {
     let unspecified = match server {
         SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
@@ -133,19 +132,19 @@ async fn over_udp(server: SocketAddr, query: &Query, id: u16) -> io::Result<Byte
     socket.connect(server).await?;
     socket.send(&query.with_id(id)).await?;
     loop {
-        // An ICMP error makes the socket ready without making it readable.
+        // An ICMP error makes the socket ready but not readable.
         let ready = socket.ready(Interest::READABLE | Interest::ERROR).await?;
         let received = if ready.is_readable() { receive(&socket, query, id) } else { pending_error(&socket) };
         match received {
             Ok(Some(answer)) => return Ok(answer),
-            Ok(None) => tracing::debug!(%server, "a datagram that is no answer to the query"),
+            Ok(None) => tracing::debug!(%server, "ignoring a datagram that does not answer the query"),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
     }
 }
 
-/// Not async, so that the buffer is on the stack for a moment and not in thousands of waiting tasks.
+/// Not async, so that the buffer is on the stack only while receiving and not in thousands of waiting tasks.
 fn receive(socket: &UdpSocket, query: &Query, id: u16) -> io::Result<Option<Bytes>> {
     let mut buffer = [0; 65535];
     let length = socket.try_recv(&mut buffer)?;
@@ -169,11 +168,11 @@ async fn over_tcp(server: SocketAddr, query: &Query, id: u16) -> io::Result<Byte
     if query.is_answered_by(&answer, id) {
         Ok(query.answer(&answer))
     } else {
-        Err(io::Error::new(io::ErrorKind::InvalidData, "the answer is to another question"))
+        Err(io::Error::new(io::ErrorKind::InvalidData, "the answer belongs to another question"))
     }
 }
 
-/// A message as it is sent over TCP: with its length in front, in one segment (RFC 7766 section 8).
+/// A message as sent over TCP: preceded by its length, in one segment (RFC 7766 section 8).
 pub(super) fn framed(message: &[u8]) -> Bytes {
     let mut framed = BytesMut::with_capacity(2 + message.len());
     framed.put_u16(message.len() as u16);
@@ -181,7 +180,7 @@ pub(super) fn framed(message: &[u8]) -> Bytes {
     framed.freeze()
 }
 
-/// Ids nobody can foresee: a counter under a keyed hash, whose key the standard library takes from the system.
+/// Unpredictable ids: a counter under a keyed hash, whose key the standard library takes from the system.
 #[derive(Debug, Default)]
 struct Ids {
     key: RandomState,

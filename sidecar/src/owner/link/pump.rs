@@ -1,4 +1,4 @@
-//! The pump: packets between the device and the link, as fast as both take them.
+//! The pump: moves packets between the device and the link, as fast as both accept them.
 //!
 //! One turn handles what the link has brought, then reads packets from the device while the window allows,
 //! then writes everything that is queued; turns follow each other until nothing more is ready.
@@ -20,18 +20,17 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::hook::tun::device::Device;
 use crate::status::Counters;
 
-/// Packets are queued for the link up to this many bytes. What is queued behind them, control frames too,
-/// waits no longer than these take.
+/// Maximum bytes of packets queued for the link. Frames queued behind them, including control frames, wait no longer
+/// than these take.
 const BATCH: usize = 256 * 1024;
-/// Above this many queued bytes, which only answers to a peer that does not read can make, the link is not
-/// read either.
+/// Above this many queued bytes the link is not read either. Only answers to a peer that does not read can exceed it.
 const MAX_QUEUED: usize = 2 * BATCH;
 /// Packets of this many bytes are taken off the link before the other direction has its turn.
 const DOWNLINK_BATCH: usize = 128 * 1024;
 /// Turns until other tasks get their turn.
 const TURNS: usize = 16;
 
-/// What the session has to deal with.
+/// What the session has to handle.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// The laptop's networks changed.
@@ -46,13 +45,13 @@ pub(crate) enum Event {
     Alive,
     /// The link ended without a goodbye.
     Cut(String),
-    /// The laptop does not keep to the protocol.
+    /// The laptop violated the protocol.
     Violation(String),
     /// The device is gone.
     DeviceLost(io::Error),
 }
 
-/// One link's frames, and how many bytes are under way.
+/// Moves one link's frames and bounds the bytes in flight.
 #[derive(Debug)]
 pub(crate) struct Pump<S> {
     /// Frames from the laptop.
@@ -84,7 +83,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
         self.probing = true;
     }
 
-    /// Pumps until something happens that is not for the pump to deal with.
+    /// Pumps until there is an event for the session.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -117,7 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             if let Poll::Ready(Err(error)) = self.writer.poll_flush(cx) {
                 return Poll::Ready(Event::Cut(format!("writing to the link failed: {error}")));
             }
-            // A queue that was too full to read has room now.
+            // The link may not have been read because the queue was full.
             let written = self.writer.queued() < queued;
             if !downlink && !uplink && !written {
                 let deadline = self.control.poll_timeout(self.writer.queued() >= BATCH);
@@ -130,7 +129,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
         Poll::Pending
     }
 
-    /// From the link to the device. Tells whether there was anything.
+    /// From the link to the device. Returns whether there was anything.
     fn poll_downlink(
         &mut self,
         cx: &mut Context<'_>,
@@ -232,7 +231,7 @@ fn deliver(packet: &Bytes, device: &Device, counters: &mut Counters) {
     }
 }
 
-/// Whether `packet` says of itself that it is one whole IP packet of this length.
+/// Whether the header of `packet` says that it is one whole IP packet of this length.
 fn is_packet(packet: &[u8]) -> bool {
     let length = |at: usize| packet.get(at..at + 2).map(|two| usize::from(two[0]) << 8 | usize::from(two[1]));
     match packet.first().map(|byte| byte >> 4) {
@@ -247,7 +246,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_whole_packet_is_told_from_what_is() {
+    fn whole_packets_are_recognised() {
         let mut v4 = vec![0x45, 0, 0, 28];
         v4.resize(28, 0);
         assert!(is_packet(&v4));
