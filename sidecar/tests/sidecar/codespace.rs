@@ -19,14 +19,14 @@ const SETUP: &str = "
     ip address add 2001:db8:5::4/64 dev eth0 nodad
     ip link set eth0 up
     ip link set far up
-    # The kernel tells of the carrier a moment later.
+    # The kernel reports the carrier shortly afterwards.
     until [ \"$(ip -o link | grep -c 'state UP')\" = 2 ]; do :; done
     ip route add default via 172.16.5.1
     ip route add 192.168.77.0/24 via 172.16.5.9
     ip -6 route add default via 2001:db8:5::1
 ";
 
-/// Everything the sidecar may touch, in text.
+/// Everything the sidecar may change, as text.
 const SNAPSHOT: &str = "
     ip rule; ip -6 rule
     ip route show table all; ip -6 route show table all
@@ -35,10 +35,10 @@ const SNAPSHOT: &str = "
     ls -A /run; ls -A /dev/net
 ";
 
-/// Runs a test in a codespace. Without the privilege to make one, the test fails in CI and is skipped
-/// elsewhere, visibly.
+/// Runs a test in a codespace. Without the privilege to create one, the test fails in CI and is visibly skipped
+/// elsewhere.
 pub(crate) fn in_codespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
-    // Namespaces are a thread's, and this thread may be the test runner's own.
+    // Namespaces belong to a thread, and this one may be the test runner's own.
     let body = move || {
         if let Err(error) = enter() {
             assert!(std::env::var_os("CI").is_none(), "making namespaces: {error}");
@@ -55,7 +55,7 @@ pub(crate) fn in_codespace<F: Future<Output = ()>>(test: impl FnOnce() -> F + Se
     }
 }
 
-/// Leaves no owner behind that waits out its grace, however the test ends.
+/// However the test ends, leaves no owner that waits for its grace to run out.
 struct Codespace;
 
 impl Drop for Codespace {
@@ -77,7 +77,7 @@ fn enter() -> nix::Result<()> {
     mount(Some("proc"), "/proc", Some("proc"), MsFlags::empty(), none)
 }
 
-/// What a shell prints. Fails the test if it fails.
+/// The output of a shell script. Fails the test if the script fails.
 pub(crate) fn sh(script: &str) -> String {
     let Output { status, stdout, stderr } =
         Command::new("sh").args(["-ec", script]).output().expect("sh runs");
@@ -86,12 +86,12 @@ pub(crate) fn sh(script: &str) -> String {
     String::from_utf8(stdout).expect("text")
 }
 
-/// All that must be as it was when the sidecar is gone.
+/// The state that must be restored when the sidecar has ended.
 pub(crate) fn snapshot() -> String {
     sh(SNAPSHOT)
 }
 
-/// The route the kernel takes, without the parts that don't matter here.
+/// The route that the kernel chooses.
 pub(crate) fn route_to(address: &str) -> String {
     sh(&format!("ip route get {address}"))
 }

@@ -1,4 +1,4 @@
-//! What is missing, forbidden or broken, and what the laptop's user reads about it.
+//! What can be missing, forbidden or broken, and the message that the laptop's user gets.
 
 use gh_net_common::frame::{Dns, DnsMode, Frame, Level, Notice, Reason, Routes};
 use tokio::process::Command;
@@ -44,7 +44,7 @@ fn a_user_who_may_not_sudo_is_told_what_sudo_said() {
     });
 }
 
-/// `attach` of a copy of the sidecar that everybody may run, by nobody in particular.
+/// `attach` of a copy of the sidecar that every user may run, run by user nobody.
 fn by_nobody(setup: &str) -> Command {
     let copy = "/run/gh-net-sidecar";
     sh(&format!("chmod 755 /run; cp {SIDECAR} {copy}; chmod 755 {copy}; {}", setup.replace("COPY", copy)));
@@ -86,13 +86,13 @@ fn file_capabilities_are_enough() {
 }
 
 #[test]
-fn permitted_file_capabilities_are_made_use_of() {
+fn permitted_file_capabilities_are_raised() {
     in_codespace(|| async {
         session_and_end(by_nobody("setcap cap_net_admin,cap_net_bind_service,cap_dac_override+p COPY")).await;
     });
 }
 
-/// The file would be written with capabilities that the user has not.
+/// The file would be written with capabilities that the user does not have.
 #[test]
 fn file_capabilities_write_no_log_for_the_user() {
     in_codespace(|| async {
@@ -134,7 +134,7 @@ fn a_sudoers_entry_for_attach_without_arguments_is_enough() {
 }
 
 #[test]
-fn a_missing_device_node_is_made_and_removed() {
+fn a_missing_device_node_is_created_and_removed() {
     in_codespace(|| async {
         sh("mount -t tmpfs tmpfs /dev/net");
         let before = snapshot();
@@ -147,7 +147,7 @@ fn a_missing_device_node_is_made_and_removed() {
 }
 
 #[test]
-fn a_device_node_that_cannot_be_made_is_named() {
+fn a_device_node_that_cannot_be_created_is_reported() {
     in_codespace(|| async {
         sh("mount -t tmpfs -o ro tmpfs /dev/net");
         let mut laptop = Laptop::connect().await;
@@ -160,7 +160,7 @@ fn a_device_node_that_cannot_be_made_is_named() {
 }
 
 #[test]
-fn a_device_node_that_may_not_be_opened_is_told_from_a_missing_one() {
+fn a_device_node_that_may_not_be_opened_is_distinguished_from_a_missing_one() {
     in_codespace(|| async {
         // nodev: opening the node fails as it does when the container's device rules forbid it.
         sh("mount -t tmpfs -o nodev tmpfs /dev/net; mknod /dev/net/tun c 10 200");
@@ -186,7 +186,7 @@ fn a_device_of_our_name_is_left_alone() {
 }
 
 #[test]
-fn without_ipv6_the_rest_works_and_it_is_said() {
+fn without_ipv6_the_rest_works_and_a_notice_says_so() {
     in_codespace(|| async {
         sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
         let before = snapshot();
@@ -204,7 +204,7 @@ fn without_ipv6_the_rest_works_and_it_is_said() {
 }
 
 #[test]
-fn a_device_that_is_taken_away_ends_the_session() {
+fn removing_the_device_ends_the_session() {
     in_codespace(|| async {
         let before = snapshot();
         let (mut laptop, _) = Laptop::session(60).await;
@@ -217,7 +217,7 @@ fn a_device_that_is_taken_away_ends_the_session() {
 }
 
 #[test]
-fn frames_that_have_no_place_end_the_session_cleanly() {
+fn misplaced_frames_end_the_session_cleanly() {
     let misplaced = [
         Frame::Open(open(0)),
         Frame::Hello(gh_net_common::hello::ours()),
@@ -236,7 +236,7 @@ fn frames_that_have_no_place_end_the_session_cleanly() {
 }
 
 #[test]
-fn a_flood_of_changes_keeps_nobody_from_the_owner() {
+fn a_flood_of_changes_does_not_block_other_clients() {
     in_codespace(|| async {
         let before = snapshot();
         let (mut laptop, _) = Laptop::session(60).await;
@@ -266,7 +266,7 @@ fn another_version_is_told_which_side_to_update() {
 }
 
 #[test]
-fn an_end_in_the_handshake_leaves_nothing() {
+fn a_link_lost_in_the_handshake_leaves_nothing() {
     in_codespace(|| async {
         let before = snapshot();
         Laptop::connect().await.cut().await;
@@ -275,7 +275,7 @@ fn an_end_in_the_handshake_leaves_nothing() {
 }
 
 #[test]
-fn what_is_no_pipe_is_refused_in_words() {
+fn stdin_or_stdout_that_is_no_pipe_is_refused_with_a_message() {
     in_codespace(|| async {
         let before = snapshot();
         for redirects in ["</dev/null", ">/dev/null", "</etc/passwd"] {

@@ -56,7 +56,7 @@ impl Container {
 }
 
 #[test]
-fn it_does_nothing_and_ends_when_stopped() {
+fn it_changes_nothing_and_ends_when_stopped() {
     in_codespace(|| async {
         let before = snapshot();
         let container = Container::start().await;
@@ -88,7 +88,7 @@ fn an_owner_whose_attach_is_gone_is_reaped() {
         let container = Container::start().await;
         let mut laptop = Laptop::start(container.exec()).await;
         laptop.ask(crate::laptop::open(60)).await.unwrap();
-        // The one that idle knows is a number of its own namespace.
+        // The process id in the lock file belongs to idle's own namespace.
         assert!(owner() > 1);
         laptop.send(&[Frame::Goodbye(Goodbye { reason: Reason::Done, text: String::new() })]).await;
         laptop.goodbye().await;

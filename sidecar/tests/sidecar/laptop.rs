@@ -1,4 +1,4 @@
-//! A laptop by hand: what gh-net would say over ssh, said frame by frame.
+//! A scripted laptop: sends frame by frame what gh-net would send over ssh.
 
 use std::net::IpAddr;
 use std::process::Stdio;
@@ -13,10 +13,10 @@ use tokio::time::timeout;
 
 use crate::codespace::SIDECAR;
 
-/// Nothing here takes as long.
+/// Time limit for every wait.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// One ssh session's worth of it.
+/// The laptop's end of one link.
 pub(crate) struct Laptop {
     child: Child,
     reader: FrameReader<ChildStdout>,
@@ -37,7 +37,7 @@ pub(crate) fn open(grace: u32) -> Open {
     }
 }
 
-/// Networks to add.
+/// A full set of networks.
 pub(crate) fn routes(nets: &[&str]) -> Frame {
     Frame::Routes(Routes::Last(nets.iter().map(|n| net(n)).collect()))
 }
@@ -76,7 +76,7 @@ impl Laptop {
         let mut reader = FrameReader::new(child.stdout.take().expect("piped"));
         let mut writer = FrameWriter::new(child.stdin.take().expect("piped"));
         writer.push(&Frame::Hello(hello));
-        // What refuses at once does not read any more.
+        // An attach that refuses at once does not read.
         let _ = writer.flush().await;
         let noise = reader.preamble(NoiseLimit::default()).await.expect("the preamble");
         assert!(noise.is_empty(), "noise on stdout: {noise:?}");
@@ -132,7 +132,7 @@ impl Laptop {
         }
     }
 
-    /// The next frame that `pick` takes; others are passed over.
+    /// The next frame that `pick` accepts; others are skipped.
     pub(crate) async fn until<T>(&mut self, mut pick: impl FnMut(Frame) -> Option<T>) -> T {
         loop {
             if let Some(picked) = pick(self.next().await) {

@@ -1,4 +1,4 @@
-//! From `Open` to the undo, by every way out.
+//! A session from `Open` until everything is undone, for each way in which it can end.
 
 use gh_net_common::frame::{Dns, DnsMode, Frame, Goodbye, Reason, Token};
 use nix::sys::signal::{Signal, kill};
@@ -12,7 +12,7 @@ fn done() -> Frame {
     Frame::Goodbye(Goodbye { reason: Reason::Done, text: String::new() })
 }
 
-/// A session in full dress, with a little of everything that has to be undone.
+/// A session with one of everything that has to be undone.
 async fn busy_session(grace: u32) -> (Laptop, gh_net_common::frame::Opened) {
     let (mut laptop, opened) = Laptop::session(grace).await;
     let dns = Dns { mode: DnsMode::Split, search: vec!["corp.example".into()], domains: vec![] };
@@ -24,7 +24,7 @@ async fn busy_session(grace: u32) -> (Laptop, gh_net_common::frame::Opened) {
 }
 
 #[test]
-fn a_session_says_what_there_is() {
+fn opened_describes_the_session() {
     in_codespace(|| async {
         let (_laptop, opened) = Laptop::session(0).await;
         assert!(!opened.resumed);
@@ -41,7 +41,7 @@ fn a_session_says_what_there_is() {
 }
 
 #[test]
-fn when_the_goodbye_is_answered_all_is_as_before() {
+fn everything_is_undone_before_the_goodbye_is_answered() {
     in_codespace(|| async {
         let before = snapshot();
         let (mut laptop, _) = busy_session(60).await;
@@ -53,7 +53,7 @@ fn when_the_goodbye_is_answered_all_is_as_before() {
 }
 
 #[test]
-fn names_are_hooked_as_the_laptop_wishes() {
+fn the_resolver_hook_follows_the_laptops_settings() {
     in_codespace(|| async {
         let original = sh("cat /etc/resolv.conf");
         let (mut laptop, _) = Laptop::session(0).await;
@@ -74,14 +74,14 @@ fn names_are_hooked_as_the_laptop_wishes() {
         laptop.send(&[dns(DnsMode::Off, &[])]).await;
         laptop.settle().await;
         assert_eq!(sh("cat /etc/resolv.conf"), original);
-        // The responder's tasks have had their turn to end when another ping is answered.
+        // When another ping is answered, the responder's tasks have had time to end.
         laptop.settle().await;
         assert_eq!(sh("ss -Hlntu sport = 53"), "");
     });
 }
 
 #[test]
-fn a_cut_link_without_grace_ends_it() {
+fn a_lost_link_without_grace_ends_the_session() {
     in_codespace(|| async {
         let before = snapshot();
         let (laptop, _) = busy_session(0).await;
@@ -91,7 +91,7 @@ fn a_cut_link_without_grace_ends_it() {
 }
 
 #[test]
-fn grace_runs_out() {
+fn the_session_ends_when_its_grace_runs_out() {
     in_codespace(|| async {
         let before = snapshot();
         let (laptop, _) = busy_session(1).await;
@@ -104,7 +104,7 @@ fn grace_runs_out() {
 }
 
 #[test]
-fn signals_end_it() {
+fn signals_end_the_session() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         in_codespace(move || async move {
             let before = snapshot();
@@ -143,7 +143,7 @@ fn when_the_owner_is_killed_attach_undoes_in_its_place() {
     });
 }
 
-/// Kills attach and owner. Returns when both are gone and nobody has undone anything.
+/// Kills attach and owner. Returns when both are gone and nothing has been undone.
 async fn kill_all(laptop: Laptop) {
     let owner = Process::open(owner());
     kill(Pid::from_raw(laptop.attach()), Signal::SIGKILL).unwrap();
@@ -154,7 +154,7 @@ async fn kill_all(laptop: Laptop) {
 }
 
 #[test]
-fn the_next_start_undoes_what_a_killed_one_left() {
+fn the_next_start_undoes_what_a_killed_owner_left() {
     in_codespace(|| async {
         let before = snapshot();
         let (laptop, _) = busy_session(60).await;
@@ -175,7 +175,7 @@ fn the_next_start_undoes_what_a_killed_one_left() {
 }
 
 #[test]
-fn cleanup_undoes_what_a_killed_one_left() {
+fn cleanup_undoes_what_a_killed_owner_left() {
     in_codespace(|| async {
         let before = snapshot();
         let (laptop, _) = busy_session(60).await;
@@ -191,7 +191,7 @@ fn cleanup_undoes_what_a_killed_one_left() {
 }
 
 #[test]
-fn cleanup_ends_a_living_session_and_the_laptop_is_told() {
+fn cleanup_ends_a_session_and_tells_the_laptop() {
     in_codespace(|| async {
         let before = snapshot();
         let (mut laptop, _) = busy_session(60).await;
@@ -264,7 +264,7 @@ fn one_session_at_a_time() {
             first.settle().await;
         }
 
-        // In grace nobody is there to be disturbed.
+        // A session in grace has no laptop that would be disturbed.
         first.cut().await;
         let (_third, other) = Laptop::session(60).await;
         assert_ne!(other.session, opened.session);
@@ -316,7 +316,7 @@ fn a_silent_link_is_lost_and_the_session_waits_for_another() {
 }
 
 #[test]
-fn a_silent_attach_disturbs_nobody() {
+fn a_silent_attach_does_not_block_others() {
     in_codespace(|| async {
         let (mut laptop, _) = busy_session(60).await;
         let silent = Laptop::connect().await;
@@ -348,14 +348,14 @@ fn status_shows_the_session() {
     });
 }
 
-/// A process that is not our child, to wait for.
+/// A process that is not our child, but can be waited for.
 struct Process {
     pid: i32,
 }
 
 impl Process {
     fn open(pid: i32) -> Self {
-        // Orphans become our children, so that their end can be waited for.
+        // Orphans become our children, so that this process can wait for them.
         nix::sys::prctl::set_child_subreaper(true).unwrap();
         Self { pid }
     }

@@ -1,11 +1,11 @@
-//! Drives the built `gh-net-sidecar` as a laptop would, in a network and mount namespace of each test's own,
-//! and looks at what it does there with the tools an administrator has.
+//! Drives the built `gh-net-sidecar` as a laptop would, each test in network and mount namespaces of its own, and checks
+//! the result with an administrator's tools.
 
 #![allow(
     clippy::print_stderr,
     clippy::unwrap_used,
     clippy::wildcard_enum_match_arm,
-    reason = "tests: what is not expected fails them"
+    reason = "tests fail on what they do not expect"
 )]
 
 mod codespace;

@@ -1,4 +1,4 @@
-//! Which packets take the tunnel, as the kernel decides it.
+//! Which packets the kernel routes into the tunnel.
 
 use gh_net_common::frame::{Frame, Goodbye, Reason, Routes};
 
@@ -17,7 +17,7 @@ fn the_laptops_networks_take_the_tunnel_and_nothing_else_does() {
         for there in ["10.20.0.10", "192.168.1.1", "172.17.0.1", "fd20::1", "198.19.240.2"] {
             assert!(route_to(there).contains("dev ghnet0"), "{}", route_to(there));
         }
-        // The codespace's own networks, though the laptop claims larger ones; and the internet.
+        // The codespace's own networks, although the laptop announces larger ones, and the internet.
         for (here, via) in [
             ("172.16.5.77", "dev eth0"),
             ("192.168.77.5", "via 172.16.5.9"),
@@ -34,7 +34,7 @@ fn the_laptops_networks_take_the_tunnel_and_nothing_else_does() {
 }
 
 #[test]
-fn what_carries_us_stays_direct_even_if_its_network_is_forwarded() {
+fn addresses_that_carry_the_session_stay_direct_even_if_their_network_is_forwarded() {
     in_codespace(|| async {
         sh("echo 'nameserver 10.20.0.53' >> /etc/resolv.conf");
         let mut laptop = Laptop::connect_from([10, 20, 0, 99].into()).await;
@@ -131,7 +131,7 @@ fn changes_are_followed_live() {
 }
 
 #[test]
-fn a_default_route_of_the_laptop_takes_all_but_what_must_stay() {
+fn a_default_route_of_the_laptop_takes_all_but_what_is_never_forwarded() {
     in_codespace(|| async {
         let (mut laptop, _) = Laptop::session(0).await;
         laptop.send(&[routes(&["0.0.0.0/0", "::/0"])]).await;
@@ -154,7 +154,7 @@ fn a_default_route_of_the_laptop_takes_all_but_what_must_stay() {
 }
 
 #[test]
-fn routes_the_tunnel_cannot_take_are_said_once() {
+fn refused_routes_are_reported_once() {
     in_codespace(|| async {
         let mut laptop = Laptop::connect().await;
         let mut request = open(0);

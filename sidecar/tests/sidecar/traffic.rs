@@ -75,7 +75,7 @@ async fn delivered(laptop: &mut Laptop, total: u64) {
 }
 
 #[test]
-fn a_datagram_goes_there_and_its_answer_comes_back() {
+fn a_datagram_arrives_and_its_answer_returns() {
     in_codespace(|| async {
         let (mut laptop, _) = Laptop::session(0).await;
         laptop.send(&[routes(&["10.20.0.0/16"])]).await;
@@ -107,7 +107,7 @@ fn the_same_over_ipv6() {
         let server: Ipv6Addr = "fd20::10".parse().unwrap();
         let socket = socket(Ipv6Addr::UNSPECIFIED.into());
         socket.send_to(b"hello", (server, 9)).unwrap();
-        // The very first packet: the kernel has nothing of its own to say on the device.
+        // The first packet of all: the kernel sends nothing of its own through the device.
         let sent = packet(&mut laptop).await;
         assert_eq!((&sent[8..24], &sent[24..40]), (&ours.octets()[..], &server.octets()[..]));
         let port = socket.local_addr().unwrap().port();
@@ -118,7 +118,7 @@ fn the_same_over_ipv6() {
 }
 
 #[test]
-fn what_was_taken_off_the_link_is_reported_whole() {
+fn all_bytes_received_are_reported() {
     in_codespace(|| async {
         let (mut laptop, _) = Laptop::session(0).await;
         let packet = v4_packet(9, 9, &[0; 1000]);
@@ -132,7 +132,7 @@ fn what_was_taken_off_the_link_is_reported_whole() {
 }
 
 #[test]
-fn junk_is_dropped_and_counted_and_ends_nothing() {
+fn junk_is_dropped_and_counted() {
     in_codespace(|| async {
         let (mut laptop, _) = Laptop::session(0).await;
         let junk = [&[][..], &[0x45], &[0xff; 100], &[0x60; 39], &[0; 65_536]];
@@ -172,7 +172,7 @@ fn a_laptop_that_reports_nothing_gets_no_more_than_a_window() {
             .await;
         laptop.settle().await;
         assert!(taken < 1_200_000 && taken < total, "{taken} of {total}");
-        // It moves on as soon as something is reported.
+        // It continues as soon as something is reported.
         laptop.send(&[Frame::Delivered(1_000_000)]).await;
         packet(&mut laptop).await;
     });

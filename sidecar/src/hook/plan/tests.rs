@@ -33,7 +33,7 @@ fn the_gateway_is_reached_by_the_tunnel_from_the_start() {
 }
 
 #[test]
-fn what_carries_us_goes_around_whatever_routes_arrive() {
+fn addresses_that_carry_the_session_stay_out_of_the_tunnel() {
     let mut plan = Plan::new(tunnel(false));
     plan.set_exceptions(["::ffff:10.0.0.5".parse().unwrap()]);
     plan.add_exceptions(["10.0.0.6".parse().unwrap()]);
@@ -45,7 +45,7 @@ fn what_carries_us_goes_around_whatever_routes_arrive() {
 }
 
 #[test]
-fn what_belongs_to_no_network_is_refused_and_counted() {
+fn reserved_and_own_networks_are_refused_and_counted() {
     let mut plan = Plan::new(tunnel(true));
     let refused = plan.update(&add(&[
         "127.0.0.0/8",

@@ -67,7 +67,7 @@ fn updates_replace_the_search_list() {
 }
 
 #[test]
-fn a_file_made_by_us_goes_away_again() {
+fn a_file_that_did_not_exist_is_removed_again() {
     let fixture = Fixture::new(None);
     let (_, original) = fixture.install().unwrap();
     assert_eq!(original, None);
@@ -79,7 +79,7 @@ fn a_file_made_by_us_goes_away_again() {
 }
 
 #[test]
-fn what_another_program_wrote_is_left_to_it() {
+fn what_another_program_wrote_is_kept() {
     let fixture = Fixture::new(Some(ORIGINAL));
     let (hook, original) = fixture.install().unwrap();
     fs::write(&fixture.path, "nameserver 9.9.9.9\n").unwrap();
@@ -89,7 +89,7 @@ fn what_another_program_wrote_is_left_to_it() {
 }
 
 #[test]
-fn a_restore_cut_short_is_finished_by_the_next() {
+fn an_interrupted_restore_is_completed_by_the_next() {
     let fixture = Fixture::new(Some(ORIGINAL));
     let (_, original) = fixture.install().unwrap();
     let mut file = OpenOptions::new().write(true).open(&fixture.path).unwrap();

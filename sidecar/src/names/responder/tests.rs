@@ -1,4 +1,4 @@
-//! The responder between real sockets on loopback: 127.0.0.1 is ours, .2 the laptop, .3 and .4 the
+//! The responder between real sockets on loopback: 127.0.0.1 is our own address, .2 the laptop's, .3 and .4 those of the
 //! codespace's resolvers.
 
 use std::collections::HashSet;
@@ -20,10 +20,10 @@ const LAPTOP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
 const FIRST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 3));
 const SECOND: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 4));
 
-/// What a resolver of the tests makes of a query.
+/// How a test's resolver answers a query.
 type Script = fn(&Message, &[u8]) -> Option<Vec<u8>>;
 
-/// A resolver of the tests, and what it was asked.
+/// A test's resolver, and the queries it received.
 struct Server {
     asked: Arc<Mutex<Vec<Vec<u8>>>>,
     _tasks: JoinSet<()>,
@@ -191,7 +191,7 @@ fn address(message: &Message) -> String {
 }
 
 #[tokio::test]
-async fn names_go_where_they_belong() {
+async fn names_are_resolved_on_their_own_side() {
     let world = World::new(corporate, public).await;
     let answer = world.ask("WWW.Corp.Example.").await;
     assert_eq!(address(&answer), "10.20.0.10");
@@ -204,7 +204,7 @@ async fn names_go_where_they_belong() {
 }
 
 #[tokio::test]
-async fn the_laptop_helps_where_the_codespace_has_no_answer() {
+async fn the_laptop_is_asked_if_the_codespace_has_no_answer() {
     for script in [nxdomain as Script, refused] {
         let world = World::new(corporate, script).await;
         assert_eq!(address(&world.ask("printer.").await), "10.20.0.10");
@@ -212,7 +212,7 @@ async fn the_laptop_helps_where_the_codespace_has_no_answer() {
 }
 
 #[tokio::test]
-async fn negative_answers_stay_what_they_are() {
+async fn negative_answers_stay_negative() {
     let both = World::new(nxdomain, nxdomain).await;
     assert_eq!(both.ask("none.example.").await.metadata.response_code, ResponseCode::NXDomain);
 
@@ -225,7 +225,7 @@ async fn negative_answers_stay_what_they_are() {
     assert_eq!((answer.metadata.response_code, answer.answers.len()), (ResponseCode::NoError, 0));
     assert_eq!(exists.laptop.count(), 0);
 
-    // A name of the laptop's that has other records: not NXDOMAIN, or the client forgets it altogether.
+    // A name of the laptop with other records: answering NXDOMAIN would tell the client that it does not exist.
     let other_type = World::new(nodata, nxdomain).await;
     let answer = other_type.ask("only-ipv6.lan.").await;
     assert_eq!(answer.metadata.response_code, ResponseCode::NoError);
@@ -247,7 +247,7 @@ async fn without_a_link_the_codespace_answers_at_once() {
 }
 
 #[tokio::test]
-async fn what_waits_for_the_laptop_fails_when_the_link_goes() {
+async fn queries_that_wait_for_the_laptop_fail_when_the_link_is_lost() {
     let world = World::new(silent, public).await;
     let start = Instant::now();
     let query = question("www.corp.example.", RecordType::A);
@@ -261,10 +261,10 @@ async fn what_waits_for_the_laptop_fails_when_the_link_goes() {
 }
 
 #[tokio::test]
-async fn a_dead_resolver_is_passed_over() {
+async fn a_dead_resolver_is_skipped() {
     let port = free_port().await;
     let _second = Server::start(SECOND, port, public).await;
-    // Nobody listens at FIRST: the kernel says so at once. Our own address would be a loop.
+    // Nothing listens at FIRST, which the kernel reports at once. Our own address would be a loop.
     let _responder = start(port, &[OURS, FIRST, SECOND]);
     let begun = Instant::now();
     let query = question("github.com.", RecordType::A);
@@ -284,7 +284,7 @@ async fn a_silent_resolver_costs_one_step() {
 }
 
 #[tokio::test]
-async fn all_silent_is_a_failure_before_the_client_gives_up() {
+async fn if_all_are_silent_the_client_gets_an_error_before_it_gives_up() {
     let world = World::new(silent, silent).await;
     let answer = world.ask("github.com.").await;
     assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
@@ -292,7 +292,7 @@ async fn all_silent_is_a_failure_before_the_client_gives_up() {
 }
 
 #[tokio::test]
-async fn the_laptop_is_enough() {
+async fn the_laptop_alone_is_enough() {
     let port = free_port().await;
     let _laptop = Server::start(LAPTOP, port, corporate).await;
     let _responder = start(port, &[]);
@@ -329,7 +329,7 @@ async fn forged_answers_are_ignored() {
 }
 
 #[tokio::test]
-async fn over_tcp_large_answers_and_several_at_a_time() {
+async fn tcp_carries_large_answers_and_several_queries_at_a_time() {
     fn large(query: &Message, _: &[u8]) -> Option<Vec<u8>> {
         let mut reply = reply(query, ResponseCode::NoError);
         for _ in 0..150 {
@@ -361,7 +361,7 @@ async fn over_tcp_large_answers_and_several_at_a_time() {
 }
 
 #[tokio::test]
-async fn two_types_from_one_socket() {
+async fn one_socket_can_ask_for_two_types_at_once() {
     fn slow_a(query: &Message, _: &[u8]) -> Option<Vec<u8>> {
         if query.queries[0].query_type() == RecordType::A {
             with_address(query, [10, 20, 0, 10])
@@ -385,7 +385,7 @@ async fn two_types_from_one_socket() {
 async fn no_query_of_a_burst_is_lost() {
     const COUNT: u16 = 3000;
     let world = World::new(corporate, public).await;
-    // One client's socket could not hold the answers, and that is not what is tested.
+    // Several clients, because the socket of one could not hold all answers.
     let mut clients = JoinSet::new();
     for first in (0..COUNT).step_by(100) {
         let client = client(world.port).await;
@@ -410,7 +410,7 @@ async fn no_query_of_a_burst_is_lost() {
 }
 
 #[tokio::test]
-async fn dropped_means_stopped() {
+async fn dropping_the_responder_stops_it() {
     let world = World::new(silent, silent).await;
     let query = question("www.corp.example.", RecordType::A);
     world.client.send(&query.to_vec().unwrap()).await.unwrap();
