@@ -9,6 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use serde::Serialize;
 
+use crate::policy;
+
 pub mod lines;
 pub mod request;
 
@@ -140,16 +142,31 @@ pub struct Route {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum RouteReason {
-    /// The laptop has routes to it by these interfaces.
+    /// The laptop is connected to it.
+    Connected {
+        /// The interface.
+        interface: String,
+    },
+    /// The laptop has a route to it.
     Route {
-        /// Names of interfaces; several if adjacent networks were joined.
-        interfaces: Vec<String>,
+        /// The interface, if it is a single one.
+        interface: Option<String>,
     },
     /// The user named it.
     Option {
         /// The value of `--route`.
         value: String,
     },
+}
+
+impl From<policy::Reason> for RouteReason {
+    fn from(reason: policy::Reason) -> Self {
+        match reason {
+            policy::Reason::Connected(interface) => Self::Connected { interface },
+            policy::Reason::Route(interface) => Self::Route { interface },
+            policy::Reason::Named(route) => Self::Option { value: route.to_string() },
+        }
+    }
 }
 
 /// A change of the forwarded networks.

@@ -21,12 +21,16 @@ impl Choice {
         self.routes.is_empty() || self.routes.contains(&RouteChoice::Auto)
     }
 
-    /// The networks that are forwarded whatever the laptop's routes are.
-    pub fn named(&self) -> impl Iterator<Item = IpNet> {
-        self.routes.iter().flat_map(|route| match route {
-            RouteChoice::Auto => Vec::new(),
-            RouteChoice::Private => super::private_ranges().collect(),
-            RouteChoice::Network(network) => vec![network.trunc()],
+    /// The networks that are forwarded whatever the laptop's routes are, each with the value of `--route` that
+    /// names it.
+    pub fn named(&self) -> impl Iterator<Item = (IpNet, RouteChoice)> {
+        self.routes.iter().flat_map(|route| {
+            let networks = match route {
+                RouteChoice::Auto => Vec::new(),
+                RouteChoice::Private => super::private_ranges().collect(),
+                RouteChoice::Network(network) => vec![network.trunc()],
+            };
+            networks.into_iter().map(|network| (network, *route))
         })
     }
 }

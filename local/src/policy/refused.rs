@@ -1,7 +1,7 @@
 //! Destinations that are never forwarded, whatever the routes say. Pure.
 //!
-//! The laptop's own services, its loopback and the metadata services of clouds are trusted by address: whoever
-//! reaches them is let in. The codespace is not to get there by way of the laptop.
+//! The laptop's own services, its loopback and the metadata services of clouds trust a client by its address alone.
+//! The codespace must not reach them by way of the laptop.
 
 use std::net::IpAddr;
 
@@ -9,25 +9,25 @@ use gh_net_common::reserved::{self, Answer};
 use ipnet::IpNet;
 
 use super::Refusal::{self, NoRoute, Prohibited, Silent};
-use super::space::Space;
+use super::prefix_map::PrefixMap;
 use crate::netwatch::{LOCAL_TABLE, RouteKind, Snapshot};
 
 /// The blocks that are never forwarded.
-pub(super) fn blocks() -> Space<()> {
-    Space::of(reserved::BLOCKS.map(|(prefix, _)| prefix))
+pub(super) fn blocks() -> PrefixMap<()> {
+    PrefixMap::from_prefixes(reserved::BLOCKS.map(|(prefix, _)| prefix))
 }
 
-/// All that is never forwarded on this laptop, with the reason. `tunnel` are the tunnel's own networks.
-pub(super) fn refused(snapshot: &Snapshot, tunnel: &[IpNet]) -> Space<Refusal> {
+/// All that is never forwarded on this laptop, and how it is refused. `tunnel` are the tunnel's own networks.
+pub(super) fn refused(snapshot: &Snapshot, tunnel: &[IpNet]) -> PrefixMap<Refusal> {
     let own = snapshot.addresses.iter().map(|it| (IpNet::from(it.address.addr()), Prohibited));
-    // The local table also knows what the addresses don't say: anycast, and whole networks that are local.
+    // The local table also has anycast addresses, and whole networks that are local.
     let local = snapshot.routes.iter().filter(|it| it.table == LOCAL_TABLE && it.prefix.prefix_len() > 0);
     let local = local.filter_map(|route| Some((route.prefix, local_refusal(route.kind)?)));
     let edges = snapshot.addresses.iter().flat_map(|it| edges(it.network()));
     let tunnel = tunnel.iter().map(|prefix| (prefix.trunc(), NoRoute));
     let reserved = reserved::all().map(|(prefix, answer)| (prefix, refusal(answer)));
     // Of equal prefixes the first counts.
-    Space::longest_prefix(own.chain(local).chain(edges).chain(tunnel).chain(reserved))
+    PrefixMap::longest_prefix(own.chain(local).chain(edges).chain(tunnel).chain(reserved))
 }
 
 fn refusal(answer: Answer) -> Refusal {

@@ -1,11 +1,14 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::*;
+use crate::engine::{self, NewFlow};
 use crate::netwatch::{
-    Address, LOCAL_TABLE, Link, LinkFlags, MAIN_TABLE, NextHop, Route, RouteKind, Rule, RuleAction,
+    Address, LOCAL_TABLE, Link, LinkFlags, LinkKind, MAIN_TABLE, NextHop, Route, RouteKind, Rule, RuleAction,
+    Snapshot,
 };
 
 mod oracle;
+mod report;
 
 /// A laptop's networks, line by line as `ip` would show them.
 #[derive(Default)]
@@ -90,12 +93,36 @@ impl Laptop {
         self
     }
 
-    fn policy(&self, choice: &Choice) -> Policy {
-        Policy::new(choice, &self.0, &Codespace::default())
+    fn policy(&self, choice: &Choice) -> Made {
+        let codespace = Codespace::default();
+        Made {
+            policy: Policy::new(choice, &self.0, &codespace),
+            report: Report::new(choice, &self.0, &codespace),
+        }
     }
 
-    fn auto(&self) -> Policy {
+    fn auto(&self) -> Made {
         self.policy(&Choice::default())
+    }
+}
+
+/// A policy and the report on it.
+struct Made {
+    policy: Policy,
+    report: Report,
+}
+
+impl Made {
+    fn hints(&self) -> &[Hint] {
+        &self.report.hints
+    }
+}
+
+impl std::ops::Deref for Made {
+    type Target = Policy;
+
+    fn deref(&self) -> &Policy {
+        &self.policy
     }
 }
 
@@ -338,7 +365,7 @@ fn what_a_full_tunnel_names_beside_its_default_is_forwarded() {
 #[test]
 fn an_ordinary_default_route_is_no_vpn() {
     let policy = Laptop::default().link(2, "eth0", LinkKind::Hardware).via("default", 2, "10.0.0.1").auto();
-    assert_eq!(policy.hints(), [Hint::Nothing]);
+    assert_eq!(policy.hints(), [Hint::NoRoutes]);
     assert!(policy.routes().is_empty());
 }
 
@@ -463,54 +490,6 @@ fn a_default_for_some_destinations_is_a_network() {
     assert_eq!(verdict(&policy, "10.1.2.3"), by(7));
     assert_eq!(verdict(&policy, "8.8.8.8"), NO_ROUTE);
     assert!(policy.hints().is_empty());
-}
-
-#[test]
-fn overlaps_are_found_and_told() {
-    let laptop = Laptop::at_home().link(7, "wg0", LinkKind::WireGuard).route("172.16.0.0/12", 7);
-    let codespace = Codespace {
-        networks: ["172.16.5.4/24", "172.17.0.0/16", "10.0.0.0/24"].map(|net| net.parse().unwrap()).to_vec(),
-        tunnel: Vec::new(),
-    };
-    let policy = Policy::new(&choice(&[], &["172.17.0.0/16"]), &laptop.0, &codespace);
-    let [overlap] = policy.overlaps() else { panic!("{:?}", policy.overlaps()) };
-    assert_eq!(
-        overlap.to_string(),
-        "the laptop's network 172.16.0.0/12 (wg0) overlaps the codespace's own 172.16.5.0/24: in the codespace, \
-         172.16.5.0/24 stays its own, and the laptop's hosts there are out of reach; reach them by another \
-         address, or give the codespace's network another range (a container network's subnet), or accept it with \
-         --exclude 172.16.5.0/24"
-    );
-}
-
-#[test]
-fn a_codespace_with_countless_networks_costs_little() {
-    let many = (0..20_000u32).map(|n| IpNet::from(std::net::IpAddr::V4(Ipv4Addr::from_bits((10 << 24) + n))));
-    let codespace = Codespace { networks: many.collect(), tunnel: Vec::new() };
-    let policy = Policy::new(&choice(&["10.0.0.0/8"], &[]), &Snapshot::default(), &codespace);
-    assert_eq!(policy.overlaps().len(), MAX_OVERLAPS);
-}
-
-#[test]
-fn the_tunnel_stays_clear_of_what_both_sides_have() {
-    let laptop = Laptop::at_home()
-        .link(9, "docker0", LinkKind::Bridge)
-        .address(9, "172.17.0.1/16")
-        .route("10.0.0.0/8", 7);
-    let codespace = Codespace { networks: vec!["172.16.5.4/24".parse().unwrap()], tunnel: Vec::new() };
-    let policy = Policy::new(&choice(&["auto", "private", "198.18.0.0/15"], &[]), &laptop.0, &codespace);
-    let avoid: Vec<_> = policy.tunnel_avoid().iter().map(ToString::to_string).collect();
-    assert_eq!(
-        avoid,
-        [
-            "10.0.0.0/8",
-            "198.18.0.0/15",
-            "172.17.0.0/16",
-            "172.16.5.0/24",
-            "192.168.1.0/24",
-            "2001:db8:1::/64"
-        ]
-    );
 }
 
 #[test]

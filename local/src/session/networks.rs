@@ -1,13 +1,15 @@
 //! The laptop's networks as the session uses them: what is forwarded and why, what the sidecar is told, and what
 //! follows from a change. Pure.
 
+use std::collections::BTreeSet;
+
 use gh_net_common::frame::{Dns, DnsMode, Frame, MAX_PREFIXES, Opened, Routes};
 use ipnet::IpNet;
 
 use super::settings;
-use crate::netwatch::{LOCAL_TABLE, RouteKind, Snapshot};
-use crate::policy::{Choice, Codespace, Hint, Policy, RouteChoice};
-use crate::status::{Level, Note, Route, RouteChange, RouteReason};
+use crate::netwatch::Snapshot;
+use crate::policy::{self, Choice, Codespace, Overlap, Policy, Report};
+use crate::status::{Level, Note, Route, RouteChange};
 
 /// The state of the networks, and the policy that follows from it.
 #[derive(Debug)]
@@ -56,7 +58,9 @@ impl Networks {
 
     /// Prefixes that the tunnel's own addresses must not overlap.
     pub(super) fn avoid(&self) -> Vec<IpNet> {
-        self.policy.tunnel_avoid().iter().take(MAX_PREFIXES).copied().collect()
+        let mut avoid = policy::tunnel_avoid(&self.choice, &self.snapshot, &self.codespace.networks);
+        avoid.truncate(MAX_PREFIXES);
+        avoid
     }
 
     /// The policy in force.
@@ -105,10 +109,11 @@ impl Networks {
 
     fn change(&mut self, apply: impl FnOnce(&mut Self)) -> Update {
         let (routes, notes, dns) = (self.routes.clone(), self.notes.clone(), self.dns.clone());
+        let before = self.policy.routes().to_vec();
         apply(self);
         self.decide();
         let changes = changes(&routes, &self.routes);
-        let mut frames = route_frames(&changes, self.policy.routes());
+        let mut frames = route_frames(&before, self.policy.routes());
         if self.dns != dns {
             frames.extend(self.dns.clone().map(Frame::Dns));
         }
@@ -118,36 +123,34 @@ impl Networks {
 
     fn decide(&mut self) {
         self.policy = Policy::new(&self.choice, &self.snapshot, &self.codespace);
-        let routes = self.policy.routes().iter();
-        self.routes = routes
-            .map(|&prefix| Route { prefix, reason: reason(&self.choice, &self.snapshot, prefix) })
-            .collect();
-        self.notes = notes(&self.policy);
+        let report = Report::new(&self.choice, &self.snapshot, &self.codespace);
+        self.routes = routes(&report);
+        self.notes = notes(&report);
         self.dns =
             (self.mode != DnsMode::Off).then(|| settings::dns(self.mode, self.policy.routes(), &self.search));
     }
 }
 
-/// The frames that turn the old set of routes into the new one.
-fn route_frames(changes: &[RouteChange], routes: &[IpNet]) -> Vec<Frame> {
-    let (mut add, mut remove) = (Vec::new(), Vec::new());
-    for change in changes {
-        match change {
-            RouteChange::Added(route) => add.push(route.prefix),
-            RouteChange::Removed(route) => remove.push(route.prefix),
-        }
-    }
+/// The frames that turn the old set of networks into the new one.
+fn route_frames(before: &[IpNet], after: &[IpNet]) -> Vec<Frame> {
+    let missing = |from: &[IpNet], in_: &[IpNet]| -> Vec<IpNet> {
+        let there: BTreeSet<IpNet> = in_.iter().copied().collect();
+        from.iter().filter(|prefix| !there.contains(prefix)).copied().collect()
+    };
+    let (add, remove) = (missing(after, before), missing(before, after));
     if add.len().max(remove.len()) > MAX_PREFIXES {
-        return Routes::full(routes).collect();
+        return Routes::full(after).collect();
     }
-    let change = Frame::Routes(Routes::Change { add, remove });
-    if changes.is_empty() { Vec::new() } else { vec![change] }
+    if add.is_empty() && remove.is_empty() {
+        return Vec::new();
+    }
+    vec![Frame::Routes(Routes::Change { add, remove })]
 }
 
 /// The difference between two sets of routes by prefix; the reason alone is no change.
 fn changes(before: &[Route], after: &[Route]) -> Vec<RouteChange> {
     let missing = |in_: &[Route], from: &[Route]| -> Vec<Route> {
-        let known: std::collections::BTreeSet<IpNet> = from.iter().map(|route| route.prefix).collect();
+        let known: BTreeSet<IpNet> = from.iter().map(|route| route.prefix).collect();
         in_.iter().filter(|route| !known.contains(&route.prefix)).cloned().collect()
     };
     let added = missing(after, before).into_iter().map(RouteChange::Added);
@@ -155,54 +158,20 @@ fn changes(before: &[Route], after: &[Route]) -> Vec<RouteChange> {
     added.chain(removed).collect()
 }
 
-/// Why `prefix` is forwarded. The policy joins and splits prefixes, so the reason is what overlaps it: the laptop's
-/// routes within it, a network that the user named, or else the most specific route around it.
-fn reason(choice: &Choice, snapshot: &Snapshot, prefix: IpNet) -> RouteReason {
-    let routes = snapshot.routes.iter().filter(|route| {
-        let forwards = route.kind == RouteKind::Unicast && route.table != LOCAL_TABLE;
-        choice.has_auto() && forwards && route.prefix.prefix_len() > 0
-    });
-    let interfaces = |routes: Vec<&crate::netwatch::Route>| {
-        let hops = routes.into_iter().flat_map(|route| &route.hops);
-        let mut interfaces: Vec<String> = hops.map(|hop| snapshot.link_name(hop.link)).collect();
-        interfaces.sort();
-        interfaces.dedup();
-        RouteReason::Route { interfaces }
-    };
-    let within: Vec<_> = routes.clone().filter(|route| prefix.contains(&route.prefix)).collect();
-    if !within.is_empty() {
-        return interfaces(within);
-    }
-    let nested = |network: &IpNet| network.contains(&prefix) || prefix.contains(network);
-    let named = choice.routes.iter().find(|route| match route {
-        RouteChoice::Auto => false,
-        RouteChoice::Private => crate::policy::private_ranges().any(|network| nested(&network)),
-        RouteChoice::Network(network) => nested(network),
-    });
-    if let Some(named) = named {
-        return RouteReason::Option { value: named.to_string() };
-    }
-    let around = routes.filter(|route| route.prefix.contains(&prefix));
-    interfaces(around.max_by_key(|route| route.prefix.prefix_len()).into_iter().collect())
+fn routes(report: &Report) -> Vec<Route> {
+    let routes = report.routes.iter();
+    routes.map(|route| Route { prefix: route.network, reason: route.reason.clone().into() }).collect()
 }
 
-fn notes(policy: &Policy) -> Vec<Note> {
+fn notes(report: &Report) -> Vec<Note> {
     let note = |code: &str, text: String| Note {
         code: code.to_owned(),
         level: Level::Warning,
         sidecar: false,
         text,
     };
-    let overlaps = policy.overlaps().iter().map(|overlap| note("overlap", overlap.to_string()));
-    let hints = policy.hints().iter().map(|hint| {
-        let code = match hint {
-            Hint::FullTunnel { .. } => "full-tunnel",
-            Hint::Nothing => "no-networks",
-            Hint::TooManyRoutes => "too-many-routes",
-        };
-        note(code, hint.to_string())
-    });
-    overlaps.chain(hints).collect()
+    let overlaps = report.overlaps.iter().map(|overlap| note(Overlap::CODE, overlap.to_string()));
+    overlaps.chain(report.hints.iter().map(|hint| note(hint.code(), hint.to_string()))).collect()
 }
 
 #[cfg(test)]

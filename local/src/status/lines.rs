@@ -44,8 +44,9 @@ fn route_change(change: &RouteChange) -> String {
 
 fn because(reason: &RouteReason) -> String {
     match reason {
-        RouteReason::Route { interfaces } if interfaces.is_empty() => "route of the laptop".to_owned(),
-        RouteReason::Route { interfaces } => format!("route on {}", interfaces.join(" and ")),
+        RouteReason::Connected { interface } => format!("connected on {interface}"),
+        RouteReason::Route { interface: Some(interface) } => format!("route on {interface}"),
+        RouteReason::Route { interface: None } => "route on several interfaces".to_owned(),
         RouteReason::Option { value } => format!("--route {value}"),
     }
 }

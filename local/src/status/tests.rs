@@ -1,7 +1,7 @@
 use super::*;
 
 fn route(prefix: &str, interface: &str) -> Route {
-    let reason = RouteReason::Route { interfaces: vec![interface.into()] };
+    let reason = RouteReason::Route { interface: Some(interface.into()) };
     Route { prefix: prefix.parse().unwrap(), reason }
 }
 

@@ -113,7 +113,7 @@ fn expected(snapshot: &Snapshot, choice: &Choice, address: IpAddr) -> Option<Opt
     {
         return Some(InterfaceIndex::new(link));
     }
-    let mut named = choice.named().filter(|net| net.contains(&address));
+    let mut named = choice.named().map(|(net, _)| net).filter(|net| net.contains(&address));
     let kept = match found {
         Some((RouteKind::Blocked, _, length)) => named.any(|net| net.prefix_len() >= length),
         _ => named.next().is_some(),
@@ -138,10 +138,13 @@ proptest! {
         let routes = auto.then_some(RouteChoice::Auto).into_iter().chain(named.into_iter().map(RouteChoice::Network));
         let choice = Choice { routes: routes.collect(), excludes };
         let policy = Policy::new(&choice, &snapshot, &Codespace::default());
+        let report = Report::new(&choice, &snapshot, &Codespace::default());
         for address in addresses() {
             let expected = expected(&snapshot, &choice, address);
             let routed = policy.routes().iter().any(|net| net.contains(&address));
             prop_assert_eq!(routed, expected.is_some(), "{} in {:?}", address, policy.routes());
+            let told = report.routes.iter().filter(|route| route.network.contains(&address)).count();
+            prop_assert_eq!(told, usize::from(routed), "{} in {:?}", address, report.routes);
             let own = snapshot.addresses.iter().any(|it| it.address.addr() == address);
             match outcome(&policy, address) {
                 Ok(interface) => prop_assert_eq!(Some(interface), expected, "{}", address),

@@ -115,7 +115,7 @@ fn a_change_of_the_laptops_networks_reaches_the_sidecar_and_the_status() {
             let asked = asked.unwrap();
             assert_eq!((asked.session.state, asked.link.state), (SessionState::Open, LinkState::Up));
             assert_eq!(asked.routes[0].prefix, prefixes(&["10.30.0.0/16"])[0]);
-            assert_eq!(asked.routes[0].reason, RouteReason::Route { interfaces: vec!["vpn0".into()] });
+            assert_eq!(asked.routes[0].reason, RouteReason::Connected { interface: "vpn0".into() });
             assert_eq!(asked.link.tunnel.unwrap().device, "ghnet0");
             ip("link delete vpn0");
             let removed = Routes::Change { add: Vec::new(), remove: prefixes(&["10.30.0.0/16"]) };

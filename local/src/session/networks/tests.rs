@@ -1,7 +1,9 @@
 use gh_net_common::frame::TunnelAddress;
 
 use super::*;
-use crate::netwatch::{Link, LinkFlags, LinkKind, MAIN_TABLE, NextHop, Route as KernelRoute};
+use crate::netwatch::{Link, LinkFlags, LinkKind, MAIN_TABLE, NextHop, Route as KernelRoute, RouteKind};
+use crate::policy::RouteChoice;
+use crate::status::RouteReason;
 
 /// A laptop with a default route on wlan0, and routes on interfaces that are named by their index.
 fn snapshot(routes: &[(&str, u32)]) -> Snapshot {
@@ -68,7 +70,7 @@ fn a_change_that_concerns_no_forwarded_network_tells_the_sidecar_nothing() {
     let mut networks = networks(&[("10.20.0.0/16", 2)]);
     let update = update(&mut networks, &[("10.20.0.0/16", 3)]).unwrap();
     assert!(update.frames.is_empty() && update.changes.is_empty(), "{update:?}");
-    let reason = RouteReason::Route { interfaces: vec!["vpn1".into()] };
+    let reason = RouteReason::Route { interface: Some("vpn1".into()) };
     assert_eq!(networks.routes()[0].reason, reason, "but the status shows the new interface");
 }
 
@@ -104,12 +106,15 @@ fn each_network_has_its_reason() {
         let lines = networks.routes().iter().map(|route| RouteChange::Added(route.clone()));
         crate::status::lines::route_changes(&lines.collect::<Vec<_>>())
     };
-    assert_eq!(reasons(vec![RouteChoice::Auto]), ["+10.0.0.0/8 (route on vpn0 and vpn1)"]);
+    assert_eq!(
+        reasons(vec![RouteChoice::Auto]),
+        ["+10.0.0.0/9 (route on vpn0)", "+10.128.0.0/9 (route on vpn1)"]
+    );
     let named = RouteChoice::Network("10.20.0.0/16".parse().unwrap());
     assert_eq!(reasons(vec![named]), ["+10.20.0.0/16 (--route 10.20.0.0/16)"]);
     let private = reasons(vec![RouteChoice::Auto, RouteChoice::Private]);
-    assert_eq!(private[0], "+10.0.0.0/8 (route on vpn0 and vpn1)");
-    assert!(private[1..].iter().all(|line| line.ends_with("(--route private)")), "{private:?}");
+    assert_eq!(private[..2], ["+10.0.0.0/9 (route on vpn0)", "+10.128.0.0/9 (route on vpn1)"]);
+    assert!(private[2..].iter().all(|line| line.ends_with("(--route private)")), "{private:?}");
 }
 
 #[test]
@@ -132,6 +137,6 @@ fn a_note_is_new_only_once() {
     let codes = |notes: &[Note]| notes.iter().map(|note| note.code.clone()).collect::<Vec<_>>();
     assert_eq!(codes(&networks.set_codespace(&opened).notes), ["overlap"]);
     assert!(networks.set_codespace(&opened).notes.is_empty());
-    assert_eq!(codes(&update(&mut networks, &[]).unwrap().notes), ["no-networks"]);
-    assert_eq!(codes(networks.notes()), ["no-networks"]);
+    assert_eq!(codes(&update(&mut networks, &[]).unwrap().notes), ["no-routes"]);
+    assert_eq!(codes(networks.notes()), ["no-routes"]);
 }

@@ -1,4 +1,4 @@
-//! What the user should know about a policy: hints, and overlaps with the codespace's own networks.
+//! What the user should know: hints, and overlaps with the codespace's own networks.
 
 use std::fmt;
 
@@ -7,16 +7,27 @@ use ipnet::IpNet;
 /// Why `--route auto` may not do what the user expects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hint {
-    /// All of the laptop's traffic goes by a VPN's interface, so its routes don't tell which networks are the
-    /// VPN's own.
+    /// All of the laptop's traffic goes by a VPN's interface, so its routes don't show which networks are behind the
+    /// VPN.
     FullTunnel {
         /// The interface.
         interface: String,
     },
-    /// The laptop has no network of its own.
-    Nothing,
+    /// The laptop has no route besides its default routes.
+    NoRoutes,
     /// The laptop has more routes than are looked at.
     TooManyRoutes,
+}
+
+impl Hint {
+    /// The hint's code, which stays the same from version to version.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::FullTunnel { .. } => "full-tunnel",
+            Self::NoRoutes => "no-routes",
+            Self::TooManyRoutes => "too-many-routes",
+        }
+    }
 }
 
 impl fmt::Display for Hint {
@@ -28,7 +39,7 @@ impl fmt::Display for Hint {
                  don't tell which networks are behind it; forward all private networks with --route private, or \
                  name them with --route CIDR"
             ),
-            Self::Nothing => f.write_str(
+            Self::NoRoutes => f.write_str(
                 "there is no network to forward: this machine has only a default route, or all else is excluded; \
                  forward all private networks with --route private, or name them with --route CIDR",
             ),
@@ -51,6 +62,9 @@ pub struct Overlap {
 }
 
 impl Overlap {
+    /// The code of this kind of hint, which stays the same from version to version.
+    pub const CODE: &str = "overlap";
+
     /// What both have; it stays the codespace's.
     pub fn shared(&self) -> IpNet {
         if self.laptop.contains(&self.codespace) { self.codespace } else { self.laptop }

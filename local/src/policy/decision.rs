@@ -1,0 +1,107 @@
+//! The policy in force: the verdict on each new flow, and the networks that are forwarded.
+
+use gh_net_common::reserved;
+use ipnet::IpNet;
+
+use super::choice::{Choice, RouteChoice};
+use super::fib::{Fib, Lookup};
+use super::prefix_map::PrefixMap;
+use super::{Codespace, refused};
+use crate::engine::{self, InterfaceIndex, NewFlow, Refusal, Verdict};
+use crate::netwatch::Snapshot;
+
+/// The rules that a verdict names.
+pub mod rule {
+    use crate::engine::RuleId;
+
+    /// The destination is in a network that is forwarded.
+    pub const FORWARDED: RuleId = RuleId(0);
+    /// The destination is in no network that is forwarded.
+    pub const NO_ROUTE: RuleId = RuleId(1);
+    /// The destination is never forwarded: an address of the laptop itself, or a reserved one.
+    pub const RESERVED: RuleId = RuleId(2);
+}
+
+/// The policy in force. The engine holds one and is given another one when the laptop's networks change.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policy {
+    forwarded: PrefixMap<Option<InterfaceIndex>>,
+    refused: PrefixMap<Refusal>,
+    routes: Vec<IpNet>,
+}
+
+impl Policy {
+    /// The policy that carries out the user's choice on these networks.
+    pub fn new(choice: &Choice, snapshot: &Snapshot, codespace: &Codespace) -> Self {
+        let forwarded = forwarded(choice, &Fib::of(snapshot), |interface| interface, |_| None);
+        Self {
+            refused: refused::refused(snapshot, &codespace.tunnel),
+            routes: forwarded.covered().prefixes(),
+            forwarded,
+        }
+    }
+
+    /// The networks to forward, as the sidecar is told: the fewest prefixes, IPv4 first, in ascending order.
+    /// Single addresses that are refused are among them, so that they are refused here and do not go elsewhere.
+    pub fn routes(&self) -> &[IpNet] {
+        &self.routes
+    }
+}
+
+impl engine::Policy for Policy {
+    fn verdict(&self, flow: &NewFlow<'_>) -> Verdict {
+        let destination = flow.destination.ip();
+        let refuse = |refusal, rule| Verdict::Refuse { refusal, rule };
+        if let Some(refusal) = self.refused.get(destination) {
+            return refuse(*refusal, rule::RESERVED);
+        }
+        if reserved::embedded_v4(destination).is_some_and(|v4| self.refused.get(v4.into()).is_some()) {
+            return refuse(Refusal::Prohibited, rule::RESERVED);
+        }
+        match self.forwarded.get(destination) {
+            Some(interface) => Verdict::Forward {
+                destination: flow.destination,
+                interface: *interface,
+                rule: rule::FORWARDED,
+            },
+            None => refuse(Refusal::NoRoute, rule::NO_ROUTE),
+        }
+    }
+}
+
+/// The networks that are forwarded: those of the laptop's routes with what `known` makes of their interface, and
+/// those that the user names with what `named` makes of the name.
+pub(super) fn forwarded<V: Clone + Eq>(
+    choice: &Choice,
+    fib: &Fib,
+    known: impl Fn(Option<InterfaceIndex>) -> V,
+    named: impl Fn(RouteChoice) -> V,
+) -> PrefixMap<V> {
+    let mut forwarded = PrefixMap::default();
+    if choice.has_auto() {
+        forwarded = fib.map.filter_map(|found| match found {
+            Lookup::Network(interface) => Some(known(*interface)),
+            Lookup::Default { .. } | Lookup::Internal | Lookup::Blocked(_) => None,
+        });
+    }
+    for (network, route) in choice.named() {
+        // What the laptop blocks within a network is left out. The network itself is forwarded: the user named it.
+        let blocked = fib.map.filter_map(|found| match found {
+            Lookup::Blocked(length) => (*length > network.prefix_len()).then_some(()),
+            Lookup::Network(_) | Lookup::Default { .. } | Lookup::Internal => None,
+        });
+        let network = PrefixMap::longest_prefix([(network, named(route))]);
+        forwarded = forwarded.or(&network.without(&blocked));
+    }
+    let excluded = PrefixMap::from_prefixes(choice.excludes.iter().map(IpNet::trunc));
+    forwarded.without(&excluded).without(&refused::blocks())
+}
+
+#[cfg(test)]
+impl Policy {
+    /// Forwards everything, loopback included.
+    pub(crate) fn everything() -> Self {
+        let all = [super::ALL_V4, super::ALL_V6].map(|all| (all, None));
+        Self { forwarded: PrefixMap::longest_prefix(all), ..Self::default() }
+    }
+}
