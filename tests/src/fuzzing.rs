@@ -7,7 +7,6 @@ mod engine;
 mod frame;
 mod laptop;
 mod packet;
-mod wire;
 
 pub use engine::engine;
 pub use frame::frame;

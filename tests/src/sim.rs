@@ -17,12 +17,12 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use gh_net::engine::{Config, Engine, Transmit};
-use gh_net::netwatch::Snapshot;
-use gh_net::policy::{Choice, Codespace as Reach, Policy};
 use gh_net_common::frame::HEADER_LEN;
 use gh_net_common::window::Window;
+use gh_net_engine::{Config, Engine};
+use gh_net_testkit::driver::flatten;
+use gh_net_testkit::packet::describe;
+use gh_net_testkit::policy::Rules;
 
 use self::codespace::Codespace;
 use self::hosts::{Context, Hosts};
@@ -64,21 +64,14 @@ fn server_number(address: SocketAddr) -> Option<usize> {
     known.then(|| address.port().checked_sub(FIRST_SERVER_PORT))?.map(usize::from)
 }
 
-/// An engine as the simulation and the fuzz targets set it up.
-pub fn engine(mtu: u16) -> Engine {
-    let routes = ["10.20.0.0/16", "fd20::/16"].map(|route| route.parse().expect("a network"));
-    let choice = Choice { routes: routes.to_vec(), ..Choice::default() };
+/// The engine under test.
+fn engine(mtu: u16) -> Engine {
     Engine::new(Config {
         gateways: vec![GATEWAY_V4.into(), GATEWAY_V6.into()],
         mtu,
-        policy: Box::new(Policy::new(&choice, &Snapshot::default(), &Reach::default())),
+        policy: Box::new(Rules::forward(&["10.20.0.0/16", "fd20::/16"])),
         secret: 7,
     })
-}
-
-/// The bytes of a packet as they go over the link.
-pub fn flatten(packet: &Transmit) -> Bytes {
-    [packet.headers.as_slice(), &packet.payload].concat().into()
 }
 
 /// What is to happen.
@@ -212,7 +205,7 @@ impl<'a> World<'a> {
     #[allow(clippy::print_stderr, reason = "for the person who looks for what a seed found")]
     fn trace(&self, way: &str, packet: &[u8]) {
         if self.traced {
-            eprintln!("{:?} {way} {}", self.now, inspect::describe(packet));
+            eprintln!("{:?} {way} {}", self.now, describe(packet));
         }
     }
 

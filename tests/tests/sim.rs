@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use gh_net::engine::ConnectError;
+use gh_net_engine::ConnectError;
 use gh_net_tests::sim::link::Profile;
 use gh_net_tests::sim::plan::{Flow, Plan};
 use gh_net_tests::sim::rng::Rng;

@@ -11,11 +11,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use etherparse::PacketBuilder;
-use gh_net::engine::{ConnectError, FlowId, Unreachable, UnreachableKind};
+use gh_net_engine::{ConnectError, FlowId, Unreachable, UnreachableKind};
+use gh_net_testkit::packet::Packet;
 
 use super::Input;
-use super::laptop::{GATEWAYS, Laptop, Link, at_port_0};
-use super::wire::Sent;
+use super::laptop::{GATEWAYS, Laptop, at_port_0};
 
 /// The connections, told apart by the port in the codespace.
 const PORTS: u16 = 4;
@@ -40,6 +40,7 @@ pub fn engine(data: &[u8]) {
         world.laptop.commands();
         world.receive(input.u8().into());
     }
+    world.laptop.end();
 }
 
 /// The laptop, and the codespace's programs.
@@ -232,14 +233,15 @@ impl World {
         }
     }
 
-    /// The link reports, breaks, or comes back.
+    /// The link breaks, comes back, reports, or is full.
     fn link(&mut self, input: &mut Input) {
-        self.laptop.link(match input.u8() % 4 {
-            0 => Link::Down,
-            1 => Link::Up,
-            2 => Link::Delivered(u64::from(input.u16()) << 8),
-            _ => Link::RoundTrip(Duration::from_micros(input.u16().into())),
-        });
+        let Laptop { engine, now, bulk, .. } = &mut self.laptop;
+        match input.u8() % 4 {
+            0 => engine.handle_link_down(),
+            1 => engine.handle_link_up(*now),
+            2 => engine.handle_delivered(u64::from(input.u16()) << 8),
+            _ => *bulk = input.u16() & 1 == 0,
+        }
     }
 
     /// The codespace takes so many packets off the link.
@@ -250,12 +252,12 @@ impl World {
         }
     }
 
-    fn received(&mut self, sent: &Sent) {
+    fn received(&mut self, sent: &Packet) {
         let Some(tcp) = sent.tcp() else { return };
         let port = tcp.destination_port().wrapping_sub(40_000);
         let Some(client) = self.clients.get_mut(usize::from(port)) else { return };
         // What is sent to an earlier connection of this port is not followed any more.
-        let known = sent.destination.is_ipv6() == (port % 2 == 1) && client.flow.is_some() && !tcp.rst();
+        let known = sent.to.is_ipv6() == (port % 2 == 1) && client.flow.is_some() && !tcp.rst();
         if !known {
             return;
         }

@@ -4,27 +4,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use gh_net::engine::{
-    Command, Config, Engine, FlowId, NewFlow, Policy as _, Protocol, QueryId, Target, Verdict,
-};
 use gh_net::netwatch::{Address, Snapshot};
 use gh_net::policy::{Choice, Codespace, Policy};
-use gh_net_common::frame::HEADER_LEN;
-use gh_net_common::window::Window;
-
-use super::wire::{self, Sent};
+use gh_net_engine::{
+    Command, Config, Engine, FlowId, NewFlow, Policy as _, Protocol, QueryId, Target, Verdict,
+};
+use gh_net_testkit::driver;
+use gh_net_testkit::packet::Packet;
 
 pub(super) const GATEWAYS: [&str; 2] = ["198.19.240.2", "fd67:682d:6e65:74::2"];
 const MTU: u16 = 65520;
-
-/// What happens to the link.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Link {
-    Down,
-    Up,
-    Delivered(u64),
-    RoundTrip(Duration),
-}
 
 /// The engine, the time, and the sockets it has asked for.
 #[derive(Debug)]
@@ -35,8 +24,9 @@ pub(super) struct Laptop {
     pub(super) queries: Vec<QueryId>,
     /// TCP connections that were asked for since somebody last looked.
     pub(super) connects: Vec<FlowId>,
+    /// Whether the link has room.
+    pub(super) bulk: bool,
     policy: Policy,
-    window: Window,
 }
 
 impl Laptop {
@@ -61,24 +51,8 @@ impl Laptop {
             flows: Vec::new(),
             queries: Vec::new(),
             connects: Vec::new(),
+            bulk: true,
             policy,
-            window: Window::default(),
-        }
-    }
-
-    /// The link breaks, comes back, or reports.
-    pub(super) fn link(&mut self, event: Link) {
-        match event {
-            Link::Down => self.engine.handle_link_down(),
-            Link::Up => {
-                self.window = Window::default();
-                self.engine.handle_link_up(self.now);
-            }
-            Link::Delivered(total) => {
-                self.window.delivered(total, self.now);
-                self.engine.handle_delivered(total);
-            }
-            Link::RoundTrip(trip) => self.window.measured(trip, self.now),
         }
     }
 
@@ -117,27 +91,24 @@ impl Laptop {
     }
 
     /// The next packet for the codespace.
-    pub(super) fn transmit(&mut self) -> Option<Sent> {
-        let transmit = self.engine.poll_transmit(self.window.is_open(), self.now);
+    pub(super) fn transmit(&mut self) -> Option<Packet> {
+        let packet = driver::transmit(&mut self.engine, self.bulk, self.now);
         self.commands();
-        if let Some(transmit) = &transmit {
-            self.window.sent((transmit.len() + HEADER_LEN) as u64, self.now);
-        }
-        transmit.map(|transmit| wire::verified(&transmit))
+        packet.map(|(packet, _)| packet)
     }
 
     /// Lets time pass, with every time-out on the way.
     pub(super) fn pass(&mut self, time: Duration) {
-        let end = self.now + time;
-        let mut turns = 0;
-        while let Some(at) = self.engine.poll_timeout().filter(|at| *at <= end) {
-            self.now = self.now.max(at);
-            self.engine.handle_timeout(self.now);
-            self.commands();
-            turns += 1;
-            assert!(turns < 10_000, "the engine wants to be woken for ever at {:?}", end - at);
-        }
-        self.now = end;
+        driver::pass(&mut self.engine, &mut self.now, time);
+        self.commands();
+    }
+
+    /// The session ends in an orderly way: nothing is left.
+    pub(super) fn end(mut self) {
+        self.engine.reset_all(self.now);
+        self.bulk = false;
+        while self.transmit().is_some() {}
+        assert_eq!((self.engine.flow_count(), self.engine.poll_timeout()), (0, None), "after the end");
     }
 }
 

@@ -1,64 +1,16 @@
 //! The codespace: smoltcp, a TCP that shares nothing with the engine, and the programs that use it.
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
-use smoltcp::phy::{self, DeviceCapabilities, Medium};
+use gh_net_testkit::net::Tun;
+use smoltcp::iface::{Interface, SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{RecvError, Socket, SocketBuffer, State};
 use smoltcp::time::{Duration as SmolDuration, Instant as SmolInstant};
-use smoltcp::wire::{HardwareAddress, IpCidr};
 
 use super::plan::{Flow, Pattern, Seen};
 use super::{CLIENT_V4, CLIENT_V6, GATEWAY_V4, GATEWAY_V6, client, server};
-
-/// The TUN device.
-#[derive(Debug)]
-struct Device {
-    mtu: usize,
-    received: VecDeque<Bytes>,
-    sent: VecDeque<Bytes>,
-}
-
-struct Received(Bytes);
-struct Sending<'a>(&'a mut VecDeque<Bytes>);
-
-impl phy::Device for Device {
-    type RxToken<'a> = Received;
-    type TxToken<'a> = Sending<'a>;
-
-    fn receive(&mut self, _: SmolInstant) -> Option<(Received, Sending<'_>)> {
-        Some((Received(self.received.pop_front()?), Sending(&mut self.sent)))
-    }
-
-    fn transmit(&mut self, _: SmolInstant) -> Option<Sending<'_>> {
-        Some(Sending(&mut self.sent))
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ip;
-        capabilities.max_transmission_unit = self.mtu;
-        capabilities
-    }
-}
-
-impl phy::RxToken for Received {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
-        f(&self.0)
-    }
-}
-
-impl phy::TxToken for Sending<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
-        let mut packet = vec![0; len];
-        let result = f(&mut packet);
-        self.0.push_back(packet.into());
-        result
-    }
-}
 
 /// A program and its socket.
 #[derive(Debug)]
@@ -73,7 +25,7 @@ struct Program {
 
 /// The codespace.
 pub struct Codespace {
-    device: Device,
+    device: Tun,
     interface: Interface,
     sockets: SocketSet<'static>,
     programs: Vec<Program>,
@@ -86,16 +38,10 @@ fn instant(now: Duration) -> SmolInstant {
 impl Codespace {
     /// A codespace whose TUN device has this MTU.
     pub fn new(mtu: usize, flows: &[Flow], seed: u64) -> Self {
-        let mut device = Device { mtu, received: VecDeque::new(), sent: VecDeque::new() };
-        let mut config = Config::new(HardwareAddress::Ip);
-        config.random_seed = seed;
-        let mut interface = Interface::new(config, &mut device, instant(Duration::ZERO));
-        interface.update_ip_addrs(|addresses| {
-            addresses.push(IpCidr::new(CLIENT_V4.into(), 24)).expect("room for two addresses");
-            addresses.push(IpCidr::new(CLIENT_V6.into(), 64)).expect("room for two addresses");
-        });
-        interface.routes_mut().add_default_ipv4_route(GATEWAY_V4).expect("room for a route");
-        interface.routes_mut().add_default_ipv6_route(GATEWAY_V6).expect("room for a route");
+        let mut device = Tun::new(mtu, usize::MAX);
+        let addresses = [(CLIENT_V4.into(), 24), (CLIENT_V6.into(), 64)];
+        let gateways = [GATEWAY_V4.into(), GATEWAY_V6.into()];
+        let interface = device.interface(&addresses, &gateways, seed);
         let program = |(number, flow): (usize, &Flow)| Program {
             number,
             flow: *flow,

@@ -9,7 +9,7 @@ use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use gh_net::engine::{Command, Engine, FlowId, Target};
+use gh_net_engine::{Command, Engine, FlowId, Target};
 
 use super::plan::{Flow, Pattern, Seen};
 use super::rng::Rng;

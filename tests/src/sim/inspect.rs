@@ -1,4 +1,4 @@
-//! Looks at every packet on the link, as a suspicious colleague with a packet analyser would.
+//! Looks at every packet on the link, as a packet analyser would.
 //!
 //! It knows TCP only by RFC 9293 and asserts what the engine promises: packets that parse strictly and whose
 //! checksums are right, a right edge that does not move back, nothing sent beyond the peer's window or
@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 
-use etherparse::{Icmpv4Slice, Icmpv6Slice, IpNumber, IpSlice, TcpHeader, TcpOptionElement, TcpSlice};
+use etherparse::{IpSlice, TcpOptionElement, TcpSlice};
+use gh_net_testkit::packet::Packet;
 
 use super::server_number;
 
@@ -99,24 +100,18 @@ impl Inspector {
     pub fn downlink(&mut self, packet: &[u8]) {
         self.downlink += 1;
         assert!(packet.len() <= self.mtu, "{} bytes are more than the MTU", packet.len());
-        let ip = verified(packet);
-        match ip.payload_ip_number() {
-            IpNumber::TCP => self.segment(&ip),
-            IpNumber::ICMP => {
-                let icmp = Icmpv4Slice::from_slice(ip.payload().payload).expect("an ICMP message");
-                self.errors.push((icmp.type_u8(), icmp.code_u8()));
+        let packet = Packet::verified(packet);
+        match packet.tcp() {
+            Some(tcp) => self.segment(&packet, &tcp),
+            None => {
+                let (kind, code, _) = packet.icmp();
+                self.errors.push((kind, code));
             }
-            IpNumber::IPV6_ICMP => {
-                let icmp = Icmpv6Slice::from_slice(ip.payload().payload).expect("an ICMPv6 message");
-                self.errors.push((icmp.type_u8(), icmp.code_u8()));
-            }
-            other => panic!("a packet of protocol {other:?}"),
         }
     }
 
-    fn segment(&mut self, ip: &IpSlice<'_>) {
-        let tcp = TcpSlice::from_slice(ip.payload().payload).expect("a TCP segment");
-        let from = std::net::SocketAddr::new(ip.source_addr(), tcp.source_port());
+    fn segment(&mut self, packet: &Packet, tcp: &TcpSlice<'_>) {
+        let from = std::net::SocketAddr::new(packet.from, tcp.source_port());
         let number = server_number(from).expect("from one of the servers");
         let track = self.tracks.entry((number, from.is_ipv6())).or_default();
         if tcp.rst() {
@@ -128,7 +123,7 @@ impl Inspector {
             assert!(tcp.ack() && !tcp.fin() && tcp.payload().is_empty(), "an odd SYN: {:?}", tcp.to_header());
             if downlink.initial != Some(tcp.sequence_number()) {
                 *downlink = Half::default();
-                open(downlink, &tcp);
+                open(downlink, tcp);
                 downlink.edge = 1 + u64::from(tcp.window_size());
             }
             return;
@@ -142,7 +137,7 @@ impl Inspector {
         if let Some(mss) = uplink.mss {
             assert!(tcp.payload().len() <= mss.into(), "{} bytes, MSS {mss}", tcp.payload().len());
         }
-        self.downlink_repeated += advance(downlink, &tcp);
+        self.downlink_repeated += advance(downlink, tcp);
         // The FIN takes a number, but no room.
         assert!(
             downlink.highest <= uplink.edge + 1,
@@ -188,88 +183,4 @@ fn advance(half: &mut Half, tcp: &TcpSlice<'_>) -> u64 {
     let repeated = half.highest.saturating_sub(position).min(payload);
     half.highest = half.highest.max(position + payload + u64::from(tcp.fin()));
     repeated
-}
-
-/// A packet in a line, for people.
-pub fn describe(packet: &[u8]) -> String {
-    let Ok(ip) = IpSlice::from_slice(packet) else { return format!("{packet:?}") };
-    let (from, to, number) = (ip.source_addr(), ip.destination_addr(), ip.payload_ip_number());
-    let Ok(tcp) = TcpSlice::from_slice(ip.payload().payload) else {
-        return format!("{from} > {to} {number:?}");
-    };
-    let flags = [(tcp.syn(), 'S'), (tcp.fin(), 'F'), (tcp.rst(), 'R'), (tcp.psh(), 'P'), (tcp.ack(), '.')];
-    let flags: String = flags.iter().filter(|(set, _)| *set).map(|(_, letter)| letter).collect();
-    let (sequence, acknowledgment) = (tcp.sequence_number(), tcp.acknowledgment_number());
-    let (window, length, options) = (tcp.window_size(), tcp.payload().len(), tcp.options());
-    let (from, to) = (format!("{from}.{}", tcp.source_port()), format!("{to}.{}", tcp.destination_port()));
-    format!("{from} > {to} {flags} seq {sequence} ack {acknowledgment} win {window} len {length} {options:?}")
-}
-
-/// Parses a packet strictly and checks its lengths and checksums with an independent implementation.
-pub fn verified(packet: &[u8]) -> IpSlice<'_> {
-    let ip = IpSlice::from_slice(packet).expect("an IP packet");
-    let payload = ip.payload().payload;
-    match &ip {
-        IpSlice::Ipv4(v4) => {
-            let header = v4.header();
-            assert_eq!(
-                header.header_checksum(),
-                header.to_header().calc_header_checksum(),
-                "header checksum"
-            );
-            assert_eq!(usize::from(header.total_len()), packet.len(), "total length");
-            assert!(header.dont_fragment() || ip.payload_ip_number() != IpNumber::TCP, "TCP without DF");
-        }
-        IpSlice::Ipv6(v6) => {
-            assert_eq!(usize::from(v6.header().payload_length()) + 40, packet.len(), "payload length");
-        }
-    }
-    match ip.payload_ip_number() {
-        IpNumber::TCP => verify_tcp(&ip, payload),
-        IpNumber::UDP => verify_udp(&ip, payload),
-        IpNumber::ICMP => {
-            let sum = etherparse::checksum::Sum16BitWords::new().add_slice(payload).ones_complement();
-            assert_eq!(sum, 0, "ICMP checksum");
-        }
-        IpNumber::IPV6_ICMP => {
-            let IpSlice::Ipv6(v6) = &ip else { panic!("ICMPv6 over IPv4") };
-            let icmp = Icmpv6Slice::from_slice(payload).expect("an ICMPv6 message");
-            let (from, to) = (v6.header().source(), v6.header().destination());
-            assert!(icmp.is_checksum_valid(from, to), "ICMPv6 checksum");
-        }
-        other => panic!("a packet of protocol {other:?}"),
-    }
-    ip
-}
-
-fn verify_tcp(ip: &IpSlice<'_>, payload: &[u8]) {
-    let tcp = TcpSlice::from_slice(payload).expect("a TCP segment");
-    let header: TcpHeader = tcp.to_header();
-    let sum = match ip {
-        IpSlice::Ipv4(v4) => {
-            header.calc_checksum_ipv4_raw(v4.header().source(), v4.header().destination(), tcp.payload())
-        }
-        IpSlice::Ipv6(v6) => {
-            header.calc_checksum_ipv6_raw(v6.header().source(), v6.header().destination(), tcp.payload())
-        }
-    };
-    assert_eq!(sum.expect("a length that fits"), tcp.checksum(), "TCP checksum");
-}
-
-fn verify_udp(ip: &IpSlice<'_>, payload: &[u8]) {
-    let udp = etherparse::UdpSlice::from_slice(payload).expect("a UDP datagram");
-    assert_eq!(usize::from(udp.length()), payload.len(), "UDP length");
-    let sum = match ip {
-        IpSlice::Ipv4(v4) => udp.to_header().calc_checksum_ipv4_raw(
-            v4.header().source(),
-            v4.header().destination(),
-            udp.payload(),
-        ),
-        IpSlice::Ipv6(v6) => udp.to_header().calc_checksum_ipv6_raw(
-            v6.header().source(),
-            v6.header().destination(),
-            udp.payload(),
-        ),
-    };
-    assert_eq!(sum.expect("a length that fits"), udp.checksum(), "UDP checksum");
 }

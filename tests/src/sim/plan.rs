@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gh_net::engine::ConnectError;
+use gh_net_engine::ConnectError;
 
 /// What a program does with its end of a connection.
 #[derive(Debug, Clone, Copy)]

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-
-use crate::harness::{Script, echo, ip, socket, udp};
 use gh_net_engine::{Command, FlowId, Unreachable, UnreachableKind};
+use gh_net_testkit::{ip, socket};
+
+use crate::harness::{Script, echo, udp};
 
 /// A client's datagram is forwarded; returns the mapping, and whether it is new.
 fn forwarded(script: &mut Script, from: &str, to: &str, payload: &[u8]) -> (FlowId, bool) {

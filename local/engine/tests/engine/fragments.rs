@@ -4,9 +4,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use etherparse::{IpNumber, Ipv6Header};
-
-use crate::harness::{Script, ip, packet, seg, socket, udp, udp_segment};
 use gh_net_engine::Command;
+use gh_net_testkit::build::{packet, udp_segment};
+use gh_net_testkit::{ip, socket};
+
+use crate::harness::{Script, seg, udp};
 
 const V4: (&str, &str) = ("10.1.0.2:5000", "10.20.0.1:7");
 const V6: (&str, &str) = ("[fd01::2]:5000", "[fd20::1]:7");

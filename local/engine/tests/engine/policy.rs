@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gh_net_engine::{Command, FlowId, FlowState, Protocol, Target, TcpState, Unreachable, UnreachableKind};
+use gh_net_testkit::policy::Rules;
+use gh_net_testkit::{ip, socket};
 
-use crate::harness::{Rules, Script, echo, ip, rules, seg, socket, udp};
+use crate::harness::{Script, echo, rules, seg, udp};
 
 const CLIENT: &str = "10.1.0.2:5000";
 

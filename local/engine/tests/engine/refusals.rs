@@ -3,9 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 
 use etherparse::IpNumber;
-
-use crate::harness::{Script, echo, icmp, ip, packet, seg, socket, udp, udp_segment};
 use gh_net_engine::{Command, ConnectError, Target};
+use gh_net_testkit::build::{icmp, packet, udp_segment};
+use gh_net_testkit::{ip, socket};
+
+use crate::harness::{Script, echo, seg, udp};
 
 #[test]
 fn a_host_that_cannot_be_reached_is_told_with_the_syn_quoted() {
@@ -179,8 +181,8 @@ fn errors_cause_no_errors() {
     let mut script = Script::new();
     let (v4, v6): ([IpAddr; 2], [IpAddr; 2]) =
         ([ip("10.1.0.2"), ip("192.0.2.1")], [ip("fd01::2"), ip("2001:db8::1")]);
-    script.send_raw(&icmp(v4[0], v4[1], 3, 3, vec![0; 4], &[0x45; 28]));
-    script.send_raw(&icmp(v6[0], v6[1], 1, 4, vec![0; 4], &[0x60; 48]));
+    script.send_raw(&icmp(v4[0], v4[1], 3, 3, [0; 4], &[0x45; 28]));
+    script.send_raw(&icmp(v6[0], v6[1], 1, 4, [0; 4], &[0x60; 48]));
     // Nor do packets from nowhere.
     for from in ["0.0.0.0", "224.0.0.1", "255.255.255.255", "127.0.0.1"] {
         script.send_raw(&packet(ip(from), v4[1], IpNumber::SCTP, 64, &[0; 20]));

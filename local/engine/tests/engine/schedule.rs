@@ -1,9 +1,10 @@
 //! Who sends next.
 
 use bytes::Bytes;
-
-use crate::harness::{Script, Seg, seg, socket, udp};
 use gh_net_engine::{Command, FlowId};
+use gh_net_testkit::socket;
+
+use crate::harness::{Script, Seg, seg, udp};
 
 fn open(script: &mut Script, port: u16) -> FlowId {
     script.client.set_port(port);

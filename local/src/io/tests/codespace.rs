@@ -1,18 +1,17 @@
 //! A codespace made of smoltcp, at the other end of a link that is a pipe in memory.
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use gh_net_common::frame::Frame;
 use gh_net_common::framed::{FrameReader, FrameWriter, NoiseLimit};
-use smoltcp::iface::{Config as InterfaceConfig, Interface, SocketHandle, SocketSet};
-use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use gh_net_testkit::net::Tun;
+use smoltcp::iface::{Interface, SocketHandle, SocketSet};
 use smoltcp::socket::tcp;
 use smoltcp::time::Instant as SmolInstant;
-use smoltcp::wire::{HardwareAddress, IpCidr};
 use tokio::io::{DuplexStream, ReadHalf, WriteHalf, split};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -40,7 +39,7 @@ pub(super) type Laptop = LinkIo<ReadHalf<DuplexStream>, WriteHalf<DuplexStream>>
 pub(super) struct Codespace {
     interface: Interface,
     sockets: SocketSet<'static>,
-    wire: Wire,
+    wire: Tun,
     reader: FrameReader<ReadHalf<DuplexStream>>,
     writer: FrameWriter<WriteHalf<DuplexStream>>,
     started: Instant,
@@ -107,14 +106,8 @@ fn link() -> (Laptop, Laptop) {
 impl Codespace {
     /// A codespace, and the laptop's end of its link.
     pub(super) fn new() -> (Self, Laptop) {
-        let mut wire = Wire::default();
-        let mut config = InterfaceConfig::new(HardwareAddress::Ip);
-        config.random_seed = 7;
-        let mut interface = Interface::new(config, &mut wire, SmolInstant::ZERO);
-        interface.update_ip_addrs(|addresses| {
-            addresses.push(IpCidr::new(CODESPACE.into(), 24)).unwrap();
-        });
-        interface.routes_mut().add_default_ipv4_route(GATEWAY).unwrap();
+        let mut wire = Tun::new(MTU.into(), 64);
+        let interface = wire.interface(&[(CODESPACE.into(), 24)], &[GATEWAY.into()], 7);
         let (laptop, LinkIo { reader, writer, .. }) = link();
         let codespace = Self {
             interface,
@@ -135,7 +128,7 @@ impl Codespace {
     pub(super) fn relink(&mut self) -> Laptop {
         let (laptop, LinkIo { reader, writer, .. }) = link();
         (self.reader, self.writer, self.taken) = (reader, writer, 0);
-        self.wire.inbound.clear();
+        self.wire.received.clear();
         laptop
     }
 
@@ -194,7 +187,7 @@ impl Codespace {
     fn poll(&mut self) {
         let now = self.now();
         self.interface.poll(now, &mut self.wire, &mut self.sockets);
-        for packet in self.wire.outbound.drain(..) {
+        for packet in self.wire.sent.drain(..) {
             self.writer.push_packet(packet);
         }
     }
@@ -224,7 +217,7 @@ impl Codespace {
                 self.taken += 4 + packet.len() as u64;
                 self.writer.push(&Frame::Delivered(self.taken));
                 if packet[9] == 6 {
-                    self.wire.inbound.push_back(packet)
+                    self.wire.received.push_back(packet)
                 } else {
                     self.others.push_back(packet)
                 }
@@ -248,58 +241,5 @@ impl Codespace {
     /// The next packet that is not TCP.
     pub(super) async fn other(&mut self) -> Bytes {
         self.until(|codespace| codespace.others.pop_front()).await
-    }
-}
-
-/// smoltcp's device: two queues.
-#[derive(Default)]
-struct Wire {
-    inbound: VecDeque<Bytes>,
-    outbound: VecDeque<Bytes>,
-}
-
-struct Received(Bytes);
-struct Sent<'a>(&'a mut VecDeque<Bytes>);
-
-impl Device for Wire {
-    type RxToken<'a> = Received;
-    type TxToken<'a> = Sent<'a>;
-
-    fn receive(&mut self, _: SmolInstant) -> Option<(Received, Sent<'_>)> {
-        self.inbound.pop_front().map(|packet| (Received(packet), Sent(&mut self.outbound)))
-    }
-
-    fn transmit(&mut self, _: SmolInstant) -> Option<Sent<'_>> {
-        (self.outbound.len() < 64).then_some(Sent(&mut self.outbound))
-    }
-
-    fn capabilities(&self) -> DeviceCapabilities {
-        let mut capabilities = DeviceCapabilities::default();
-        capabilities.medium = Medium::Ip;
-        capabilities.max_transmission_unit = MTU.into();
-        capabilities
-    }
-}
-
-impl RxToken for Received {
-    fn consume<R, F: FnOnce(&[u8]) -> R>(self, read: F) -> R {
-        read(&self.0)
-    }
-}
-
-impl TxToken for Sent<'_> {
-    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, write: F) -> R {
-        let mut packet = vec![0; len];
-        let result = write(&mut packet);
-        self.0.push_back(packet.into());
-        result
-    }
-}
-
-/// The address as IPv4.
-pub(super) fn v4(address: IpAddr) -> Ipv4Addr {
-    match address {
-        IpAddr::V4(v4) => v4,
-        IpAddr::V6(v6) => panic!("{v6} is not IPv4"),
     }
 }

@@ -1,36 +1,30 @@
 //! UDP and echo.
 
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::thread;
 
 use bytes::Bytes;
-use etherparse::{IpNumber, Ipv4Slice, PacketBuilder};
+use etherparse::IpNumber;
+use gh_net_testkit::build;
+use gh_net_testkit::packet::Packet;
 
-use super::codespace::{CODESPACE, Codespace, io, run, v4};
+use super::codespace::{CODESPACE, Codespace, io, run};
+
+const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 fn udp(from_port: u16, to: SocketAddr, payload: &[u8]) -> Vec<u8> {
-    let mut packet = Vec::new();
-    PacketBuilder::ipv4(CODESPACE.octets(), v4(to.ip()).octets(), 64)
-        .udp(from_port, to.port())
-        .write(&mut packet, payload)
-        .unwrap();
-    packet
+    build::udp(SocketAddr::new(CODESPACE.into(), from_port), to, payload)
 }
 
-fn echo_request(to: Ipv4Addr, id: u16, sequence: u16, payload: &[u8]) -> Vec<u8> {
-    let mut packet = Vec::new();
-    PacketBuilder::ipv4(CODESPACE.octets(), to.octets(), 64)
-        .icmpv4_echo_request(id, sequence)
-        .write(&mut packet, payload)
-        .unwrap();
-    packet
+fn echo_request(to: IpAddr, id: u16, sequence: u16, payload: &[u8]) -> Vec<u8> {
+    build::echo(CODESPACE.into(), to, id, sequence, payload)
 }
 
-/// The protocol and what follows the IP header.
-fn parts(packet: &Bytes) -> (IpNumber, Ipv4Addr, Vec<u8>) {
-    let ip = Ipv4Slice::from_slice(packet).unwrap();
-    assert_eq!(ip.header().destination_addr(), CODESPACE);
-    (ip.header().protocol(), ip.header().source_addr(), ip.payload().payload.to_vec())
+/// The protocol, the source, and what follows the IP header.
+fn parts(packet: &Bytes) -> (IpNumber, IpAddr, Vec<u8>) {
+    let packet = Packet::verified(packet);
+    assert_eq!(packet.to, IpAddr::V4(CODESPACE));
+    (packet.protocol, packet.from, packet.transport)
 }
 
 #[tokio::test]
@@ -55,7 +49,7 @@ async fn datagrams_of_every_size_come_back() {
         codespace.send(udp(5353, address, &payload));
         let packet = codespace.other().await;
         let (protocol, source, datagram) = parts(&packet);
-        assert_eq!((protocol, source), (IpNumber::UDP, Ipv4Addr::LOCALHOST));
+        assert_eq!((protocol, source), (IpNumber::UDP, LOCALHOST));
         assert_eq!(datagram[..2], address.port().to_be_bytes());
         assert_eq!(datagram[2..4], 5353_u16.to_be_bytes());
         assert!(datagram[8..] == payload);
@@ -74,7 +68,7 @@ async fn a_closed_udp_port_is_reported_and_the_mapping_goes_on() {
         codespace.send(udp(5353, closed, b"anybody?"));
         let packet = codespace.other().await;
         let (protocol, source, message) = parts(&packet);
-        assert_eq!((protocol, source), (IpNumber::ICMP, Ipv4Addr::LOCALHOST));
+        assert_eq!((protocol, source), (IpNumber::ICMP, LOCALHOST));
         assert_eq!(message[..2], [3, 3], "port unreachable");
         // It quotes the datagram as the codespace sent it.
         assert_eq!(message[8 + 12..8 + 16], CODESPACE.octets());
@@ -101,9 +95,9 @@ async fn pings_of_every_size_come_back() {
     codespace.greet().await;
     for (sequence, len) in [(1, 0), (2, 56), (3, 20_000), (4, 65_000)] {
         let payload: Vec<u8> = (0..len).map(|i| i as u8).collect();
-        codespace.send(echo_request(Ipv4Addr::LOCALHOST, 0x1234, sequence, &payload));
+        codespace.send(echo_request(LOCALHOST, 0x1234, sequence, &payload));
         let (protocol, source, message) = parts(&codespace.other().await);
-        assert_eq!((protocol, source), (IpNumber::ICMP, Ipv4Addr::LOCALHOST));
+        assert_eq!((protocol, source), (IpNumber::ICMP, LOCALHOST));
         assert_eq!(message[..2], [0, 0], "echo reply");
         assert_eq!(message[4..6], 0x1234_u16.to_be_bytes());
         assert_eq!(message[6..8], u16::to_be_bytes(sequence));

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::harness::{Script, seg};
 use gh_net_engine::{Command, FlowId};
+
+use crate::harness::{Script, seg};
 
 /// All commands that are not about serving.
 fn commands(script: &mut Script) -> Vec<Command> {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::harness::{MTU, Script, Seg, seg};
 use gh_net_engine::{Command, ConnectError, Target};
+
+use crate::harness::{MTU, Script, Seg, seg};
 
 fn syn() -> Seg {
     seg("S", 0, None, b"").mss(1460).scale(7)

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::harness::{Script, seg};
 use gh_net_engine::{Command, ConnectError};
+
+use crate::harness::{Script, seg};
 
 #[test]
 fn a_reset_at_the_next_number_is_believed() {

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::harness::{Script, seg};
 use gh_net_engine::Command;
+
+use crate::harness::{Script, seg};
 
 const IDLE: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
 

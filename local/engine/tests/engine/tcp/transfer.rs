@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use crate::harness::{Script, seg};
 use gh_net_engine::Command;
+
+use crate::harness::{Script, seg};
 
 #[test]
 fn bytes_up_reach_the_socket_and_are_acknowledged() {

@@ -1,0 +1,51 @@
+//! A policy for the engine that needs no laptop.
+
+use std::net::SocketAddr;
+
+use gh_net_common::reserved::{self, Answer};
+use gh_net_engine::{NewFlow, Policy, Refusal, RuleId, Verdict};
+use ipnet::IpNet;
+
+use crate::socket;
+
+/// Forwards some networks, some destinations to others, and refuses what is reserved.
+#[derive(Debug, Clone, Default)]
+pub struct Rules {
+    forwarded: Vec<IpNet>,
+    translated: Vec<(SocketAddr, SocketAddr)>,
+}
+
+impl Rules {
+    /// Forwards these networks, as far as they are not reserved.
+    pub fn forward(networks: &[&str]) -> Self {
+        let forwarded = networks.iter().map(|network| network.parse().unwrap()).collect();
+        Self { forwarded, ..Self::default() }
+    }
+
+    /// Forwards what is asked of the one destination to the other.
+    pub fn translate(mut self, asked: &str, actual: &str) -> Self {
+        self.translated.push((socket(asked), socket(actual)));
+        self
+    }
+}
+
+impl Policy for Rules {
+    fn verdict(&self, flow: &NewFlow<'_>) -> Verdict {
+        let rule = RuleId(0);
+        let asked = flow.destination;
+        if let Some((_, destination)) = self.translated.iter().find(|(from, _)| *from == asked) {
+            return Verdict::Forward { destination: *destination, interface: None, rule };
+        }
+        if let Some((_, answer)) = reserved::all().find(|(block, _)| block.contains(&asked.ip())) {
+            let refusal = match answer {
+                Answer::Prohibited => Refusal::Prohibited,
+                Answer::Silent => Refusal::Silent,
+            };
+            return Verdict::Refuse { refusal, rule };
+        }
+        if self.forwarded.iter().any(|network| network.contains(&asked.ip())) {
+            return Verdict::Forward { destination: asked, interface: None, rule };
+        }
+        Verdict::Refuse { refusal: Refusal::NoRoute, rule }
+    }
+}
