@@ -115,7 +115,7 @@ fn the_serialised_form_is_the_documented_one() {
         json["routes"][0],
         serde_json::json!({
             "prefix": "10.20.0.0/16",
-            "reason": { "kind": "route", "interfaces": ["vpn0"] },
+            "reason": { "kind": "route", "interface": "vpn0" },
         })
     );
     assert_eq!(json["notes"][0]["code"], "full-tunnel");
