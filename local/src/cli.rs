@@ -18,7 +18,7 @@ const ABOUT: &str =
 /// The end of `--help`.
 pub const AFTER: &str = "\
 Every flag can also be set by a variable (--ssh-option is GH_NET_SSH_OPTION) or in the file
-$XDG_CONFIG_HOME/gh-net/config.toml (ssh-option = \"K=V\"). Flags take precedence over variables, variables over the file.";
+$XDG_CONFIG_HOME/gh-net/config.toml (ssh-option = \"K=V\"). A flag overrides a variable, a variable the file.";
 
 /// What was typed.
 #[derive(Debug, Clone, Default, Parser)]

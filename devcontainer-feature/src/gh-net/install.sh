@@ -1,27 +1,26 @@
 #!/bin/sh
-# Installs gh-net-sidecar and lets the remote user run it. Starts nothing, and makes no network of any kind: the
-# sidecar runs when gh-net on the laptop attaches to it.
+# Installs gh-net-sidecar and allows the remote user to run it. It starts nothing and changes no network: the sidecar
+# runs when gh-net on the laptop attaches to it.
 #
-# It may be run again, with the same options or others: the last run decides. A sidecar that is running keeps
-# its own file.
+# It may be run again, with the same options or others; the last run takes effect. A running sidecar keeps its own file.
 set -eu
 
 # The release this script belongs to.
 RELEASE=0.1.0
 
-# The options, as devcontainer-feature.json has them.
+# The options of devcontainer-feature.json.
 VERSION="${VERSION:-$RELEASE}"
 PRIVILEGES="${PRIVILEGES:-auto}"
 MIRROR="${MIRROR:-https://github.com/gh-net/gh-net/releases}"
 MIRROR="${MIRROR%/}"
-# Who runs it, as the tool that builds the container says.
+# The user who runs the sidecar, set by the tool that builds the container.
 USERNAME="${_REMOTE_USER:-root}"
 
-# Below another directory than /, for tests.
+# Tests install below another directory than /.
 ROOT="${GH_NET_INSTALL_ROOT:-}"
 PROGRAM=/usr/local/bin/gh-net-sidecar
 SUDOERS="$ROOT/etc/sudoers.d/gh-net"
-# Device, routes and rules; port 53 for names; /run and resolv.conf, which are root's; /dev/net/tun where it is missing.
+# For the device, routes and rules; port 53; /run and resolv.conf, which root owns; a missing /dev/net/tun.
 CAPABILITIES=cap_net_admin,cap_net_bind_service,cap_dac_override,cap_mknod
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -42,14 +41,14 @@ trap clean EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Installs packages, whatever the distribution. `ca-certificates` and `curl` are called the same by all of them.
+# Installs packages on any distribution. `ca-certificates` and `curl` have the same name on all of them.
 install_packages() {
     say "installing $*"
     if has apt-get; then
         lists=$(find /var/lib/apt/lists -name '*_Packages*' 2>/dev/null | head -n 1)
         apt-get update -q &&
             DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends "$@" || return 1
-        # As lean as it was.
+        # Do not leave package lists in an image that had none.
         [ -n "$lists" ] || rm -rf /var/lib/apt/lists/*
     elif has apk; then
         apk add --no-cache "$@"
@@ -62,7 +61,7 @@ install_packages() {
     elif has zypper; then
         zypper --non-interactive install "$@"
     else
-        printf 'gh-net: no package manager is known here (apt-get, apk, dnf, microdnf, yum, zypper)\n' >&2
+        printf 'gh-net: no package manager was found (apt-get, apk, dnf, microdnf, yum, zypper)\n' >&2
         return 1
     fi
 }
@@ -77,7 +76,7 @@ machine() {
 
 download() {
     if has curl; then
-        # What begins with https stays with it, wherever it is redirected to.
+        # Redirections of https must not lead to http.
         case $1 in https:*) only='=https' ;; *) only='=http,https' ;; esac
         curl -fsSL --proto "$only" --retry 3 -o "$2" "$1"
     else
@@ -85,7 +84,7 @@ download() {
     fi || fail "downloading $1 failed"
 }
 
-# Fetches the file $1 of the release, checked, as $2.
+# Downloads the file $1 of the release to $2, and verifies its checksum.
 fetch() {
     has curl || has wget || install_packages curl ca-certificates || fail "curl or wget is needed to download $1"
     case $VERSION in
@@ -98,10 +97,10 @@ fetch() {
     wanted=$(cut -c1-64 "$2.sha256")
     found=$(sha256sum "$2" | cut -c1-64)
     [ ${#wanted} -eq 64 ] || fail "$from/$1.sha256 holds no SHA-256 checksum"
-    [ "$wanted" = "$found" ] || fail "$from/$1 has the SHA-256 checksum $found, and not $wanted, as it should"
+    [ "$wanted" = "$found" ] || fail "$from/$1 has the SHA-256 checksum $found instead of $wanted"
 }
 
-# Puts the sidecar at $1: the file that came with this script, if it is of the release that is asked for.
+# Puts the sidecar at $1: the file next to this script if it is of the requested release, else a download.
 obtain() {
     arch=$(machine)
     if [ "${VERSION#v}" = "$RELEASE" ]; then
@@ -126,14 +125,14 @@ install_program() {
     said=$("$work/sidecar" --version 2>&1) || fail "the sidecar does not run here: $said"
     case $VERSION in
         latest) ;;
-        *) [ "${said##* }" = "${VERSION#v}" ] || fail "this is $said, and not version ${VERSION#v}, as it should be" ;;
+        *) [ "${said##* }" = "${VERSION#v}" ] || fail "this is $said, and not version ${VERSION#v}" ;;
     esac
     mv -f "$work/sidecar" "$ROOT$PROGRAM"
     say "installed $said as $PROGRAM"
 }
 
-# The commands gh-net and people run, and no arguments beside those: `attach --trace-dest FILE`, say, would
-# write to any file. No wildcards, which sudo-rs has not.
+# Allows the commands that gh-net and people run, without further arguments: for example, `attach --trace-dest FILE` would
+# write to any file. There are no wildcards, because sudo-rs does not support them.
 allow_sudo() {
     case $USERNAME in
         *[!A-Za-z0-9._-]* | -*) fail "the name of the user $USERNAME can't be written into sudoers" ;;
@@ -144,7 +143,7 @@ allow_sudo() {
     # sudo does not read files with a dot in their name.
     new="${SUDOERS%/*}/.gh-net.new"
     {
-        printf '# What gh-net, and who looks after it, runs in this container.\n'
+        printf '# The commands of gh-net in this container.\n'
         printf 'Defaults!%s env_keep += "SSH_CONNECTION"\n' "$PROGRAM"
         for command in probe attach status 'status --json' cleanup; do
             printf '%s ALL=(root) NOPASSWD: %s %s\n' "$user" "$PROGRAM" "$command"
@@ -154,10 +153,10 @@ allow_sudo() {
     chmod 440 "$new"
     if has visudo && ! said=$(visudo -c -q -f "$new" 2>&1); then
         rm -f "$new"
-        fail "visudo refuses the entry for sudo: $said"
+        fail "visudo rejects the sudoers entry: $said"
     fi
     mv -f "$new" "$SUDOERS"
-    say "$USERNAME may run $PROGRAM by sudo, as $SUDOERS says"
+    say "$USERNAME may run $PROGRAM by sudo, see $SUDOERS"
 }
 
 add_capabilities() {
@@ -165,10 +164,10 @@ add_capabilities() {
         if has apt-get; then package=libcap2-bin; elif has zypper; then package=libcap-progs; else package=libcap; fi
         install_packages "$package" || return 1
     fi
-    # Permitted, not effective: where the container lacks one, the kernel would refuse to run a file with +ep.
+    # Permitted, not effective: if the container lacks one of them, the kernel refuses to run a file with +ep.
     setcap "$CAPABILITIES+p" "$ROOT$PROGRAM" || return 1
     granted=yes
-    say "$PROGRAM has the capabilities $CAPABILITIES, whoever runs it"
+    say "$PROGRAM has the capabilities $CAPABILITIES for every user"
 }
 
 grant() {
@@ -178,17 +177,17 @@ grant() {
             if has sudo; then how=sudoers; else how=capabilities; fi
             [ "$USERNAME" != root ] || how=none
             ;;
-        sudoers) has sudo || fail "privileges=sudoers, but sudo is not installed; the Feature common-utils has it" ;;
+        sudoers) has sudo || fail "privileges=sudoers, but sudo is not installed; the Feature common-utils installs it" ;;
         capabilities | none) ;;
-        *) fail "privileges=$how: it is auto, sudoers, capabilities or none" ;;
+        *) fail "privileges=$how: possible values are auto, sudoers, capabilities and none" ;;
     esac
-    # What another run granted is gone with its file.
+    # Capabilities of an earlier run are gone with the old file; this removes its sudoers entry.
     rm -f "$SUDOERS"
     case $how in
         sudoers) allow_sudo ;;
         capabilities)
             add_capabilities || [ "$PRIVILEGES" = auto ] || fail "privileges=capabilities, but they can't be set here"
-            [ -n "$granted" ] || say "warning: without sudo or capabilities $USERNAME can't use gh-net here, only root can"
+            [ -n "$granted" ] || say "warning: without sudo or capabilities, $USERNAME can't use gh-net; only root can"
             ;;
     esac
 }

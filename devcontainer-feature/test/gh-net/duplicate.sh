@@ -1,13 +1,13 @@
 #!/bin/bash
-# Installed twice, with other options each time: the last one decides, and nothing of the first is left.
+# Installed twice, with different options: the last run takes effect, and nothing of the first remains.
 set -e
 # shellcheck source=/dev/null
 source dev-container-features-test-lib
 
-check "the first was asked for something else" test "$PRIVILEGES" != "$PRIVILEGES__DEFAULT"
+check "the first had other options" test "$PRIVILEGES" != "$PRIVILEGES__DEFAULT"
 check "it runs" gh-net-sidecar --version
 check "root may make tunnels" gh-net-sidecar probe
-check "the first's entry for sudo is gone" test ! -e /etc/sudoers.d/gh-net
-check "it left nothing half done" bash -c "! ls -A /usr/local/bin | grep -F .gh-net"
+check "the sudoers entry of the first is gone" test ! -e /etc/sudoers.d/gh-net
+check "it left no temporary file" bash -c "! ls -A /usr/local/bin | grep -F .gh-net"
 
 reportResults

@@ -363,9 +363,10 @@ fn without_sudo_the_file_gets_capabilities() {
 fn options_that_do_not_exist_and_sudo_that_is_not_there_are_told() {
     for machine in machines() {
         machine.comes_with(&asset(), &program(VERSION));
-        for (value, why) in
-            [("all", "it is auto, sudoers, capabilities or none"), ("sudoers", "sudo is not installed")]
-        {
+        for (value, why) in [
+            ("all", "possible values are auto, sudoers, capabilities and none"),
+            ("sudoers", "sudo is not installed"),
+        ] {
             let Outcome { success, said } =
                 machine.install(&[("PRIVILEGES", value), ("_REMOTE_USER", "node")]);
             assert!(!success && said.contains(why), "{said}");
