@@ -76,7 +76,7 @@ where
     let mut definition = command().bin_name(invoked);
     let matches = definition.try_get_matches_from_mut(arguments)?;
     let Cli { mut flags, legacy, name, command } = Cli::from_arg_matches(&matches)?;
-    flags.warnings = legacy.judge().map_err(|why| definition.error(ErrorKind::InvalidValue, why))?;
+    flags.warnings = legacy.check().map_err(|why| definition.error(ErrorKind::InvalidValue, why))?;
     let after_start = match command {
         None => None,
         Some(Command::Start { flags: after, name }) => {

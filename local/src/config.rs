@@ -275,7 +275,7 @@ fn environment_layers(environment: &Environment) -> Vec<Layer> {
 fn unknown_variables(environment: &Environment) -> Vec<String> {
     let known = |name: &str| name == EXTENSION || SETTINGS.iter().any(|setting| setting.variable() == name);
     let unknown = environment.keys().filter(|name| name.starts_with("GH_NET_") && !known(name));
-    unknown.map(|name| format!("the variable {name} means nothing to gh-net")).collect()
+    unknown.map(|name| format!("the variable {name} is unknown to gh-net")).collect()
 }
 
 fn flag_layers(flags: &Flags) -> Vec<Layer> {

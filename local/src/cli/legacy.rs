@@ -22,7 +22,7 @@ pub(super) struct Legacy {
 
 impl Legacy {
     /// Warnings about flags that have no effect any more, or the error for one that can't be ignored.
-    pub(super) fn judge(self) -> Result<Vec<String>, String> {
+    pub(super) fn check(self) -> Result<Vec<String>, String> {
         if let Some(repo) = self.repo {
             return Err(format!(
                 "--repo {repo}: nothing is installed from a repository any more. The sidecar is copied over ssh; \

@@ -147,7 +147,7 @@ fn the_default_file_is_under_xdg_config_home() {
 fn a_misspelt_variable_is_a_warning() {
     let pairs = [("GH_NET_ROUTES", "auto"), ("GH_NET_EXTENSION", "1")];
     let config = load(&Flags::default(), &environment_of(&pairs)).unwrap();
-    assert_eq!(config.warnings, ["the variable GH_NET_ROUTES means nothing to gh-net"]);
+    assert_eq!(config.warnings, ["the variable GH_NET_ROUTES is unknown to gh-net"]);
 }
 
 #[test]
