@@ -1,7 +1,7 @@
-//! What the fuzz targets call: one function for each, that panics when a promise is broken.
+//! One function for each fuzz target, which panics when an invariant is broken.
 //!
-//! `tests/fuzz` feeds them with what libFuzzer makes up (it wants cargo-fuzz and a nightly compiler's flags);
-//! `tests/tests/corpus.rs` feeds them with the committed corpus, on any compiler, in every run of the tests.
+//! `tests/fuzz` calls them with libFuzzer's inputs (it needs cargo-fuzz and a nightly compiler's flags);
+//! `tests/tests/corpus.rs` calls them with the committed corpus, on any compiler, in every run of the tests.
 
 mod engine;
 mod frame;
@@ -12,7 +12,7 @@ pub use engine::engine;
 pub use frame::frame;
 pub use packet::packet;
 
-/// Takes decisions off the front of the fuzzer's bytes. When they are used up it gives zeros.
+/// The fuzzer's bytes, taken from the front as decisions. When they are used up it gives zeros.
 #[derive(Debug)]
 struct Input<'a>(&'a [u8]);
 

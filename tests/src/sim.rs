@@ -1,10 +1,10 @@
-//! The engine in virtual time, against a TCP that shares nothing with it.
+//! The engine in virtual time, against an independent TCP.
 //!
-//! Two ends and what is between them: the real [`Engine`] with a model of the laptop's sockets ([`hosts`]), a
-//! codespace whose kernel is smoltcp ([`codespace`]), and a link that delays, loses, reorders, repeats and is cut
-//! ([`link`]). A run follows from its [`Scenario`] and a seed alone and takes milliseconds; hours
-//! pass in it. [`run`] asserts what both ends and a packet analyser between them ([`inspect`]) would
-//! notice, and returns the numbers for what a scenario wants to assert beyond.
+//! Two ends and a link: the real [`Engine`] with a model of the laptop's sockets ([`hosts`]), a codespace whose kernel
+//! is smoltcp ([`codespace`]), and a link that delays, loses, reorders, duplicates and is cut ([`link`]). A run is
+//! determined by its [`Scenario`] and a seed. It takes milliseconds, in which hours of virtual time pass. [`run`]
+//! asserts what both ends and a packet analyser between them ([`inspect`]) would notice, and returns the counts for
+//! further assertions of a scenario.
 
 pub mod codespace;
 pub mod hosts;
@@ -44,9 +44,9 @@ const SERVER_V6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0, 0, 0, 0, 0, 0, 10);
 const FIRST_SERVER_PORT: u16 = 1000;
 const FIRST_CLIENT_PORT: u16 = 20_000;
 
-/// The most the engine may offer beyond what a host's socket has taken.
+/// The most that the engine may offer beyond what a host's socket has taken.
 const MOST_UPLINK: u64 = 4 * 1024 * 1024 + 17 * 1024;
-/// The most the engine may take from a host's socket beyond what it has sent.
+/// The most that the engine may take from a host's socket beyond what it has sent.
 const MOST_UNSENT: u64 = 256 * 1024;
 
 fn client(number: usize, v6: bool) -> SocketAddr {
@@ -74,7 +74,7 @@ fn engine(mtu: u16) -> Engine {
     })
 }
 
-/// What is to happen.
+/// The parameters of a run.
 #[derive(Debug, Clone)]
 pub struct Scenario {
     /// The MTU of the tunnel.
@@ -109,10 +109,10 @@ impl Scenario {
     }
 }
 
-/// What a run has shown.
+/// The results of a run.
 #[derive(Debug)]
 pub struct Report {
-    /// What was on the link.
+    /// The packets on the link.
     pub wire: Inspector,
     /// What the programs in the codespace saw.
     pub clients: Vec<Seen>,
@@ -132,7 +132,7 @@ pub fn run(scenario: &Scenario, seed: u64) -> Report {
         assert!(world.now <= scenario.patience, "not done after {:?}: {}", world.now, world.state());
     }
     let took = world.now;
-    // What is left passes by itself: TIME-WAIT, and connections whose other end has vanished.
+    // What is left ends by time-out: TIME-WAIT, and connections whose other end has vanished.
     while world.engine.flow_count() > 0 || world.engine.poll_timeout().is_some() {
         world.turn();
         assert!(world.now <= took + Duration::from_secs(4 * 3600), "never idle: {}", world.state());
@@ -148,7 +148,7 @@ pub fn run(scenario: &Scenario, seed: u64) -> Report {
     }
 }
 
-/// Both ends and what is between.
+/// Both ends and the link between them.
 struct World<'a> {
     scenario: &'a Scenario,
     rng: Rng,
@@ -202,7 +202,7 @@ impl<'a> World<'a> {
     }
 
     /// With `SIM_TRACE` set, every packet that reaches or leaves the engine is printed.
-    #[allow(clippy::print_stderr, reason = "for the person who looks for what a seed found")]
+    #[allow(clippy::print_stderr, reason = "for debugging a seed")]
     fn trace(&self, way: &str, packet: &[u8]) {
         if self.traced {
             eprintln!("{:?} {way} {}", self.now, describe(packet));
@@ -220,7 +220,7 @@ impl<'a> World<'a> {
         servers && self.codespace.seen().all(|seen| seen.done)
     }
 
-    /// Everything that happens at this instant, then on to the next.
+    /// Everything that happens at this instant; then time moves to the next event.
     fn turn(&mut self) {
         self.cut_and_mend();
         self.arrive();
@@ -273,7 +273,7 @@ impl<'a> World<'a> {
         self.window.measured(self.scenario.up.delay + self.scenario.down.delay, self.at());
     }
 
-    /// What has come to the end of the link.
+    /// Delivers what has reached the end of the link.
     fn arrive(&mut self) {
         while let Some((fate, packet)) = self.up.receive(self.now) {
             if fate != Fate::Lost {
@@ -301,7 +301,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// What io does in a turn of its loop.
+    /// One turn of io's loop.
     fn drive(&mut self) {
         let at = self.at();
         loop {
@@ -331,7 +331,7 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Memory: what was offered and not taken on, what was taken and not sent.
+    /// The bounds on memory: bytes offered and not yet taken, bytes taken and not yet sent.
     fn check_bounds(&self) {
         for (number, flow) in self.scenario.flows.iter().enumerate() {
             let (accepted, taken) = self.hosts.progress(number);

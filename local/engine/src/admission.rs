@@ -67,6 +67,7 @@ impl Engine {
         };
         let Some(entry) = table.get_mut(id) else { return };
         let is_admitted = match &mut entry.flow {
+            Flow::Tcp(connection) if connection.is_over() => true,
             Flow::Tcp(connection) => {
                 let tcp::Endpoints { client, server, target } = connection.endpoints;
                 match target {

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use super::tcp::State;
 use super::{InterfaceIndex, Policy, Protocol};
 
-/// A flow of the engine's table. Never reused for another flow.
+/// Identifies a flow. Never reused for another flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FlowId(pub u64);
 
-/// What the other half of a TCP connection is.
+/// What the laptop's end of a TCP connection is connected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target {
     /// A host: connect a socket, bound to the interface if one is named.
@@ -27,7 +27,7 @@ pub enum Target {
     Resolver,
 }
 
-/// What io is to do. Sockets are keyed by flow.
+/// What the driver (io) must do. Sockets are keyed by flow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Open a TCP socket and connect it; answer with [`super::Engine::handle_connected`] or
@@ -91,7 +91,7 @@ pub enum Command {
     },
     /// Ask the laptop's resolver; answer with [`super::Engine::handle_dns_answer`], or not at all.
     Resolve {
-        /// Names the query until it is answered.
+        /// Identifies the query until it is answered.
         query: QueryId,
         /// The DNS message as it came over UDP.
         message: Bytes,
@@ -109,17 +109,17 @@ pub enum ConnectError {
     Refused,
     /// ENETUNREACH: ICMP network unreachable.
     NetworkUnreachable,
-    /// EHOSTUNREACH and what else says that the host is not there: ICMP host unreachable.
+    /// EHOSTUNREACH and other errors that mean that the host is not there: ICMP host unreachable.
     HostUnreachable,
     /// EACCES, EPERM: ICMP administratively prohibited.
     Prohibited,
-    /// ETIMEDOUT: nothing is answered.
+    /// ETIMEDOUT: no answer is sent, and the client's attempt times out, too.
     TimedOut,
-    /// The laptop is short of something (EMFILE, ENOBUFS, …): nothing is answered; the client tries again.
+    /// The laptop is short of a resource (EMFILE, ENOBUFS, …): no answer is sent, and the client tries again.
     Local,
 }
 
-/// An ICMP error about something a UDP or echo socket sent, or the local kernel's equivalent.
+/// An ICMP error about a packet that a UDP or echo socket sent, or the local kernel's equivalent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unreachable {
     /// Who sent the error; `None` if it was the laptop itself.
@@ -128,11 +128,11 @@ pub struct Unreachable {
     pub destination: SocketAddr,
     /// For echo: the sequence number of the request, as far as it is known.
     pub sequence: Option<u16>,
-    /// What was said.
+    /// The error.
     pub kind: UnreachableKind,
 }
 
-/// What an ICMP error says, in terms that fit both families.
+/// The kinds of ICMP errors, in terms that fit both families.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnreachableKind {
     /// No such network (ICMP 3/0, ICMPv6 1/0).
@@ -157,7 +157,7 @@ pub enum UnreachableKind {
 pub struct Transmit {
     /// IP and transport headers.
     pub headers: Headers,
-    /// What follows them; may be empty.
+    /// What follows the headers; may be empty.
     pub payload: Bytes,
 }
 
@@ -177,7 +177,7 @@ impl Headers {
         &self.bytes[..self.len]
     }
 
-    /// Appends a header. What is over [`Self::MAX`] is a bug, and is cut off.
+    /// Appends a header. More than [`Self::MAX`] bytes in all is a bug; the rest is cut off.
     pub(crate) fn push(&mut self, header: &[u8]) {
         let len = header.len().min(Self::MAX - self.len);
         debug_assert_eq!(len, header.len());
@@ -204,7 +204,7 @@ impl Transmit {
     }
 }
 
-/// What an engine is set up with.
+/// The engine's configuration.
 #[derive(Debug)]
 pub struct Config {
     /// The engine's own addresses in the tunnel: they answer echo requests and DNS.
@@ -217,7 +217,7 @@ pub struct Config {
     pub secret: u64,
 }
 
-/// What has passed through, for the status and the log.
+/// Counters for the status and the log.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Packets from the codespace.
@@ -248,7 +248,7 @@ pub struct FlowView {
     /// The destination as the program names it; of a UDP mapping or echo session the one that was added last. For
     /// echo the port is 0.
     pub destination: Option<SocketAddr>,
-    /// How far it is.
+    /// Its state.
     pub state: FlowState,
     /// Bytes of payload that went to the host.
     pub uplink_bytes: u64,

@@ -1,5 +1,5 @@
-//! The engine's UDP and ICMP, and the DNS it answers itself: datagrams find or open their flow, and flows
-//! meet their sockets.
+//! The engine's UDP and ICMP, and DNS to its own address: packets from the codespace find or open their flow, and the
+//! sockets' events find theirs.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
@@ -161,7 +161,7 @@ impl Engine {
         self.settle(flow, now);
     }
 
-    /// Something a UDP or echo flow sent did not arrive.
+    /// A packet of a UDP or echo flow was not delivered.
     pub fn handle_unreachable(&mut self, flow: FlowId, error: Unreachable) {
         let Some(entry) = self.table.get(flow) else { return };
         let peers = match &entry.flow {
@@ -201,8 +201,8 @@ impl Engine {
     }
 }
 
-/// The hop limit a packet leaves the laptop with. Ordinary packets leave with the ordinary one, so that
-/// sockets need no option set; the probes of a traceroute with one less than they came with.
+/// The hop limit that a packet is sent on with. Ordinary packets get the default, so that no socket option has to be
+/// set; the probes of a traceroute get one less than they came with.
 fn onward(hop_limit: u8) -> u8 {
     if hop_limit < ORDINARY_HOPS { hop_limit.saturating_sub(1) } else { DEFAULT_HOPS }
 }

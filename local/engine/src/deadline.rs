@@ -1,21 +1,21 @@
-//! The deadlines of all flows, and the first of them. No task sleeps for a flow.
+//! One table of the flows' deadlines, so that no flow needs a task or timer of its own.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::FlowId;
 
-/// Flows by the time they want to be woken.
+/// Flows in the order of their deadlines.
 #[derive(Debug, Default)]
 pub(super) struct Deadlines {
     ordered: BTreeSet<(Instant, FlowId)>,
 }
 
 impl Deadlines {
-    /// Makes sure that `flow` is woken at `wanted` at the latest. `registered` is the flow's entry in here.
+    /// Makes sure that `flow` is woken at `wanted` at the latest. `registered` is the flow's deadline in the table.
     ///
-    /// A deadline that moves back, as retransmission time-outs do with each segment, leaves the entry as it
-    /// is: the flow is woken early, finds nothing to do and registers again.
+    /// A deadline that becomes later, as retransmission time-outs do with each segment, leaves the table unchanged:
+    /// the flow is woken early, has nothing to do and registers again.
     pub(super) fn register(
         &mut self,
         flow: FlowId,

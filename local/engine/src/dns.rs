@@ -9,17 +9,17 @@ use super::QueryId;
 /// The port of DNS.
 pub(super) const PORT: u16 = 53;
 
-/// How long an answer is waited for; stub resolvers give up after 5 seconds.
+/// How long a query waits for its answer. Stub resolvers give up after 5 seconds.
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// Queries that may wait for their answers.
 const MAX_WAITING: usize = 4096;
 
-/// Where an answer goes.
+/// The endpoints of a query.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Asker {
-    /// Who asked.
+    /// The client.
     pub client: SocketAddr,
-    /// Whom: the engine's own address and port.
+    /// The server that it asked: the engine's own address and port.
     pub server: SocketAddr,
 }
 

@@ -1,4 +1,4 @@
-//! The flow table: what is under translation, by key and by id, within bounds.
+//! The flow table: all flows, by key and by id, within bounds.
 
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, VecDeque};
@@ -23,9 +23,9 @@ const MAX_SESSIONS: usize = 512;
 pub(super) enum Key {
     /// A connection's five-tuple.
     Tcp { client: SocketAddr, server: SocketAddr },
-    /// An endpoint in the codespace and the way its datagrams take.
+    /// An endpoint in the codespace, and the interface that its datagrams leave by.
     Udp { client: SocketAddr, interface: Option<InterfaceIndex> },
-    /// An echo identifier of a host in the codespace and the way its requests take.
+    /// An echo identifier of a host in the codespace, and the interface that its requests leave by.
     Echo { client: IpAddr, identifier: u16, interface: Option<InterfaceIndex> },
 }
 
@@ -37,12 +37,12 @@ pub(super) enum Flow {
     Echo(icmp::Session),
 }
 
-/// A flow and what the engine's lists know of it.
+/// A flow, and its state in the engine's lists.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub key: Key,
     pub flow: Flow,
-    /// In the schedule.
+    /// Its state in the schedule.
     pub standing: Standing,
     /// Its deadline as registered.
     pub registered: Option<Instant>,
@@ -172,7 +172,7 @@ impl Table {
         }
     }
 
-    /// All flows, oldest first: what is done to all of them is done in the same order in every run.
+    /// All flows, oldest first, so that what is done to all of them has the same order in every run.
     pub(super) fn ids(&self) -> Vec<FlowId> {
         let mut ids: Vec<_> = self.entries.keys().copied().collect();
         ids.sort_unstable();
@@ -253,9 +253,9 @@ impl Table {
         Some(entry)
     }
 
-    /// The connection has entered TIME-WAIT: it no longer counts as live. Returns a connection that must go
+    /// The connection has entered TIME-WAIT and no longer counts as live. Returns a connection that must be removed
     /// to make room.
-    pub(super) fn rest(&mut self, id: FlowId) -> Option<FlowId> {
+    pub(super) fn enter_time_wait(&mut self, id: FlowId) -> Option<FlowId> {
         let entry = self.entries.get_mut(&id)?;
         if !std::mem::replace(&mut entry.time_wait, true) {
             self.connections -= 1;

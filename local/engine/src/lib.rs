@@ -66,7 +66,7 @@ pub use self::tcp::State as TcpState;
 
 /// Small packets (resets, errors, answers of the engine itself) that may wait for the link, in bytes.
 const MAX_URGENT: usize = 1024 * 1024;
-/// A hop limit from which on a packet is an ordinary one, and not the probe of a traceroute.
+/// The lowest hop limit of an ordinary packet; a lower one means a traceroute's probe.
 const ORDINARY_HOPS: u8 = 33;
 
 /// See the [crate's documentation](crate).
@@ -110,7 +110,7 @@ impl Engine {
         }
     }
 
-    /// What has passed so far.
+    /// The counters.
     pub fn counters(&self) -> Counters {
         self.counters
     }
@@ -194,7 +194,7 @@ impl Engine {
 
     // ---- commands, time, and the lists --------------------------------------------------------------
 
-    /// The next thing to do.
+    /// The next command for the driver.
     pub fn poll_command(&mut self) -> Option<Command> {
         let command = self.commands.pop_front()?;
         if let Command::Service(flow) = command
@@ -233,10 +233,10 @@ impl Engine {
         }
     }
 
-    /// After anything happened to a flow: puts it on the lists it now belongs on.
+    /// Updates the engine's lists after an event of a flow.
     fn settle(&mut self, id: FlowId, now: Instant) {
         let Some(entry) = self.table.get_mut(id) else { return };
-        let mut resting = false;
+        let mut is_expendable = false;
         if let Flow::Tcp(connection) = &mut entry.flow {
             let actions = connection.take_actions();
             if actions.service && !std::mem::replace(&mut entry.service_listed, true) {
@@ -256,14 +256,14 @@ impl Engine {
                 self.controls.push_back(id);
             }
             connection.persist_if_stuck(now);
-            resting = connection.is_expendable();
+            is_expendable = connection.is_expendable();
         }
         if entry.is_ready() {
             self.schedule.add(id, &mut entry.standing);
         }
         let deadline = entry.deadline();
         self.deadlines.register(id, &mut entry.registered, deadline);
-        if resting && let Some(oldest) = self.table.rest(id) {
+        if is_expendable && let Some(oldest) = self.table.enter_time_wait(id) {
             self.remove(oldest);
         }
     }

@@ -1,7 +1,7 @@
-//! IP packets: parsed once at the edge into [`Packet`], built whole in [`build`].
+//! IP packets: parsed once, into [`Packet`], and built in [`build`].
 //!
-//! etherparse does the parsing. What it accepts is consistent: every slice lies within the packet, the
-//! header's length fields agree with the bytes that are there. Nothing here can panic on any input.
+//! etherparse does the parsing. What it accepts is consistent: every slice lies within the packet, and the length
+//! fields agree with the bytes that are there. Nothing here can panic on any input.
 
 pub(crate) mod build;
 pub mod checksum;
@@ -16,15 +16,15 @@ use etherparse::{IpFragOffset, IpNumber, IpSlice, Ipv6ExtensionSlice};
 /// One IP packet, its payload (behind all extension headers) sliced out of it without a copy.
 #[derive(Debug, Clone)]
 pub(crate) struct Packet {
-    /// Who sent it.
+    /// Its source.
     pub source: IpAddr,
-    /// To whom.
+    /// Its destination.
     pub destination: IpAddr,
     /// The payload's protocol.
     pub protocol: IpNumber,
     /// TTL or hop limit as it arrived.
     pub hop_limit: u8,
-    /// Where it belongs, if it is a fragment.
+    /// Its place in the datagram, if it is a fragment.
     pub fragment: Option<Fragment>,
     /// What follows the IP headers.
     pub payload: Bytes,
@@ -37,7 +37,7 @@ pub(crate) struct Packet {
 pub(crate) struct Fragment {
     /// Which datagram.
     pub identification: u32,
-    /// Where in it.
+    /// Its offset.
     pub offset: IpFragOffset,
     /// Whether more follows.
     pub more: bool,

@@ -1,8 +1,8 @@
-//! Which flow sends next: round robin by bytes, and those that send little first.
+//! Which flow sends next: round robin by bytes, with flows that send little first.
 //!
 //! Deficit round robin with two lists, as in fq_codel (RFC 8290, 4.1 and 4.2): a flow that begins to send is
-//! *fresh* and goes ahead of the *bulk* flows until it has used up its quantum. So a keystroke or the first
-//! segment of a page does not wait behind a download.
+//! *fresh* and goes before the *bulk* flows until it has used up its quantum. So a keystroke or the first segment of
+//! a page does not wait behind a download.
 
 use std::collections::VecDeque;
 
@@ -11,7 +11,7 @@ use super::{FlowId, Transmit};
 /// Bytes a flow may send in its turn: one of the largest segments.
 const QUANTUM: i64 = 64 * 1024;
 
-/// A flow's standing in the schedule.
+/// A flow's state in the schedule.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
     listed: bool,
@@ -25,7 +25,7 @@ pub(super) struct Schedule {
     bulk: VecDeque<FlowId>,
 }
 
-/// Whose turn it may be.
+/// The flow that may send next.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Candidate {
     /// The flow at the head of a list.
@@ -48,7 +48,7 @@ impl Schedule {
         fresh.or_else(|| self.bulk.front().map(|flow| Candidate { flow: *flow, fresh: false }))
     }
 
-    /// Whether the candidate may send now. If not it has been given another quantum, at the end of the line.
+    /// Whether the candidate may send now. If not, it has moved to the end of the list with another quantum.
     pub(super) fn may_send(&mut self, candidate: Candidate, standing: &mut Standing) -> bool {
         if standing.deficit > 0 {
             return true;
@@ -64,8 +64,8 @@ impl Schedule {
         standing.deficit -= bytes as i64;
     }
 
-    /// The candidate has nothing to send any more. A fresh flow waits once behind the bulk flows, so that it
-    /// can't stay fresh by sending little by little.
+    /// The candidate has nothing more to send. A fresh flow goes once to the end of the bulk list, so that it can't
+    /// stay fresh by sending little at a time.
     pub(super) fn emptied(&mut self, candidate: Candidate, standing: &mut Standing) {
         self.remove(candidate);
         if candidate.fresh && !self.bulk.is_empty() {
@@ -85,7 +85,7 @@ impl Schedule {
     }
 }
 
-/// Packets of one datagram flow that wait for their turn. What does not fit is dropped, as a router would.
+/// Packets of one datagram flow that wait for their turn. What does not fit is dropped, as a router does.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     packets: VecDeque<Transmit>,

@@ -16,14 +16,14 @@ use super::packet::{Malformed, Packet};
 use super::tcp::{self, Connection, Endpoints, Segment, Shares};
 use super::{Engine, ORDINARY_HOPS, Protocol, dns, packet};
 
-/// What all connections together may hold for the hosts' sockets, and as much again for the codespace, in
-/// bytes. Those that are there already keep the larger shares they had, so it comes to several times that.
+/// Bytes that all connections together may hold for the hosts' sockets, and as many again for the codespace. Older
+/// connections keep the larger shares that they were given, so the sum may be several times that.
 const BUDGET: usize = 128 * 1024 * 1024;
-/// The share of one connection at least, in bytes: one of the largest segments.
+/// The smallest share of one connection, in bytes: one of the largest segments.
 const MIN_SHARE: usize = 64 * 1024;
-/// The share of one connection at most, for the host's socket.
+/// The largest share of one connection for the host's socket.
 const MAX_UPLINK_SHARE: usize = 4 * 1024 * 1024;
-/// The same for the codespace: a second's worth at 128 Mbit/s, which the link may well hold.
+/// The same for the codespace: one second at 128 Mbit/s, which may be under way on the link.
 const MAX_DOWNLINK_SHARE: usize = 16 * 1024 * 1024;
 
 impl Engine {
@@ -41,7 +41,7 @@ impl Engine {
                 return Ok(());
             }
             if connection.is_draining() {
-                // Its bytes were acknowledged: it lives on behind the new one until the server has them.
+                // Its bytes were acknowledged: it stays beside the new one until the server has them.
                 connection.leave(now);
                 self.settle(id, now);
                 self.table.detach(id);
@@ -88,12 +88,12 @@ impl Engine {
     fn initial_sequence(&self, key: &Key) -> u32 {
         let mut hasher = DefaultHasher::new();
         (self.config.secret, key).hash(&mut hasher);
-        // Each connection moves the start on, as the RFC's clock does.
+        // Each connection advances the start, as the RFC's clock does.
         (hasher.finish() as u32).wrapping_add((self.counters.connections as u32).wrapping_mul(64 * 1024))
     }
 
-    /// What one of the connections may hold. However many there are, and whether or not the codespace ever
-    /// acknowledges anything, all together hold some hundreds of megabytes at most.
+    /// What one connection may hold. Together they hold some hundreds of megabytes at most, however many there are and
+    /// whether or not the codespace ever acknowledges anything.
     fn shares(&self) -> Shares {
         let share = BUDGET / (self.table.connections() + 1);
         Shares {
@@ -124,7 +124,7 @@ impl Engine {
         };
         let Endpoints { client, server, .. } = connection.endpoints;
         let quotation = connection.quotation();
-        connection.handle_silence();
+        connection.handle_no_answer();
         self.settle(flow, now);
         if let Some(kind) = kind {
             let offender = self.gateway(client.ip());

@@ -2,18 +2,19 @@
 //!
 //! # Theory of operation
 //!
-//! This is a translator between two kernels, not a third network stack. It always answers, never opens.
+//! This is a translator between two kernels, not a third network stack. It only accepts connections, and never opens
+//! one.
 //!
-//! - **Opening.** A SYN makes the engine have a socket connected. Only when that has succeeded does the
-//!   codespace get its SYN-ACK; a refusal becomes a RST, an unreachable host the ICMP error, silence stays
-//!   silence. So a program in the codespace learns the truth from `connect`.
+//! - **Opening.** On a SYN the host's socket is connected first. Only when that has succeeded is the SYN-ACK sent. A
+//!   refusal becomes a RST, an unreachable host the ICMP error, and a time-out is a time-out on both sides. So
+//!   `connect` fails in the codespace for the same reason as on the laptop.
 //! - **Uplink** ([`recv`]). The window is credit for room reserved here. Bytes go on to the socket as it takes
-//!   them; when the server stops reading, the window closes and the program in the codespace blocks.
+//!   them. When the server stops reading, the window closes and the program in the codespace blocks.
 //! - **Downlink** ([`send`]). The socket is read only when the peer's window and the link's budget allow, so
 //!   back pressure reaches the server. What was sent is kept, by reference, until it is acknowledged.
-//! - **Closing.** Each direction ends by itself: a FIN from the codespace shuts the socket's writing down when
-//!   all bytes before it have been taken, an end of file from the socket becomes a FIN behind the last byte.
-//!   A reset on either side becomes a reset on the other.
+//! - **Closing.** Each direction ends independently: a FIN from the codespace shuts down the socket's sending side
+//!   after all bytes before it, and an end of file from the socket becomes a FIN after the last byte. A reset on
+//!   either side becomes a reset on the other.
 //! - **Loss** happens only in the queues of the codespace's kernel and when the link is cut: go-back-N by
 //!   time-out or by three duplicate acknowledgments, and from the first unacknowledged byte on a new link.
 //!
@@ -42,7 +43,7 @@ use super::Target;
 
 /// Window scale: units of 128 bytes make windows of up to 8 MiB.
 const SHIFT: u8 = 7;
-/// The smallest MSS that is believed (Linux's `TCP_MIN_SND_MSS`).
+/// The smallest MSS accepted from a peer (Linux's `TCP_MIN_SND_MSS`).
 const MIN_MSS: u16 = 48;
 
 /// What io is to do with the connection's host socket.
@@ -149,29 +150,34 @@ impl Connection {
         self.state
     }
 
-    /// Whether it only waits for its time to pass, and may be forgotten when room is needed.
+    /// Whether it is only in TIME-WAIT, and may be removed when room is needed.
     pub(super) fn is_expendable(&self) -> bool {
         self.state == State::TimeWait && !self.is_draining()
     }
 
-    /// Whether it is over for the codespace, while the host's socket has yet to take what it brought.
+    /// Whether it is over for the codespace, while the host's socket has not yet taken all bytes.
     pub(super) fn is_draining(&self) -> bool {
         self.has_socket && matches!(self.state, State::TimeWait | State::Closed)
     }
 
-    /// Whether nothing is left of it.
+    /// Whether it is over on both sides.
+    pub(super) fn is_over(&self) -> bool {
+        !self.has_socket && matches!(self.state, State::TimeWait | State::Closed)
+    }
+
+    /// Whether it can be removed.
     pub(super) fn is_closed(&self) -> bool {
         self.state == State::Closed && !self.due.reset && !self.is_draining()
     }
 
-    /// It is over for the codespace, in an orderly way: the host's socket may take what is left, for a while.
+    /// It is over for the codespace, in an orderly way. The host's socket may take what is left, within a time limit.
     pub(super) fn leave(&mut self, now: Instant) {
         self.set_state(State::Closed);
         self.due = Due::default();
         self.timer = Timer::Close { at: now + IDLE };
     }
 
-    /// The codespace is gone: the host's socket goes with a reset.
+    /// The codespace has reset the connection: the host's socket is reset, too.
     fn abort(&mut self) {
         self.finish(true);
     }
@@ -187,7 +193,8 @@ impl Connection {
     /// The abort of RFC 9293, 3.10.5 sends no RST in CLOSING and LAST-ACK. It is sent here in those states, too: our
     /// FIN may not have arrived, and a program that still reads would wait for it without end.
     pub(super) fn reset(&mut self) {
-        self.due.reset = !matches!(self.state, State::TimeWait | State::Closed);
+        // One that is due already stays due.
+        self.due.reset |= !matches!(self.state, State::TimeWait | State::Closed);
         self.finish(true);
     }
 }

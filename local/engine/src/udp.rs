@@ -1,7 +1,7 @@
 //! UDP mappings (RFC 4787): one socket of the host for each endpoint of the codespace.
 //!
-//! The mapping is endpoint-independent (REQ-1): whatever an endpoint sends to, it is seen from one port. Which
-//! hosts may answer is a matter of its [`Peers`].
+//! The mapping is endpoint-independent (REQ-1): all destinations see an endpoint at one port. [`Peers`] decides which
+//! hosts may answer.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

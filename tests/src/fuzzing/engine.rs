@@ -1,9 +1,9 @@
-//! Arbitrary events for the engine, in an order that lets connections live: segments near the right sequence
-//! numbers, sockets that take and give, time, cuts of the link.
+//! Arbitrary events for the engine that keep connections alive: segments near the right sequence numbers, sockets that
+//! take and give, time, cuts of the link.
 //!
-//! What each side of a connection sends is a function of its position, so that both directions are checked
-//! byte by byte: whatever is lost, repeated or reordered, the engine hands on the right bytes in the right
-//! order, and sends no byte that it was not given.
+//! What each side of a connection sends is a function of the position, so that both directions are checked byte by
+//! byte: whatever is lost, repeated or reordered, the engine passes on the right bytes in the right order, and sends no
+//! byte that it was not given.
 
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};

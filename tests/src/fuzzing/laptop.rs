@@ -1,4 +1,4 @@
-//! An engine on a laptop that exists only here: its sockets are whatever the fuzzer says.
+//! An engine on a simulated laptop, whose sockets do what the fuzzer decides.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ pub(super) struct Laptop {
     pub(super) now: Instant,
     pub(super) flows: Vec<FlowId>,
     pub(super) queries: Vec<QueryId>,
-    /// TCP connections that were asked for since somebody last looked.
+    /// TCP connections that were asked for and not yet taken by the test.
     pub(super) connects: Vec<FlowId>,
     /// Whether the link has room.
     pub(super) bulk: bool,
@@ -61,7 +61,7 @@ impl Laptop {
         self.commands();
     }
 
-    /// Takes in all commands. None may reach for what the policy refuses.
+    /// Takes all commands. None may go to a destination that the policy refuses.
     pub(super) fn commands(&mut self) {
         while let Some(command) = self.engine.poll_command() {
             match command {
@@ -78,7 +78,7 @@ impl Laptop {
                     self.permitted(Protocol::Echo, at_port_0(destination))
                 }
                 Command::Resolve { query, .. } => self.queries.push(query),
-                // Both are kept on the list: an event for a flow that is gone must do nothing.
+                // The flow stays in the list: an event for a flow that is gone must have no effect.
                 Command::Abort(_) | Command::Close(_) | Command::Service(_) => {}
             }
         }

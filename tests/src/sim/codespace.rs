@@ -1,4 +1,4 @@
-//! The codespace: smoltcp, a TCP that shares nothing with the engine, and the programs that use it.
+//! The codespace: smoltcp as its network stack, and the programs that use it.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -138,7 +138,7 @@ impl Program {
         let buffer = || SocketBuffer::new(vec![0; self.flow.client.buffer]);
         let mut socket = Socket::new(buffer(), buffer());
         if !self.flow.is_peaceful() {
-            // A reset may be lost; only asking finds out.
+            // A reset may be lost; only a keepalive probe finds out.
             socket.set_keep_alive(Some(SmolDuration::from_secs(20)));
             socket.set_timeout(Some(SmolDuration::from_secs(100)));
         }
@@ -149,7 +149,7 @@ impl Program {
     }
 
     fn read(&mut self, socket: &mut Socket<'_>, now: Duration, pattern: &Pattern) {
-        // smoltcp throws away what was not read when TIME-WAIT ends.
+        // smoltcp discards unread data when TIME-WAIT ends.
         let last_chance = matches!(socket.state(), State::TimeWait | State::Closed);
         if !self.flow.client.is_reading(now) && !last_chance {
             return;

@@ -1,8 +1,7 @@
 //! The laptop's sockets and the servers behind them, and an io that drives the engine by its contract.
 //!
-//! It is as strict as edge-triggered readiness makes the real one: a flow is served when the engine asks for it
-//! or when its socket *became* readable or writable, and never just so. A wake-up the engine forgets
-//! is a stall here.
+//! It is as strict as the real one with its edge-triggered readiness: a flow is served only when the engine asks for it
+//! or when its socket *became* readable or writable. A wake-up that the engine forgets is a stall here.
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
@@ -51,7 +50,7 @@ pub struct Hosts {
     pub writes: u64,
 }
 
-/// What the driver of the engine has at hand.
+/// What the driver of the engine works with.
 pub struct Context<'a> {
     /// Under test.
     pub engine: &'a mut Engine,
@@ -125,7 +124,7 @@ impl Hosts {
                 assert!(self.sockets.insert(flow, socket).is_none(), "{flow:?} is connected twice");
             }
             Command::Service(flow) => {
-                // Served even if it is stale: that must do nothing.
+                // A stale flow is served, too: it must have no effect.
                 match self.sockets.get_mut(&flow).filter(|socket| !socket.closed && socket.connects.is_none())
                 {
                     Some(socket) => self.writes += socket.serve(flow, context),

@@ -1,8 +1,7 @@
 //! Looks at every packet on the link, as a packet analyser would.
 //!
-//! It knows TCP only by RFC 9293 and asserts what the engine promises: packets that parse strictly and whose
-//! checksums are right, a right edge that does not move back, nothing sent beyond the peer's window or
-//! larger than its MSS.
+//! It is written after RFC 9293 alone and asserts what the engine promises: packets that parse strictly and have correct
+//! checksums, a right edge that does not move back, nothing sent beyond the peer's window or larger than its MSS.
 
 use std::collections::BTreeMap;
 
@@ -36,7 +35,7 @@ struct Track {
     downlink: Half,
 }
 
-/// What was seen, in numbers.
+/// The state of all connections, and counts.
 #[derive(Debug, Default, Clone)]
 pub struct Inspector {
     tracks: BTreeMap<(usize, bool), Track>,

@@ -1,7 +1,7 @@
-//! A model of the leg between codespace and laptop, one direction each.
+//! A model of the link between codespace and laptop, one direction each.
 //!
-//! The real leg is a reliable, ordered pipe that may be cut; loss, reordering and duplication stand for what
-//! the codespace's own queues, and networks behind the codespace, may do.
+//! The real link is a reliable, ordered pipe that may be cut. Loss, reordering and duplication model the codespace's own
+//! queues and the networks behind it.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -18,11 +18,11 @@ pub struct Profile {
     pub delay: Duration,
     /// Up to this is added at random, so that packets overtake each other.
     pub jitter: Duration,
-    /// Bytes a second; `None` is without limit.
+    /// Bytes per second; `None` is without limit.
     pub rate: Option<u64>,
-    /// Packets of a thousand that are lost behind the link.
+    /// Packets per thousand that are lost after the link.
     pub loss: u64,
-    /// Packets of a thousand that arrive twice.
+    /// Packets per thousand that arrive twice.
     pub duplication: u64,
 }
 
@@ -33,14 +33,14 @@ impl Profile {
     }
 }
 
-/// What becomes of a packet at the far end.
+/// What happens to a packet at the far end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fate {
     /// It arrives.
     Arrives,
-    /// It came over the link and is lost behind it.
+    /// It crosses the link and is lost after it.
     Lost,
-    /// It is the second copy of one that arrived, made behind the link.
+    /// It is the second copy of a packet that arrives, made after the link.
     Copy,
 }
 
@@ -54,11 +54,11 @@ pub struct Direction {
     count: u64,
 }
 
-/// What ssh and the kernel take before a writer blocks, in bytes.
+/// Bytes that ssh and the kernel buffer before a writer blocks.
 const BUFFER: u64 = 4 * 1024 * 1024;
 
 impl Direction {
-    /// An idle one.
+    /// An idle direction.
     pub fn new(profile: Profile) -> Self {
         Self { profile, busy: Duration::ZERO, flying: BinaryHeap::new(), count: 0 }
     }
@@ -100,7 +100,7 @@ impl Direction {
         self.flying.peek().map(|Reverse((at, ..))| *at)
     }
 
-    /// Everything under way is gone.
+    /// Loses everything in flight.
     pub fn cut(&mut self, now: Duration) {
         self.flying.clear();
         self.busy = now;

@@ -1,4 +1,4 @@
-//! What the two programs of a connection do: the one in the codespace and the server behind the laptop.
+//! The behaviour of a connection's two programs: the client in the codespace and the server behind the laptop.
 
 use std::time::Duration;
 
@@ -77,13 +77,13 @@ impl Flow {
         Self { starts: Duration::ZERO, v6: false, client, server, connect }
     }
 
-    /// Whether the programs part in peace.
+    /// Whether the connection is closed by both programs without a reset.
     pub fn is_peaceful(&self) -> bool {
         self.connect.1.is_ok() && self.client.resets.is_none() && self.server.resets.is_none()
     }
 }
 
-/// The bytes of a stream: recognisable wherever one looks.
+/// The bytes of a stream: a function of the position, so that a displacement is recognised anywhere.
 #[derive(Debug)]
 pub struct Pattern(Vec<u8>);
 

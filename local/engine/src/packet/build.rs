@@ -1,4 +1,4 @@
-//! Whole packets, built header by header with their checksums. The payload is never copied.
+//! Builds whole packets, with their checksums. The payload is never copied.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -8,7 +8,7 @@ use etherparse::IpNumber;
 use super::checksum;
 use crate::{Headers, Transmit};
 
-/// The hop limit of packets the engine sends (RFC 1340 and its successors).
+/// The hop limit of packets that the engine sends (RFC 1340 and its successors).
 const HOP_LIMIT: u8 = 64;
 /// IPv4: don't fragment.
 const DF: u16 = 0x4000;

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 /// The unfinished sum of `bytes` as 16-bit words, the last one padded with a zero byte. Sums of slices of
 /// even length may be added.
 ///
-/// One's complement addition does not care for the order of bytes within a word (RFC 1071, 2(B)), nor for
-/// the width of the words added, so this adds native 32-bit words, which compilers turn into vector code.
+/// One's complement addition is independent of the byte order and of the width of the words (RFC 1071, 2), so this
+/// adds native 32-bit words, which compilers turn into vector code.
 pub fn sum(bytes: &[u8]) -> u64 {
     let mut words = bytes.chunks_exact(4);
     let mut total: u64 = 0;
@@ -41,7 +41,7 @@ pub fn finish(mut sum: u64) -> u16 {
     !u16::from_be(sum as u16)
 }
 
-/// The checksum of `bytes`: 0 over bytes that hold a right checksum.
+/// The checksum of `bytes`: 0 if they include a correct checksum.
 pub fn of(bytes: &[u8]) -> u16 {
     finish(sum(bytes))
 }

@@ -13,12 +13,12 @@ const V4_LIMIT: usize = 576;
 /// The same for IPv6: its minimum MTU (RFC 4443 2.4 c).
 const V6_LIMIT: usize = 1280;
 
-/// What an ICMP error says.
+/// The content of an ICMP error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Message {
-    /// One of the kinds that sockets report.
+    /// An error that sockets report, too.
     Unreachable(UnreachableKind),
-    /// The transport protocol is not spoken here.
+    /// The transport protocol is not supported.
     Protocol,
 }
 
@@ -63,8 +63,8 @@ pub(crate) fn about(packet: &Packet, offender: IpAddr, message: Message) -> Opti
     error(offender, packet.source, message, packet.whole.clone())
 }
 
-/// The error `message` from `offender` about a UDP datagram of `length` payload bytes that is no longer at
-/// hand: the quotation is made anew, as far as the receiver looks at it.
+/// The error `message` from `offender` about a UDP datagram that is no longer at hand. The quotation is rebuilt, as far
+/// as the receiver looks at it.
 pub(crate) fn about_udp(
     source: SocketAddr,
     destination: SocketAddr,
@@ -133,7 +133,7 @@ fn error(offender: IpAddr, to: IpAddr, message: Message, mut quoted: Bytes) -> O
     build::icmp(offender, to, 0, message.wire(v6), quoted)
 }
 
-/// Whether the packet is itself an ICMP error, as far as can be seen.
+/// Whether the packet is itself an ICMP error, as far as its first byte shows.
 fn is_error(packet: &Packet) -> bool {
     let kind = packet.payload.first().copied().unwrap_or(0);
     match packet.protocol {

@@ -13,10 +13,10 @@ use etherparse::defrag::IpDefragBuf;
 
 use super::{Fragment, Packet};
 
-/// How long the parts of a datagram wait for the rest. RFC 8200 says 60 s, Linux 30 s; on a leg that neither
-/// loses nor reorders a second would do.
+/// How long the parts of a datagram wait for the rest. RFC 8200 says 60 s, Linux 30 s; the link neither loses nor
+/// reorders, so less is enough.
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// Datagrams under construction. Each holds up to 64 KiB.
+/// Incomplete datagrams at once. Each holds up to 64 KiB.
 const MAX_DATAGRAMS: usize = 64;
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -32,19 +32,19 @@ struct Partial {
     key: Key,
     since: Instant,
     buffer: IpDefragBuf,
-    /// The packet of the first fragment, which alone is fit for quoting in ICMP errors.
+    /// The packet of the first fragment, the only one that ICMP errors may quote.
     first: Option<Bytes>,
 }
 
-/// Datagrams under construction, oldest first.
+/// Incomplete datagrams, oldest first.
 #[derive(Debug, Default)]
 pub(crate) struct Reassembly {
     partials: VecDeque<Partial>,
 }
 
 impl Reassembly {
-    /// Takes a fragment; returns the whole datagram if this was the last missing part of it. A datagram
-    /// whose parts contradict each other or overlap is given up (RFC 5722).
+    /// Takes a fragment; returns the whole datagram if no other part is missing. A datagram whose parts contradict
+    /// each other or overlap is dropped (RFC 5722).
     pub(crate) fn add(&mut self, packet: Packet, fragment: Fragment, now: Instant) -> Option<Packet> {
         self.expire(now);
         let key = Key {

@@ -31,15 +31,15 @@ impl Connection {
         [a, b, c, d, e, f, g, h]
     }
 
-    /// Refuses the connection: the socket could not be connected.
+    /// The host refused the connection.
     pub(crate) fn handle_refused(&mut self) {
         self.has_socket = false;
         self.due.reset = true;
         self.set_state(State::Closed);
     }
 
-    /// Forgets the connection without a word: nobody answered the socket either.
-    pub(crate) fn handle_silence(&mut self) {
+    /// The host did not answer: the connection is removed without an answer to the codespace.
+    pub(crate) fn handle_no_answer(&mut self) {
         self.has_socket = false;
         self.set_state(State::Closed);
     }
@@ -75,15 +75,15 @@ impl Connection {
         self.close_socket_if_done();
     }
 
-    /// The socket failed. The reset goes behind what the host had said before: a server that answers and
-    /// closes with part of the request unread resets, and its answer is to be heard all the same.
+    /// The socket failed. The reset is sent after the data that came before it: a server that answers and closes with
+    /// part of the request unread sends a reset, and its answer must still arrive.
     pub(crate) fn handle_failed(&mut self) {
         self.has_socket = false;
         self.failed = true;
-        self.reset_if_all_said();
+        self.reset_if_all_sent();
     }
 
-    pub(super) fn reset_if_all_said(&mut self) {
+    pub(super) fn reset_if_all_sent(&mut self) {
         if self.failed && !(self.state.is_synchronized() && self.send.is_waiting()) {
             self.due.reset |= !matches!(self.state, State::TimeWait | State::Closed);
             self.set_state(State::Closed);
@@ -108,7 +108,7 @@ impl Connection {
         actions
     }
 
-    /// How much it may hold from now on. What it holds, or was offered, it keeps.
+    /// How much it may hold from now on. What it holds or has offered stays valid.
     pub(crate) fn set_shares(&mut self, shares: Shares) {
         self.receive.set_capacity(shares.uplink);
         self.send.set_most_kept(shares.downlink);

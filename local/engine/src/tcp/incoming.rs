@@ -23,8 +23,8 @@ impl Connection {
             return;
         };
         if !self.receive.acceptable(position, segment.occupied()) {
-            // An old or a probing segment: say where we are (RFC 9293, 3.10.7.4). Its acknowledgment counts
-            // all the same if the window is closed.
+            // An old segment or a probe: answer with our position (RFC 9293, 3.10.7.4). Its acknowledgment counts
+            // even if the window is closed.
             if segment.rst {
                 return;
             }
@@ -52,15 +52,15 @@ impl Connection {
         self.receive.acknowledgment().wrapping_sub(self.receive.next() as u32)
     }
 
-    /// Only a reset means something while the host's socket is connecting; a SYN is the same one again.
+    /// While the host's socket is connecting only a reset has an effect; a SYN is a repetition.
     fn handle_segment_while_connecting(&mut self, segment: &Segment) {
         if segment.rst && self.receive.position(segment.sequence) == Some(1) {
             self.abort();
         }
     }
 
-    /// RFC 5961, 3: only the very next position is believed. A reset behind the FIN takes nothing back: a
-    /// program that closes with an answer unread resets, and the server is to have its request all the same.
+    /// RFC 5961, 3: only a reset at exactly the next position is accepted. A reset after the FIN does not discard
+    /// data: a program that closes with unread data sends one, and the server must still get the whole request.
     fn handle_reset(&mut self, position: u64, now: Instant) {
         if position != self.receive.next() {
             self.due.ack = true;
@@ -72,7 +72,7 @@ impl Connection {
         }
     }
 
-    /// Whether the rest of the segment is to be looked at.
+    /// Returns whether the rest of the segment is to be processed.
     fn handle_acknowledgment(&mut self, segment: &Segment, position: u64, now: Instant) -> bool {
         let Some(number) = segment.acknowledgment else {
             return false;
@@ -156,9 +156,8 @@ impl Connection {
         }
     }
 
-    /// Whether the segment is not for this connection any more. A SYN may start a new one between the same
-    /// two endpoints (RFC 9293, 3.6.1): in TIME-WAIT with a later sequence number, or while the old attempt
-    /// is still connecting.
+    /// Whether the segment replaces this connection. A SYN may open a new one between the same two endpoints
+    /// (RFC 9293, 3.6.1): in TIME-WAIT with a later sequence number, or while the old attempt is still connecting.
     pub(crate) fn gives_way_to(&self, segment: &Segment) -> bool {
         let later = segment.sequence.wrapping_sub(self.receive.acknowledgment()) as i32 >= 0;
         match self.state {

@@ -54,7 +54,7 @@ impl Connection {
         self.due.ack = false;
         self.actions.service |= !had_room && self.downlink_room() > 0 && self.has_socket;
         let segment = self.build(sequence, flags, payload);
-        self.reset_if_all_said();
+        self.reset_if_all_sent();
         Some(segment)
     }
 

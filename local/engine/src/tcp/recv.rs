@@ -1,12 +1,12 @@
 //! The receiving half of a connection (uplink): what the codespace sent, until the host's socket takes it.
 //!
-//! The window is credit. Every byte that was ever offered has room reserved in here, so nothing within the
-//! window is dropped and asking again, which costs a round trip of the link, is never our fault. The right
-//! edge of the window does not move back.
+//! The window is credit. Room is reserved for every byte that was ever offered, so nothing within the window is
+//! dropped and no retransmission, which costs a round trip of the link, is caused here. The right edge of the window
+//! does not move back.
 //!
-//! What is here is acknowledged, although the host's socket may not have taken it yet: bytes that stay
-//! unacknowledged because a server reads slowly would run into the codespace kernel's retransmission
-//! time-out and end the connection after some fifteen minutes, where a full window may stay closed for ever.
+//! What has been received is acknowledged, although the host's socket may not have taken it yet. If bytes stayed
+//! unacknowledged because a server reads slowly, the codespace's kernel would retransmit them and end the connection
+//! after some fifteen minutes; a closed window may stay closed for ever.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
@@ -15,8 +15,8 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::seq;
 
-/// Segments smaller than this are copied together. A slice keeps the whole piece alive that it was read in,
-/// so keeping small ones by reference would let a peer pin many times its credit.
+/// Segments smaller than this are copied together. A slice keeps the whole buffer alive that it was read into, so
+/// keeping small ones by reference would let a peer pin many times its credit.
 const COPY_BELOW: usize = 16 * 1024;
 /// Copied segments are gathered in pieces of this size.
 const GATHER: usize = 64 * 1024;
@@ -29,7 +29,7 @@ const SLACK: u64 = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Receive {
     initial: u32,
-    /// The next position expected: everything before it is here or with the host.
+    /// The next position expected: everything before it was received.
     next: u64,
     /// The position up to which the host's socket has taken everything.
     accepted: u64,
@@ -41,7 +41,7 @@ pub(super) struct Receive {
     shift: u8,
     mss: u64,
     queue: VecDeque<Bytes>,
-    /// Small segments, behind `queue`, not yet a piece of their own.
+    /// Small segments after `queue`, being gathered.
     tail: BytesMut,
     ahead: BTreeMap<u64, Bytes>,
     ahead_bytes: u64,
@@ -171,7 +171,7 @@ impl Receive {
             }
             let (position, mut payload) = entry.remove_entry();
             self.ahead_bytes -= payload.len() as u64;
-            // What a peer sent beyond its own FIN is no part of the stream.
+            // Data after the FIN is not part of the stream.
             let end = self.fin.unwrap_or(u64::MAX).saturating_sub(position);
             payload.truncate(usize::try_from(end).unwrap_or(usize::MAX));
             let known = self.next - position;
@@ -225,7 +225,7 @@ impl Receive {
         self.move_edge()
     }
 
-    /// The most that may be under way and waiting. What was offered before stays offered.
+    /// The most that may be in flight and queued. What was offered before stays offered.
     pub(super) fn set_capacity(&mut self, capacity: usize) {
         self.capacity = capacity as u64;
     }

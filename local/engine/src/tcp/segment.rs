@@ -36,7 +36,7 @@ impl Segment {
         }
         let (mut mss, mut shift) = (None, None);
         if tcp.syn() {
-            // A broken option ends the list; what came before it counts (RFC 9293, 3.1).
+            // A malformed option ends the list; those before it are used (RFC 9293, 3.1).
             for option in tcp.options_iterator().map_while(Result::ok) {
                 match option {
                     TcpOptionElement::MaximumSegmentSize(size) => mss = Some(size),

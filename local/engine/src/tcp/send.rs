@@ -1,9 +1,9 @@
 //! The sending half of a connection (downlink): what the host's socket gave, until the codespace's kernel
 //! has acknowledged it.
 //!
-//! The leg to the codespace is a reliable, ordered pipe. Loss happens only in the queues of the codespace
-//! itself, and at a cut. So there is no congestion window: the link's budget and the peer's window bound what
-//! is under way, and what was lost is sent again from the first missing byte on (go-back-N).
+//! The link to the codespace is a reliable, ordered pipe. Loss happens only in the codespace's own queues, and when
+//! the link is cut. So there is no congestion window: the link's budget and the peer's window bound what is in flight,
+//! and after a loss everything from the first missing byte on is sent again (go-back-N).
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -12,15 +12,15 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::seq;
 
-/// The shortest retransmission time-out (RFC 6298, 2.4): on a leg that does not lose, being late costs
-/// nothing and being early costs bandwidth.
+/// The shortest retransmission time-out (RFC 6298, 2.4): the link does not lose, so a late one costs nothing and an
+/// early one costs bandwidth.
 const MIN_RTO: Duration = Duration::from_secs(1);
 /// The longest (RFC 6298, 2.5).
 const MAX_RTO: Duration = Duration::from_secs(60);
-/// Bytes read from the host's socket ahead of what the link takes: they wait here, out of the reach of the
-/// host kernel's back pressure, so few.
+/// Bytes read from the host's socket before the link takes them. Few, because the host kernel's back pressure does not
+/// reach them.
 const MAX_UNSENT: u64 = 256 * 1024;
-/// Pieces shorter than this are copied together to make a full segment.
+/// Chunks shorter than this are copied together to fill a segment.
 const GATHER_BELOW: usize = 16 * 1024;
 
 #[derive(Debug)]
@@ -55,16 +55,16 @@ pub(super) struct Send {
     backoff: u8,
 }
 
-/// What an acknowledgment brought.
+/// The effect of an acknowledgment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Acknowledged {
-    /// It covers what was never sent.
+    /// It covers data that was never sent.
     TooMuch,
     /// New bytes, or the SYN or FIN.
     Progress,
     /// Nothing new.
     Nothing,
-    /// For the third time nothing new while something is missing: sending starts over at it.
+    /// The third duplicate: sending starts again at the first missing byte.
     Rewound,
 }
 
@@ -109,9 +109,9 @@ impl Send {
         seq::wrap(self.initial, self.next)
     }
 
-    /// The sequence number of a segment without data. Not that of the next one with data, which after a
-    /// rewind lies behind what the peer has and would cost the segment its acknowledgment; nor one beyond
-    /// the window, if the peer took that back (Linux's `tcp_acceptable_seq`).
+    /// The sequence number of a segment without data. Not that of the next one with data: after a rewind the peer
+    /// already has that position, and would ignore the segment's acknowledgment. Nor one beyond the window, if the
+    /// peer has shrunk it (Linux's `tcp_acceptable_seq`).
     pub(super) fn control_sequence(&self) -> u32 {
         seq::wrap(self.initial, self.highest.min(self.edge).max(self.next))
     }
@@ -180,16 +180,16 @@ impl Send {
         }
         let unsent = self.end - self.next.clamp(1, self.end);
         let kept = self.end - self.acknowledged.max(1);
-        // A segment's worth is at hand even if the window is closed. Without it nothing would wait, nobody
-        // would ask whether the window is still closed, and an opening lost with a link would stay unknown.
+        // One segment is read even if the window is closed. Otherwise nothing would wait, the window would not be
+        // probed, and if the segment that opens it was lost with a link, nobody would notice.
         let one = if unsent == 0 { self.mss as u64 } else { 0 };
         let ahead = self.edge.saturating_sub(self.end).max(one);
         let room = MAX_UNSENT.saturating_sub(unsent).min(self.most_kept.saturating_sub(kept)).min(ahead);
-        // Reading in crumbs makes crumbs of segments.
+        // Small reads would make small segments.
         if room < ahead.min(self.mss as u64) { 0 } else { room as usize }
     }
 
-    /// How much may be kept from now on.
+    /// The most that may be kept from now on.
     pub(super) fn set_most_kept(&mut self, bytes: usize) {
         self.most_kept = bytes as u64;
     }
@@ -335,7 +335,7 @@ impl Send {
         self.next = self.next.max(position);
     }
 
-    /// Starts over at the first byte that is not acknowledged.
+    /// Starts again at the first byte that is not acknowledged.
     pub(super) fn rewind(&mut self) {
         self.recover = self.highest;
         self.duplicates = 0;
@@ -357,14 +357,14 @@ impl Send {
         });
     }
 
-    /// The retransmission time-out has passed: the next one is longer, until a round trip of something sent
-    /// only once shows what is enough (RFC 6298, 5.5; Karn's algorithm). An acknowledgment of what was
-    /// sent twice does not: on a slow link it may be the first one's, late.
+    /// The retransmission time-out has passed. The next one is longer, until the round trip of a segment that was sent
+    /// only once has been measured (RFC 6298, 5.5; Karn's algorithm): on a slow link the acknowledgment of one that
+    /// was sent twice may be the first one's, late.
     pub(super) fn timed_out(&mut self) {
         self.backoff = self.backoff.saturating_add(1);
     }
 
-    /// A new link: what was learnt about the old one's delays does not count.
+    /// A new link: the old one's round trips do not count.
     pub(super) fn restart(&mut self) {
         self.backoff = 0;
         self.trip = None;

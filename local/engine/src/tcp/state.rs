@@ -20,7 +20,7 @@ pub enum State {
     Closing,
     /// The codespace ended first, our FIN is sent.
     LastAck,
-    /// Both directions are over. The peer may not have heard, and old segments may be about.
+    /// Both directions have ended. The peer may not know yet, and old segments may still arrive.
     TimeWait,
     /// Nothing is left to do.
     Closed,

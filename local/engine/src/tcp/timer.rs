@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use super::state::State;
 use super::{Connection, Endpoints};
 
-/// How long an idle connection is left alone before the codespace is asked whether it still knows it.
-/// RFC 5382 REQ-5 says not less than 2 hours 4 minutes.
+/// How long a connection may be idle before a keepalive probe is sent to the codespace: not less than 2 hours
+/// 4 minutes (RFC 5382 REQ-5).
 pub(super) const IDLE: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
-/// The time between two such questions, and how many stay unanswered (Linux's `tcp_keepalive_intvl`, `_probes`).
+/// The time between two probes, and how many may stay unanswered (Linux's `tcp_keepalive_intvl`, `_probes`).
 const IDLE_INTERVAL: Duration = Duration::from_secs(75);
 const IDLE_PROBES: u8 = 9;
 /// Attempts to get the SYN-ACK through (Linux's `tcp_synack_retries`).
@@ -20,7 +20,7 @@ pub(super) const TIME_WAIT: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Timer {
-    /// The connection is idle, or waits for nothing; `probes` questions went unanswered.
+    /// The connection is idle; `probes` keepalive probes were not answered.
     Idle { at: Instant, probes: u8 },
     /// Something sent is not acknowledged.
     Retransmit { at: Instant, attempts: u8 },
@@ -42,8 +42,8 @@ impl Timer {
 }
 
 impl Connection {
-    /// When [`Self::handle_timeout`] wants to be called. A connecting flow waits for its socket alone, and
-    /// one that is closed for its reset to be sent.
+    /// When [`Self::handle_timeout`] wants to be called. A connecting flow waits only for its socket, and a closed one
+    /// only for its reset to be sent.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let waits = match self.state {
             State::Connecting => false,
@@ -64,15 +64,15 @@ impl Connection {
         self.timer = Timer::Retransmit { at: now + self.send.rto(), attempts };
     }
 
-    /// The peer's window decides whether waiting bytes wait for it.
+    /// Leaves the persist timer when the peer's window has opened.
     pub(super) fn leave_persist(&mut self, now: Instant) {
         if matches!(self.timer, Timer::Persist { .. }) && self.send.is_ready() {
             self.timer = Timer::Idle { at: now + IDLE, probes: 0 };
         }
     }
 
-    /// Bytes wait, none is under way and none may be sent: the window is closed, and only asking finds out
-    /// whether its opening was lost (RFC 9293, 3.8.6.1).
+    /// Bytes wait, none is in flight and none may be sent: the window is closed. Only a probe finds out whether the
+    /// segment that opened it was lost (RFC 9293, 3.8.6.1).
     pub(crate) fn persist_if_stuck(&mut self, now: Instant) {
         let stuck = self.state.is_synchronized()
             && self.send.is_waiting()
@@ -83,8 +83,8 @@ impl Connection {
         }
     }
 
-    /// The deadline has passed. `delivered` says whether all that was sent has come through the link: what has
-    /// not is late and not lost, and sending it again would make it later.
+    /// The deadline has passed. `delivered` says whether everything sent has come through the link. What has not is
+    /// delayed, not lost, and sending it again would delay it more.
     pub(crate) fn handle_timeout(&mut self, now: Instant, delivered: bool) {
         if now < self.timer.at() {
             return;
@@ -104,7 +104,7 @@ impl Connection {
                 let at = now + self.send.probe_interval(attempts);
                 self.timer = Timer::Persist { at, attempts, unanswered: unanswered + 1 };
             }
-            // The server does not take what is left.
+            // The server has not taken what was left.
             Timer::Close { .. } if self.state == State::Closed => self.abort(),
             Timer::Close { .. } => self.leave(now),
         }
@@ -132,11 +132,11 @@ impl Connection {
         }
     }
 
-    /// A new link: what was under way on the old one may be lost in either direction.
+    /// A new link: what was in flight on the old one may be lost in either direction.
     pub(crate) fn handle_link_up(&mut self, now: Instant) {
         self.send.restart();
         match self.state {
-            // In TIME-WAIT, too, nothing is due: a peer that misses the last acknowledgment asks again.
+            // Nothing is due in TIME-WAIT: a peer that misses the last acknowledgment sends its FIN again.
             State::Connecting | State::TimeWait | State::Closed => {}
             State::SynReceived
             | State::Established

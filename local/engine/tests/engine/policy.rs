@@ -108,6 +108,19 @@ fn a_connection_that_a_new_policy_sends_elsewhere_is_reset() {
 }
 
 #[test]
+fn a_connection_that_is_over_is_not_judged_again() {
+    let (mut script, flow) = Script::established();
+    script.engine.handle_end(flow, script.now);
+    script.expect(seg("FP", 1, 1, b""));
+    script.send(seg("F", 1, 2, b""));
+    script.expect(seg("", 2, 2, b""));
+    while script.command().is_some() {}
+    set(&mut script, Rules::default());
+    script.quiet();
+    assert_eq!((script.engine.flow_count(), script.engine.counters().revoked), (1, 0));
+}
+
+#[test]
 fn connections_to_the_resolver_do_not_depend_on_the_policy() {
     let mut script = Script::new();
     script.server = socket("10.1.0.1:53");
@@ -216,6 +229,15 @@ fn at_the_end_half_closed_connections_are_reset_and_closed_ones_are_not() {
     script.engine.reset_all(script.now);
     script.quiet();
     assert_eq!(script.engine.flow_count(), 0);
+}
+
+#[test]
+fn at_the_end_a_reset_that_waits_is_sent() {
+    let (mut script, flow) = Script::established();
+    script.engine.handle_failed(flow, script.now);
+    script.engine.reset_all(script.now);
+    script.expect(seg("R", 1, 1, b""));
+    script.quiet();
 }
 
 #[test]
