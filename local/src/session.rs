@@ -137,7 +137,7 @@ impl<'a> Session<'a> {
             }
         };
         tokio::select! {
-            // First of all the user's wish to end: Ctrl-C may also end what connects.
+            // The control plane first: a Ctrl-C that ends the session may also have ended the attempt.
             biased;
             never = control.run() => match never {},
             output = serve => output,

@@ -1,5 +1,5 @@
-//! The session's control plane: follows the laptop's networks, answers requests for the status, and passes on the
-//! user's wish to end. It runs beside io and tells it what to do by messages.
+//! The session's control plane: follows the laptop's networks, answers requests for the status, and stops io when the
+//! user ends the session. It runs concurrently with io and controls it by messages.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -34,7 +34,7 @@ pub(super) struct ControlPlane {
 /// How a control plane is connected.
 #[derive(Debug)]
 pub(super) struct Ports {
-    /// The user's wish to end.
+    /// Whether the user wants the session to end.
     pub(super) stop: Stop,
     /// Requests for the status.
     pub(super) requests: Requests,
@@ -112,40 +112,35 @@ impl ControlPlane {
         let Self { stop, netwatch, requests, settled, state } = self;
         let mut following = true;
         loop {
-            let event = {
-                // It must not be dropped while other events are handled: it would lose what it has seen.
-                let mut changed = pin!(async {
-                    if following { netwatch.changed().await } else { std::future::pending().await }
-                });
-                loop {
-                    tokio::select! {
-                        biased;
-                        () = stopped(stop) => {
-                            // Without an io, whoever waits in its place hears it.
-                            state.tell(Control::Shutdown);
-                            return std::future::pending().await;
-                        }
-                        () = signalled(settled) => state.ready(),
-                        Some(request) = requests.recv() => {
-                            // The asker may be gone.
-                            let _ = request.send(state.status().await);
-                        }
-                        event = &mut changed => break event,
-                    }
-                }
-            };
-            let snapshot = match event {
-                Ok(()) => netwatch.snapshot(),
-                Err(error) => {
-                    following = false;
-                    Err(error)
-                }
-            };
-            match snapshot {
+            // At the start, too: the run before may have been dropped with a change half noticed.
+            match netwatch.snapshot() {
                 Ok(snapshot) => state.update(snapshot),
-                Err(error) => {
-                    tracing::warn!("a change of the laptop's networks can't be followed: {error}");
+                Err(error) => tracing::warn!("a change of the laptop's networks is missed: {error}"),
+            }
+            // Kept while other events are handled: dropping it would lose a change that it has noticed.
+            let watching = following;
+            let mut changed = pin!(async {
+                if watching { netwatch.changed().await } else { std::future::pending().await }
+            });
+            let change = loop {
+                tokio::select! {
+                    biased;
+                    () = stopped(stop) => {
+                        // If there is no io yet, the session itself takes the message.
+                        let _ = state.io.send(Control::Shutdown).await;
+                        return std::future::pending().await;
+                    }
+                    () = signalled(settled) => state.ready(),
+                    Some(request) = requests.recv() => {
+                        // The asker may be gone.
+                        let _ = request.send(state.status().await);
+                    }
+                    change = &mut changed => break change,
                 }
+            };
+            if let Err(error) = change {
+                following = false;
+                tracing::warn!("changes of the laptop's networks can't be followed any more: {error}");
             }
         }
     }
@@ -197,7 +192,7 @@ impl State {
 
 /// Waits until the user wants an end.
 async fn stopped(stop: &mut Stop) {
-    // A sender that is gone can't ask for anything any more; that is not a wish to stop.
+    // If the sender is gone, nobody can end the session this way any more; that is no reason to end it.
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
     }
