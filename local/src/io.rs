@@ -73,8 +73,8 @@ const READ_AFTER_FAILED_WRITE: Duration = Duration::from_secs(2);
 /// Minimum time between two requests for the sidecar's status.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Capacity of the channel of [`Control`] messages. A change of the laptop's networks takes about twenty at most, and io
-/// takes all messages in each of its turns.
+/// Capacity of the channel of [`Control`] messages. A change of the laptop's networks takes about twenty at most, and
+/// io takes all messages in each of its turns.
 pub const CONTROLS: usize = 1024;
 
 /// A message of the session to its io.
@@ -207,7 +207,7 @@ impl Io {
     ) -> Result<Option<F::Output>, ReactorError> {
         let mut until = pin!(until);
         let output = poll_fn(|cx| {
-            // The user's wish to stop comes first: it may also be why `until` ended.
+            // Control messages first: the Ctrl-C behind a shutdown may also have ended `until`.
             if let Poll::Ready(stopped) = self.poll_unlinked(cx, control) {
                 return Poll::Ready(stopped.map(|Shutdown| None));
             }

@@ -1,16 +1,16 @@
-//! The laptop's resolver: answers DNS messages with what a program on the laptop would learn.
+//! The laptop's resolver: answers DNS queries as a program on the laptop would see the answers.
 //!
-//! A question is put, in this order, to
+//! A query is answered from, in this order:
 //!
-//! 1. /etc/hosts, for addresses, as the system's own lookups would do;
-//! 2. the system's nameservers, in resolv.conf's order, as DNS messages: so every record type works and
+//! 1. /etc/hosts, for addresses, as the system's own lookups do;
+//! 2. the system's nameservers, in the order of resolv.conf, by DNS messages: so every record type works, and
 //!    negative answers keep their kind;
-//! 3. getaddrinfo and getnameinfo, for addresses and reverse names that DNS does not know or not tell:
-//!    VPN clients that let only the system's resolver through, multicast DNS, directory services.
+//! 3. getaddrinfo and getnameinfo, for addresses and reverse names that DNS does not know: multicast DNS, directory
+//!    services, and VPN clients that only let the system's resolver through.
 //!
-//! The third is asked when the second says no, and also when it is slow to say anything: where a VPN client
-//! swallows our datagrams, names would otherwise take seconds each. Search domains are never appended; that
-//! is the asking program's own resolver's work, in the codespace. Nothing is cached.
+//! The third is asked when the second has a negative answer, and also when it is slow: where a VPN client drops our
+//! datagrams, each name would otherwise take seconds. Search domains are never appended; the resolver of the program in
+//! the codespace does that. Nothing is cached.
 //!
 //! Queries come from the codespace, which is not trusted: parsing, concurrency and time are bounded.
 
@@ -40,19 +40,19 @@ pub use answer::{Answer, Lookup, Outcome};
 pub use source::Source;
 pub use system::Error;
 
-/// Clients give up after 5 s; the way there and back and the sidecar's own patience fit in between.
+/// Time for one query. Clients give up after 5 s; the rest is for the link and the sidecar.
 const BUDGET: Duration = Duration::from_secs(4);
 
-/// How long DNS may be silent before getaddrinfo is asked beside it.
+/// How long DNS may take before getaddrinfo is asked as well.
 const HEDGE: Duration = Duration::from_millis(250);
 
-/// How long an NXDOMAIN is held back for getaddrinfo to know better.
+/// How long an NXDOMAIN is held back in case getaddrinfo finds the name.
 const SECOND_OPINION: Duration = Duration::from_secs(1);
 
-/// Queries under way at a time; each holds a socket or two. dnsmasq refuses beyond 150.
+/// Maximum number of queries under way; each uses one or two sockets. dnsmasq allows 150.
 const MAX_ASKING: usize = 128;
 
-/// Queries that may wait for their turn. Beyond, they fail at once.
+/// Maximum number of queries that wait for their turn. Further ones fail at once.
 const MAX_WAITING: usize = 4096;
 
 /// The laptop's resolver. Clones share one. See the [module's documentation](self).
@@ -71,7 +71,7 @@ struct Shared {
 }
 
 impl Resolver {
-    /// The resolver of this machine's configuration. Without nameservers there is still getaddrinfo.
+    /// The resolver configured on this machine. Without nameservers, only getaddrinfo is asked.
     pub fn system() -> Result<Self, Error> {
         Self::new(Paths::default(), Nss::default())
     }
@@ -89,26 +89,27 @@ impl Resolver {
         })
     }
 
-    /// The answer to a query that came over UDP, made to fit what the client takes there. `None` if it
-    /// is not a query.
+    /// The answer to a query that arrived over UDP, truncated to the size that the client accepts. `None` if the
+    /// message is not a query.
     pub async fn answer_udp(&self, query: Bytes) -> Option<Answer> {
         self.answer(&query, Transport::Udp).await
     }
 
-    /// The answer to a query that came over TCP (without the length in front). `None` if it is not a query.
+    /// The answer to a query that arrived over TCP, both without the length field. `None` if the message is not a
+    /// query.
     pub async fn answer_tcp(&self, query: Bytes) -> Option<Answer> {
         self.answer(&query, Transport::Tcp).await
     }
 
-    /// The network has changed: the configuration is read again. If it can't be, the old one stays.
+    /// Reads the configuration again, after a change of the networks. If that fails, the old one stays.
     pub fn reload(&self) {
         match System::load(&self.shared.paths) {
             Ok(system) => self.replace(system),
-            Err(error) => tracing::warn!("the resolver keeps its configuration: {error}"),
+            Err(error) => tracing::warn!("the resolver keeps its old configuration: {error}"),
         }
     }
 
-    /// The laptop's search domains, without trailing dots, as the sidecar is told.
+    /// The laptop's search domains, without trailing dots.
     pub fn search(&self) -> Vec<String> {
         self.current().search.clone()
     }
@@ -122,8 +123,8 @@ impl Resolver {
         *self.shared.system.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(system);
     }
 
-    /// The configuration. VPN clients rewrite its files some time after the network's change that led to
-    /// [`Self::reload`], so they are looked at again every now and then.
+    /// The configuration. VPN clients may rewrite its files some time after the change of networks that led to
+    /// [`Self::reload`], so the files are checked again at intervals.
     fn current(&self) -> Arc<System> {
         let system = Arc::clone(&self.shared.system.read().unwrap_or_else(PoisonError::into_inner));
         if system.is_outdated(&self.shared.paths) {
@@ -153,14 +154,14 @@ impl Resolver {
         let system = self.current();
         match system.hosts.answer(request.question()) {
             Some(found) => Some(found.into_reply(request.question(), Source::Hosts)),
-            None if nss::knows(request.question()) => {
+            None if nss::can_answer(request.question()) => {
                 self.resolve_both_ways(&system, request, deadline).await
             }
             None => timeout_at(deadline, system.upstream.ask(request)).await.ok().flatten(),
         }
     }
 
-    /// DNS and, where that has no answer or none yet, the name service switch.
+    /// DNS, and the name service switch if DNS has no answer or is slow.
     async fn resolve_both_ways(
         &self,
         system: &System,
@@ -192,7 +193,7 @@ impl Resolver {
     }
 }
 
-/// Nothing but the name service switch.
+/// A resolver that only asks the name service switch.
 #[cfg(test)]
 impl Default for Resolver {
     fn default() -> Self {
@@ -201,8 +202,8 @@ impl Default for Resolver {
     }
 }
 
-/// What is true, if DNS and the name service switch do not agree: who knows the name is right. A negative
-/// answer of DNS is better than one of the switch, for it carries the zone's SOA.
+/// Decides between DNS and the name service switch: a positive answer wins. Of negative answers that of DNS wins,
+/// because it carries the zone's SOA.
 fn decide(dns: Option<Reply>, found: Option<Found>, question: &Query) -> Option<Reply> {
     match (dns, found) {
         (Some(reply), _) if reply.code == ResponseCode::NoError => Some(reply),

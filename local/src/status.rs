@@ -1,7 +1,7 @@
 //! The status of a session: one snapshot type, made on request by the session.
 //!
 //! The log, the user interface, `gh-net status` and the tests render this snapshot; none of them computes a figure
-//! of its own. Nothing is collected for it while nobody asks, except counters and a short list of DNS lookups.
+//! of its own. Until it is requested, nothing is collected for it except counters and a short list of DNS lookups.
 //! Serialised, it is a stable interface: fields are added, and [`SCHEMA`] grows if one changes its meaning.
 
 use std::net::{IpAddr, SocketAddr};
@@ -243,7 +243,7 @@ pub struct Lookup {
     pub name: String,
     /// The record type.
     pub kind: String,
-    /// Who answered; `None` if nobody did.
+    /// Who answered; `None` if there was no answer.
     pub source: Option<String>,
     /// The result.
     pub outcome: Outcome,
@@ -263,7 +263,7 @@ pub enum Outcome {
     NoData,
     /// The name does not exist.
     NoName,
-    /// Nobody answered, or the answer is an error.
+    /// There is no answer, or the answer is an error.
     Failed,
 }
 

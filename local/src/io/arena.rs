@@ -1,19 +1,19 @@
-//! Where bytes read from sockets land: large shared pieces of memory, cut up by reference.
+//! The memory that sockets are read into: large shared buffers that are split without copying.
 
 use bytes::{Bytes, BytesMut};
 
-/// Bytes allocated at a time.
+/// Size of one buffer, in bytes.
 const SIZE: usize = 256 * 1024;
-/// Shorter reads are copied out: kept by reference, a few bytes that wait for an acknowledgement would each
-/// hold on to a whole piece.
+/// Shorter reads are copied out: a reference to a few bytes that wait for an acknowledgement would pin the whole
+/// buffer.
 const COPIED: usize = 4 * 1024;
 
-/// Memory for the next reads. Read into [`Self::space`], then [`Self::take`] what came.
+/// Memory for the next reads: read into [`Self::space`], then [`Self::take`] the bytes that were read.
 #[derive(Debug, Default)]
 pub(super) struct Arena(BytesMut);
 
 impl Arena {
-    /// Room for a read of at least `least` bytes, mostly more.
+    /// Room for a read of at least `least` bytes, usually more.
     pub(super) fn space(&mut self, least: usize) -> &mut [u8] {
         if self.0.len() < least {
             self.0 = BytesMut::zeroed(SIZE.max(least));

@@ -1,9 +1,9 @@
-//! Unconnected datagram sockets, as UDP mappings and echo use them: a hop limit for each datagram, and the
-//! errors the network reports about what was sent.
+//! Unconnected datagram sockets for UDP mappings and echo: a hop limit for each datagram, and the errors that the
+//! network reports about datagrams that were sent.
 //!
-//! With `IP_RECVERR` Linux queues every ICMP error that quotes a datagram of the socket, along with where
-//! the datagram was going and who complained; `MSG_ERRQUEUE` takes them off one by one. As a side effect the
-//! next call on the socket, whatever it is about, fails once with that error (`sk_err`): hence the repeats.
+//! With `IP_RECVERR` Linux queues every ICMP error that quotes a datagram of the socket, with the datagram's
+//! destination and the sender of the error; `MSG_ERRQUEUE` reads them one by one. As a side effect the next call on the socket
+//! returns that error once as pending (`sk_err`), whatever it is about. Such calls are repeated.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -20,22 +20,22 @@ use super::sockopt;
 use crate::engine::UnreachableKind;
 use crate::policy::InterfaceIndex;
 
-/// The longest datagram either family can carry, rounded up.
+/// The longest datagram of either family, rounded up.
 const MAX_DATAGRAM: usize = 64 * 1024;
-/// Asked for, in bytes: a burst of large datagrams fits. The kernel grants what its limits allow.
+/// Requested size of the kernel's buffers, in bytes: room for a burst of large datagrams. The kernel may grant less.
 const BUFFER: usize = 1024 * 1024;
-/// Datagrams, and errors, taken from one socket before others have their turn.
+/// Maximum number of datagrams, and of errors, taken from a socket before others have their turn.
 pub(super) const TURN: usize = 64;
-/// How often a call is repeated that may have failed for an earlier datagram's sake.
+/// How often a call is tried that may have returned the pending error of an earlier datagram.
 const REPEATS: usize = 3;
 
 /// A datagram socket of one family.
 #[derive(Debug)]
 pub(super) struct DatagramSocket {
-    /// Also for ICMP: std's type reads into initialised memory and knows nothing of ports being absent.
+    /// Also used for ICMP: std's type reads into initialised memory and works without ports.
     socket: UdpSocket,
     v6: bool,
-    /// What the kernel was last told.
+    /// The hop limit that is set in the kernel.
     hop_limit: Option<u8>,
     readiness: Readiness,
 }
@@ -43,22 +43,22 @@ pub(super) struct DatagramSocket {
 /// Why a datagram was not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SendError {
-    /// The laptop's kernel has no way for it.
+    /// The laptop's kernel has no route for it.
     Unreachable(UnreachableKind),
-    /// There was no room for it, or it is reported by the error queue.
+    /// There was no room for it, or the error queue reports the reason.
     Dropped,
 }
 
-/// What the network (or the laptop's kernel) said about a datagram that was sent.
+/// An error that the network or the laptop's kernel reports about a datagram that was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct QueuedError {
-    /// Who said it; `None` if it was the laptop's kernel.
+    /// The host that reports it; `None` for the laptop's kernel.
     pub(super) offender: Option<IpAddr>,
-    /// Where the datagram was going.
+    /// The destination of the datagram.
     pub(super) destination: SocketAddr,
-    /// What was said.
+    /// The kind of error.
     pub(super) kind: UnreachableKind,
-    /// The first bytes of the payload that the error quotes. For ICMP sockets that is the ICMP header.
+    /// The first bytes of the quoted payload. For ICMP sockets that is the ICMP header.
     pub(super) quoted: [u8; 8],
 }
 
@@ -77,7 +77,7 @@ impl DatagramSocket {
         }
         sockopt::queue_errors(&socket, v6)?;
         sockopt::allow_fragments(&socket, v6)?;
-        // Less than asked for is no reason to refuse.
+        // Smaller buffers are acceptable.
         let _ = socket.set_recv_buffer_size(BUFFER);
         let _ = socket.set_send_buffer_size(BUFFER);
         if protocol == Protocol::UDP {
@@ -95,7 +95,7 @@ impl DatagramSocket {
         self.v6
     }
 
-    /// Sends one datagram, made of `parts`.
+    /// Sends one datagram that consists of `parts`.
     pub(super) fn send(
         &mut self,
         parts: &[IoSlice<'_>],
@@ -103,7 +103,7 @@ impl DatagramSocket {
         hop_limit: u8,
     ) -> Result<(), SendError> {
         let socket = SockRef::from(&self.socket);
-        // 0 never leaves a router; the kernel refuses it too.
+        // The kernel does not accept 0.
         let hop_limit = hop_limit.max(1);
         if self.hop_limit != Some(hop_limit) {
             sockopt::set_hop_limit(&socket, self.v6, hop_limit).map_err(|_| SendError::Dropped)?;
@@ -113,7 +113,7 @@ impl DatagramSocket {
         let mut result = socket.send_to_vectored(parts, &destination);
         for _ in 1..REPEATS {
             match &result {
-                Err(error) if may_be_an_earlier_ones(error) => {
+                Err(error) if may_be_pending_error(error) => {
                     result = socket.send_to_vectored(parts, &destination);
                 }
                 _ => break,
@@ -122,12 +122,12 @@ impl DatagramSocket {
         result.map(drop).map_err(|error| send_error(&error))
     }
 
-    /// What the reactor saw.
+    /// Takes an event of the reactor.
     pub(super) fn note(&mut self, readiness: Readiness) {
         self.readiness.add(readiness);
     }
 
-    /// Whether there may be more to take.
+    /// The result of serving: whether there may be more to read.
     pub(super) fn served(&self) -> Served {
         if self.readiness.readable || self.readiness.error { Served::Again } else { Served::Idle }
     }
@@ -148,7 +148,7 @@ impl DatagramSocket {
         None
     }
 
-    /// The next error off the queue, if there is one. Errors that mean nothing to the codespace are skipped.
+    /// The next queued error, if there is one. Errors that are of no use to the codespace are skipped.
     pub(super) fn next_error(&mut self) -> Option<QueuedError> {
         while self.readiness.error {
             match self.take_error() {
@@ -163,7 +163,7 @@ impl DatagramSocket {
     fn take_error(&self) -> nix::Result<Option<QueuedError>> {
         let mut quoted = [0; 8];
         let mut slices = [IoSliceMut::new(&mut quoted)];
-        // Room for either family's.
+        // Room for the control message of either family.
         let mut control = nix::cmsg_space!(libc::sock_extended_err, libc::sockaddr_in6);
         let message = recvmsg::<SockaddrStorage>(
             self.socket.as_raw_fd(),
@@ -172,8 +172,8 @@ impl DatagramSocket {
             MsgFlags::MSG_ERRQUEUE | MsgFlags::MSG_DONTWAIT,
         )?;
         let destination = message.address.as_ref().and_then(socket_address);
-        let told = message.cmsgs()?.find_map(|control| told(&control));
-        Ok(match (destination, told) {
+        let reported = message.cmsgs()?.find_map(|control| reported(&control));
+        Ok(match (destination, reported) {
             (Some(destination), Some((offender, kind))) => {
                 Some(QueuedError { offender, destination, kind, quoted })
             }
@@ -188,9 +188,9 @@ impl AsFd for DatagramSocket {
     }
 }
 
-/// Whether a call may have failed for the sake of a datagram sent earlier. Too long, and no room, are always
-/// about the datagram in hand.
-fn may_be_an_earlier_ones(error: &io::Error) -> bool {
+/// Whether a call may have returned the pending error of an earlier datagram. "Too long" and "no room" always concern
+/// the current one.
+fn may_be_pending_error(error: &io::Error) -> bool {
     !matches!(
         error.raw_os_error(),
         None | Some(libc::EAGAIN | libc::EMSGSIZE | libc::ENOBUFS | libc::ENOMEM | libc::EINVAL)
@@ -204,7 +204,7 @@ fn send_error(error: &io::Error) -> SendError {
     }
 }
 
-/// What a failed call says about the way to the destination, if it says something about that.
+/// What a failed call means for the path to the destination, if anything.
 pub(super) fn unreachable_kind(error: &io::Error) -> Option<UnreachableKind> {
     match error.raw_os_error()? {
         libc::ENETUNREACH
@@ -216,7 +216,7 @@ pub(super) fn unreachable_kind(error: &io::Error) -> Option<UnreachableKind> {
         | libc::EINVAL => Some(UnreachableKind::Network),
         libc::EHOSTUNREACH | libc::EHOSTDOWN => Some(UnreachableKind::Host),
         libc::EPERM | libc::EACCES => Some(UnreachableKind::Prohibited),
-        // EMSGSIZE comes with its MTU by the error queue; all else is a shortage of the laptop's.
+        // EMSGSIZE is reported with its MTU by the error queue; other errors are shortages on the laptop.
         _ => None,
     }
 }
@@ -226,8 +226,8 @@ fn socket_address(address: &SockaddrStorage) -> Option<SocketAddr> {
     v4.or_else(|| address.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into())))
 }
 
-/// Who said what, from an error's control message.
-fn told(control: &ControlMessageOwned) -> Option<(Option<IpAddr>, UnreachableKind)> {
+/// The reporting host and the kind of error, from its control message.
+fn reported(control: &ControlMessageOwned) -> Option<(Option<IpAddr>, UnreachableKind)> {
     #[expect(clippy::wildcard_enum_match_arm, reason = "nix's enum is open, and nothing else is of use here")]
     match control {
         ControlMessageOwned::Ipv4RecvErr(error, offender) => {
@@ -253,7 +253,7 @@ fn kind(error: &libc::sock_extended_err) -> Option<UnreachableKind> {
         libc::SO_EE_ORIGIN_LOCAL if error.ee_errno == libc::EMSGSIZE as u32 => {
             Some(UnreachableKind::TooBig { mtu: error.ee_info })
         }
-        // What else the laptop's kernel says, it said when the datagram was sent.
+        // The send call already returned the other errors of the laptop's kernel.
         _ => None,
     }
 }

@@ -381,8 +381,8 @@ impl Flows {
             matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM));
         if short && self.shortage.admits(now) {
             tracing::warn!(
-                "the laptop can't open another socket ({error}), {} are open; new connections fail until \
-                 some end. Raising the limit helps: ulimit -n",
+                "the laptop can't open another socket ({error}); {} are open. New connections fail until some end; to \
+                 raise the limit: ulimit -n",
                 self.table.len()
             );
         }

@@ -1,12 +1,12 @@
 //! ICMP and ICMPv6 echo.
 //!
-//! Linux gives unprivileged "ping sockets" (`SOCK_DGRAM` of `IPPROTO_ICMP`, net/ipv4/ping.c) to the groups in
-//! `net.ipv4.ping_group_range`, for both families. Such a socket sends echo requests only; the identifier is
-//! its "port", put in and matched by the kernel, and the sequence number is ours. Where they are forbidden but we
-//! are root, a raw socket does: it sees everybody's ICMP, so identifier and type are checked here.
+//! Linux allows unprivileged "ping sockets" (`SOCK_DGRAM` of `IPPROTO_ICMP`, net/ipv4/ping.c) to the groups in
+//! `net.ipv4.ping_group_range`, for both families. Such a socket sends only echo requests. The kernel sets and matches
+//! the identifier, which is the socket's "port"; the sequence number is ours. Where ping sockets are forbidden but we
+//! are root, a raw socket is used. It receives the ICMP of all programs, so identifier and type are checked here.
 //!
-//! Both kinds read whole ICMP messages from the header on (a raw IPv4 socket with the IP header in front), and
-//! both have errors queued with the quoted ICMP header as payload, which holds the sequence number.
+//! Both kinds read ICMP messages with their header (a raw IPv4 socket also the IP header). Queued errors carry the
+//! quoted ICMP header, which has the sequence number.
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
@@ -29,15 +29,15 @@ const HEADER_LEN: usize = 8;
 #[derive(Debug)]
 pub(super) struct Echo {
     socket: DatagramSocket,
-    /// The identifier of a raw socket's requests; a ping socket's is the kernel's affair.
+    /// The identifier of a raw socket's requests; for a ping socket the kernel sets it.
     pub(super) raw: Option<u16>,
 }
 
 impl Echo {
-    /// Opens a ping socket, or a raw one. `identifier` is for the latter and should be nobody else's.
+    /// Opens a ping socket, or a raw one with this `identifier`, which should be unique.
     ///
     /// # Errors
-    /// The ping socket's, if it is the raw one that is not permitted.
+    /// That of the ping socket, if a raw socket is not permitted either.
     pub(super) fn open(v6: bool, interface: Option<InterfaceIndex>, identifier: u16) -> io::Result<Self> {
         let protocol = if v6 { Protocol::ICMPV6 } else { Protocol::ICMPV4 };
         let open = |kind| DatagramSocket::open(kind, protocol, v6, interface);
@@ -71,7 +71,7 @@ impl Echo {
         header[6..8].copy_from_slice(&sequence.to_be_bytes());
         if let Some(identifier) = self.raw {
             header[4..6].copy_from_slice(&identifier.to_be_bytes());
-            // The kernel computes ICMPv6's for raw sockets too (RFC 3542, 3.1).
+            // For ICMPv6 the kernel computes the checksum, also for raw sockets (RFC 3542, 3.1).
             if !self.socket.is_v6() {
                 let sum = checksum::finish(checksum::sum(&header) + checksum::sum(payload));
                 header[2..4].copy_from_slice(&sum.to_be_bytes());
@@ -81,7 +81,7 @@ impl Echo {
         self.socket.send(&parts, SocketAddr::new(destination, 0), hop_limit)
     }
 
-    /// Hands the engine what has arrived.
+    /// Passes received replies and errors to the engine.
     pub(super) fn serve(
         &mut self,
         flow: FlowId,
@@ -109,7 +109,7 @@ impl Echo {
         reply(message, self.socket.is_v6(), self.raw)
     }
 
-    /// The error in the engine's terms, if it is about an echo request of ours.
+    /// The error as the engine takes it, if it is about one of our echo requests.
     pub(super) fn about_request(&self, error: &QueuedError) -> Option<Unreachable> {
         let &QueuedError { offender, destination, kind, quoted } = error;
         let ours = quoted[0] == Message::of(self.socket.is_v6()).request
@@ -145,7 +145,7 @@ fn reply(mut message: Bytes, v6: bool, raw: Option<u16>) -> Option<(u16, Bytes)>
             return None;
         }
         message.advance(ip_header);
-        // Raw sockets are served before the kernel has checked it.
+        // The kernel does not check it for raw sockets.
         if checksum::of(&message) != 0 {
             return None;
         }

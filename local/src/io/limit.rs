@@ -1,8 +1,8 @@
-//! A bound on how often something is said.
+//! A bound on the rate of events, log lines for example.
 
 use std::time::{Duration, Instant};
 
-/// Admits a number of events in each period.
+/// Admits a number of events per period.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RateLimit {
     period: Duration,
@@ -12,7 +12,7 @@ pub(super) struct RateLimit {
 }
 
 impl RateLimit {
-    /// Admits `most` events a `period`.
+    /// Admits at most `most` events per `period`.
     pub(super) fn new(period: Duration, most: u32) -> Self {
         Self { period, most, began: None, admitted: 0 }
     }

@@ -1,8 +1,8 @@
 //! Readiness of the flows' sockets.
 //!
-//! The sockets are watched by an epoll instance of our own, edge-triggered, which in turn is watched by
-//! tokio's (an epoll descriptor is readable while it has events, epoll(7)). So one task serves thousands of
-//! sockets without a task, a waker or a lock for each.
+//! An edge-triggered epoll instance of our own watches the sockets, and tokio's epoll instance watches ours (an
+//! epoll descriptor is readable while it has events, epoll(7)). So one task serves thousands of sockets without a
+//! task, a waker or a lock for each.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
@@ -16,25 +16,25 @@ use tokio::io::unix::AsyncFd;
 
 use crate::engine::FlowId;
 
-/// Events taken at a time.
+/// Maximum number of events taken at a time.
 const EVENTS: usize = 256;
 
-/// What is known of a socket since the last call on it said "would block".
+/// The readiness of a socket since the last call on it returned "would block".
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Readiness {
-    /// Something can be read, an end or an error included.
+    /// Data, an end of file or an error can be read.
     pub(super) readable: bool,
     /// Something can be written.
     pub(super) writable: bool,
-    /// There is an error to fetch.
+    /// There is a pending error.
     pub(super) error: bool,
-    /// A short read does not mean that there is nothing further to read: the peer sends no more, or urgent data
-    /// has been in the way, at which Linux ends a read.
+    /// After a short read there may still be something to read: the end of file, or data behind an urgent byte, at
+    /// which Linux ends a read.
     pub(super) short_reads: bool,
 }
 
 impl Readiness {
-    /// Adds what an event says.
+    /// Adds the readiness that an event reports.
     pub(super) fn add(&mut self, other: Self) {
         self.readable |= other.readable;
         self.writable |= other.writable;
@@ -62,23 +62,23 @@ pub(super) struct Reactor {
 }
 
 impl Reactor {
-    /// A reactor that watches nothing yet. Needs a tokio runtime around it.
+    /// A reactor that watches nothing yet. Must be called within a tokio runtime.
     pub(super) fn new() -> io::Result<Self> {
-        // SAFETY: the descriptor is the `mio::Poll`'s own, which keeps it open until it is dropped, and the
-        // `AsyncFd` owns that and is never made to give it up.
+        // SAFETY: the descriptor belongs to the `mio::Poll`, which keeps it open until it is dropped. The `AsyncFd`
+        // owns the `mio::Poll`, which is never taken out of it.
         let poll =
             unsafe { AsyncFd::register_with_interest(mio::Poll::new()?, tokio::io::Interest::READABLE) }?;
         Ok(Self { poll, events: Events::with_capacity(EVENTS) })
     }
 
-    /// Watches `socket` for everything, until it is closed.
+    /// Watches `socket` for all events until it is closed.
     pub(super) fn register(&self, flow: FlowId, socket: &impl AsFd) -> io::Result<()> {
         let fd = socket.as_fd().as_raw_fd();
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         self.poll.get_ref().registry().register(&mut SourceFd(&fd), token(flow), interest)
     }
 
-    /// Calls `note` for each socket that something has happened to. Ready if there were any.
+    /// Calls `note` for each socket with an event. Ready if there were any.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -94,7 +94,7 @@ impl Reactor {
             }
             let count = self.events.iter().count();
             if count < EVENTS {
-                // All there was; whatever happens from here on makes the descriptor readable again.
+                // All events were taken; the next one makes the descriptor readable again.
                 guard.clear_ready();
             }
             if count > 0 {
@@ -105,7 +105,7 @@ impl Reactor {
     }
 }
 
-/// Flow numbers are never reused, so an event of a socket closed meanwhile names no living flow.
+/// Flow numbers are never reused, so a late event of a closed socket finds no flow.
 fn token(flow: FlowId) -> Token {
     Token(flow.0 as usize)
 }

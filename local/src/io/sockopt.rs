@@ -43,11 +43,11 @@ sockopt_impl!(
     u32
 );
 
-/// Makes a TCP socket use `interface`, without privileges (SO_BINDTOIFINDEX is everybody's since Linux 5.7).
+/// Makes a TCP socket use `interface`. SO_BINDTOIFINDEX needs no privilege since Linux 5.7.
 ///
-/// A bound socket does not hear of the laptop's own failures to reach a neighbour: the kernel reports them by
-/// the loopback interface, where it finds no such socket. So a socket is bound only where the kernel, left to
-/// itself, would choose another way. Older kernels leave the choice to the routes.
+/// A bound socket is not told when the laptop can't reach a neighbour: the kernel reports that through the loopback
+/// interface, where it does not find a socket that is bound to another. So a socket is bound only if the kernel would
+/// choose another interface by itself. On older kernels the routes decide.
 pub(super) fn bind_to_interface(
     socket: &Socket,
     destination: SocketAddr,
@@ -63,8 +63,8 @@ pub(super) fn bind_to_interface(
     }
 }
 
-/// The address that packets to `destination` would leave with: connecting a UDP socket asks the kernel's
-/// routes and sends nothing.
+/// The source address of packets to `destination`. Connecting a UDP socket looks up the kernel's routes and sends
+/// nothing.
 fn source_towards(destination: SocketAddr, interface: Option<InterfaceIndex>) -> Option<SocketAddr> {
     let socket = Socket::new(Domain::for_address(destination), Type::DGRAM, None).ok()?;
     if interface.is_some() {
@@ -76,8 +76,8 @@ fn source_towards(destination: SocketAddr, interface: Option<InterfaceIndex>) ->
     Some(source)
 }
 
-/// Has an unconnected socket's datagrams leave by `interface`. Unlike a bound one, the socket still hears of
-/// the laptop's own failures to reach a neighbour.
+/// Makes an unconnected socket send by `interface`. Unlike a bound socket, it is still told when the laptop can't
+/// reach a neighbour.
 pub(super) fn send_by_interface(socket: &Socket, v6: bool, interface: InterfaceIndex) -> nix::Result<()> {
     let index = interface.get().to_be();
     if v6 {
@@ -87,7 +87,7 @@ pub(super) fn send_by_interface(socket: &Socket, v6: bool, interface: InterfaceI
     }
 }
 
-/// Never sets "don't fragment": a datagram over the MTU leaves in fragments, as it came.
+/// Never sets "don't fragment": a datagram larger than the MTU leaves in fragments, as it arrived.
 pub(super) fn allow_fragments(socket: &impl AsFd, v6: bool) -> nix::Result<()> {
     if v6 {
         setsockopt(socket, MtuDiscoverV6, &libc::IP_PMTUDISC_DONT)
@@ -96,7 +96,7 @@ pub(super) fn allow_fragments(socket: &impl AsFd, v6: bool) -> nix::Result<()> {
     }
 }
 
-/// Has ICMP errors for what the socket sends queued with all they say (ip(7), `IP_RECVERR`).
+/// Queues the ICMP errors about what the socket sends, with their details (ip(7), `IP_RECVERR`).
 pub(super) fn queue_errors(socket: &impl AsFd, v6: bool) -> nix::Result<()> {
     if v6 {
         setsockopt(socket, sockopt::Ipv6RecvErr, &true)
@@ -105,7 +105,7 @@ pub(super) fn queue_errors(socket: &impl AsFd, v6: bool) -> nix::Result<()> {
     }
 }
 
-/// The hop limit (TTL) of what is sent from now on.
+/// Sets the hop limit (TTL) of packets sent from now on.
 pub(super) fn set_hop_limit(socket: &SockRef<'_>, v6: bool, hop_limit: u8) -> io::Result<()> {
     if v6 { socket.set_unicast_hops_v6(hop_limit.into()) } else { socket.set_ttl_v4(hop_limit.into()) }
 }

@@ -1,10 +1,10 @@
-//! TCP: a socket of the user's for each connection the engine terminates.
+//! TCP: an ordinary socket for each connection that the engine terminates.
 //!
-//! Bytes are pulled from and pushed to the engine as its contract says ([`crate::engine`]), as many at a time
-//! as the kernel takes; the kernel's buffers size themselves.
+//! Bytes are pulled from the engine and pushed to it as described in [`crate::engine`], as many at a time as the
+//! kernel accepts. The kernel sizes its buffers by itself.
 //!
-//! A reset or time-out of the connection does not discard what was received before it (Linux keeps it
-//! readable), and so neither do we: what the engine has room for is delivered first, with a little patience.
+//! After a reset or time-out of a connection, Linux keeps readable what was received before. It is delivered first,
+//! for as long as the engine makes room for it within a bounded time ([`DRAIN_TIMEOUT`]).
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -20,21 +20,21 @@ use super::sockopt;
 use crate::engine::{ConnectError, Engine, FlowId};
 use crate::policy::InterfaceIndex;
 
-/// Bytes read from one connection before others have their turn.
+/// Once this many bytes are read from a connection, others have their turn.
 const TURN: usize = 256 * 1024;
-/// The least bytes asked for at a time, where the engine has room for them.
+/// Size of a read, if the engine has room for it.
 const READ: usize = 64 * 1024;
-/// Slices handed to one vectored write.
+/// Maximum number of slices of one vectored write.
 const SLICES: usize = 64;
-/// How long a connection that has failed may go without a byte read before the failure is passed on.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long nothing may be read from a failed connection before the engine is told of the failure.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How far a connection is.
+/// The state of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Connecting,
     Connected,
-    /// It has failed; what was received before may still be read. Since when nothing was.
+    /// It has failed; what was received before can still be read. The time is that of the last read.
     Failed(Instant),
 }
 
@@ -66,10 +66,10 @@ impl Connection {
         if let Some(hop_limit) = hop_limit {
             sockopt::set_hop_limit(&SockRef::from(&socket), v6, hop_limit.max(1))?;
         }
-        // The program's own segments are what we write: Nagle's waiting has been done, or not, over there.
+        // We write what the program's kernel sent: Nagle's algorithm, if enabled, was applied in the codespace.
         socket.set_tcp_nodelay(true)?;
         socket.set_keepalive(true)?;
-        // An urgent byte is a byte of the stream (RFC 6093, 3.4); otherwise it would be taken out of it.
+        // Keep urgent bytes in the stream (RFC 6093, 3.4).
         socket.set_out_of_band_inline(true)?;
         match socket.connect(&address.into()) {
             Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
@@ -84,12 +84,12 @@ impl Connection {
         })
     }
 
-    /// What the reactor saw.
+    /// Takes an event of the reactor.
     pub(super) fn note(&mut self, readiness: Readiness) {
         self.readiness.add(readiness);
     }
 
-    /// Moves what can be moved, in both directions.
+    /// Transfers what can be transferred in both directions.
     pub(super) fn serve(
         &mut self,
         flow: FlowId,
@@ -111,7 +111,7 @@ impl Connection {
         self.read(flow, engine, arena, now)
     }
 
-    /// Whether the connection stands; an error if it never will.
+    /// Whether the connection is established; an error if it failed.
     pub(super) fn finish_connecting(&mut self) -> io::Result<bool> {
         if !self.readiness.writable {
             return Ok(false);
@@ -120,7 +120,7 @@ impl Connection {
             return Err(error);
         }
         match self.stream.peer_addr() {
-            // An event from before the handshake had begun.
+            // An event from before the connect.
             Err(error) if error.kind() == ErrorKind::NotConnected => {
                 self.readiness = Readiness::default();
                 Ok(false)
@@ -150,7 +150,7 @@ impl Connection {
             }
             match self.stream.write_vectored(&slices[..count]) {
                 Ok(written) => {
-                    // Linux takes all or what fits; space that frees later is an event.
+                    // After a partial write, the buffer is full; an event reports new space.
                     self.readiness.writable = written == offered;
                     engine.handle_accepted(flow, written, now);
                 }
@@ -161,7 +161,7 @@ impl Connection {
         }
         if !self.shut && self.state == State::Connected && engine.uplink_ended(flow) {
             self.shut = true;
-            // Fails only on a connection that has failed, which reading will find.
+            // Fails only on a failed connection, which is found by reading.
             let _ = self.stream.shutdown(Shutdown::Write);
         }
     }
@@ -186,7 +186,7 @@ impl Connection {
                 }
                 Ok(len) => {
                     taken += len;
-                    // Less than asked for was all there is, but for an end or error that may follow it.
+                    // After a short read the buffer is empty, apart from an end or error that may follow.
                     self.readiness.readable =
                         len == wanted || self.readiness.short_reads || self.has_failed();
                     if self.has_failed() {
@@ -202,23 +202,23 @@ impl Connection {
         if self.has_failed() { Served::Failed } else { Served::Idle }
     }
 
-    /// What has been received waits in the kernel, unless the connection has failed and nobody wants it.
+    /// The engine has no room: received data waits in the kernel, but not for ever on a failed connection.
     fn without_room(&self, now: Instant) -> Served {
         match self.state {
             State::Connecting | State::Connected => Served::Idle,
-            State::Failed(since) if now.saturating_duration_since(since) < PATIENCE => Served::Later,
+            State::Failed(since) if now.saturating_duration_since(since) < DRAIN_TIMEOUT => Served::Later,
             State::Failed(_) => Served::Failed,
         }
     }
 
-    /// Whether the connection has failed and what was received before has not all been read.
+    /// Whether the connection has failed and received data is left to read.
     pub(super) fn has_failed(&self) -> bool {
         matches!(self.state, State::Failed(_))
     }
 
     /// Closes with a reset.
     pub(super) fn abort(self) {
-        // On failure the close is an ordinary one; the peer then learns by its next segment.
+        // If this fails, the connection is closed in the ordinary way, and the next segment of the peer is reset.
         let _ = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
     }
 }
@@ -229,7 +229,7 @@ impl AsFd for Connection {
     }
 }
 
-/// What a failed connect means, in the terms of what the codespace would have seen.
+/// The meaning of a failed connect for the codespace.
 pub(super) fn connect_error(error: &io::Error) -> ConnectError {
     match error.raw_os_error() {
         Some(libc::ECONNREFUSED | libc::ECONNRESET) => ConnectError::Refused,
@@ -243,7 +243,7 @@ pub(super) fn connect_error(error: &io::Error) -> ConnectError {
         ) => ConnectError::NetworkUnreachable,
         Some(libc::EACCES | libc::EPERM) => ConnectError::Prohibited,
         Some(libc::ETIMEDOUT) => ConnectError::TimedOut,
-        // EADDRNOTAVAIL and EAGAIN: no port is left.
+        // EADDRNOTAVAIL and EAGAIN: no free port.
         Some(
             libc::EMFILE
             | libc::ENFILE
@@ -253,7 +253,7 @@ pub(super) fn connect_error(error: &io::Error) -> ConnectError {
             | libc::EAGAIN
             | libc::EINTR,
         ) => ConnectError::Local,
-        // EHOSTUNREACH, EHOSTDOWN, and what the kernel makes of the rarer ICMP codes (ENONET, EPROTO, …).
+        // EHOSTUNREACH, EHOSTDOWN, and the errors for rarer ICMP codes (ENONET, EPROTO, …).
         _ => ConnectError::HostUnreachable,
     }
 }

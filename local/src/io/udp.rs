@@ -1,5 +1,5 @@
-//! UDP mappings: one unconnected socket for each, so that any host can answer (RFC 4787, endpoint-independent
-//! mapping), and the errors of its datagrams.
+//! UDP mappings: one unconnected socket each, so that any host can answer (endpoint-independent mapping, RFC 4787),
+//! and the ICMP errors about its datagrams.
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use crate::policy::InterfaceIndex;
 pub(super) struct Mapping(DatagramSocket);
 
 impl Mapping {
-    /// Opens the socket at a port of the kernel's choice.
+    /// Opens the socket on a port that the kernel chooses.
     pub(super) fn open(v6: bool, interface: Option<InterfaceIndex>) -> io::Result<Self> {
         DatagramSocket::open(Type::DGRAM, Protocol::UDP, v6, interface).map(Self)
     }
@@ -38,7 +38,7 @@ impl Mapping {
         self.0.send(&[IoSlice::new(payload)], destination, hop_limit)
     }
 
-    /// Hands the engine what has arrived.
+    /// Passes received datagrams and errors to the engine.
     pub(super) fn serve(
         &mut self,
         flow: FlowId,

@@ -37,7 +37,7 @@ pub enum Outcome {
     NoData,
     /// The name does not exist.
     NoName,
-    /// Nobody answered, or the answer is an error.
+    /// There is no answer, or the answer is an error.
     Failed,
 }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use hickory_proto::op::Query;
 use hickory_proto::rr::{Name, RecordType};
 
-use super::nss::{Found, address_of, is_of_use, plain_name, select};
+use super::nss::{Found, address_of, is_meaningful, plain_name, select};
 
 /// The contents of /etc/hosts.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -16,7 +16,7 @@ pub(super) struct Hosts {
 }
 
 impl Hosts {
-    /// Reads the file's text; what is malformed is skipped, as the C library does.
+    /// Parses the file. Malformed lines are skipped, as the C library does.
     pub(super) fn parse(text: &str) -> Self {
         let mut hosts = Self::default();
         for line in text.lines() {
@@ -26,7 +26,7 @@ impl Hosts {
             let address = address.to_canonical();
             for (index, name) in words.enumerate() {
                 let name = name.trim_end_matches('.').to_ascii_lowercase();
-                // The first name is the canonical one; of several lines the first counts.
+                // The first name is the canonical one; of several lines the first one wins.
                 if index == 0
                     && let Ok(name) = Name::from_ascii(format!("{name}."))
                 {
@@ -38,7 +38,7 @@ impl Hosts {
         hosts
     }
 
-    /// What the file says to a question, if anything: a name it has only in the other family exists.
+    /// The file's answer, if it has the name. A name with addresses of the other family only has no data.
     pub(super) fn answer(&self, question: &Query) -> Option<Found> {
         let kind = question.query_type();
         if kind == RecordType::PTR {
@@ -49,9 +49,9 @@ impl Hosts {
             return None;
         }
         let name = plain_name(question.name())?;
-        // The laptop's own name is often 127.0.1.1 here, which would be the codespace over there.
+        // The laptop's own name is often 127.0.1.1 here, which in the codespace is the codespace itself.
         let addresses = self.addresses.get(&name)?.iter().copied();
-        let mut useful = addresses.filter(|&address| is_of_use(address, &name)).peekable();
+        let mut useful = addresses.filter(|&address| is_meaningful(address, &name)).peekable();
         useful.peek()?;
         Some(select(useful, kind))
     }

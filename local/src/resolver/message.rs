@@ -1,4 +1,4 @@
-//! Queries as they come from the codespace, and answers as they go back.
+//! Parsing of queries and building of answers.
 
 use std::net::IpAddr;
 
@@ -12,20 +12,20 @@ use super::source::Source;
 
 const HEADER_LEN: usize = 12;
 
-/// What a client takes over UDP if it does not say (RFC 1035 section 4.2.1).
+/// The size that a client without EDNS accepts over UDP (RFC 1035, 4.2.1).
 const PLAIN_UDP: u16 = 512;
 
-/// What we say that we take, to clients and to servers alike: it needs no fragments anywhere (DNS flag day 2020).
+/// The size that we announce to clients and servers: small enough to avoid fragments (DNS flag day 2020).
 const OUR_UDP: u16 = 1232;
 
 /// An OPT record without options: root, type, size, flags, and no data.
 const OPT_LEN: u16 = 11;
 
-/// How long the codespace may remember what does not come out of DNS, in seconds: that has no TTL of its own,
-/// and changes with the laptop's networks.
+/// The TTL of answers that do not come from DNS, in seconds. They have none of their own, and change with the laptop's
+/// networks.
 const TTL: u32 = 10;
 
-/// What a query came by.
+/// How a query arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Transport {
     Udp,
@@ -41,21 +41,21 @@ pub(super) struct Request {
     limit: u16,
 }
 
-/// What to do with what came.
+/// What to do with a message.
 #[derive(Debug)]
 pub(super) enum Received {
     /// Resolve it.
     Request(Box<Request>),
-    /// Send this back.
+    /// Send this answer.
     Answer(Bytes),
     /// It is not a query.
     Nothing,
 }
 
-/// What is to be said to a question.
+/// The contents of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reply {
-    /// Where it comes from; for the status, not sent.
+    /// Where it comes from; for the status, not part of the message.
     pub(super) source: Source,
     pub(super) code: ResponseCode,
     pub(super) authentic: bool,
@@ -66,7 +66,7 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    /// A code and no records.
+    /// An answer without records.
     pub(super) fn of(code: ResponseCode) -> Self {
         Self {
             source: Source::Ourselves,
@@ -79,7 +79,7 @@ impl Reply {
         }
     }
 
-    /// Records of our own making.
+    /// An answer with records that do not come from DNS.
     pub(super) fn with_data(question: &Query, data: impl IntoIterator<Item = RData>) -> Self {
         let record = |data| Record::from_rdata(question.name().clone(), TTL, data);
         Self { answers: data.into_iter().map(record).collect(), ..Self::of(ResponseCode::NoError) }
@@ -99,10 +99,10 @@ impl Reply {
     }
 }
 
-/// Looks at what a client sent.
+/// Parses a client's message.
 pub(super) fn receive(bytes: &[u8], transport: Transport) -> Received {
     let Some(&header) = bytes.first_chunk() else { return Received::Nothing };
-    // Not a query (QR): two resolvers could keep each other busy for ever.
+    // Responses (QR) are never answered: two resolvers could answer each other for ever.
     if header[2] & 0x80 != 0 {
         return Received::Nothing;
     }
@@ -122,7 +122,7 @@ pub(super) fn receive(bytes: &[u8], transport: Transport) -> Received {
     }
 }
 
-/// Just a header, where the question can't be repeated.
+/// A header alone, where the question can't be repeated.
 fn bare(header: &[u8; HEADER_LEN], code: ResponseCode) -> Bytes {
     let mut answer = [0; HEADER_LEN];
     answer[..2].copy_from_slice(&header[..2]);
@@ -137,7 +137,7 @@ impl Request {
         &self.question
     }
 
-    /// What needs nobody to be asked.
+    /// The answer to a query that needs no lookup.
     fn immediate_reply(&self) -> Option<Reply> {
         if self.message.metadata.op_code != OpCode::Query {
             return Some(Reply::of(ResponseCode::NotImp));
@@ -152,16 +152,16 @@ impl Request {
             return Some(Reply::of(ResponseCode::Refused));
         }
         let kind = self.question.query_type();
-        // Transfers are answered with many messages.
+        // Zone transfers consist of many messages.
         if matches!(kind, RecordType::AXFR | RecordType::IXFR) {
             return Some(Reply::of(ResponseCode::NotImp));
         }
-        // RFC 8482 section 4.2: nobody needs all records, and they would not fit.
+        // RFC 8482, 4.2: a minimal answer to ANY.
         let hinfo = || RData::HINFO(HINFO::new("RFC8482".to_owned(), String::new()));
         (kind == RecordType::ANY).then(|| Reply::with_data(&self.question, [hinfo()]))
     }
 
-    /// The query as it is put to a server.
+    /// The query as it is sent to a server.
     pub(super) fn to_server(&self, with_edns: bool) -> Message {
         let mut query = Message::query();
         query.metadata.recursion_desired = true;
@@ -180,8 +180,8 @@ impl Request {
         self.message.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok)
     }
 
-    /// `reply` as a message that fits the client. What does not fit is cut at a record's end: musl before
-    /// 1.2.4 knows no TCP and makes do with the records that are there.
+    /// `reply` as a message of a size that the client accepts. A longer one is cut after a record: musl before 1.2.4
+    /// does not use TCP but takes the records that are there.
     pub(super) fn answer(&self, reply: &Reply) -> Bytes {
         self.encoded(reply)
             .or_else(|| self.encoded(&Reply::of(ResponseCode::ServFail)))
@@ -205,7 +205,7 @@ impl Request {
         let mut encoder = BinEncoder::new(&mut bytes);
         encoder.set_max_size(if self.message.edns.is_some() { self.limit - OPT_LEN } else { self.limit });
         message.emit(&mut encoder).ok()?;
-        // Of a record that did not fit there may be a part left.
+        // Remove the part of a record that did not fit.
         encoder.trim();
         if self.message.edns.is_some() {
             self.append_opt(&mut bytes, reply.code);
@@ -213,7 +213,7 @@ impl Request {
         Some(bytes.into())
     }
 
-    /// RFC 6891 section 6.1. The encoder would drop it from an answer that is cut.
+    /// RFC 6891, 6.1. The encoder would omit it from a truncated answer.
     fn append_opt(&self, bytes: &mut Vec<u8>, code: ResponseCode) {
         let count = u16::from_be_bytes([bytes[10], bytes[11]]).saturating_add(1);
         bytes[10..12].copy_from_slice(&count.to_be_bytes());
@@ -314,7 +314,7 @@ mod tests {
             (two, ResponseCode::FormErr),
             (future, ResponseCode::BADVERS),
         ] {
-            // 16 has two names.
+            // Code 16 has two names.
             assert_eq!(u16::from(refusal(&query).metadata.response_code), u16::from(code));
         }
         let any = refusal(&query(RecordType::ANY));

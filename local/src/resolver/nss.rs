@@ -1,8 +1,8 @@
-//! The name service switch: what getaddrinfo and getnameinfo know. Where gh-net's own C library has no switch,
-//! [`getent`] makes the two calls for us.
+//! The name service switch, by getaddrinfo and getnameinfo. Where gh-net's own C library has no switch, [`getent`]
+//! makes the two calls.
 //!
-//! Both block, for as long as the C library's resolver has patience, so they run on threads of their own. Not
-//! on tokio's blocking pool: a runtime that is shut down waits for that, and the program's end must not.
+//! Both block until the C library's resolver gives up, so they run on threads of their own. tokio's blocking pool is
+//! not used: shutting down the runtime would wait for it and delay the program's end.
 
 mod c_library;
 mod getent;
@@ -23,13 +23,13 @@ use getent::Getent;
 
 pub(super) use c_library::Nothing;
 
-/// Lookups at a time. One that hangs holds its place until the C library gives up.
+/// Maximum number of lookups at a time. One that hangs holds its slot until the C library gives up.
 const MAX_LOOKUPS: usize = 16;
 
-/// What the switch, or /etc/hosts, says to a question.
+/// The answer of the switch, or of /etc/hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Found {
-    /// The records of that name and type.
+    /// The records of the name and type.
     Records(Vec<RData>),
     /// The name exists, without records of that type.
     NoData,
@@ -62,18 +62,18 @@ type Backward = dyn Fn(IpAddr) -> Result<String, Nothing> + Send + Sync;
 pub(super) struct Nss {
     forward: Arc<Forward>,
     backward: Arc<Backward>,
-    places: Arc<Semaphore>,
+    slots: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Nss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Nss").field("places", &self.places).finish_non_exhaustive()
+        f.debug_struct("Nss").field("slots", &self.slots).finish_non_exhaustive()
     }
 }
 
 impl Default for Nss {
-    /// The system's switch. A C library that is linked statically has none: glibc's modules are shared
-    /// libraries, and musl has no such thing.
+    /// The system's switch. A statically linked C library has none: the modules of glibc's are shared libraries, and
+    /// musl has no switch.
     fn default() -> Self {
         let without = cfg!(any(target_env = "musl", target_feature = "crt-static"));
         match without.then(Getent::of_system).flatten() {
@@ -83,8 +83,8 @@ impl Default for Nss {
     }
 }
 
-/// Whether the switch can know anything about a question.
-pub(super) fn knows(question: &Query) -> bool {
+/// Whether the switch can answer this kind of question.
+pub(super) fn can_answer(question: &Query) -> bool {
     let (name, kind) = (question.name(), question.query_type());
     (kind.is_ip_addr() && plain_name(name).is_some())
         || (kind == RecordType::PTR && address_of(name).is_some())
@@ -95,8 +95,8 @@ impl Nss {
         forward: impl Fn(&str) -> Result<Vec<IpAddr>, Nothing> + Send + Sync + 'static,
         backward: impl Fn(IpAddr) -> Result<String, Nothing> + Send + Sync + 'static,
     ) -> Self {
-        let places = Arc::new(Semaphore::new(MAX_LOOKUPS));
-        Self { forward: Arc::new(forward), backward: Arc::new(backward), places }
+        let slots = Arc::new(Semaphore::new(MAX_LOOKUPS));
+        Self { forward: Arc::new(forward), backward: Arc::new(backward), slots }
     }
 
     fn by_getent(getent: Getent) -> Self {
@@ -104,19 +104,19 @@ impl Nss {
         Self::new(move |name| getent.forward(name), move |address| other.backward(address))
     }
 
-    /// What the switch says; `None` if it fails. Waits for its turn.
+    /// The switch's answer; `None` if the lookup fails. Waits for a slot.
     pub(super) async fn lookup(&self, question: &Query) -> Option<Found> {
-        let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
+        let slot = Arc::clone(&self.slots).acquire_owned().await.ok()?;
         let (forward, backward) = (Arc::clone(&self.forward), Arc::clone(&self.backward));
         let question = question.clone();
         let (done, answer) = oneshot::channel();
         let work = move || {
-            let _place = place;
-            // Nobody may be waiting any more.
+            let _slot = slot;
+            // The query may have timed out.
             let _ = done.send(look_up(&*forward, &*backward, &question));
         };
         if let Err(error) = std::thread::Builder::new().name("nss".to_owned()).spawn(work) {
-            tracing::warn!(%error, "no thread for a lookup of a name");
+            tracing::warn!(%error, "can't start a thread for a name lookup");
         }
         answer.await.ok().flatten()
     }
@@ -130,9 +130,9 @@ fn look_up(forward: &Forward, backward: &Backward, question: &Query) -> Option<F
         })
     } else {
         let name = plain_name(question.name())?;
-        // The dot keeps the laptop's search list out: the codespace has one of its own.
+        // The trailing dot disables the laptop's search list: the codespace applies its own.
         forward(&format!("{name}.")).map(|addresses| {
-            let useful = addresses.into_iter().filter(|&address| is_of_use(address, &name));
+            let useful = addresses.into_iter().filter(|&address| is_meaningful(address, &name));
             select(useful, question.query_type())
         })
     };
@@ -144,8 +144,8 @@ fn look_up(forward: &Forward, backward: &Backward, question: &Query) -> Option<F
     }
 }
 
-/// The addresses of the wanted family. Never IPv4-mapped ones, with which an AAAA query would be answered
-/// out of an A record, only for the program to come back with IPv4.
+/// The addresses of the requested family. IPv4-mapped addresses are left out: they would answer an AAAA query from an
+/// A record.
 pub(super) fn select(addresses: impl Iterator<Item = IpAddr>, kind: RecordType) -> Found {
     let wanted = |address| match (address, kind) {
         (IpAddr::V4(v4), RecordType::A) => Some(RData::A(v4.into())),
@@ -156,16 +156,16 @@ pub(super) fn select(addresses: impl Iterator<Item = IpAddr>, kind: RecordType) 
     if records.is_empty() { Found::NoData } else { Found::Records(records) }
 }
 
-/// Whether an address of the laptop's means the same in the codespace. Loopback does for localhost
-/// (RFC 6761 section 6.3).
-pub(super) fn is_of_use(address: IpAddr, name: &str) -> bool {
+/// Whether an address means the same in the codespace as on the laptop. For localhost, loopback addresses do
+/// (RFC 6761, 6.3).
+pub(super) fn is_meaningful(address: IpAddr, name: &str) -> bool {
     let localhost = name == "localhost" || name.ends_with(".localhost");
     let link_local = matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
     !link_local && (localhost || !address.to_canonical().is_loopback())
 }
 
-/// A name as the C library takes it: lower case, without the last dot. `None` if it would be taken for
-/// something else, such as an address, or holds what no host name holds.
+/// A name as the C library takes it: lower case, without the trailing dot. `None` if it is not a host name, or if the
+/// C library would take it for an address.
 pub(super) fn plain_name(name: &Name) -> Option<String> {
     let text = name.to_ascii().trim_end_matches('.').to_ascii_lowercase();
     let last = text.rsplit('.').next()?;
@@ -174,7 +174,7 @@ pub(super) fn plain_name(name: &Name) -> Option<String> {
     (gh_net_common::frame::is_domain(&text) && !numeric).then_some(text)
 }
 
-/// The address whose reverse name this is.
+/// The address that this is the reverse name of.
 pub(super) fn address_of(name: &Name) -> Option<IpAddr> {
     let net = name.parse_arpa_name().ok()?;
     (net.prefix_len() == net.max_prefix_len()).then(|| net.addr())
@@ -218,8 +218,8 @@ mod tests {
     }
 
     #[test]
-    fn what_means_something_else_over_there_is_left_out() {
-        let useful = |address: &str, name| is_of_use(address.parse().unwrap(), name);
+    fn what_means_something_else_in_the_codespace_is_left_out() {
+        let useful = |address: &str, name| is_meaningful(address.parse().unwrap(), name);
         assert!(useful("10.0.0.1", "wiki") && useful("127.0.0.1", "localhost"));
         assert!(
             !useful("127.0.1.1", "mylaptop") && !useful("::1", "mylaptop") && !useful("fe80::1", "printer")
@@ -254,7 +254,7 @@ mod tests {
         while RUNNING.load(Ordering::SeqCst) < MAX_LOOKUPS {
             tokio::task::yield_now().await;
         }
-        assert_eq!(nss.places.available_permits(), 0, "whoever comes later waits");
+        assert_eq!(nss.slots.available_permits(), 0, "further lookups wait");
         assert_eq!(RUNNING.load(Ordering::SeqCst), MAX_LOOKUPS);
     }
 }

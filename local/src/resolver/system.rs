@@ -13,8 +13,8 @@ use hickory_resolver::system_conf::parse_resolv_conf;
 use super::hosts::Hosts;
 use super::upstream::Upstream;
 
-/// How often the files are looked at, at most.
-const LOOK: Duration = Duration::from_secs(1);
+/// Minimum time between two checks of the files.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Why the resolver's configuration can't be read.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +29,7 @@ pub enum Error {
     },
 }
 
-/// Where the configuration is, and the port the nameservers listen on.
+/// The paths of the configuration, and the port of the nameservers.
 #[derive(Debug, Clone)]
 pub(super) struct Paths {
     pub(super) resolv_conf: PathBuf,
@@ -43,23 +43,23 @@ impl Default for Paths {
     }
 }
 
-/// What the files say.
+/// The contents of the files.
 #[derive(Debug)]
 pub(super) struct System {
     pub(super) upstream: Upstream,
     pub(super) search: Vec<String>,
     pub(super) hosts: Hosts,
     stamps: [Stamp; 2],
-    looked: Mutex<Instant>,
+    checked: Mutex<Instant>,
 }
 
-/// Tells one state of a file from another.
+/// Identifies a version of a file.
 type Stamp = Option<(u64, u64, i64, i64, u64)>;
 
 impl System {
-    /// Reads the files. One that is missing is an empty one.
+    /// Reads the files. A missing file counts as empty.
     pub(super) fn load(paths: &Paths) -> Result<Self, Error> {
-        // Before the reading, so that a change in between is found later.
+        // Before reading, so that a change in between is found later.
         let stamps = stamps(paths);
         let resolv_conf = read(&paths.resolv_conf)?;
         let hosts = read(&paths.hosts)?;
@@ -83,18 +83,18 @@ impl System {
             search,
             hosts: Hosts::parse(&String::from_utf8_lossy(&hosts)),
             stamps,
-            looked: Mutex::new(Instant::now()),
+            checked: Mutex::new(Instant::now()),
         })
     }
 
-    /// Whether the files have changed since. Looks at most once in a while.
+    /// Whether the files have changed since they were read, checked at most once per interval.
     pub(super) fn is_outdated(&self, paths: &Paths) -> bool {
         {
-            let Ok(mut looked) = self.looked.lock() else { return false };
-            if looked.elapsed() < LOOK {
+            let Ok(mut checked) = self.checked.lock() else { return false };
+            if checked.elapsed() < CHECK_INTERVAL {
                 return false;
             }
-            *looked = Instant::now();
+            *checked = Instant::now();
         }
         stamps(paths) != self.stamps
     }

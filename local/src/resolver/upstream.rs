@@ -1,10 +1,10 @@
-//! Asks the system's nameservers, by hickory's clients: they choose ports and ids, send again what is lost,
-//! and match answers to questions.
+//! Asks the system's nameservers with hickory's clients, which choose ports and ids, retransmit, and match answers to
+//! queries.
 //!
-//! The servers are asked as the C library asks them: in the order of resolv.conf, the next one when one is
-//! silent or fails, and NXDOMAIN of any is final. hickory's own pool asks two at once and prefers the quicker,
-//! and so a public server's NXDOMAIN would beat the corporate server's answer. It also hides CNAMEs in
-//! front of an empty answer.
+//! The servers are asked as the C library does it: in the order of resolv.conf, the next one if one does not answer or
+//! fails; NXDOMAIN of any server is final. hickory's own pool asks two servers at once and prefers the faster one, so
+//! that a public server's NXDOMAIN would win over the corporate server's answer. It also hides CNAMEs in front of an
+//! empty answer.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,11 +20,11 @@ use tokio::time::timeout;
 
 use super::message::{Reply, Request};
 
-/// How long one server may be silent. hickory sends again every third of a second.
-const PATIENCE: Duration = Duration::from_millis(1200);
+/// How long one server may take to answer. hickory retransmits every third of a second.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(1200);
 
-/// For so long a server that was silent is asked last.
-const BENCH: Duration = Duration::from_secs(10);
+/// How long a server that did not answer is asked last.
+const DEMOTION: Duration = Duration::from_secs(10);
 
 /// The system's nameservers.
 #[derive(Debug)]
@@ -36,13 +36,14 @@ pub(super) struct Upstream {
 #[derive(Debug)]
 struct Server {
     address: SocketAddr,
-    /// Until when it is asked last, in milliseconds since the beginning.
-    benched: AtomicU64,
+    /// Until when it is asked last, in milliseconds since [`Upstream::begun`].
+    demoted_until: AtomicU64,
 }
 
 impl Upstream {
     pub(super) fn new(servers: Vec<IpAddr>, port: u16) -> Self {
-        let server = |address| Server { address: SocketAddr::new(address, port), benched: AtomicU64::new(0) };
+        let server =
+            |address| Server { address: SocketAddr::new(address, port), demoted_until: AtomicU64::new(0) };
         Self { servers: servers.into_iter().map(server).collect(), begun: Instant::now() }
     }
 
@@ -50,11 +51,11 @@ impl Upstream {
         self.servers.iter().map(|server| server.address.ip()).collect()
     }
 
-    /// The answer of the first server that has one, else the first failure. `None` if all are silent.
+    /// The answer of the first server that has one, else the first failure. `None` if none answers.
     pub(super) async fn ask(&self, request: &Request) -> Option<Reply> {
         let now = self.elapsed();
         let mut servers: Vec<&Server> = self.servers.iter().collect();
-        servers.sort_by_key(|server| server.benched.load(Ordering::Relaxed) > now);
+        servers.sort_by_key(|server| server.demoted_until.load(Ordering::Relaxed) > now);
         let mut failure = None;
         for server in servers {
             match exchange(server.address, request).await {
@@ -65,8 +66,8 @@ impl Upstream {
                 Err(error) => {
                     tracing::debug!(server = %server.address, question = %request.question(), %error, "no answer");
                     if !matches!(error, NetError::Proto(_)) {
-                        let until = self.elapsed() + BENCH.as_millis() as u64;
-                        server.benched.store(until, Ordering::Relaxed);
+                        let until = self.elapsed() + DEMOTION.as_millis() as u64;
+                        server.demoted_until.store(until, Ordering::Relaxed);
                     }
                 }
             }
@@ -79,8 +80,8 @@ impl Upstream {
     }
 }
 
-/// One server's answer: over UDP, and over TCP if that does not hold it. Old servers take EDNS for an
-/// error (RFC 6891 section 7) and are asked again without.
+/// One server's answer: over UDP, or over TCP if it was truncated. Old servers reject EDNS (RFC 6891, 7) and are asked
+/// again without it.
 async fn exchange(server: SocketAddr, request: &Request) -> Result<Reply, NetError> {
     let reply = over_udp(server, request, true).await?;
     let refuses_edns = matches!(reply.code, ResponseCode::FormErr | ResponseCode::NotImp);
@@ -90,7 +91,7 @@ async fn exchange(server: SocketAddr, request: &Request) -> Result<Reply, NetErr
     }
     match over_tcp(server, request, !refuses_edns).await {
         Ok(whole) => Ok(whole),
-        // A part, marked as one, is better than nothing.
+        // A truncated answer, marked as such, is better than none.
         Err(error) => {
             tracing::debug!(%server, %error, "no answer over TCP");
             Ok(reply)
@@ -100,8 +101,8 @@ async fn exchange(server: SocketAddr, request: &Request) -> Result<Reply, NetErr
 
 async fn over_udp(server: SocketAddr, request: &Request, with_edns: bool) -> Result<Reply, NetError> {
     let mut client = UdpClientStream::builder(server, TokioRuntimeProvider::new())
-        .with_timeout(Some(PATIENCE))
-        // hickory's own choice may take a port that another program is just about to listen on.
+        .with_timeout(Some(ANSWER_TIMEOUT))
+        // A port of hickory's choice may be one that another program is about to listen on.
         .with_os_port_selection(true)
         .build();
     let query = DnsRequest::new(request.to_server(with_edns), DnsRequestOptions::default());
@@ -111,12 +112,12 @@ async fn over_udp(server: SocketAddr, request: &Request, with_edns: bool) -> Res
 
 async fn over_tcp(server: SocketAddr, request: &Request, with_edns: bool) -> Result<Reply, NetError> {
     let query = DnsRequest::new(request.to_server(with_edns), DnsRequestOptions::default());
-    // The provider owns the task that serves the connection: both end with this call.
+    // The provider owns the task that serves the connection; both end with this call.
     let provider = TokioRuntimeProvider::new();
     let answer = async {
-        let client = TcpClientStream::exchange(server, None, PATIENCE, None, provider.clone()).await?;
+        let client = TcpClientStream::exchange(server, None, ANSWER_TIMEOUT, None, provider.clone()).await?;
         client.send(query).first_answer().await
     };
-    let response = timeout(PATIENCE, answer).await.map_err(|_| NetError::Timeout)??;
+    let response = timeout(ANSWER_TIMEOUT, answer).await.map_err(|_| NetError::Timeout)??;
     Ok(Reply::of_server(server.ip(), response.into_message()))
 }

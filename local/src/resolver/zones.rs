@@ -1,22 +1,22 @@
 //! The reverse zones of networks: which names under in-addr.arpa and ip6.arpa belong to the laptop. Pure.
 //!
-//! Zones end at octets (IPv4) and nibbles (IPv6), prefixes anywhere. A prefix in between becomes the zones
+//! Zones end at octets (IPv4) or nibbles (IPv6), prefixes at any bit. A prefix that ends in between becomes the zones
 //! one level down that it consists of, at most 128: `172.16.0.0/12` becomes `16.172.in-addr.arpa` to
-//! `31.172.in-addr.arpa`. Only when a set of prefixes has more zones than can be told does a prefix become
-//! the one zone that encloses it, with names beside it that the laptop then answers, too.
+//! `31.172.in-addr.arpa`. Only if a set of prefixes has more zones than a frame can carry, a prefix becomes the one
+//! zone that encloses it, so that the laptop also answers for other names in that zone.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// The zones of a set at most, unless it has more prefixes. A frame carries 2048 names.
+/// Maximum number of zones of a set, unless it has more prefixes. A frame carries 2048 names.
 const MAX_ZONES: usize = 1024;
 
-/// The reverse zones of `prefixes`, without trailing dots and without those inside another one.
+/// The reverse zones of `prefixes`, without trailing dots. Zones within other zones are left out.
 pub fn reverse_zones(prefixes: &[IpNet]) -> Vec<String> {
     let whole = IpNet::aggregate(&prefixes.to_vec());
-    // The few-zoned first: what must be simplified is then as little as possible.
+    // Prefixes with few zones first, so that as few prefixes as possible are simplified.
     let mut by_zones: Vec<(usize, IpNet)> = whole.into_iter().map(|net| (zone_count(net), net)).collect();
     by_zones.sort();
     let mut zones = BTreeSet::new();

@@ -76,7 +76,7 @@ impl Explain for Error {
             Self::Handshake { error: HandshakeError::Preamble(_), .. } => {
                 Some("It must be `gh-net-sidecar attach` that answers there (--sidecar, --exec).".to_owned())
             }
-            // The goodbye's text says all there is.
+            // The goodbye's text is the whole explanation.
             Self::Ended { end: LinkEnd::Goodbye(_), .. } => None,
             Self::Ended { .. } => Some(
                 "The sidecar restores the codespace by itself. Start gh-net again to continue.".to_owned(),

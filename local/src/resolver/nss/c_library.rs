@@ -19,7 +19,7 @@ pub(in crate::resolver) enum Nothing {
 }
 
 fn reason(code: libc::c_int) -> Nothing {
-    /// glibc's and musl's; the libc crate does not have it.
+    /// As in glibc and musl; the libc crate does not define it.
     const EAI_NODATA: libc::c_int = -5;
     match code {
         libc::EAI_NONAME => Nothing::NoName,
@@ -32,8 +32,8 @@ fn reason(code: libc::c_int) -> Nothing {
 pub(super) fn getaddrinfo(name: &str) -> Result<Vec<IpAddr>, Nothing> {
     let name = CString::new(name).map_err(|_| Nothing::Failed)?;
     let mut list = ptr::null_mut();
-    // SAFETY: all-zero is what the C library wants in the hints' other fields. No AI_ADDRCONFIG (it is the
-    // codespace's families that matter) and no AI_V4MAPPED.
+    // SAFETY: the C library requires zero in the other fields of the hints. No AI_ADDRCONFIG, since the codespace's
+    // families matter, not the laptop's, and no AI_V4MAPPED.
     let hints = libc::addrinfo { ai_socktype: libc::SOCK_STREAM, ..unsafe { zeroed() } };
     // SAFETY: the name ends with NUL, there is no service, and `list` takes the result.
     let code = unsafe { libc::getaddrinfo(name.as_ptr(), ptr::null(), &raw const hints, &raw mut list) };

@@ -1,9 +1,9 @@
 //! The name service switch by way of the system's `getent`.
 //!
-//! A static gh-net has a C library of its own, which reads /etc/hosts and resolv.conf and knows nothing of
-//! nsswitch.conf: no systemd-resolved, no sssd, no multicast DNS. `getent`, which every glibc has beside it,
-//! makes the same two calls in a process of its own. It is given a name or an address and nothing else: no
-//! shell, and no argument that could be an option. It has a bounded time and may say a bounded amount.
+//! The C library in a static gh-net reads /etc/hosts and resolv.conf but not nsswitch.conf: no systemd-resolved, no
+//! sssd, no multicast DNS. `getent`, which is part of every glibc, makes the same two calls in a process of its own. It
+//! gets a name or an address as its only argument, never an option, and no shell is involved. Its time and output are
+//! bounded.
 
 use std::io::{self, Read};
 use std::net::IpAddr;
@@ -17,10 +17,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::c_library::{Nothing, getaddrinfo, getnameinfo};
 
-/// Where a system has its own one. Not what PATH says: one of another C library does not know this system's switch.
-const PLACES: [&str; 3] = ["/usr/bin/getent", "/bin/getent", "/run/current-system/sw/bin/getent"];
+/// The system's own getent. PATH is not used: the getent of another C library does not know this system's switch.
+const PATHS: [&str; 3] = ["/usr/bin/getent", "/bin/getent", "/run/current-system/sw/bin/getent"];
 
-/// A little more than the resolver has for a query: later, nobody waits for the answer.
+/// A little more than the resolver's time for a query: after that, the answer is of no use.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// Hundreds of addresses, at three lines each.
@@ -29,10 +29,10 @@ const MAX_OUTPUT: u64 = 64 << 10;
 /// "One or more supplied key could not be found in the database", for whatever reason.
 const NOT_FOUND: i32 = 2;
 
-/// How to ask.
+/// How to run it.
 #[derive(Debug, Clone)]
 pub(super) struct Getent {
-    /// The program, and what stands before the database and the key.
+    /// The program and its first arguments; database and key follow.
     command: Vec<String>,
     limit: Duration,
 }
@@ -40,18 +40,17 @@ pub(super) struct Getent {
 impl Getent {
     /// The system's, if there is one.
     pub(super) fn of_system() -> Option<Self> {
-        let program = PLACES.into_iter().find(|place| Path::new(place).exists())?;
+        let program = PATHS.into_iter().find(|path| Path::new(path).exists())?;
         Some(Self { command: vec![program.to_owned()], limit: LIMIT })
     }
 
     /// The addresses of a name, of both families.
     pub(super) fn forward(&self, name: &str) -> Result<Vec<IpAddr>, Nothing> {
-        // It asks for families that the laptop has (AI_ADDRCONFIG). The others would be of no use: it is the
-        // laptop that connects.
-        let Some(said) = self.ask("ahosts", name)? else { return getaddrinfo(name) };
+        // It returns only families that the laptop has (AI_ADDRCONFIG). That suffices: the laptop connects.
+        let Some(output) = self.ask("ahosts", name)? else { return getaddrinfo(name) };
         let mut addresses = Vec::new();
-        for address in said.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()) {
-            // There is a line for each type of socket.
+        for address in output.lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()) {
+            // There is one line per socket type.
             if !addresses.contains(&address) {
                 addresses.push(address);
             }
@@ -61,11 +60,11 @@ impl Getent {
 
     /// The name of an address.
     pub(super) fn backward(&self, address: IpAddr) -> Result<String, Nothing> {
-        let Some(said) = self.ask("hosts", &address.to_string())? else { return getnameinfo(address) };
-        said.split_whitespace().nth(1).map(str::to_owned).ok_or(Nothing::Failed)
+        let Some(output) = self.ask("hosts", &address.to_string())? else { return getnameinfo(address) };
+        output.split_whitespace().nth(1).map(str::to_owned).ok_or(Nothing::Failed)
     }
 
-    /// What it says about a key; `None` if it does not work as it should, so that the C library is the better one.
+    /// Its output for a key; `None` if it does not work, so that the caller uses the C library.
     fn ask(&self, database: &str, key: &str) -> Result<Option<String>, Nothing> {
         if key.starts_with('-') {
             return Err(Nothing::Failed);
@@ -79,32 +78,32 @@ impl Getent {
             .stderr(Stdio::null())
             .spawn();
         match child.and_then(|child| finish(child, Instant::now() + self.limit)) {
-            Ok((status, said)) if status.success() => Ok(Some(said)),
-            // Not there, or not known to be there: it does not say which.
+            Ok((status, output)) if status.success() => Ok(Some(output)),
+            // The name does not exist, or the lookup failed: getent does not tell which.
             Ok((status, _)) if status.code() == Some(NOT_FOUND) => Err(Nothing::Failed),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(Nothing::Failed),
             other => {
-                tracing::debug!(?other, "{program} does not help");
+                tracing::debug!(?other, "{program} does not work");
                 Ok(None)
             }
         }
     }
 }
 
-/// Waits for a child's end and takes what it says. It ends at the deadline at the latest.
+/// Waits for a child to end and returns its output. It is killed at the deadline.
 fn finish(mut child: Child, deadline: Instant) -> io::Result<(ExitStatus, String)> {
     let stdout = child.stdout.take().expect("stdout is a pipe");
-    let said = read(stdout, deadline);
-    if said.is_err() {
+    let output = read(stdout, deadline);
+    if output.is_err() {
         child.kill()?;
     }
-    // It has closed its stdout, which is its last act, or it is killed.
+    // It closes its stdout when it ends, or it was killed.
     let status = child.wait()?;
-    Ok((status, said?))
+    Ok((status, output?))
 }
 
 fn read(mut stdout: ChildStdout, deadline: Instant) -> io::Result<String> {
-    let mut said = Vec::new();
+    let mut output = Vec::new();
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
@@ -116,9 +115,11 @@ fn read(mut stdout: ChildStdout, deadline: Instant) -> io::Result<String> {
         }
         let mut chunk = [0; 4096];
         match stdout.read(&mut chunk)? {
-            0 => return Ok(String::from_utf8_lossy(&said).into_owned()),
-            read if (said.len() + read) as u64 > MAX_OUTPUT => return Err(io::ErrorKind::FileTooLarge.into()),
-            read => said.extend_from_slice(&chunk[..read]),
+            0 => return Ok(String::from_utf8_lossy(&output).into_owned()),
+            read if (output.len() + read) as u64 > MAX_OUTPUT => {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            read => output.extend_from_slice(&chunk[..read]),
         }
     }
 }
@@ -176,7 +177,7 @@ mod tests {
     fn one_that_hangs_is_killed() {
         let pid = tempfile::NamedTempFile::new().unwrap();
         let lines = format!("echo $$ > {}; exec sleep 1000", pid.path().display());
-        // It is given time until it runs, as its file says.
+        // The limit grows until the script had time to write its pid.
         let mut limit = Duration::from_millis(50);
         let pid = loop {
             assert_eq!(script(&lines, limit).forward("www."), Err(Nothing::Failed));
@@ -185,7 +186,7 @@ mod tests {
                 Err(_) => limit *= 2,
             }
         };
-        // It is gone and was waited for: nobody has its number.
+        // The process has ended and was reaped.
         let gone = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None);
         assert_eq!(gone, Err(Errno::ESRCH));
     }
@@ -193,7 +194,7 @@ mod tests {
     #[test]
     fn one_that_talks_without_end_is_ended() {
         let talking = quick("while :; do echo 10.0.0.1 STREAM; done");
-        // What it says is not believed; the C library has the word.
+        // Its output is discarded, and the C library is asked.
         assert!(talking.forward("localhost").unwrap().iter().all(IpAddr::is_loopback));
     }
 
