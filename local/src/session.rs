@@ -170,10 +170,7 @@ impl<'a> Session<'a> {
             never = control.run() => match never {},
             end = io.run(&mut link.streams, controls) => end,
         };
-        control.link_ended(match &end {
-            Ok(end) => end.to_string(),
-            Err(error) => error.to_string(),
-        });
+        control.link_ended(&end);
         Ok(end)
     }
 

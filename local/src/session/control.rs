@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::networks::{Networks, Update};
 use super::record::Record;
-use crate::io::{Control, Report};
+use crate::io::{Control, LinkEnd, ReactorError, Report};
 use crate::netwatch::{self, Netwatch, Snapshot};
 use crate::policy::Choice;
 use crate::resolver::Resolver;
@@ -101,10 +101,16 @@ impl ControlPlane {
     }
 
     /// The link has ended.
-    pub(super) fn link_ended(&mut self, end: String) {
+    pub(super) fn link_ended(&mut self, end: &Result<LinkEnd, ReactorError>) {
         self.settled = None;
-        self.state.record.link_ended(end);
-        tracing::debug!("{}", lines::link_lost(self.state.record.link()));
+        self.state.record.link_ended(match end {
+            Ok(end) => end.to_string(),
+            Err(error) => error.to_string(),
+        });
+        // The session's error reports it to the user for as long as a lost link ends the session.
+        if matches!(end, Ok(LinkEnd::Lost(_))) {
+            tracing::debug!("{}", lines::link_lost(self.state.record.link()));
+        }
     }
 
     /// Works until dropped. When the user wants the session to end, io is told to stop.
