@@ -133,29 +133,27 @@ impl Networks {
 
 /// The frames that turn the old set of networks into the new one.
 fn route_frames(before: &[IpNet], after: &[IpNet]) -> Vec<Frame> {
-    let missing = |from: &[IpNet], in_: &[IpNet]| -> Vec<IpNet> {
-        let there: BTreeSet<IpNet> = in_.iter().copied().collect();
-        from.iter().filter(|prefix| !there.contains(prefix)).copied().collect()
-    };
-    let (add, remove) = (missing(after, before), missing(before, after));
-    if add.len().max(remove.len()) > MAX_PREFIXES {
-        return Routes::full(after).collect();
-    }
+    let (add, remove) = (missing(after, before, |prefix| *prefix), missing(before, after, |prefix| *prefix));
     if add.is_empty() && remove.is_empty() {
-        return Vec::new();
+        Vec::new()
+    } else if add.len().max(remove.len()) > MAX_PREFIXES {
+        Routes::full(after).collect()
+    } else {
+        vec![Frame::Routes(Routes::Change { add, remove })]
     }
-    vec![Frame::Routes(Routes::Change { add, remove })]
 }
 
-/// The difference between two sets of routes by prefix; the reason alone is no change.
+/// The difference between two sets of routes by prefix; another reason alone is no change.
 fn changes(before: &[Route], after: &[Route]) -> Vec<RouteChange> {
-    let missing = |in_: &[Route], from: &[Route]| -> Vec<Route> {
-        let known: BTreeSet<IpNet> = from.iter().map(|route| route.prefix).collect();
-        in_.iter().filter(|route| !known.contains(&route.prefix)).cloned().collect()
-    };
-    let added = missing(after, before).into_iter().map(RouteChange::Added);
-    let removed = missing(before, after).into_iter().map(RouteChange::Removed);
+    let added = missing(after, before, |route| route.prefix).into_iter().map(RouteChange::Added);
+    let removed = missing(before, after, |route| route.prefix).into_iter().map(RouteChange::Removed);
     added.chain(removed).collect()
+}
+
+/// The entries of `these` whose prefix is not among those of `others`.
+fn missing<T: Clone>(these: &[T], others: &[T], prefix: impl Fn(&T) -> IpNet) -> Vec<T> {
+    let known: BTreeSet<IpNet> = others.iter().map(&prefix).collect();
+    these.iter().filter(|entry| !known.contains(&prefix(entry))).cloned().collect()
 }
 
 fn routes(report: &Report) -> Vec<Route> {

@@ -118,6 +118,16 @@ fn each_network_has_its_reason() {
 }
 
 #[test]
+fn the_sidecar_is_told_joined_prefixes() {
+    let mut networks = networks(&[("10.0.0.0/9", 2)]);
+    let update = update(&mut networks, &[("10.0.0.0/9", 2), ("10.128.0.0/9", 3)]).unwrap();
+    let change = Routes::Change { add: prefixes(&["10.0.0.0/8"]), remove: prefixes(&["10.0.0.0/9"]) };
+    assert_eq!(update.frames[0], Frame::Routes(change));
+    let lines = crate::status::lines::route_changes(&update.changes);
+    assert_eq!(lines, ["+10.128.0.0/9 (route on vpn1)"]);
+}
+
+#[test]
 fn a_note_is_new_only_once() {
     let mut networks = networks(&[("10.20.0.0/16", 2)]);
     let address = TunnelAddress {
