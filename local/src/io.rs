@@ -28,6 +28,7 @@ mod served;
 mod sockopt;
 mod tcp;
 mod udp;
+mod warning;
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -54,6 +55,7 @@ pub use link::{LinkEnd, LinkIo, LostLink, ProtocolError};
 pub use names::Lookup;
 pub use notices::Notices;
 pub use report::{Counters, Report};
+pub use warning::Warning;
 
 /// Once this many bytes are queued towards the link, the engine is not asked for more packets. More than the
 /// capacity of a pipe (64 KiB), so that one write can fill it.
@@ -334,6 +336,7 @@ impl Io {
             counters: self.counters(),
             flows: self.engine.flows().collect(),
             lookups: self.flows.lookups(),
+            warnings: self.flows.warnings(),
             notices: self.notices.kept(),
             sidecar: self.sidecar,
         }

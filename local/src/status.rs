@@ -61,10 +61,8 @@ pub struct Session {
 pub enum SessionState {
     /// The sidecar has not opened it yet.
     Opening,
-    /// The sidecar has opened it.
+    /// The sidecar has opened it. After its end there is no status.
     Open,
-    /// It has ended.
-    Ended,
 }
 
 /// How names are resolved.

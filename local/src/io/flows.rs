@@ -13,12 +13,12 @@ use super::arena::Arena;
 use super::datagram::{self, SendError};
 use super::dns::{Answer, Asker, Questions, Stream};
 use super::icmp::{self, Echo};
-use super::limit::RateLimit;
 use super::names::Lookup;
 use super::reactor::{Reactor, Readiness};
 use super::served::Served;
 use super::tcp::{self, Connection};
 use super::udp::Mapping;
+use super::warning::{Warning, Warnings};
 use crate::engine::{Command, Engine, FlowId, Target, Unreachable, UnreachableKind};
 use crate::policy::InterfaceIndex;
 
@@ -77,8 +77,7 @@ pub(super) struct Flows {
     /// When flows that wait for time to pass are served next.
     tick: Option<Instant>,
     failures: Failures,
-    shortage: RateLimit,
-    forbidden_echo: RateLimit,
+    warnings: Warnings,
 }
 
 impl Flows {
@@ -92,14 +91,18 @@ impl Flows {
             arena: Arena::default(),
             tick: None,
             failures: Failures::default(),
-            shortage: RateLimit::new(Duration::from_secs(30), 1),
-            forbidden_echo: RateLimit::new(Duration::from_secs(3600), 1),
+            warnings: Warnings::default(),
         })
     }
 
     /// The failures so far.
     pub(super) fn failures(&self) -> Failures {
         self.failures
+    }
+
+    /// The latest warnings.
+    pub(super) fn warnings(&self) -> Vec<Warning> {
+        self.warnings.to_vec()
     }
 
     /// The latest DNS lookups, oldest first.
@@ -305,7 +308,7 @@ impl Flows {
                 self.insert(id, Socket::Closed { kind, v6, interface });
                 self.note_shortage(&error, now);
                 if kind == Datagrams::Echo && icmp::forbidden(&error) {
-                    self.warn_forbidden_echo(now);
+                    self.warnings.add(Warning::EchoForbidden, now);
                 }
                 datagram::unreachable_kind(&error)
             }
@@ -379,21 +382,9 @@ impl Flows {
         self.failures.sockets += 1;
         let short =
             matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM));
-        if short && self.shortage.admits(now) {
-            tracing::warn!(
-                "the laptop can't open another socket ({error}); {} are open. New connections fail until some end; to \
-                 raise the limit: ulimit -n",
-                self.table.len()
-            );
-        }
-    }
-
-    fn warn_forbidden_echo(&mut self, now: Instant) {
-        if self.forbidden_echo.admits(now) {
-            tracing::warn!(
-                "this user may not open ping sockets, so ping does not reach the laptop's networks. Allow it \
-                 on the laptop: sudo sysctl net.ipv4.ping_group_range=\"0 2147483647\""
-            );
+        if short {
+            let warning = Warning::SocketShortage { error: error.to_string(), open: self.table.len() };
+            self.warnings.add(warning, now);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use gh_net_common::frame::{Notice, SidecarStatus};
 
 use super::names::Lookup;
+use super::warning::Warning;
 use crate::engine::{self, FlowView};
 
 /// Counts since the start, and gauges.
@@ -37,6 +38,8 @@ pub struct Report {
     pub flows: Vec<FlowView>,
     /// The latest DNS lookups, oldest first.
     pub lookups: Vec<Lookup>,
+    /// The latest warning of each kind about the laptop's sockets.
+    pub warnings: Vec<Warning>,
     /// The sidecar's latest warnings and errors, printable.
     pub notices: Vec<Notice>,
     /// The sidecar's latest status, and when it arrived. It is asked for a newer one with each report.

@@ -76,28 +76,29 @@ impl Record {
     /// The status, with what io reports if there is an io.
     pub(super) fn status(&self, networks: Option<&Networks>, report: Option<Report>) -> Status {
         let now = Instant::now();
-        let mut notes: Vec<Note> = networks.map(|networks| networks.notes().to_vec()).unwrap_or_default();
-        notes.extend(self.early.iter().map(note));
         let mut status = Status {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION"),
             session: self.session.clone(),
             link: self.link.clone(),
             routes: networks.map(|networks| networks.routes().to_vec()).unwrap_or_default(),
-            notes,
+            notes: networks.map(|networks| networks.notes().to_vec()).unwrap_or_default(),
             flows: Vec::new(),
             names: Vec::new(),
             counters: Counters::default(),
             sidecar: None,
         };
-        if let Some(Report { counters, flows, lookups, notices, sidecar }) = report {
+        let mut notices = self.early.clone();
+        if let Some(Report { counters, flows, lookups, warnings, notices: latest, sidecar }) = report {
             status.counters = Counters { flows: flows.len() as u64, ..counters_of(&counters) };
             status.flows = flows.into_iter().map(|flow| flow_of(&flow, now)).collect();
             status.link.round_trip_ms = counters.round_trip.map(milliseconds);
             status.names = lookups.into_iter().map(|lookup| lookup_of(lookup, now)).collect();
-            status.notes.extend(notices.iter().map(note));
+            status.notes.extend(warnings.iter().map(warning));
+            notices.extend(latest);
             status.sidecar = sidecar.map(|(sidecar, at)| sidecar_of(&sidecar, age(at, now)));
         }
+        status.notes.extend(notices.iter().map(note));
         status
     }
 }
@@ -109,6 +110,11 @@ fn note(notice: &Notice) -> Note {
         frame::Level::Error => Level::Error,
     };
     Note { code: notice.code.clone(), level, sidecar: true, text: notice.text.clone() }
+}
+
+fn warning(warning: &io::Warning) -> Note {
+    let (code, text) = (warning.code().to_owned(), warning.to_string());
+    Note { code, level: Level::Warning, sidecar: false, text }
 }
 
 fn counters_of(counters: &io::Counters) -> Counters {
@@ -188,4 +194,63 @@ fn age(at: Instant, now: Instant) -> u64 {
 
 fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use gh_net_common::frame::SidecarCounters;
+
+    use super::*;
+
+    fn notice(code: &str) -> Notice {
+        Notice { level: frame::Level::Warning, code: code.into(), text: code.into() }
+    }
+
+    #[test]
+    fn the_status_joins_what_io_and_the_sidecar_report() {
+        let mut record = Record::new("codespace x".into(), frame::DnsMode::Split);
+        record.early.push(notice("early"));
+        let now = Instant::now();
+        let lookup = resolver::Lookup {
+            name: "www.corp.internal.".into(),
+            kind: "A".into(),
+            source: Some(resolver::Source::Nss),
+            outcome: resolver::Outcome::Found,
+        };
+        let sidecar = SidecarStatus {
+            uptime: 9,
+            dns: frame::DnsMode::Split,
+            resolver_hook: true,
+            routes: 3,
+            counters: SidecarCounters { uplink_packets: 5, ..SidecarCounters::default() },
+        };
+        let report = Report {
+            counters: io::Counters {
+                round_trip: Some(Duration::from_millis(20)),
+                sockets: 7,
+                ..io::Counters::default()
+            },
+            flows: Vec::new(),
+            lookups: vec![io::Lookup { lookup, answered: now, took: Duration::from_millis(3) }],
+            warnings: vec![io::Warning::EchoForbidden],
+            notices: vec![notice("late")],
+            sidecar: Some((sidecar, now)),
+        };
+        let status = record.status(None, Some(report));
+        let codes: Vec<&str> = status.notes.iter().map(|note| note.code.as_str()).collect();
+        assert_eq!(codes, ["echo-forbidden", "early", "late"], "ours first");
+        assert_eq!((status.link.round_trip_ms, status.counters.sockets), (Some(20.0), 7));
+        assert_eq!(status.names[0].source.as_deref(), Some("system resolver"));
+        assert_eq!(status.sidecar.map(|sidecar| (sidecar.routes, sidecar.uplink_packets)), Some((3, 5)));
+    }
+
+    #[test]
+    fn a_link_that_ended_is_down_and_says_why() {
+        let mut record = Record::new("codespace x".into(), frame::DnsMode::Off);
+        assert_eq!(record.status(None, None).link.state, LinkState::Connecting);
+        record.link_ended("the connection was cut".into());
+        let status = record.status(None, None);
+        assert_eq!((status.link.state, status.session.state), (LinkState::Down, SessionState::Opening));
+        assert_eq!(status.link.end.as_deref(), Some("the connection was cut"));
+    }
 }
