@@ -1,4 +1,4 @@
-//! The driver of the [`engine`]: the link's frames on one side, the user's sockets on the other.
+//! The driver of the [engine](crate::engine): the link's frames on one side, the user's sockets on the other.
 //!
 //! One task owns everything: the engine, all sockets, the queries to the resolver. Nothing is locked, and no
 //! flow has a task of its own. The task sleeps until something is ready and then works in turns:
