@@ -10,8 +10,11 @@ let
     ../common
     ../local
     ../sidecar
-    # A member, so Cargo reads it whatever is built.
+    # Members: Cargo reads their manifests, whatever is built.
     ../tests/Cargo.toml
+    ../tests/lab/Cargo.toml
+    ../tests/support/Cargo.toml
+    ../tests/xtask/Cargo.toml
   ];
   rooted =
     files:

@@ -1,20 +1,8 @@
-//! What the tests, the demo and the benchmarks of gh-net are made of.
+//! What the tests of gh-net share: the lab, the simulation, the targets of fuzzing, the generated documents.
 
 pub mod docs;
-pub mod executable;
 pub mod fuzzing;
-pub mod lab;
-pub mod release;
 pub mod sim;
 
-use std::path::Path;
-
-/// The workspace's directory.
-pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the workspace")
-}
-
-/// Whether CI runs this: there what is missing is a failure, and not a skip.
-pub fn in_ci() -> bool {
-    std::env::var_os("CI").is_some_and(|ci| ci == "true")
-}
+pub use gh_net_lab as lab;
+pub use gh_net_lab::{executable, in_ci, release, root};

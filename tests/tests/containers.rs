@@ -309,7 +309,7 @@ set -e
 test "$*" = "build --profile shipped --locked --package gh-net-sidecar"
 cat Cargo.lock common/src/lib.rs sidecar/src/main.rs >/dev/null
 # cargo reads the manifest of every member of the workspace.
-for member in common sidecar local tests; do test -f $member/Cargo.toml; done
+for member in common sidecar local local/engine tests tests/lab tests/support tests/xtask; do test -f $member/Cargo.toml; done
 mkdir -p target/shipped
 cp /usr/local/bin/gh-net-sidecar target/shipped/
 "#;
@@ -325,7 +325,9 @@ fn the_image_is_compiled_from_what_the_build_is_given() -> Result<()> {
     codespace.write("/srv/builder/cargo", 0o755, CARGO)?;
     codespace.write("/srv/builder/Dockerfile", 0o644, BUILDER)?;
     docker.shell("docker build --quiet --tag builder /srv/builder")?;
-    for folder in ["common", "sidecar", "local", "tests"] {
+    for folder in
+        ["common", "sidecar", "local", "local/engine", "tests", "tests/lab", "tests/support", "tests/xtask"]
+    {
         let sources = ["src", "Cargo.toml"].map(|name| root().join(folder).join(name));
         docker.copy(&sources[0], &format!("/srv/source/{folder}/src"))?;
         codespace.write(format!("/srv/source/{folder}/Cargo.toml"), 0o644, std::fs::read(&sources[1])?)?;

@@ -1,0 +1,183 @@
+//! The lab: a codespace, a laptop, and the networks around them, each a set of Linux namespaces.
+//!
+//! ```text
+//!   nested 172.17.0.2                                   lan 192.168.1.50
+//!      │ docker0 (masquerade)                              │ br-lan 192.168.1.1
+//!   codespace ── 172.16.5.4 ── internet ── 198.51.100.2 ── home ── 192.168.1.20 wlan0 ── laptop
+//!   sshd :2222      eth0       203.0.113.10     (NAT)                                      │ corp0 10.8.0.2
+//!                              counts leaks                                                │
+//!                              public DNS                 corp 10.20.0.10 ── 10.20.0.1 ── vpn 10.8.0.1
+//! ```
+//!
+//! The corporate network (10.20.0.0/16, fd20:20::/48) is reached by the laptop only. The programs are the real
+//! ones: OpenSSH's sshd, dnsmasq, iperf3, nftables, sudo. [`servers`] has the servers that no tool offers.
+//!
+//! It takes root, or a user namespace with a range of user ids, which `cargo xtask` makes by itself where that is
+//! allowed. In one, sudo does not work (the machine's sudo is not owned by the namespace's root), so the
+//! codespace's user is root there.
+//!
+//! Several labs may run side by side: nothing has a name that another process could see. Everything a lab
+//! starts lives in a PID namespace of its own, so it all vanishes with the [`Lab`], or with the process that
+//! holds it, however that ends.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+
+mod binaries;
+mod bridge;
+mod container;
+mod dns;
+mod docker;
+pub mod executable;
+mod github;
+mod host;
+mod login;
+mod privilege;
+mod process;
+pub mod release;
+pub mod servers;
+mod state;
+mod wiring;
+
+pub use binaries::{Binaries, DEVELOPMENT};
+pub use bridge::{Bridge, BridgeCommand, Bridged};
+pub use docker::{DOCKER_HOST, Docker, SHARED, remove_groups};
+pub use github::{Account, CODESPACE, CODESPACE_WITHOUT_SSHD};
+pub use host::Host;
+pub use login::{LAPTOP_HOME, LAPTOP_USER};
+pub use privilege::{
+    find_program, missing_lab_tools, missing_of, missing_tools, obstacle, privileged, skip_because,
+    skip_without,
+};
+pub use process::{Output, Process};
+pub use servers::{Event, EventKind, Servers};
+pub use state::State;
+
+use container::PidNamespace;
+
+/// The workspace's directory.
+pub fn root() -> &'static Path {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2);
+    folder.expect("the crate is two folders below the workspace")
+}
+
+/// Whether CI runs this: there a missing privilege or tool is a failure, not a skip.
+pub fn in_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|ci| ci == "true")
+}
+
+/// How a lab differs from the usual one.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// The codespace has IPv6 of its own, and a default route for it. Codespaces mostly have not.
+    pub codespace_ipv6: bool,
+    /// The home router translates addresses. Without it the codespace sees 192.168.1.20 itself.
+    pub home_nat: bool,
+    /// The codespace's shell prints a banner on stdout before it runs a command.
+    pub noisy_login: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { codespace_ipv6: false, home_nat: true, noisy_login: false }
+    }
+}
+
+/// A running lab. See the [module's documentation](self).
+#[derive(Debug)]
+pub struct Lab {
+    /// Where programs are to reach what only the laptop reaches.
+    pub codespace: Host,
+    /// A container on the codespace's docker-like network, 172.17.0.2.
+    pub nested: Host,
+    /// The router between the uplinks, with a public web server (203.0.113.10) and public DNS (172.16.5.1).
+    pub internet: Host,
+    /// The laptop's router.
+    pub home: Host,
+    /// Another host of the laptop's LAN, 192.168.1.50.
+    pub lan: Host,
+    /// Where gh-net runs, as an ordinary user.
+    pub laptop: Host,
+    /// The gateway between the laptop and the corporate network.
+    pub vpn: Host,
+    /// The corporate server: 10.20.0.10, its DNS 10.20.0.53, and 10.20.0.66 that answers nothing.
+    pub corp: Host,
+    options: Options,
+    servers: Vec<Arc<Servers>>,
+    daemons: Vec<Process>,
+    // Last: its end ends every process above.
+    _pids: PidNamespace,
+}
+
+impl Lab {
+    /// Builds a lab and starts its servers.
+    ///
+    /// # Errors
+    /// A tool is missing, a namespace was refused, or a server did not start; the message says which.
+    pub fn start(options: Options) -> Result<Self> {
+        let pids = PidNamespace::new().context("making a PID namespace")?;
+        let host = |name| Host::new(name, &pids).with_context(|| format!("making the host {name}"));
+        let mut lab = Self {
+            codespace: host("codespace")?,
+            nested: host("nested")?,
+            internet: host("internet")?,
+            home: host("home")?,
+            lan: host("lan")?,
+            laptop: host("laptop")?,
+            vpn: host("vpn")?,
+            corp: host("corp")?,
+            options,
+            servers: Vec::new(),
+            daemons: Vec::new(),
+            _pids: pids,
+        };
+        lab.wire().context("wiring the lab")?;
+        lab.start_dns().context("starting DNS")?;
+        lab.start_servers().context("starting servers")?;
+        lab.start_logins().context("starting sshd")?;
+        lab.start_container().context("starting the nested container")?;
+        Ok(lab)
+    }
+
+    /// For tests: a lab; or, where the privilege for it is missing, `None` after saying so.
+    ///
+    /// # Panics
+    /// With `CI=true` in the environment a missing privilege is a failure.
+    ///
+    /// # Errors
+    /// See [`Self::start`].
+    pub fn for_test(options: Options) -> Result<Option<Self>> {
+        if privilege::skip() { Ok(None) } else { Self::start(options).map(Some) }
+    }
+
+    /// What this lab was made with.
+    pub fn options(&self) -> Options {
+        self.options
+    }
+
+    /// All hosts.
+    pub fn hosts(&self) -> [&Host; 8] {
+        let Self { codespace, nested, internet, home, lan, laptop, vpn, corp, .. } = self;
+        [codespace, nested, internet, home, lan, laptop, vpn, corp]
+    }
+
+    /// What the servers of the corporate network saw.
+    pub fn corp_servers(&self) -> &Servers {
+        &self.servers[0]
+    }
+
+    fn start_servers(&mut self) -> Result<()> {
+        self.servers.push(Servers::corporate(&self.corp)?);
+        for (host, port) in [(&self.internet, 80), (&self.lan, 80), (&self.laptop, 8000), (&self.nested, 80)]
+        {
+            self.servers.push(Servers::web(host, port)?);
+        }
+        let iperf = self.corp.spawn("iperf3 --server --forceflush")?;
+        iperf.wait_for("Server listening", Duration::from_secs(10))?;
+        self.daemons.push(iperf);
+        Ok(())
+    }
+}

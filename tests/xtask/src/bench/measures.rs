@@ -1,0 +1,93 @@
+//! One round of one way: everything that is measured of it, the same for all.
+
+use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use gh_net_lab::{Host, Lab};
+
+use super::figures::{Figure, Sample, percentiles};
+use super::network::{Client, Dial};
+use super::pipe;
+
+/// Enough round trips to tell the 99th percentile.
+const ECHOES: usize = 3000;
+
+/// How bytes get through a way.
+#[derive(Clone, Copy)]
+pub(super) enum Road<'lab> {
+    /// From programs on this host to the corporate server.
+    Network(&'lab Host, Dial),
+    /// Through the stdin and stdout of an ssh that the laptop starts with these options.
+    Pipe(&'lab Host, &'static [&'static str]),
+}
+
+/// What a round gave.
+#[derive(Default)]
+pub(super) struct Round {
+    pub(super) sample: Sample,
+    /// What could not be measured, and why.
+    pub(super) failures: Vec<String>,
+}
+
+impl Round {
+    /// Measures everything there is to measure. No figure takes much longer than `limit`.
+    pub(super) fn of(lab: &Lab, road: Road<'_>, limit: Duration) -> Self {
+        let mut round = Self::default();
+        match road {
+            Road::Network(host, dial) => round.network(Client { host, dial, corp: &lab.corp, limit }),
+            Road::Pipe(laptop, options) => round.pipe(laptop, options, limit),
+        }
+        round
+    }
+
+    fn network(&mut self, client: Client<'_>) {
+        self.put(Figure::Up, client.iperf(""));
+        self.put(Figure::Down, client.iperf("--reverse"));
+        self.put(Figure::Down8, client.iperf("--reverse --parallel 8"));
+        self.put(Figure::Connections, client.connections());
+        self.put_echo([Figure::EchoP50, Figure::EchoP99], client.echo());
+        self.put_echo([Figure::LoadedP50, Figure::LoadedP99], client.loaded_echo());
+    }
+
+    /// ssh's own stdio is one stream: nothing else can run beside a download.
+    fn pipe(&mut self, laptop: &Host, options: &[&str], limit: Duration) {
+        self.put(Figure::Up, pipe::up(laptop, options, limit));
+        self.put(Figure::Down, pipe::down(laptop, options, limit));
+        let trips = pipe::echo(laptop, options, limit);
+        self.put_echo([Figure::EchoP50, Figure::EchoP99], trips);
+    }
+
+    fn put(&mut self, figure: Figure, value: Result<f64>) {
+        match value {
+            Ok(value) => drop(self.sample.insert(figure, value)),
+            Err(error) => self.failures.push(format!("{}: {error:#}", figure.title())),
+        }
+    }
+
+    fn put_echo(&mut self, figures: [Figure; 2], trips: Result<Vec<Duration>>) {
+        match trips.and_then(|trips| percentiles(trips).context("no echo came back")) {
+            Ok((p50, p99)) => self.sample.extend(figures.into_iter().zip([p50, p99])),
+            Err(error) => self.failures.push(format!("{}: {error:#}", figures[0].title())),
+        }
+    }
+}
+
+/// Round trips of one byte, until there are enough or the time is over.
+pub(super) fn echoes(stream: &mut (impl Read + Write), limit: Duration) -> io::Result<Vec<Duration>> {
+    let started = Instant::now();
+    let mut trips = Vec::with_capacity(ECHOES);
+    while trips.len() < ECHOES && started.elapsed() < limit {
+        trips.push(trip(stream)?);
+    }
+    Ok(trips)
+}
+
+/// One byte there and back.
+pub(super) fn trip(stream: &mut (impl Read + Write)) -> io::Result<Duration> {
+    let sent = Instant::now();
+    stream.write_all(b"x")?;
+    stream.flush()?;
+    stream.read_exact(&mut [0])?;
+    Ok(sent.elapsed())
+}

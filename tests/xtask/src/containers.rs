@@ -1,0 +1,118 @@
+//! `cargo xtask test-containers`: the Feature, the image and the compose example with a real Docker engine and the real
+//! dev container CLI.
+//!
+//! Public images are not available everywhere, Debian's packages are. So debootstrap makes the images, once, under the
+//! names of those they replace. The tests themselves are in `tests/tests/containers.rs`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use gh_net_lab::{Binaries, missing_of, remove_groups};
+use nix::sys::signal::{SigHandler, Signal, signal};
+
+use crate::shell::{self, PLAIN, root};
+use crate::tools;
+
+/// What it takes beside the lab's tools.
+const TOOLS: [(&str, &str); 7] = [
+    ("busybox", "busybox-static"),
+    ("dockerd", "docker.io"),
+    ("docker", "docker.io"),
+    ("docker-compose", "docker-compose"),
+    ("debootstrap", "debootstrap"),
+    ("node", "nodejs"),
+    ("npm", "npm"),
+];
+const CLI: &str = "@devcontainers/cli@0.89.0";
+
+const SUITE: &str = "bookworm";
+const MIRROR: &str = "http://deb.debian.org/debian";
+/// What a base image for dev containers has, as far as the tests need it.
+const PACKAGES: &str = "ca-certificates,curl,iproute2,iputils-ping,libcap2-bin,openssh-server,sudo";
+/// Changes with what is done to the image below.
+const REVISION: u32 = 2;
+
+/// Runs them all.
+pub(crate) fn run() -> Result<()> {
+    ensure!(tools::is_root(), "test-containers starts a Docker engine, which takes root");
+    outlive_interrupts()?;
+    tools::ensure_lab()?;
+    tools::install("the test of containers", || missing_of(&TOOLS))?;
+    let tools = devcontainer_cli()?;
+    let base = base_image()?;
+    let binaries = Binaries::release()?;
+    let places = [
+        ("GH_NET_TEST_BIN", &binaries.gh_net),
+        ("GH_NET_TEST_SIDECAR", &binaries.sidecar),
+        ("GH_NET_TEST_TOOLS", &tools),
+        ("GH_NET_TEST_BASE_IMAGE", &base),
+    ];
+    let tests = "cargo test --locked --workspace --test containers -- --ignored --test-threads=1";
+    let done = shell::run(tests, &places);
+    remove_groups();
+    done?;
+    println!("\n✓ Feature, image and compose example hold");
+    Ok(())
+}
+
+/// A Ctrl-C at the terminal ends the command that runs; we clean up after it, and end because it has failed.
+fn outlive_interrupts() -> Result<()> {
+    extern "C" fn nothing(_: i32) {}
+    // SAFETY: the handler does nothing. Unlike a signal that is ignored, a handled one is not inherited.
+    unsafe { signal(Signal::SIGINT, SigHandler::Handler(nothing)) }?;
+    Ok(())
+}
+
+/// The dev container CLI, of a version that we know.
+fn devcontainer_cli() -> Result<PathBuf> {
+    let folder = root().join("target/tools/devcontainers");
+    let manifest = folder.join("node_modules/@devcontainers/cli/package.json");
+    let version = CLI.rsplit('@').next().unwrap_or_default();
+    let installed = fs::read_to_string(manifest).is_ok_and(|text| text.contains(&format!("\"{version}\"")));
+    if !installed {
+        let prefix = folder.display();
+        shell::run(&format!("npm install --no-audit --no-fund --prefix {prefix} {CLI}"), PLAIN)?;
+    }
+    Ok(folder)
+}
+
+/// A tarball of a small Debian with the user vscode, who may use sudo.
+fn base_image() -> Result<PathBuf> {
+    let folder = root().join("target/containers");
+    let image = folder.join(format!("{SUITE}-{REVISION}.tar"));
+    if image.exists() {
+        return Ok(image);
+    }
+    fs::create_dir_all(&folder)?;
+    // Its files are root's, and there are devices among them: nothing for a directory that others write to.
+    let tree = tempfile::Builder::new().prefix("base-").tempdir_in(&folder)?;
+    fill(tree.path(), &image)?;
+    Ok(image)
+}
+
+/// Makes the image in an empty directory, and packs it.
+fn fill(tree: &Path, image: &Path) -> Result<()> {
+    let path = tree.display();
+    // What it mounts ends with it, also if it is interrupted.
+    let debootstrap = "unshare --mount debootstrap --variant=minbase";
+    shell::run(&format!("{debootstrap} --include={PACKAGES} {SUITE} {path} {MIRROR}"), PLAIN)?;
+    add_user(tree).context("adding the user vscode")?;
+    let unfinished = image.with_added_extension("unfinished");
+    let to = unfinished.display();
+    let excluded = "--exclude=./var/cache/apt/archives/*.deb --exclude=./var/lib/apt/lists/*";
+    shell::run(&format!("tar {excluded} --directory {path} --create --file {to} ."), PLAIN)?;
+    Ok(fs::rename(&unfinished, image)?)
+}
+
+fn add_user(tree: &Path) -> Result<()> {
+    let path = tree.display();
+    // Without a password, but not locked: sshd would not let a locked one in.
+    let user = "--create-home --uid 1000 --shell /bin/bash --password * vscode";
+    shell::run(&format!("chroot {path} useradd {user}"), PLAIN)?;
+    let entry = tree.join("etc/sudoers.d/vscode");
+    fs::write(&entry, "vscode ALL=(root) NOPASSWD:ALL\n")?;
+    // sshd's directory is made only when it starts as a service.
+    fs::create_dir_all(tree.join("run/sshd"))?;
+    Ok(())
+}

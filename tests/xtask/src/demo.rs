@@ -1,0 +1,112 @@
+//! `cargo xtask demo`: the bridge at work, shown with the programs people use.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use gh_net_lab::{Binaries, Bridge, Host, Lab, Options};
+
+use crate::tools;
+
+pub(crate) fn run() -> Result<()> {
+    tools::ensure_lab()?;
+    println!("Building gh-net and its sidecar …");
+    Binaries::get()?;
+    println!("Building the lab: codespace, internet, laptop, corporate network, each a network namespace …");
+    show(&Lab::start(Options::default())?)?;
+    println!("\n✓ everything held");
+    Ok(())
+}
+
+fn show(lab: &Lab) -> Result<()> {
+    let before = lab.codespace.state()?;
+
+    title("Without the bridge the codespace does not reach the corporate network");
+    fails(&lab.codespace, "curl -sS --max-time 2 http://10.20.0.10/")?;
+    fails(&lab.codespace, "curl -sS --max-time 2 http://www.corp.internal/")?;
+
+    let leaked_before = lab.leaks()?;
+
+    title("gh-net starts on the laptop, as an ordinary user, over a real sshd");
+    println!("laptop$ gh-net --ssh codespace");
+    let bridge = lab.bridge(&[])?;
+    println!("{}", indented(&bridge.log()));
+    bridged(lab, leaked_before)?;
+    stop(bridge)?;
+
+    title("At the end the codespace is as it was");
+    let diff = before.diff(&lab.codespace.state()?);
+    ensure!(diff.is_empty(), "the codespace is not as it was:\n{diff}");
+    println!("  rules, routes, links, addresses, nftables and resolv.conf: byte for byte as before");
+    shows(&lab.codespace, "ip rule", "lookup main")?;
+    shows(&lab.codespace, "cat /etc/resolv.conf", "nameserver 172.16.5.1")
+}
+
+fn bridged(lab: &Lab, leaked_before: u64) -> Result<()> {
+    let Lab { codespace, .. } = lab;
+    title("Programs in the codespace reach it, by address and by name, without configuration");
+    shows(codespace, "curl -sS http://10.20.0.10/", "hello from corp")?;
+    shows(codespace, "curl -sS 'http://[fd20:20::10]/'", "hello from corp")?;
+    shows(codespace, "curl -sS http://www.corp.internal/", "hello from corp")?;
+    shows(
+        codespace,
+        "curl -sS http://www/whoami   # a search domain of the laptop; corp sees the laptop",
+        ":",
+    )?;
+    shows(codespace, "ping -c 2 10.20.0.10", " 0% packet loss")?;
+    shows(codespace, "ping -c 2 fd20:20::10", " 0% packet loss")?;
+    shows(codespace, "dig +noall +answer _ldap._tcp.corp.internal SRV", "389 www.corp.internal.")?;
+    shows(codespace, "dig +noall +answer -x 10.20.0.10", "www.corp.internal.")?;
+    fails(codespace, "curl -sS http://10.20.0.10:81/   # nobody listens there")?;
+
+    title("So does a container in the codespace");
+    lab.start_container()?;
+    shows(&lab.nested, "curl -sS http://www.corp.internal/", "hello from corp")?;
+
+    title("The internet stays direct: it sees the codespace's own address");
+    shows(codespace, "curl -sS http://example.com/whoami", "172.16.5.4")?;
+    shows(codespace, "ip route get 203.0.113.10", "dev eth0")?;
+
+    title("What has changed in the codespace");
+    shows(codespace, "ip rule", "suppress_prefixlength 0")?;
+    shows(codespace, "ip route show table all dev ghnet0", "10.20.0.0/16")?;
+    shows(codespace, "cat /etc/resolv.conf", "corp.internal")?;
+
+    title("Not one packet for the laptop's networks reached the internet's router");
+    let leaks = lab.leaks()? - leaked_before;
+    println!("  {leaks} packets counted");
+    ensure!(leaks == 0, "{leaks} packets leaked");
+    Ok(())
+}
+
+fn stop(bridge: Bridge<'_>) -> Result<()> {
+    title("Ctrl-C");
+    let output = bridge.stop()?;
+    println!("{}", indented(output.errors().lines().last().unwrap_or_default()));
+    Ok(())
+}
+
+fn title(text: &str) {
+    println!("\n=== {text}");
+}
+
+fn indented(text: &str) -> String {
+    text.lines().map(|line| format!("  {line}\n")).collect::<String>().trim_end().to_owned()
+}
+
+/// Shows a command that is to succeed with an output that contains `wanted`.
+fn shows(host: &Host, line: &str, wanted: &str) -> Result<()> {
+    println!("{}$ {line}", host.name());
+    let text = host.shell(line)?;
+    println!("{}", indented(&text));
+    ensure!(text.contains(wanted), "`{line}` did not say {wanted:?}");
+    Ok(())
+}
+
+/// Shows a command that is to fail.
+fn fails(host: &Host, line: &str) -> Result<()> {
+    println!("{}$ {line}", host.name());
+    let output = host.run_for(Duration::from_secs(20), line).context("a refusal is to be quick")?;
+    println!("{}", indented(&format!("{}{}", output.text(), output.errors())));
+    ensure!(output.code() != 0, "`{line}` was to fail");
+    Ok(())
+}

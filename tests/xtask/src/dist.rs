@@ -1,0 +1,236 @@
+//! `cargo xtask dist`: the assets of a release, in target/dist. The programs are static, for x86_64 and aarch64, and the
+//! same rustc builds the same bytes anywhere: `--check` builds them a second time, elsewhere, and compares.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use gh_net_lab::release::{self, sidecar};
+
+use crate::documents;
+use crate::shell::{self, PLAIN, root};
+pub(crate) use toolchain::Toolchain;
+use toolchain::target;
+
+mod archive;
+mod toolchain;
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// As `uname -m` says them.
+const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
+const SIDECAR: &str = "gh-net-sidecar";
+
+/// How much is built a second time to check that the bytes are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Again {
+    Nothing,
+    /// One sidecar: everything that could make a difference is in it, and it takes a minute or two.
+    Sidecar,
+    Everything,
+}
+
+/// Where a build reads and writes. None of these paths may appear in the programs.
+struct Place {
+    workspace: PathBuf,
+    target: PathBuf,
+    cargo_home: PathBuf,
+}
+
+/// Makes target/dist, and gives its path.
+pub(crate) fn run(toolchain: &Toolchain, again: Again) -> Result<PathBuf> {
+    let here = Place::here()?;
+    here.fetch(toolchain)?;
+    let dist = root().join("target/dist");
+    programs(&here, toolchain, &dist)?;
+    match again {
+        Again::Nothing => {}
+        Again::Sidecar => same(&[sidecar(ARCHITECTURES[0])], &dist, |place, dist| {
+            place.build(toolchain, SIDECAR, &ARCHITECTURES[..1], None)?;
+            place.collect(SIDECAR, ARCHITECTURES[0], &dist.join(sidecar(ARCHITECTURES[0])))
+        })?,
+        Again::Everything => {
+            let names: Vec<_> =
+                ARCHITECTURES.into_iter().flat_map(|name| [sidecar(name), gh_net(name)]).collect();
+            same(&names, &dist, |place, dist| programs(place, toolchain, dist))?;
+        }
+    }
+    finish(&dist)?;
+    Ok(dist)
+}
+
+/// What the forge calls an architecture.
+fn forge_name(architecture: &str) -> &'static str {
+    if architecture == "aarch64" { "arm64" } else { "amd64" }
+}
+
+/// The name of gh-net for an architecture.
+pub(crate) fn gh_net(architecture: &str) -> String {
+    release::program(forge_name(architecture))
+}
+
+/// Builds the sidecars, and gh-net with them inside.
+fn programs(place: &Place, toolchain: &Toolchain, dist: &Path) -> Result<()> {
+    empty(dist)?;
+    place.build(toolchain, SIDECAR, &ARCHITECTURES, None)?;
+    for architecture in ARCHITECTURES {
+        place.collect(SIDECAR, architecture, &dist.join(sidecar(architecture)))?;
+    }
+    place.build(toolchain, "gh-net", &ARCHITECTURES, Some(dist))?;
+    for architecture in ARCHITECTURES {
+        place.collect("gh-net", architecture, &dist.join(gh_net(architecture)))?;
+    }
+    Ok(())
+}
+
+/// Archives and checksums of the programs in `dist`.
+fn finish(dist: &Path) -> Result<()> {
+    let mut assets: Vec<String> =
+        ARCHITECTURES.into_iter().flat_map(|name| [gh_net(name), sidecar(name)]).collect();
+    let staging = root().join("target/dist-staging");
+    for architecture in ARCHITECTURES {
+        let name = release::archive(VERSION, forge_name(architecture));
+        stage(dist, architecture, &staging.join(&name))?;
+        archive::pack(&staging, &name, dist)?;
+        assets.push(format!("{name}.tar.gz"));
+    }
+    assets.sort();
+    let sums = assets.iter().map(|name| archive::checksum(&dist.join(name))).collect::<Result<String>>()?;
+    fs::write(dist.join("SHA256SUMS"), sums)?;
+    for architecture in ARCHITECTURES {
+        let file = dist.join(sidecar(architecture));
+        fs::write(file.with_added_extension("sha256"), archive::checksum(&file)?)?;
+    }
+    Ok(())
+}
+
+/// Lays out what an archive holds, to be unpacked over /usr/local or ~/.local.
+fn stage(dist: &Path, architecture: &str, folder: &Path) -> Result<()> {
+    empty(folder)?;
+    let copy = |from: &Path, to: &str| {
+        let to = folder.join(to);
+        fs::create_dir_all(to.parent().expect("it lies in a folder"))?;
+        fs::copy(from, &to).with_context(|| format!("copying {}", from.display()))
+    };
+    copy(&dist.join(gh_net(architecture)), "bin/gh-net")?;
+    for architecture in ARCHITECTURES {
+        let name = sidecar(architecture);
+        copy(&dist.join(&name), &format!("libexec/gh-net/{name}"))?;
+    }
+    for document in ["README.md", "LICENSE"] {
+        copy(&root().join(document), document)?;
+    }
+    documents::manual(&folder.join("share"))
+}
+
+/// Builds `names` again from a copy of the sources, with everything at other paths, and compares them with those
+/// in `dist`.
+fn same(names: &[String], dist: &Path, build: impl Fn(&Place, &Path) -> Result<()>) -> Result<()> {
+    let elsewhere = std::env::temp_dir().join(format!("gh-net-again-{}", std::process::id()));
+    let place = Place::elsewhere(&elsewhere)?;
+    let again = elsewhere.join("dist");
+    empty(&again)?;
+    build(&place, &again)?;
+    for name in names {
+        let (first, second) = (dist.join(name), again.join(name));
+        ensure!(
+            fs::read(&first)? == fs::read(&second)?,
+            "not the same bytes, built twice: {} and {}",
+            first.display(),
+            second.display()
+        );
+        println!("the same bytes twice: {name}");
+    }
+    fs::remove_dir_all(elsewhere)?;
+    Ok(())
+}
+
+impl Place {
+    fn here() -> Result<Self> {
+        let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+        let home = home
+            .or_else(|| Some(std::env::home_dir()?.join(".cargo")))
+            .context("neither CARGO_HOME nor HOME is set")?;
+        Ok(Self { workspace: root().to_owned(), target: root().join("target/musl"), cargo_home: home })
+    }
+
+    /// A copy of the sources in a folder of its own. What cargo has downloaded is shared, by another path.
+    fn elsewhere(folder: &Path) -> Result<Self> {
+        let place = Self {
+            workspace: folder.join("sources"),
+            target: folder.join("target"),
+            cargo_home: folder.join("cargo"),
+        };
+        empty(&place.cargo_home)?;
+        std::os::unix::fs::symlink(
+            Self::here()?.cargo_home.join("registry"),
+            place.cargo_home.join("registry"),
+        )?;
+        empty(&place.workspace)?;
+        // Of the tests only the manifests: cargo reads those of all members.
+        let manifests =
+            "tests/Cargo.toml tests/lab/Cargo.toml tests/support/Cargo.toml tests/xtask/Cargo.toml";
+        let sources = format!("Cargo.toml Cargo.lock common sidecar local {manifests}");
+        shell::run(&format!("cp --recursive --parents {sources} {}", place.workspace.display()), PLAIN)?;
+        Ok(place)
+    }
+
+    /// Downloads what is compiled, so that its place is known.
+    fn fetch(&self, toolchain: &Toolchain) -> Result<()> {
+        let mut cargo = toolchain.cargo("fetch");
+        cargo.args(["--quiet", "--locked"]).current_dir(&self.workspace);
+        shell::run_command(&mut cargo)
+    }
+
+    fn build(
+        &self,
+        toolchain: &Toolchain,
+        package: &str,
+        architectures: &[&str],
+        embedded: Option<&Path>,
+    ) -> Result<()> {
+        let mut cargo = toolchain.cargo("zigbuild");
+        cargo.args(["--profile", "shipped", "--locked"]);
+        // Both packages, for the features of what they share to be the same: it is compiled once then.
+        cargo.args(["--package", SIDECAR, "--package", "gh-net", "--bin", package]);
+        for architecture in architectures {
+            cargo.args(["--target", &target(architecture)]);
+        }
+        cargo.current_dir(&self.workspace);
+        cargo.env("CARGO_HOME", &self.cargo_home).env("CARGO_TARGET_DIR", &self.target);
+        // Between flags there is this character, as a path may hold any other.
+        cargo.env("CARGO_ENCODED_RUSTFLAGS", self.flags()?.join("\x1f"));
+        cargo.env("GH_NET_EMBED_SIDECARS", embedded.unwrap_or(Path::new("")));
+        shell::run_command(&mut cargo)
+    }
+
+    fn flags(&self) -> Result<Vec<String>> {
+        // musl comes from zig.
+        let mut flags = vec!["-Clink-self-contained=no".to_owned()];
+        // Where several prefixes fit, the last one counts.
+        let mut remap =
+            |from: &Path, to: &str| flags.push(format!("--remap-path-prefix={}={to}", from.display()));
+        remap(&self.workspace, "/gh-net");
+        remap(&self.target, "/target");
+        for registry in
+            fs::read_dir(self.cargo_home.join("registry/src")).context("cargo has fetched sources")?
+        {
+            remap(&registry?.path(), "/crates");
+        }
+        Ok(flags)
+    }
+
+    fn collect(&self, program: &str, architecture: &str, to: &Path) -> Result<()> {
+        let built = self.target.join(target(architecture)).join("shipped").join(program);
+        fs::copy(&built, to).with_context(|| format!("copying {} to {}", built.display(), to.display()))?;
+        Ok(())
+    }
+}
+
+/// Makes an empty folder, removing what is there.
+fn empty(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
+    }
+    fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))
+}
