@@ -109,6 +109,11 @@ impl Plan {
         }
     }
 
+    /// Another link replaces the one that routes came from: the rest of an incomplete set will not arrive.
+    pub(crate) fn discard_parts(&mut self) {
+        self.parts = None;
+    }
+
     /// Prefixes beyond [`MAX_ROUTES`] are only counted.
     fn collect(&mut self, part: &[IpNet]) {
         let parts = self.parts.get_or_insert_default();

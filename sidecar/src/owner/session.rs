@@ -164,6 +164,7 @@ impl Session {
 
     /// Continues over `link`. Returns the link it replaces, if there was one.
     pub(crate) fn attach(&mut self, mut link: Link, open: &Open) -> Option<Link> {
+        self.plan.discard_parts();
         let routes = match routes_of_codespace() {
             Ok(routes) => {
                 self.plan.set_exceptions(exceptions(&routes, link.peer));

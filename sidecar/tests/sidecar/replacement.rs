@@ -10,7 +10,7 @@ use gh_net_common::frame::{Frame, MAX_PREFIXES, Routes};
 use ipnet::IpNet;
 
 use crate::codespace::{in_codespace, route_to, sh, snapshot};
-use crate::laptop::{Laptop, net, routes};
+use crate::laptop::{Laptop, net, open, routes};
 
 /// Counts packets for the laptop's networks by the interface they leave through. The default gateways get a link-layer
 /// address, so that packets for them are really sent.
@@ -165,5 +165,28 @@ fn a_full_set_counts_only_when_it_is_complete() {
         laptop.settle().await;
         assert!(route_to("10.98.0.1").contains("dev ghnet0"));
         assert!(route_to("10.0.0.1").contains("via 172.16.5.1"));
+    });
+}
+
+#[test]
+fn a_set_that_a_lost_link_left_incomplete_is_forgotten() {
+    in_codespace(|| async {
+        let (mut laptop, opened) = Laptop::session(60).await;
+        laptop
+            .send(&[routes(&["10.20.0.0/16"]), Frame::Routes(Routes::Part(vec![net("10.30.0.0/16")]))])
+            .await;
+        laptop.settle().await;
+        laptop.cut().await;
+        let mut next = Laptop::connect().await;
+        let mut request = open(0);
+        request.resume = Some((opened.session, opened.token));
+        next.ask(request).await.unwrap();
+        assert!(route_to("10.20.0.1").contains("dev ghnet0"), "routes stay until others come");
+        next.send(&[routes(&["10.40.0.0/16"])]).await;
+        next.settle().await;
+        assert!(route_to("10.40.0.1").contains("dev ghnet0"));
+        for gone in ["10.20.0.1", "10.30.0.1"] {
+            assert!(route_to(gone).contains("via 172.16.5.1"), "{}", route_to(gone));
+        }
     });
 }

@@ -86,6 +86,19 @@ fn the_number_of_routes_is_bounded() {
 }
 
 #[test]
+fn parts_count_when_the_set_is_complete_and_only_with_parts_of_the_same_link() {
+    let mut plan = Plan::new(tunnel(false));
+    plan.update(&add(&["10.0.0.0/8"]));
+    let (first, second, last) = ([net("10.1.0.0/16")], [net("10.2.0.0/16")], [net("10.3.0.0/16")]);
+    plan.update(&Routes::Part(first.to_vec()));
+    assert_eq!(plan.laptop().iter().copied().collect::<Vec<_>>(), [net("10.0.0.0/8")]);
+    plan.discard_parts();
+    plan.update(&Routes::Part(second.to_vec()));
+    plan.update(&Routes::Last(last.to_vec()));
+    assert_eq!(plan.laptop().iter().copied().collect::<Vec<_>>(), [second, last].concat());
+}
+
+#[test]
 fn a_full_set_replaces_and_a_change_changes() {
     let mut plan = Plan::new(tunnel(false));
     plan.update(&add(&["10.0.0.0/8", "10.20.0.7/16"]));
