@@ -16,11 +16,11 @@ pub use netlink::{Error, Netwatch};
 
 /// The routing table that holds the laptop's own addresses (`RT_TABLE_LOCAL`).
 pub const LOCAL_TABLE: u32 = 255;
-/// The routing table that rules look into last (`RT_TABLE_DEFAULT`).
+/// The routing table that is looked up last (`RT_TABLE_DEFAULT`).
 pub const DEFAULT_TABLE: u32 = 253;
 
-/// The laptop's networks at one moment. Sorted, so that equal networks are equal snapshots; only the rules
-/// stand in the kernel's order, which is that of their effect.
+/// The laptop's networks at one moment. Everything is sorted, so that equal networks are equal snapshots, except the
+/// rules, which are in the kernel's order of evaluation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// The network interfaces.
@@ -29,9 +29,9 @@ pub struct Snapshot {
     pub addresses: Vec<Address>,
     /// The routes of all tables.
     pub routes: Vec<Route>,
-    /// Which tables are looked into, for which destinations, in which order.
+    /// Which tables are looked up, for which destinations, in which order.
     pub rules: Vec<Rule>,
-    /// Whether there was more than is kept: the snapshot is bounded.
+    /// Whether the kernel listed more than a snapshot holds.
     pub truncated: bool,
 }
 
@@ -41,7 +41,7 @@ impl Snapshot {
         self.links.iter().find(|link| link.index == index)
     }
 
-    /// The name of the link with this index, or words that stand for it.
+    /// The name of the link with this index, or a description if it is unknown.
     pub fn link_name(&self, index: u32) -> String {
         self.link(index).map_or_else(|| format!("interface {index}"), |link| link.name.clone())
     }
@@ -55,11 +55,11 @@ impl Snapshot {
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Link {
-    /// Its index, by which routes and addresses name it.
+    /// Its index, which routes and addresses refer to.
     pub index: u32,
     /// Its name.
     pub name: String,
-    /// What it is.
+    /// Its kind.
     pub kind: LinkKind,
     /// Its state.
     pub flags: LinkFlags,
@@ -67,32 +67,31 @@ pub struct Link {
     pub master: Option<u32>,
 }
 
-/// What a link is, as far as it matters here.
+/// The kind of a link, as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LinkKind {
     /// The loopback interface.
     Loopback,
-    /// A device the kernel did not make itself: wired or wireless network hardware, or what a hypervisor
-    /// shows as such.
+    /// A device that the kernel did not create: wired or wireless network hardware, or a hypervisor's emulation of it.
     Hardware,
     /// A bridge.
     Bridge,
     /// One end of a virtual cable.
     Veth,
-    /// TUN or TAP: the other side is a program.
+    /// TUN or TAP, operated by a program.
     Tun,
     /// WireGuard.
     WireGuard,
-    /// Another tunnel of the kernel's: PPP, IP in IP, GRE, SIT, VTI, XFRM.
+    /// Another kernel tunnel: PPP, IP in IP, GRE, SIT, VTI, XFRM.
     Tunnel,
-    /// Anything else, by the kernel's word for it.
+    /// Anything else, by the kernel's name for it.
     Other(String),
 }
 
 /// The state of a link.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LinkFlags {
-    /// It is switched on (IFF_UP).
+    /// It is administratively up (IFF_UP).
     pub up: bool,
     /// It has a carrier (IFF_RUNNING).
     pub running: bool,
@@ -100,19 +99,19 @@ pub struct LinkFlags {
     pub point_to_point: bool,
 }
 
-/// A rule of policy routing, as it concerns the sockets of a program without privileges: one that sets no
-/// mark and binds no source address.
+/// A rule of policy routing, as it applies to the sockets of an unprivileged program, which have no mark and no bound
+/// source address.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rule {
-    /// Whether it is one of IPv6.
+    /// IPv6, else IPv4.
     pub v6: bool,
-    /// Rules take effect in ascending order.
+    /// Rules are evaluated in ascending order.
     pub priority: u32,
-    /// Whether it concerns such a socket at all, its destination aside and before `inverted`.
+    /// Whether it matches such a socket, apart from the destination and before `inverted`.
     pub matches: bool,
-    /// The destinations it is for; `None` is all.
+    /// The destinations it matches; `None` is all.
     pub destination: Option<IpNet>,
-    /// Whether it is for everything that it is otherwise not for.
+    /// Whether it matches exactly what it would otherwise not match.
     pub inverted: bool,
     /// What it does.
     pub action: RuleAction,
@@ -121,11 +120,11 @@ pub struct Rule {
 /// What a rule does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RuleAction {
-    /// Look into a table.
+    /// Look up a table.
     Table {
         /// The table.
         table: u32,
-        /// Routes with prefixes of at most this length do not count.
+        /// Routes with prefixes of at most this length are ignored.
         suppress: Option<u8>,
     },
     /// Drop, with or without an answer.

@@ -1,6 +1,6 @@
 //! `gh-net-sidecar`: the codespace's end of gh-net.
 //!
-//! ssh starts [`attach`](command::attach). It hands its stdin and stdout to the [`owner`], a detached process that
+//! ssh starts [`attach`]. It hands its stdin and stdout to the [`owner`], a detached process that
 //! keeps the [session](owner::session) across links: the [gateway hook](hook), the [resolver hook and the DNS
 //! responder](names), and the [pump](owner::link::pump) between the hook's device and the [link](owner::link).
 //!

@@ -37,7 +37,7 @@ pub(crate) struct Status {
     /// How long it has lasted, in seconds.
     pub(crate) seconds: u64,
     /// Its link.
-    pub(crate) link: Link,
+    pub(crate) link: LinkState,
     /// The device's name.
     pub(crate) device: String,
     /// The device's MTU in bytes.
@@ -57,7 +57,7 @@ pub(crate) struct Status {
 /// Whether the laptop is connected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
-pub(crate) enum Link {
+pub(crate) enum LinkState {
     /// It is.
     Up {
         /// The other end of the ssh connection.
@@ -106,9 +106,9 @@ pub(crate) fn plain(status: Option<&Status>) -> String {
     line(
         "link",
         match &status.link {
-            Link::Up { peer: Some(peer) } => format!("up, from {peer}"),
-            Link::Up { peer: None } => "up".to_owned(),
-            Link::Grace { seconds } => format!("cut; everything is kept in place for {seconds} s more"),
+            LinkState::Up { peer: Some(peer) } => format!("up, from {peer}"),
+            LinkState::Up { peer: None } => "up".to_owned(),
+            LinkState::Grace { seconds } => format!("cut; everything is kept in place for {seconds} s more"),
         },
     );
     line("device", format!("{}, MTU {}", status.device, status.mtu));
@@ -150,7 +150,7 @@ mod tests {
             session: "00ff".into(),
             since: 1_700_000_000,
             seconds: 754,
-            link: Link::Grace { seconds: 87 },
+            link: LinkState::Grace { seconds: 87 },
             device: "ghnet0".into(),
             mtu: 65_520,
             addresses: vec![Address {

@@ -1,11 +1,11 @@
-//! The difference between two snapshots, with a reason for each change that a person can read. Pure.
+//! The difference between two snapshots, with a readable description of each change. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use super::{Address, Link, Route, RouteKind, Rule, RuleAction, Snapshot};
 
-/// How many changes [`Delta`] spells out when it is shown.
+/// Maximum number of changes in the text of a [`Delta`].
 const SHOWN: usize = 5;
 
 /// All that changed from one snapshot to another.
@@ -130,7 +130,7 @@ fn link_names(snapshot: &Snapshot, route: &Route) -> Vec<String> {
     route.hops.iter().map(|hop| snapshot.link_name(hop.link)).collect()
 }
 
-/// What is in the first list alone, and what in the second.
+/// What is only in the first list, and what is only in the second.
 fn difference<'a, T: Ord>(before: &'a [T], after: &'a [T]) -> (Vec<&'a T>, Vec<&'a T>) {
     let (before, after): (BTreeSet<_>, BTreeSet<_>) = (before.iter().collect(), after.iter().collect());
     let gone = before.difference(&after).copied().collect();

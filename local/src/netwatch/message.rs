@@ -10,7 +10,7 @@ use netlink_packet_route::rule::{self, RuleAttribute, RuleFlags, RuleMessage};
 
 use super::{Link, LinkFlags, LinkKind, Rule, RuleAction};
 
-/// `FRA_PAD` aligns other attributes and says nothing.
+/// `FRA_PAD` only aligns other attributes.
 const FRA_PAD: u16 = 18;
 
 impl From<LinkMessage> for Link {
@@ -72,12 +72,12 @@ impl From<InfoKind> for LinkKind {
     }
 }
 
-/// Whether a route is used for ordinary packets: not only for one kind of service, or for some sources.
+/// Whether a route applies to ordinary packets, and not only to a type of service or to some sources.
 pub(super) fn is_ordinary(route: &RouteMessage) -> bool {
     route.header.tos == 0 && route.header.source_prefix_length == 0
 }
 
-/// The rule of a message, seen by a socket of user `uid`.
+/// The rule of a message, as it applies to a socket of user `uid`.
 pub(super) fn rule(message: RuleMessage, uid: u32) -> Option<Rule> {
     let header = message.header;
     let v6 = match header.family {
@@ -86,7 +86,7 @@ pub(super) fn rule(message: RuleMessage, uid: u32) -> Option<Rule> {
         _ => return None,
     };
     let (mut table, mut priority, mut destination, mut suppress) = (header.table.into(), 0, None, None);
-    // The mark and its mask come apart; a rule with a mark and no mask compares all bits.
+    // The mark and its mask are separate attributes; a rule without a mask compares all bits.
     let (mut mark, mut mask) = (0, u32::MAX);
     let mut matches = header.src_len == 0 && header.tos == 0;
     for attribute in message.attributes {
@@ -98,7 +98,7 @@ pub(super) fn rule(message: RuleMessage, uid: u32) -> Option<Rule> {
             }
             RuleAttribute::FwMark(bits) => mark = bits,
             RuleAttribute::FwMask(bits) => mask = bits,
-            // The kernel says -1 for none.
+            // The kernel reports -1 for none.
             RuleAttribute::SuppressPrefixLen(length) => suppress = u8::try_from(length).ok(),
             other => matches &= meets(&other, uid),
         }
@@ -115,15 +115,14 @@ pub(super) fn rule(message: RuleMessage, uid: u32) -> Option<Rule> {
     Some(Rule { v6, priority, matches, destination, inverted, action })
 }
 
-/// Whether an ordinary socket's packets meet this condition of a rule. One this program does not know is
-/// taken for one that they do not meet.
+/// Whether an ordinary socket's packets meet this condition of a rule. An unknown condition counts as not met.
 fn meets(attribute: &RuleAttribute, uid: u32) -> bool {
     match attribute {
-        // What the laptop sends itself comes in by the loopback interface, as far as rules go (ip-rule(8)).
+        // For rules, locally generated packets arrive on the loopback interface (ip-rule(8)).
         RuleAttribute::Iifname(name) => name == "lo",
         RuleAttribute::UidRange(range) => (range.start..=range.end).contains(&uid),
-        // These say what a rule is or does, not whom it is for. A VRF's rule (l3mdev) names its table only
-        // when it is asked for a socket of the VRF.
+        // These describe a rule or its action, not what it matches. A VRF's rule (l3mdev) has a table only for sockets
+        // of the VRF.
         RuleAttribute::Protocol(_)
         | RuleAttribute::Realm(_)
         | RuleAttribute::Goto(_)

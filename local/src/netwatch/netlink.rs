@@ -19,10 +19,10 @@ use super::{Link, Rule, Snapshot, message};
 
 /// Events that follow each other within this time are one change: a VPN client sets dozens of routes.
 const QUIET: Duration = Duration::from_millis(50);
-/// A change is reported after this time even if there is no quiet.
+/// A change is reported after this time even if more keep coming.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// All that concerns links, addresses, routes and rules.
+/// Every group about links, addresses, routes and rules.
 const GROUPS: [u32; 7] = [
     libc::RTNLGRP_LINK,
     libc::RTNLGRP_IPV4_IFADDR,
@@ -44,7 +44,7 @@ pub enum Error {
     Read {
         /// What was to be read.
         what: &'static str,
-        /// The kernel's word.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -65,7 +65,7 @@ impl Netwatch {
     /// Opens it, within a tokio runtime. It watches from now on: a change between two calls is not missed.
     ///
     /// # Errors
-    /// The kernel gives no netlink socket.
+    /// The system refused a netlink socket.
     pub fn open() -> Result<Self, Error> {
         let open = || {
             let mut events = TokioSocket::new(NETLINK_ROUTE)?;
@@ -81,7 +81,7 @@ impl Netwatch {
     /// The networks as they are now.
     ///
     /// # Errors
-    /// The kernel does not answer as it should.
+    /// The kernel's answer.
     pub fn snapshot(&self) -> Result<Snapshot, Error> {
         let read = |what| move |source| Error::Read { what, source };
         let mut netlink = Netlink::open().map_err(Error::Open)?;
@@ -102,8 +102,8 @@ impl Netwatch {
         Ok(snapshot)
     }
 
-    /// Waits until something changes, and then until the changes pause. What it was, if anything that counts,
-    /// is seen in the next snapshot. Cancel safe, but for the pause.
+    /// Waits until something changes, and then until the changes pause. The next snapshot shows what changed, if
+    /// anything. Cancelling it loses no change, except during the pause.
     ///
     /// # Errors
     /// The socket broke.
@@ -124,10 +124,10 @@ impl Netwatch {
     }
 
     async fn event(&mut self) -> io::Result<()> {
-        // What the event says is not looked at, so it may be cut off.
+        // The event's contents are not used, so they may be truncated.
         let mut buffer = [0u8; 64];
         match self.events.recv(&mut &mut buffer[..]).await {
-            // The kernel had more events than the socket's buffer holds: that is a change, too.
+            // There were more events than the socket's buffer holds, so something changed.
             Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(()),
             result => result,
         }

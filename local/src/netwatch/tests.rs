@@ -32,7 +32,7 @@ fn equal_snapshots_have_no_delta() {
 }
 
 #[test]
-fn a_vpn_that_comes_up_is_told_as_a_person_would() {
+fn a_vpn_that_comes_up_is_described() {
     let before = Snapshot { links: vec![link(7, "wg0", false)], ..Snapshot::default() };
     let after = Snapshot {
         links: vec![link(7, "wg0", true)],
@@ -61,7 +61,7 @@ fn a_removed_link_is_named_as_it_was() {
 }
 
 #[test]
-fn a_route_that_moves_is_told_with_both_ways() {
+fn a_route_that_moves_is_described_with_old_and_new_interfaces() {
     let links = vec![link(1, "eth0", true), link(2, "wg0", true)];
     let before =
         Snapshot { links: links.clone(), routes: vec![route("10.0.0.0/8", &[1])], ..Snapshot::default() };
@@ -73,7 +73,7 @@ fn a_route_that_moves_is_told_with_both_ways() {
 }
 
 #[test]
-fn a_long_delta_is_cut_short_for_people() {
+fn the_text_of_a_long_delta_is_cut_short() {
     let routes = (0..50u8).map(|n| route(&format!("10.{n}.0.0/16"), &[])).collect();
     let after = Snapshot { routes, ..Snapshot::default() };
     assert!(said(&Snapshot::default(), &after).ends_with("route 10.4.0.0/16 added, and 45 more"));
@@ -113,7 +113,7 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-/// Far beyond what the kernel takes to tell of a change.
+/// Waits for a change, far longer than the kernel takes to report one.
 async fn changed(watch: &mut Netwatch) {
     tokio::time::timeout(std::time::Duration::from_secs(10), watch.changed()).await.unwrap().unwrap();
 }
@@ -187,8 +187,8 @@ fn the_kernels_networks_are_read() {
 }
 
 #[test]
-fn changes_are_noticed_and_told() {
-    if !in_a_namespace("netwatch::tests::changes_are_noticed_and_told") {
+fn changes_are_noticed_and_described() {
+    if !in_a_namespace("netwatch::tests::changes_are_noticed_and_described") {
         return;
     }
     ip("link add wg0 type veth peer name far");
@@ -242,7 +242,7 @@ fn a_flood_of_changes_neither_blocks_nor_breaks_the_watch() {
         let snapshot = watch.snapshot().unwrap();
         assert!(snapshot.truncated);
         assert_eq!(snapshot.routes.len(), MAX_ITEMS);
-        // And the watch goes on.
+        // The watch continues to work.
         while tokio::time::timeout(std::time::Duration::from_millis(200), watch.changed()).await.is_ok() {}
         ip("link set lan down");
         changed(&mut watch).await;

@@ -17,15 +17,15 @@ pub(crate) const MAX_ROUTES: usize = 16_384;
 
 /// What happens to packets for a prefix of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Way {
+pub(crate) enum Target {
     /// They are forwarded.
     Tunnel,
     /// They are routed as they would be without a hook.
-    Around,
+    Direct,
 }
 
 /// What happens to packets, by longest prefix. Packets that match no prefix are not forwarded.
-pub(crate) type Table = BTreeMap<IpNet, Way>;
+pub(crate) type Table = BTreeMap<IpNet, Target>;
 
 /// How many of the laptop's networks were refused, by reason.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub(crate) struct Refused {
 pub(crate) struct Plan {
     families: Families,
     tunnel: Vec<TunnelAddress>,
-    around: BTreeSet<IpNet>,
+    direct: BTreeSet<IpNet>,
     laptop: BTreeSet<IpNet>,
     /// The parts of a full set that is not complete yet.
     parts: Option<Parts>,
@@ -61,7 +61,7 @@ impl Plan {
     pub(crate) fn new(tunnel: Vec<TunnelAddress>) -> Self {
         let has = |v6: bool| tunnel.iter().any(|address| address.gateway.is_ipv6() == v6);
         let families = Families { v4: has(false), v6: has(true) };
-        Self { families, tunnel, around: BTreeSet::new(), laptop: BTreeSet::new(), parts: None }
+        Self { families, tunnel, direct: BTreeSet::new(), laptop: BTreeSet::new(), parts: None }
     }
 
     /// The families the tunnel has.
@@ -71,7 +71,7 @@ impl Plan {
 
     /// Replaces the addresses that carry the session.
     pub(crate) fn set_exceptions(&mut self, exceptions: impl IntoIterator<Item = IpAddr>) {
-        self.around = exceptions
+        self.direct = exceptions
             .into_iter()
             .map(|address| IpNet::from(address.to_canonical()))
             .filter(|net| !reserved::contains(net) && self.has_family(net))
@@ -80,7 +80,7 @@ impl Plan {
 
     /// Adds addresses that carry the session.
     pub(crate) fn add_exceptions(&mut self, exceptions: impl IntoIterator<Item = IpAddr>) {
-        let known = self.around.iter().map(IpNet::addr).collect::<Vec<_>>();
+        let known = self.direct.iter().map(IpNet::addr).collect::<Vec<_>>();
         self.set_exceptions(known.into_iter().chain(exceptions));
     }
 
@@ -146,14 +146,14 @@ impl Plan {
     /// The resulting table.
     pub(crate) fn table(&self) -> Table {
         let mut table = Table::new();
-        table.extend(self.laptop.iter().map(|net| (*net, Way::Tunnel)));
-        table.extend(self.tunnel.iter().map(|address| (address.gateway.into(), Way::Tunnel)));
-        table.extend(self.around.iter().map(|net| (*net, Way::Around)));
+        table.extend(self.laptop.iter().map(|net| (*net, Target::Tunnel)));
+        table.extend(self.tunnel.iter().map(|address| (address.gateway.into(), Target::Tunnel)));
+        table.extend(self.direct.iter().map(|net| (*net, Target::Direct)));
         table.extend(
             reserved::all()
                 .map(|(net, _)| net)
                 .filter(|net| self.has_family(net))
-                .map(|net| (net, Way::Around)),
+                .map(|net| (net, Target::Direct)),
         );
         table
     }

@@ -425,8 +425,8 @@ impl Session {
             since: self.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
             seconds: self.started.elapsed().as_secs(),
             link: match &self.link {
-                Some(link) => status::Link::Up { peer: link.peer },
-                None => status::Link::Grace { seconds: left.unwrap_or_default().as_secs() },
+                Some(link) => status::LinkState::Up { peer: link.peer },
+                None => status::LinkState::Grace { seconds: left.unwrap_or_default().as_secs() },
             },
             device: device::NAME.to_owned(),
             mtu: self.tunnel.device.mtu(),

@@ -90,7 +90,7 @@ fn a_route_that_changes_its_kind_is_replaced_in_both_families() {
         in_codespace(move || async move {
             let mut laptop = Laptop::connect_from(peer.parse().unwrap()).await;
             let opened = laptop.ask(open(60)).await.unwrap();
-            // Both are routes of their own, so each changes between the tunnel and the way around it.
+            // Both have routes of their own, so each changes between the tunnel and the direct route.
             let host = |address: &str| if address.contains(':') { "/128" } else { "/32" };
             let hosts = [peer, next].map(|address| format!("{address}{}", host(address)));
             laptop.send(&[routes(&[net, &hosts[0], &hosts[1]])]).await;

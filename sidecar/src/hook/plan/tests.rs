@@ -27,9 +27,9 @@ fn add(nets: &[&str]) -> Routes {
 #[test]
 fn the_gateway_is_reached_by_the_tunnel_from_the_start() {
     let table = Plan::new(tunnel(true)).table();
-    assert_eq!(table[&net("198.19.240.2/32")], Way::Tunnel);
-    assert_eq!(table[&net("fd67:682d:6e65:74::2/128")], Way::Tunnel);
-    assert_eq!(table[&net("169.254.0.0/16")], Way::Around);
+    assert_eq!(table[&net("198.19.240.2/32")], Target::Tunnel);
+    assert_eq!(table[&net("fd67:682d:6e65:74::2/128")], Target::Tunnel);
+    assert_eq!(table[&net("169.254.0.0/16")], Target::Direct);
 }
 
 #[test]
@@ -39,9 +39,9 @@ fn addresses_that_carry_the_session_stay_out_of_the_tunnel() {
     plan.add_exceptions(["10.0.0.6".parse().unwrap()]);
     plan.update(&add(&["10.0.0.0/8", "10.0.0.5/32", "10.0.0.6/32"]));
     let table = plan.table();
-    assert_eq!(table[&net("10.0.0.0/8")], Way::Tunnel);
-    assert_eq!(table[&net("10.0.0.5/32")], Way::Around);
-    assert_eq!(table[&net("10.0.0.6/32")], Way::Around);
+    assert_eq!(table[&net("10.0.0.0/8")], Target::Tunnel);
+    assert_eq!(table[&net("10.0.0.5/32")], Target::Direct);
+    assert_eq!(table[&net("10.0.0.6/32")], Target::Direct);
 }
 
 #[test]
@@ -65,8 +65,8 @@ fn reserved_and_own_networks_are_refused_and_counted() {
 fn a_default_route_of_the_laptop_is_taken_as_it_is() {
     let mut plan = Plan::new(tunnel(false));
     assert_eq!(plan.update(&add(&["0.0.0.0/0"])), Refused::default());
-    assert_eq!(plan.table()[&net("0.0.0.0/0")], Way::Tunnel);
-    assert_eq!(plan.table()[&net("224.0.0.0/4")], Way::Around);
+    assert_eq!(plan.table()[&net("0.0.0.0/0")], Target::Tunnel);
+    assert_eq!(plan.table()[&net("224.0.0.0/4")], Target::Direct);
 }
 
 #[test]

@@ -25,7 +25,7 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::transition::Transition;
-use crate::hook::plan::{Plan, Table, Way};
+use crate::hook::plan::{Plan, Table, Target};
 use crate::journal::{Change, Journal, Rule};
 
 /// Our own routing table.
@@ -86,19 +86,21 @@ impl Gateway {
     /// Communication with the kernel failed.
     pub(crate) fn follow(&mut self, plan: &Plan) -> io::Result<Vec<String>> {
         let Transition { set, remove } = Transition::between(&self.installed, &plan.table());
-        let message = |(net, way): &(IpNet, Way)| RouteNetlinkMessage::NewRoute(self.route(net, *way));
+        let message =
+            |(net, target): &(IpNet, Target)| RouteNetlinkMessage::NewRoute(self.route(net, *target));
         let requests = set.iter().map(|route| (message(route), NLM_F_CREATE | NLM_F_REPLACE)).collect();
         let failures: BTreeMap<usize, io::Error> = self.netlink.batch(requests)?.into_iter().collect();
         let mut refused = Vec::new();
-        for (index, (net, way)) in set.into_iter().enumerate() {
+        for (index, (net, target)) in set.into_iter().enumerate() {
             match failures.get(&index) {
                 Some(error) => refused.push(format!("{net}: {error}")),
                 None => {
-                    self.installed.insert(net, way);
+                    self.installed.insert(net, target);
                 }
             }
         }
-        let message = |(net, way): &(IpNet, Way)| RouteNetlinkMessage::DelRoute(self.route(net, *way));
+        let message =
+            |(net, target): &(IpNet, Target)| RouteNetlinkMessage::DelRoute(self.route(net, *target));
         let requests = remove.iter().map(|route| (message(route), 0)).collect();
         for (index, error) in self.netlink.batch(requests)? {
             // The kernel removes routes by itself, for example when the device is set down.
@@ -110,7 +112,7 @@ impl Gateway {
         Ok(refused)
     }
 
-    fn route(&self, net: &IpNet, way: Way) -> RouteMessage {
+    fn route(&self, net: &IpNet, target: Target) -> RouteMessage {
         let mut route = RouteMessage::default();
         route.header.address_family = family(matches!(net, IpNet::V6(_)));
         route.header.destination_prefix_length = net.prefix_len();
@@ -120,8 +122,8 @@ impl Gateway {
             route.attributes.push(RouteAttribute::Destination(RouteAddress::from(net.addr())));
         }
         route.attributes.push(RouteAttribute::Table(TABLE));
-        match way {
-            Way::Tunnel => {
+        match target {
+            Target::Tunnel => {
                 route.header.kind = RouteType::Unicast;
                 // A route without a next hop has this scope, as with ip-route(8); IPv6 has no scopes.
                 if matches!(net, IpNet::V4(_)) {
@@ -129,7 +131,7 @@ impl Gateway {
                 }
                 route.attributes.push(RouteAttribute::Oif(self.device));
             }
-            Way::Around => route.header.kind = RouteType::Throw,
+            Target::Direct => route.header.kind = RouteType::Throw,
         }
         route
     }

@@ -12,24 +12,24 @@
 
 use ipnet::IpNet;
 
-use crate::hook::plan::{Table, Way};
+use crate::hook::plan::{Table, Target};
 
 /// The steps from one table to another.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Transition {
     /// Routes to create or replace, in this order, before anything is removed.
-    pub(crate) set: Vec<(IpNet, Way)>,
+    pub(crate) set: Vec<(IpNet, Target)>,
     /// Routes to remove, in this order.
-    pub(crate) remove: Vec<(IpNet, Way)>,
+    pub(crate) remove: Vec<(IpNet, Target)>,
 }
 
 impl Transition {
     /// The steps from `old` to `new`.
     pub(crate) fn between(old: &Table, new: &Table) -> Self {
-        let changed = new.iter().filter(|(net, way)| old.get(net) != Some(way));
+        let changed = new.iter().filter(|(net, target)| old.get(net) != Some(target));
         let gone = old.iter().filter(|(net, _)| !new.contains_key(net));
-        let mut set: Vec<_> = changed.map(|(net, way)| (*net, *way)).collect();
-        let mut remove: Vec<_> = gone.map(|(net, way)| (*net, *way)).collect();
+        let mut set: Vec<_> = changed.map(|(net, target)| (*net, *target)).collect();
+        let mut remove: Vec<_> = gone.map(|(net, target)| (*net, *target)).collect();
         set.sort_by_key(|(net, _)| std::cmp::Reverse(net.prefix_len()));
         remove.sort_by_key(|(net, _)| net.prefix_len());
         Self { set, remove }
@@ -48,32 +48,32 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn lookup(table: &Table, address: IpAddr) -> Option<Way> {
+    fn lookup(table: &Table, address: IpAddr) -> Option<Target> {
         let matches = table.iter().filter(|(net, _)| net.contains(&address));
-        matches.max_by_key(|(net, _)| net.prefix_len()).map(|(_, way)| *way)
+        matches.max_by_key(|(net, _)| net.prefix_len()).map(|(_, target)| *target)
     }
 
     #[test]
     fn a_route_of_another_kind_is_replaced_and_not_removed() {
-        let old = Table::from([(net("10.0.0.5/32"), Way::Tunnel)]);
-        let new = Table::from([(net("10.0.0.5/32"), Way::Around)]);
+        let old = Table::from([(net("10.0.0.5/32"), Target::Tunnel)]);
+        let new = Table::from([(net("10.0.0.5/32"), Target::Direct)]);
         let Transition { set, remove } = Transition::between(&old, &new);
-        assert_eq!(set, [(net("10.0.0.5/32"), Way::Around)]);
+        assert_eq!(set, [(net("10.0.0.5/32"), Target::Direct)]);
         assert_eq!(remove, []);
     }
 
     #[test]
     fn equal_tables_need_no_steps() {
-        let table = Table::from([(net("10.0.0.0/8"), Way::Tunnel)]);
+        let table = Table::from([(net("10.0.0.0/8"), Target::Tunnel)]);
         assert_eq!(Transition::between(&table, &table.clone()), Transition::default());
     }
 
     /// Prefixes within 10.0.0.0/24 that nest in all ways.
     fn any_table() -> impl Strategy<Value = Table> {
-        let way = prop_oneof![Just(Way::Tunnel), Just(Way::Around)];
+        let target = prop_oneof![Just(Target::Tunnel), Just(Target::Direct)];
         let net = (any::<u8>(), 24_u8..=32)
             .prop_map(|(n, length)| IpNet::new(IpAddr::from([10, 0, 0, n]), length).unwrap().trunc());
-        prop::collection::btree_map(net, way, 0..20)
+        prop::collection::btree_map(net, target, 0..20)
     }
 
     proptest! {
@@ -83,11 +83,11 @@ mod tests {
             let mut table = old.clone();
             let Transition { set, remove } = Transition::between(&old, &new);
             let steps = set.iter().map(|step| (true, step)).chain(remove.iter().map(|step| (false, step)));
-            for (is_set, &(net, way)) in steps {
+            for (is_set, &(net, target)) in steps {
                 if is_set {
-                    table.insert(net, way);
+                    table.insert(net, target);
                 } else {
-                    prop_assert_eq!(table.remove(&net), Some(way));
+                    prop_assert_eq!(table.remove(&net), Some(target));
                 }
                 for &address in &addresses {
                     let (before, now, after) =
