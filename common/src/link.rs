@@ -23,7 +23,7 @@ use crate::frame::{Frame, HEADER_LEN};
 mod keepalive;
 pub mod window;
 
-pub use keepalive::{IDLE_PING, PING, SILENCE};
+pub use keepalive::{IDLE_PING, PING, PROBE, SILENCE};
 
 use keepalive::Keepalive;
 use window::Window;
@@ -107,14 +107,10 @@ impl LinkControl {
         self.round_trip
     }
 
-    /// When the last frame came.
-    pub fn last_heard(&self) -> Instant {
-        self.keepalive.last_heard()
-    }
-
-    /// Asks the other end for a sign of life: a ping is due at once, unless one is unanswered.
-    pub fn probe(&mut self) {
-        self.keepalive.probe();
+    /// Asks the other end for a sign of life, which has to come within `patience`. A ping is due at once, unless one is
+    /// unanswered.
+    pub fn probe(&mut self, patience: Duration, now: Instant) {
+        self.keepalive.probe(patience, now);
     }
 
     /// The next frame that is due. While the link is `congested` that is a ping at most.
@@ -138,8 +134,9 @@ impl LinkControl {
         })
     }
 
-    /// How long the other end has been silent, once that is too long. The link is then dead.
-    pub fn silence(&self, now: Instant) -> Option<Duration> {
+    /// How long the other end has been silent, once that is too long. The link is then dead. An end that notices much
+    /// later than [`Self::poll_timeout`] asked for was suspended itself, and probes the link first.
+    pub fn silence(&mut self, now: Instant) -> Option<Duration> {
         self.keepalive.silence(now)
     }
 

@@ -197,6 +197,21 @@ impl Io {
         end
     }
 
+    /// Resets all flows over a link of another session: the programs in the codespace still wait for them, and the
+    /// sidecar of the new session knows nothing of them.
+    pub fn reset_over<W: AsyncWrite + Unpin>(mut self, writer: &mut FrameWriter<W>) {
+        let now = Instant::now();
+        self.engine.handle_link_up(now);
+        self.reset_flows(writer, now);
+    }
+
+    /// Resets the connections to the hosts: without a link there is no way to tell the codespace.
+    pub fn abort(mut self) {
+        let now = Instant::now();
+        self.engine.reset_all(now);
+        self.carry_out(now);
+    }
+
     /// Serves the sockets without a link until `until` is done. `None` if told to stop first; then all flows'
     /// sockets are aborted.
     ///

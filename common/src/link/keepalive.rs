@@ -11,6 +11,11 @@ pub const IDLE_PING: Duration = Duration::from_secs(15);
 /// How long an unanswered ping may be followed by silence. A dead link is thus found 15 s after its last sign of life
 /// while packets pass, and 29 s when it was idle.
 pub const SILENCE: Duration = Duration::from_secs(14);
+/// How much later than planned this end may notice the silence. If it is later, this end was suspended (a stopped
+/// process, a paused machine), and it first probes a link that may well be alive.
+const OVERSLEPT: Duration = Duration::from_secs(3);
+/// How long a probed link may be silent.
+pub const PROBE: Duration = Duration::from_secs(2);
 
 /// The keepalive of one end.
 #[derive(Debug)]
@@ -22,7 +27,10 @@ pub(super) struct Keepalive {
     unanswered: bool,
     /// Whether packets have passed since the latest ping.
     busy: bool,
-    probe: bool,
+    /// When the link was last probed, and how long it may be silent since; until the other end is heard.
+    probe: Option<(Instant, Duration)>,
+    /// Whether the probe's ping is due.
+    probing: bool,
     /// A ping of the other end to answer. Only the latest one: a flood of pings must not fill our memory.
     pong: Option<u64>,
     heard: Instant,
@@ -30,23 +38,30 @@ pub(super) struct Keepalive {
 
 impl Keepalive {
     pub(super) fn new(now: Instant) -> Self {
-        Self { number: 0, pinged: None, unanswered: false, busy: false, probe: false, pong: None, heard: now }
+        Self {
+            number: 0,
+            pinged: None,
+            unanswered: false,
+            busy: false,
+            probe: None,
+            probing: false,
+            pong: None,
+            heard: now,
+        }
     }
 
     pub(super) fn heard(&mut self, now: Instant) {
         self.heard = now;
-    }
-
-    pub(super) fn last_heard(&self) -> Instant {
-        self.heard
+        self.probe = None;
     }
 
     pub(super) fn packet_passed(&mut self) {
         self.busy = true;
     }
 
-    pub(super) fn probe(&mut self) {
-        self.probe = true;
+    pub(super) fn probe(&mut self, patience: Duration, now: Instant) {
+        self.probe = Some((now, patience));
+        self.probing = true;
     }
 
     pub(super) fn ping_received(&mut self, value: u64) {
@@ -66,7 +81,7 @@ impl Keepalive {
         self.pinged = Some(now);
         self.unanswered = true;
         self.busy = false;
-        self.probe = false;
+        self.probing = false;
         Some(Frame::Ping(self.number))
     }
 
@@ -74,8 +89,13 @@ impl Keepalive {
         self.pong.take().map(Frame::Pong)
     }
 
-    pub(super) fn silence(&self, now: Instant) -> Option<Duration> {
-        (self.dead_at()? <= now).then(|| now.saturating_duration_since(self.heard))
+    pub(super) fn silence(&mut self, now: Instant) -> Option<Duration> {
+        let late = now.checked_duration_since(self.dead_at()?)?;
+        if late > OVERSLEPT {
+            self.probe(PROBE, now);
+            return None;
+        }
+        Some(now.saturating_duration_since(self.heard))
     }
 
     pub(super) fn poll_timeout(&self, congested: bool) -> Option<Instant> {
@@ -89,7 +109,7 @@ impl Keepalive {
         match self.pinged {
             None => Some(self.heard),
             Some(_) if self.unanswered => None,
-            Some(last) if self.probe => Some(last),
+            Some(last) if self.probing => Some(last),
             Some(last) if self.busy => Some(last + PING),
             Some(last) => Some(last.max(self.heard) + IDLE_PING),
         }
@@ -97,6 +117,9 @@ impl Keepalive {
 
     fn dead_at(&self) -> Option<Instant> {
         let pinged = self.pinged.filter(|_| self.unanswered)?;
-        Some(pinged.max(self.heard) + SILENCE)
+        Some(match self.probe {
+            Some((probed, patience)) => pinged.max(probed) + patience,
+            None => pinged.max(self.heard) + SILENCE,
+        })
     }
 }

@@ -110,11 +110,41 @@ fn silence_ends_a_link_within_the_documented_time() {
 fn a_probe_is_sent_at_once_and_only_one() {
     let start = Instant::now();
     let mut link = answered(start);
-    link.probe();
+    link.probe(PROBE, start);
     assert_eq!(link.poll_timeout(false), Some(start));
     assert_eq!(link.poll_frame(true, start), Some(Frame::Ping(2)));
-    link.probe();
+    link.probe(PROBE, start);
     assert_eq!(link.poll_frame(false, start + MS), None);
+}
+
+#[test]
+fn a_probed_link_is_kept_if_it_answers_and_dead_soon_if_not() {
+    let start = Instant::now();
+    for answers in [true, false] {
+        let mut link = answered(start);
+        link.probe(PROBE, start);
+        assert_eq!(link.poll_frame(false, start), Some(Frame::Ping(2)));
+        if answers {
+            link.frame_received(start + PROBE / 2);
+        }
+        assert_eq!(link.silence(start + PROBE).is_none(), answers);
+    }
+}
+
+#[test]
+fn an_end_that_was_suspended_probes_before_it_gives_up() {
+    let start = Instant::now();
+    for answers in [true, false] {
+        let mut link = started(start);
+        let late = start + Duration::from_secs(600);
+        assert_eq!(link.silence(late), None);
+        if answers {
+            link.frame_received(late);
+            assert_eq!(link.silence(late + PROBE), None);
+        } else {
+            assert!(link.silence(late + PROBE).is_some());
+        }
+    }
 }
 
 #[test]

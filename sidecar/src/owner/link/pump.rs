@@ -14,7 +14,7 @@ use bytes::{Bytes, BytesMut};
 use gh_net_common::alarm::Alarm;
 use gh_net_common::frame::{Dns, Frame, Routes};
 use gh_net_common::framed::{FrameReader, FrameWriter, ReadError};
-use gh_net_common::link::LinkControl;
+use gh_net_common::link::{LinkControl, SILENCE};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::hook::tun::device::Device;
@@ -79,7 +79,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
 
     /// Asks the laptop for a sign of life: [`Event::Alive`] is the answer.
     pub(crate) fn probe(&mut self) {
-        self.control.probe();
+        self.control.probe(SILENCE, Instant::now());
         self.probing = true;
     }
 
