@@ -9,6 +9,7 @@ mod settings;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
@@ -40,6 +41,8 @@ pub struct Config {
     pub routes: Vec<RouteChoice>,
     /// What is taken away from `routes`.
     pub exclude: Vec<IpNet>,
+    /// How long the codespace keeps the session while the link is lost.
+    pub grace: Duration,
     /// How names are resolved.
     pub dns: DnsMode,
     /// Whether to draw a full-screen view if there is a terminal.
@@ -181,6 +184,7 @@ fn resolve(raw: Raw, warnings: Vec<String>) -> Config {
         ssh_options: raw.ssh_option.map_or_else(Vec::new, |list| list.0.into_iter().map(|o| o.0).collect()),
         sidecar: raw.sidecar.map_or(Sidecar::Provision, |path| Sidecar::At(path.0.0)),
         sidecar_dir: raw.sidecar_dir,
+        grace: raw.grace.0.0,
         routes,
         exclude: raw.exclude.map_or_else(Vec::new, |list| list.0.into_iter().map(|n| n.0).collect()),
         dns: raw.dns.0.0,

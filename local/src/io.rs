@@ -31,6 +31,7 @@ mod udp;
 mod warning;
 
 use std::future::{Future, poll_fn};
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -40,7 +41,7 @@ use gh_net_common::alarm::Alarm;
 use gh_net_common::frame::{Frame, Goodbye, SidecarStatus};
 use gh_net_common::framed::{FrameWriter, ReadError};
 use gh_net_common::hello::printable;
-use gh_net_common::link::LinkControl;
+use gh_net_common::link::{LinkControl, PROBE};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
 
@@ -86,6 +87,10 @@ pub enum Control {
     Policy(Policy),
     /// Send this frame (routes, DNS settings). Dropped without a link: a new link begins with full sets.
     Send(Frame),
+    /// Find out whether the link is alive: it has to answer within [`PROBE`].
+    Probe,
+    /// The laptop has lost these addresses: sockets that are bound to them are of no use any more.
+    Gone(Vec<IpAddr>),
     /// Report on the work so far, and ask the sidecar for its status.
     Report(oneshot::Sender<Report>),
     /// Reset all flows and stop.
@@ -150,6 +155,11 @@ impl Io {
             sidecar: None,
             status_requests: RateLimit::new(STATUS_INTERVAL, 1),
         })
+    }
+
+    /// Number of flows, without finished ones that are only remembered.
+    pub fn flow_count(&self) -> usize {
+        self.flows.count()
     }
 
     /// A snapshot of the counters.
@@ -273,7 +283,7 @@ impl Io {
         control: &mut mpsc::Receiver<Control>,
         now: Instant,
     ) -> Result<bool, Stop> {
-        self.take_control(cx, control, Some(&mut linked.link.writer), now)
+        self.take_control(cx, control, Some((&mut linked.link.writer, &mut linked.control)), now)
             .map_err(|Shutdown| LinkEnd::Shutdown)?;
         let mut more = self.take_frames(cx, linked, now)?;
         if let Some(silence) = linked.control.silence(now) {
@@ -320,19 +330,25 @@ impl Io {
         &mut self,
         cx: &mut Context<'_>,
         control: &mut mpsc::Receiver<Control>,
-        mut writer: Option<&mut FrameWriter<W>>,
+        mut link: Option<(&mut FrameWriter<W>, &mut LinkControl)>,
         now: Instant,
     ) -> Result<(), Shutdown> {
         while let Poll::Ready(message) = control.poll_recv(cx) {
             match message {
                 Some(Control::Policy(policy)) => self.engine.set_policy(Box::new(policy), Instant::now()),
                 Some(Control::Send(frame)) => {
-                    if let Some(writer) = &mut writer {
+                    if let Some((writer, _)) = &mut link {
                         writer.push(&frame);
                     }
                 }
+                Some(Control::Probe) => {
+                    if let Some((_, control)) = &mut link {
+                        control.probe(PROBE, now);
+                    }
+                }
+                Some(Control::Gone(addresses)) => self.flows.fail_bound_to(&addresses, &mut self.engine, now),
                 Some(Control::Report(answer)) => {
-                    if let Some(writer) = &mut writer
+                    if let Some((writer, _)) = &mut link
                         && self.status_requests.admits(now)
                     {
                         writer.push(&Frame::AskStatus);

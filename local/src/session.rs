@@ -5,27 +5,33 @@
 //! sidecar and what runs over it.
 //!
 //! ```text
-//!             connect, open                lost, goodbye
-//! Connecting ---------------> Up -----------------------------> Down
-//!                              \  the user ends the session
-//!                               `--------------------------> Ended
+//!             connect, open             lost
+//! Connecting ---------------> Up --------------------> Down
+//!                              ^ \                      |
+//!                              |  `-> Ended             |  reconnect: resume, or a new session
+//!                              +------------------------+
 //! ```
 //!
 //! At all times two futures run side by side in one task: the control plane, and either io on a link
-//! ([`Io::run`]) or io without one ([`Io::run_unlinked`]) while the next link is established. Today [`Session::run`]
-//! ends when the first link has; to reconnect is a loop around its two steps.
+//! ([`Io::run`]) or io without one ([`Io::run_unlinked`]) while the next link is established. A lost link ends
+//! nothing: sockets stay open, the engine keeps the flows, and [`Session::reconnect`] tries again until the session
+//! is resumed, replaced or ended.
 
+mod backoff;
 mod control;
 mod error;
 mod farewell;
 mod handshake;
 mod link;
 mod networks;
+mod reconnect;
 mod record;
 mod settings;
+mod wake;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::time::Duration;
 
 use gh_net_common::frame::{Families, Open, Opened, Token};
 use ipnet::IpNet;
@@ -33,13 +39,14 @@ use tokio::sync::mpsc;
 
 pub use self::control::Stop;
 use self::control::{ControlPlane, Ports};
+use self::error::ConnectError;
 pub use self::error::Error;
 pub use self::handshake::HandshakeError;
 use self::link::Link;
 use crate::config::Config;
 use crate::engine::{self, Engine};
 use crate::exit::Failure;
-use crate::io::{CONTROLS, Control, Io, LinkEnd, Notices, ReactorError};
+use crate::io::{CONTROLS, Control, Io, LinkEnd, Notices};
 use crate::resolver::Resolver;
 use crate::status::request::{self, StatusHandle};
 use crate::transport::Transport;
@@ -59,6 +66,7 @@ pub async fn run(config: &Config, transport: &Transport, stop: Stop) -> Result<(
 #[derive(Debug)]
 pub struct Session<'a> {
     transport: &'a Transport,
+    grace: Duration,
     control: ControlPlane,
     controls: mpsc::Receiver<Control>,
     status: StatusHandle,
@@ -68,11 +76,11 @@ pub struct Session<'a> {
     identity: Option<Identity>,
 }
 
-/// By what the sidecar knows a session again.
+/// Identifies a session to the sidecar.
 #[derive(Debug)]
 struct Identity {
-    session: [u8; 16],
-    token: Token,
+    /// `None` once the sidecar has said that it does not have the session any more.
+    session: Option<([u8; 16], Token)>,
     /// The prefixes of the tunnel's addresses: a new session asks for the same.
     tunnel: Vec<IpNet>,
 }
@@ -89,7 +97,16 @@ impl<'a> Session<'a> {
         let ports = Ports { stop, requests, io: sender };
         let (choice, target) = (settings::choice(config), transport.name());
         let control = ControlPlane::new(choice, config.dns, target, Arc::clone(&resolver), ports)?;
-        Ok(Self { transport, control, controls, status, resolver, io: None, identity: None })
+        Ok(Self {
+            transport,
+            grace: config.grace,
+            control,
+            controls,
+            status,
+            resolver,
+            io: None,
+            identity: None,
+        })
     }
 
     /// Asks this session for its status while [`Self::run`] runs.
@@ -102,14 +119,28 @@ impl<'a> Session<'a> {
     /// # Errors
     /// There was no session, or it ended by itself.
     pub async fn run(mut self) -> Result<(), Failure> {
-        let Some((mut link, connected)) = self.connect().await? else { return Ok(()) };
-        let end = self.carry(&mut link, &connected).await?;
-        Ok(link.end(end).await?)
+        let result = self.run_links().await;
+        // The hosts learn of the end, however it came.
+        if let Some(io) = self.io.take() {
+            io.abort();
+        }
+        result
+    }
+
+    async fn run_links(&mut self) -> Result<(), Failure> {
+        let mut connected = self.connect().await?;
+        while let Some((link, opened)) = connected {
+            match self.carry(link, &opened).await? {
+                Carried::ToTheEnd => return Ok(()),
+                Carried::Lost => connected = self.reconnect().await?,
+            }
+        }
+        Ok(())
     }
 
     /// Establishes a link and opens or resumes the session on it. Serves the existing flows meanwhile. `None` if
     /// the user ends the session first.
-    async fn connect(&mut self) -> Result<Option<(Link, Connected)>, Failure> {
+    async fn connect(&mut self) -> Result<Option<(Link, Connected)>, ConnectError> {
         self.control.connecting();
         let transport = self.transport;
         let Some(connected) = self.unlinked(transport.connect()).await? else { return Ok(None) };
@@ -144,26 +175,28 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Carries packets until the link or the user ends it.
-    async fn carry(
-        &mut self,
-        link: &mut Link,
-        connected: &Connected,
-    ) -> Result<Result<LinkEnd, ReactorError>, Error> {
+    /// Carries packets until the link is lost or the session ends.
+    async fn carry(&mut self, mut link: Link, connected: &Connected) -> Result<Carried, Error> {
         let Connected { opened, notices } = connected;
         let Self { control, controls, io, resolver, identity, .. } = self;
         *identity = Some(Identity::of(opened));
-        control.opened(opened, notices.kept(), link.settled());
+        let flows = io.as_ref().map_or(0, Io::flow_count);
+        control.opened(opened, notices.kept(), flows, link.settled());
+        if !opened.resumed
+            && let Some(old) = io.take()
+        {
+            old.reset_over(&mut link.streams.writer);
+        }
         let io = match io {
-            Some(io) if opened.resumed => io,
-            slot => {
+            Some(io) => io,
+            None => {
                 let config = engine::Config {
                     gateways: opened.addresses.iter().map(|address| address.gateway).collect(),
                     mtu: opened.mtu.min(MTU),
                     policy: Box::new(control.networks().policy().clone()),
                     secret: secret(),
                 };
-                slot.insert(Io::new(Engine::new(config), Arc::clone(resolver))?)
+                io.insert(Io::new(Engine::new(config), Arc::clone(resolver))?)
             }
         };
         let end = tokio::select! {
@@ -171,22 +204,35 @@ impl<'a> Session<'a> {
             end = io.run(&mut link.streams, controls) => end,
         };
         control.link_ended(&end);
-        Ok(end)
+        if matches!(end, Ok(LinkEnd::Lost(_))) {
+            // Processes that hang are killed, while the session goes on.
+            self.unlinked(link.close()).await?;
+            return Ok(Carried::Lost);
+        }
+        link.end(end).await.map(|()| Carried::ToTheEnd)
     }
 
     fn request(&self) -> Open {
         let identity = self.identity.as_ref();
         Open {
-            resume: identity.map(|identity| (identity.session, identity.token)),
+            resume: identity.and_then(|identity| identity.session),
             mtu: MTU,
             families: Families { v4: true, v6: true },
-            grace: 0,
+            grace: u32::try_from(self.grace.as_secs()).unwrap_or(u32::MAX),
             user: user(),
             host: host(),
             preferred: identity.map(|identity| identity.tunnel.clone()).unwrap_or_default(),
             avoid: self.control.networks().avoid(),
         }
     }
+}
+
+/// How carrying over a link ended, if not in failure.
+enum Carried {
+    /// The user has ended the session.
+    ToTheEnd,
+    /// The link is lost; the session goes on.
+    Lost,
 }
 
 /// The sidecar's answer on a new link, and the notices before it.
@@ -199,7 +245,7 @@ struct Connected {
 impl Identity {
     fn of(opened: &Opened) -> Self {
         let tunnel = opened.addresses.iter().map(|address| address.sidecar.trunc()).collect();
-        Self { session: opened.session, token: opened.token, tunnel }
+        Self { session: Some((opened.session, opened.token)), tunnel }
     }
 }
 
@@ -210,7 +256,13 @@ async fn without_io<F: Future>(attempt: F, controls: &mut mpsc::Receiver<Control
             match controls.recv().await {
                 Some(Control::Shutdown) | None => return,
                 // There are no flows to which they could apply. The asker for a report learns that there is none.
-                Some(Control::Policy(_) | Control::Send(_) | Control::Report(_)) => {}
+                Some(
+                    Control::Policy(_)
+                    | Control::Send(_)
+                    | Control::Report(_)
+                    | Control::Probe
+                    | Control::Gone(_),
+                ) => {}
             }
         }
     };

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use gh_net_common::frame::DnsMode;
 use ipnet::IpNet;
@@ -23,6 +24,7 @@ pub(super) struct Raw {
     pub(super) ssh_option: Option<Lines<SshOption>>,
     pub(super) sidecar: Option<Text<RemotePath>>,
     pub(super) sidecar_dir: Option<PathBuf>,
+    pub(super) grace: Text<Grace>,
     pub(super) route: List<RouteChoice>,
     pub(super) exclude: Option<List<Network>>,
     pub(super) dns: Text<Dns>,
@@ -126,6 +128,23 @@ impl FromStr for RemotePath {
             return Err(format!("{text:?} is not a path that a shell in the codespace can run"));
         }
         Ok(Self(text.to_owned()))
+    }
+}
+
+/// How long a session waits for its next link.
+#[derive(Debug)]
+pub(super) struct Grace(pub(super) Duration);
+
+impl FromStr for Grace {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const MOST: Duration = Duration::from_secs(24 * 3600);
+        match humantime::parse_duration(text) {
+            Ok(grace) if grace <= MOST => Ok(Self(grace)),
+            Ok(_) => Err(format!("{text:?} is more than 24h")),
+            Err(_) => Err(format!("{text:?} is not a duration such as 90s, 15m or 2h")),
+        }
     }
 }
 

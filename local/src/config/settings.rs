@@ -74,7 +74,7 @@ const PLAIN: Setting = Setting {
 };
 
 /// All settings, in the order of `--help`.
-pub const SETTINGS: [Setting; 13] = [
+pub const SETTINGS: [Setting; 14] = [
     Setting {
         key: "codespace",
         short: Some('c'),
@@ -128,6 +128,15 @@ pub const SETTINGS: [Setting; 13] = [
                   gh-net-sidecar-x86_64 or gh-net-sidecar-aarch64",
         example: r#""/opt/gh-net" # on this computer"#,
         is_flag: false,
+        ..PLAIN
+    },
+    Setting {
+        key: "grace",
+        value: "DURATION",
+        meaning: "How long the codespace keeps the session, with its connections and routes, while the link is lost; \
+                  at most 24h",
+        default: Unset::Value("15m"),
+        example: r#""2h""#,
         ..PLAIN
     },
     Setting {

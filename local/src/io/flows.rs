@@ -212,6 +212,23 @@ impl Flows {
         }
     }
 
+    /// Resets the connections whose sockets are bound to one of these addresses, which the laptop does not have any
+    /// more: their packets would never be answered, and the kernel notices only after many minutes.
+    pub(super) fn fail_bound_to(&mut self, addresses: &[IpAddr], engine: &mut Engine, now: Instant) {
+        let is_lost = |flow: &Flow| match &flow.socket {
+            Socket::Tcp(connection) => connection.local_address().is_some_and(|own| addresses.contains(&own)),
+            Socket::Dns(_) | Socket::Udp(_) | Socket::Echo(_) | Socket::Closed { .. } => false,
+        };
+        let lost: Vec<FlowId> =
+            self.table.iter().filter(|(_, flow)| is_lost(flow)).map(|(id, _)| *id).collect();
+        for id in lost {
+            if let Some(Flow { socket: Socket::Tcp(connection), .. }) = self.table.remove(&id) {
+                connection.abort();
+            }
+            engine.handle_failed(id, now);
+        }
+    }
+
     /// Carries out one command of the engine.
     pub(super) fn carry_out(&mut self, command: Command, engine: &mut Engine, now: Instant) {
         match command {

@@ -7,7 +7,7 @@
 //! for as long as the engine makes room for it within a bounded time ([`DRAIN_TIMEOUT`]).
 
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -214,6 +214,11 @@ impl Connection {
     /// Whether the connection has failed and received data is left to read.
     pub(super) fn has_failed(&self) -> bool {
         matches!(self.state, State::Failed(_))
+    }
+
+    /// The address of the laptop that the connection uses.
+    pub(super) fn local_address(&self) -> Option<IpAddr> {
+        self.stream.local_addr().ok().map(|address| address.ip())
     }
 
     /// Closes with a reset.

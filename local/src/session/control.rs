@@ -1,21 +1,29 @@
 //! The session's control plane: follows the laptop's networks, answers requests for the status, and stops io when the
 //! user ends the session. It runs concurrently with io and controls it by messages.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gh_net_common::frame::{DnsMode, Notice, Opened};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep_until};
 
 use super::networks::{Networks, Update};
 use super::record::Record;
+use super::wake::WakeWatch;
 use crate::io::{Control, LinkEnd, ReactorError, Report};
 use crate::netwatch::{self, Netwatch, Snapshot};
 use crate::policy::Choice;
 use crate::resolver::Resolver;
 use crate::status::request::Requests;
 use crate::status::{Status, lines};
+
+/// How long connections from an address that the laptop has lost are kept, in case it comes back.
+const ADDRESS_HOLD: Duration = Duration::from_secs(30);
 
 /// Turns true when the user wants the session to end.
 pub type Stop = watch::Receiver<bool>;
@@ -28,6 +36,8 @@ pub(super) struct ControlPlane {
     requests: Requests,
     /// Signals that the sidecar has processed the first frames of a link.
     settled: Option<oneshot::Receiver<()>>,
+    /// `None` where the kernel provides no timer for it.
+    wake: Option<WakeWatch>,
     state: State,
 }
 
@@ -50,7 +60,19 @@ struct State {
     resolver: Arc<Resolver>,
     /// Whether the session is open, so that changes concern the sidecar and the user.
     open: bool,
+    /// Whether the link is resumed, and how many flows were kept; from a lost link until it is replaced and settled.
+    lost: Option<Lost>,
+    /// Addresses that the laptop has lost, and until when their sockets are kept.
+    lost_addresses: BTreeMap<IpAddr, Instant>,
+    nudge: Arc<Notify>,
     io: mpsc::Sender<Control>,
+}
+
+/// A lost link.
+#[derive(Debug, Clone, Copy)]
+struct Lost {
+    since: Instant,
+    outcome: lines::Reconnected,
 }
 
 impl ControlPlane {
@@ -70,8 +92,21 @@ impl ControlPlane {
         let snapshot = netwatch.snapshot()?;
         let networks = Networks::new(choice, dns, snapshot, resolver.search());
         let record = Record::new(target, dns);
-        let state = State { networks, record, resolver, open: false, io };
-        Ok(Self { stop, netwatch, requests, settled: None, state })
+        let wake = WakeWatch::new();
+        if let Err(error) = &wake {
+            tracing::debug!(%error, "wakes of this machine are not noticed");
+        }
+        let state = State {
+            networks,
+            record,
+            resolver,
+            open: false,
+            lost: None,
+            lost_addresses: BTreeMap::new(),
+            nudge: Arc::default(),
+            io,
+        };
+        Ok(Self { stop, netwatch, requests, settled: None, wake: wake.ok(), state })
     }
 
     /// The laptop's networks.
@@ -94,9 +129,21 @@ impl ControlPlane {
         self.state.record.connecting();
     }
 
-    /// A link is up and the session open on it; `settled` comes once the sidecar has processed what is sent now.
-    pub(super) fn opened(&mut self, opened: &Opened, early: Vec<Notice>, settled: oneshot::Receiver<()>) {
-        self.state.opened(opened, early);
+    /// Notified when an attempt to connect should be made at once: the laptop has woken or has a new default route.
+    pub(super) fn nudge(&self) -> Arc<Notify> {
+        Arc::clone(&self.state.nudge)
+    }
+
+    /// A link is up and the session open on it, with so many flows of before; `settled` comes once the sidecar has
+    /// processed what is sent now.
+    pub(super) fn opened(
+        &mut self,
+        opened: &Opened,
+        early: Vec<Notice>,
+        flows: usize,
+        settled: oneshot::Receiver<()>,
+    ) {
+        self.state.opened(opened, early, flows);
         self.settled = Some(settled);
     }
 
@@ -107,15 +154,14 @@ impl ControlPlane {
             Ok(end) => end.to_string(),
             Err(error) => error.to_string(),
         });
-        // The session's error reports it to the user for as long as a lost link ends the session.
         if matches!(end, Ok(LinkEnd::Lost(_))) {
-            tracing::debug!("{}", lines::link_lost(self.state.record.link()));
+            self.state.link_lost();
         }
     }
 
     /// Works until dropped. When the user wants the session to end, io is told to stop.
     pub(super) async fn run(&mut self) -> Infallible {
-        let Self { stop, netwatch, requests, settled, state } = self;
+        let Self { stop, netwatch, requests, settled, wake, state } = self;
         let mut following = true;
         loop {
             // At the start, too: the run before may have been dropped with a change half noticed.
@@ -137,6 +183,8 @@ impl ControlPlane {
                         return std::future::pending().await;
                     }
                     () = signalled(settled) => state.ready(),
+                    slept = woken(wake) => state.woken(slept),
+                    () = sleep_until(state.next_expiry()) => state.expire_addresses(),
                     Some(request) = requests.recv() => {
                         // The asker may be gone.
                         let _ = request.send(state.status().await);
@@ -153,8 +201,20 @@ impl ControlPlane {
 }
 
 impl State {
-    fn opened(&mut self, opened: &Opened, early: Vec<Notice>) {
+    fn link_lost(&mut self) {
+        // A link that is lost before it is settled continues the same gap.
+        let since = self.lost.map_or_else(Instant::now, |lost| lost.since);
+        self.lost = Some(Lost { since, outcome: lines::Reconnected::default() });
+        tracing::warn!("{}", lines::link_lost(self.record.link()));
+    }
+
+    fn opened(&mut self, opened: &Opened, early: Vec<Notice>, flows: usize) {
         let first = !std::mem::replace(&mut self.open, true);
+        if let Some(lost) = &mut self.lost {
+            lost.outcome = lines::Reconnected { resumed: opened.resumed, flows };
+        }
+        // What is still missing now has not come back with the laptop's network.
+        self.lost_addresses.values_mut().for_each(|until| *until = Instant::now());
         // The new link begins with full sets, so the frames of the change are not needed.
         let Update { policy, notes, .. } = self.networks.set_codespace(opened);
         let notes = if first { self.networks.notes().to_vec() } else { notes };
@@ -164,8 +224,43 @@ impl State {
         self.networks.link_frames().into_iter().for_each(|frame| self.tell(Control::Send(frame)));
     }
 
-    fn ready(&self) {
-        tracing::info!("{}", lines::ready(&self.record.status(Some(&self.networks), None)));
+    fn ready(&mut self) {
+        match self.lost.take() {
+            Some(Lost { since, outcome }) => {
+                tracing::info!("{}", lines::reconnected(since.elapsed(), outcome));
+            }
+            None => tracing::info!("{}", lines::ready(&self.record.status(Some(&self.networks), None))),
+        }
+    }
+
+    /// The laptop has slept: the link may be dead, and a network may be there again.
+    fn woken(&self, slept: Duration) {
+        tracing::debug!(?slept, "the laptop has woken");
+        self.nudge.notify_waiters();
+        self.tell(Control::Probe);
+    }
+
+    fn next_expiry(&self) -> Instant {
+        // A time that no session lives to see.
+        let never = || Instant::now() + Duration::from_secs(365 * 86_400);
+        self.lost_addresses.values().min().copied().unwrap_or_else(never)
+    }
+
+    /// Resets what is bound to addresses that did not come back in time.
+    fn expire_addresses(&mut self) {
+        let now = Instant::now();
+        let gone: Vec<IpAddr> = self
+            .lost_addresses
+            .iter()
+            .filter(|(_, until)| **until <= now)
+            .map(|(address, _)| *address)
+            .collect();
+        for address in &gone {
+            self.lost_addresses.remove(address);
+        }
+        if !gone.is_empty() {
+            self.tell(Control::Gone(gone));
+        }
     }
 
     fn update(&mut self, snapshot: Snapshot) {
@@ -174,7 +269,16 @@ impl State {
         if !self.open {
             return;
         }
-        let Update { policy, frames, changes, notes } = update;
+        let Update { policy, frames, changes, notes, new_default_route, gained, lost } = update;
+        let until = Instant::now() + ADDRESS_HOLD;
+        self.lost_addresses.extend(lost.into_iter().map(|address| (address, until)));
+        for address in gained {
+            self.lost_addresses.remove(&address);
+        }
+        if new_default_route {
+            self.nudge.notify_waiters();
+            self.tell(Control::Probe);
+        }
         self.tell(Control::Policy(policy));
         frames.into_iter().for_each(|frame| self.tell(Control::Send(frame)));
         lines::route_changes(&changes).iter().for_each(|line| tracing::info!("{line}"));
@@ -194,6 +298,18 @@ impl State {
             tracing::error!(?control, "too many messages wait for the session's io");
         }
     }
+}
+
+/// Waits until the laptop has slept and woken.
+async fn woken(wake: &mut Option<WakeWatch>) -> Duration {
+    if let Some(watch) = wake {
+        match watch.woken().await {
+            Ok(slept) => return slept,
+            Err(error) => tracing::debug!(%error, "wakes of this machine are not noticed any more"),
+        }
+    }
+    *wake = None;
+    std::future::pending().await
 }
 
 /// Waits until the user wants an end.

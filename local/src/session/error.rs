@@ -3,9 +3,83 @@
 use gh_net_common::frame::Reason;
 
 use super::handshake::HandshakeError;
-use crate::exit::{Exit, Explain};
+use crate::exit::{Exit, Explain, Failure};
 use crate::io::{LinkEnd, ReactorError};
 use crate::{netwatch, resolver, transport};
+
+/// Why an attempt to connect failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    /// There is no connection to the codespace.
+    #[error(transparent)]
+    Transport(#[from] transport::Error),
+    /// There is no session on the connection.
+    #[error(transparent)]
+    Session(#[from] Error),
+}
+
+/// What a failed attempt means for the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outlook {
+    /// The next attempt may succeed.
+    Retry,
+    /// The sidecar does not have the session any more: the next attempt has to ask for a new one.
+    NewSession,
+    /// The user has to do something first.
+    User,
+    /// No attempt will succeed.
+    Final,
+}
+
+impl ConnectError {
+    /// What this means for the next attempt.
+    pub(super) fn outlook(&self) -> Outlook {
+        match self {
+            Self::Transport(error) => transport_outlook(error),
+            Self::Session(Error::Handshake { error: HandshakeError::Refused(goodbye), .. }) => {
+                match goodbye.reason {
+                    Reason::NoSession => Outlook::NewSession,
+                    Reason::Version | Reason::Privilege | Reason::Tun | Reason::Busy | Reason::TakenOver => {
+                        Outlook::Final
+                    }
+                    Reason::Done | Reason::Protocol | Reason::Terminated | Reason::Failed => Outlook::Retry,
+                }
+            }
+            Self::Session(Error::Handshake { error: HandshakeError::Version(_), .. }) => Outlook::Final,
+            Self::Session(Error::Handshake { .. } | Error::Ended { .. }) => Outlook::Retry,
+            Self::Session(Error::Netwatch(_) | Error::Io(_) | Error::Reactor(_) | Error::Resolver(_)) => {
+                Outlook::Final
+            }
+        }
+    }
+}
+
+fn transport_outlook(error: &transport::Error) -> Outlook {
+    use crate::codespaces::gh::Error as Gh;
+    use transport::ssh::{Error as Ssh, Reason as Why};
+    match error {
+        transport::Error::Ssh(Ssh::Failed { reason: Why::Denied | Why::HostKey | Why::Options, .. })
+        | transport::Error::Gh(Gh::NotLoggedIn { .. } | Gh::Scope { .. } | Gh::SingleSignOn { .. }) => {
+            Outlook::User
+        }
+        transport::Error::Ssh(Ssh::Interrupted | Ssh::Missing) | transport::Error::Gh(Gh::Unknown { .. }) => {
+            Outlook::Final
+        }
+        transport::Error::Exec(_)
+        | transport::Error::Ssh(_)
+        | transport::Error::Gh(_)
+        | transport::Error::Provision(_) => Outlook::Retry,
+    }
+}
+
+impl From<ConnectError> for Failure {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Transport(error) => error.into(),
+            ConnectError::Session(error) => error.into(),
+        }
+    }
+}
 
 /// Why a session failed.
 #[derive(Debug, thiserror::Error)]

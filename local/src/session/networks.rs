@@ -2,12 +2,13 @@
 //! follows from a change. Pure.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use gh_net_common::frame::{Dns, DnsMode, Frame, MAX_PREFIXES, Opened, Routes};
 use ipnet::IpNet;
 
 use super::settings;
-use crate::netwatch::Snapshot;
+use crate::netwatch::{NextHop, RouteKind, Snapshot};
 use crate::policy::{self, Choice, Codespace, Overlap, Policy, Report};
 use crate::status::{Level, Note, Route, RouteChange};
 
@@ -36,6 +37,12 @@ pub(super) struct Update {
     pub(super) changes: Vec<RouteChange>,
     /// Notes that did not hold before.
     pub(super) notes: Vec<Note>,
+    /// Whether the laptop has a default route that it did not have before.
+    pub(super) new_default_route: bool,
+    /// Addresses that the laptop has gained.
+    pub(super) gained: Vec<IpAddr>,
+    /// Addresses that the laptop has lost.
+    pub(super) lost: Vec<IpAddr>,
 }
 
 impl Networks {
@@ -94,10 +101,15 @@ impl Networks {
             return None;
         }
         tracing::debug!("the laptop's networks changed: {delta}");
-        Some(self.change(|networks| {
+        let new_default_route = !default_routes(&snapshot).is_subset(&default_routes(&self.snapshot));
+        let (before, after) = (addresses(&self.snapshot), addresses(&snapshot));
+        let update = self.change(|networks| {
             networks.snapshot = snapshot;
             networks.search = search;
-        }))
+        });
+        let lost = before.difference(&after).copied().collect();
+        let gained = after.difference(&before).copied().collect();
+        Some(Update { new_default_route, lost, gained, ..update })
     }
 
     /// The frames that set up a new link: all routes, and how names are resolved.
@@ -118,7 +130,15 @@ impl Networks {
             frames.extend(self.dns.clone().map(Frame::Dns));
         }
         let notes = self.notes.iter().filter(|note| !notes.contains(note)).cloned().collect();
-        Update { policy: self.policy.clone(), frames, changes, notes }
+        Update {
+            policy: self.policy.clone(),
+            frames,
+            changes,
+            notes,
+            new_default_route: false,
+            gained: Vec::new(),
+            lost: Vec::new(),
+        }
     }
 
     fn decide(&mut self) {
@@ -154,6 +174,17 @@ fn changes(before: &[Route], after: &[Route]) -> Vec<RouteChange> {
 fn missing<T: Clone>(these: &[T], others: &[T], prefix: impl Fn(&T) -> IpNet) -> Vec<T> {
     let known: BTreeSet<IpNet> = others.iter().map(&prefix).collect();
     these.iter().filter(|entry| !known.contains(&prefix(entry))).cloned().collect()
+}
+
+/// The default routes by their next hops.
+fn default_routes(snapshot: &Snapshot) -> BTreeSet<&[NextHop]> {
+    let routes = snapshot.routes.iter();
+    let defaults = routes.filter(|route| route.prefix.prefix_len() == 0 && route.kind == RouteKind::Unicast);
+    defaults.map(|route| route.hops.as_slice()).collect()
+}
+
+fn addresses(snapshot: &Snapshot) -> BTreeSet<IpAddr> {
+    snapshot.addresses.iter().map(|address| address.address.addr()).collect()
 }
 
 fn routes(report: &Report) -> Vec<Route> {

@@ -1,5 +1,7 @@
 //! The session's lines in the log, rendered from the status. Pure.
 
+use std::time::Duration;
+
 use ipnet::IpNet;
 
 use super::{DnsMode, Link, Route, RouteChange, RouteReason, Status};
@@ -21,8 +23,31 @@ pub fn ready(status: &Status) -> String {
 /// The link has ended without a goodbye.
 pub fn link_lost(link: &Link) -> String {
     match &link.end {
-        Some(end) => format!("link lost: {end}"),
-        None => "link lost".to_owned(),
+        Some(end) => format!("link lost ({end}); reconnecting"),
+        None => "link lost; reconnecting".to_owned(),
+    }
+}
+
+/// What became of the session when a new link was there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Reconnected {
+    /// Whether it is the same session.
+    pub resumed: bool,
+    /// How many flows it had.
+    pub flows: usize,
+}
+
+/// The session is open on another link, after so long without one.
+pub fn reconnected(after: Duration, outcome: Reconnected) -> String {
+    let seconds = after.as_secs();
+    let connections = match outcome.flows {
+        1 => "1 connection".to_owned(),
+        flows => format!("{flows} connections"),
+    };
+    if outcome.resumed {
+        format!("reconnected after {seconds} s; {connections} kept")
+    } else {
+        format!("reconnected after {seconds} s with a new session; {connections} reset")
     }
 }
 

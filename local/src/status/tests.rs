@@ -101,7 +101,7 @@ fn a_flood_of_changes_is_listed_in_part() {
 #[test]
 fn a_lost_link_is_reported_with_its_reason() {
     let link = Link { end: Some("the connection was cut".into()), ..status().link };
-    assert_eq!(lines::link_lost(&link), "link lost: the connection was cut");
+    assert_eq!(lines::link_lost(&link), "link lost (the connection was cut); reconnecting");
 }
 
 #[test]

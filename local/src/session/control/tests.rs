@@ -38,7 +38,7 @@ impl World {
     /// Opens the session, as a link does. The sender signals that it has settled.
     fn open(&mut self) -> oneshot::Sender<()> {
         let (settled, is_settled) = oneshot::channel();
-        self.plane.opened(&opened(), Vec::new(), is_settled);
+        self.plane.opened(&opened(), Vec::new(), 0, is_settled);
         settled
     }
 }
@@ -91,7 +91,7 @@ async fn next_routes(io: &mut mpsc::Receiver<Control>) -> Routes {
         match io.recv().await.unwrap() {
             Control::Send(Frame::Routes(routes)) => return routes,
             Control::Send(frame) => panic!("{frame:?}"),
-            Control::Policy(_) | Control::Report(_) => {}
+            Control::Policy(_) | Control::Probe | Control::Gone(_) | Control::Report(_) => {}
             Control::Shutdown => panic!("nobody wants an end"),
         }
     }

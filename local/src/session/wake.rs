@@ -1,0 +1,89 @@
+//! Notices that the laptop has woken from sleep.
+//!
+//! A timer on the wall clock that is cancelled when that clock is set (timerfd_create(2), `TFD_TIMER_CANCEL_ON_SET`)
+//! fires on wake, too, because the kernel sets the clock then. The time that CLOCK_BOOTTIME gained on CLOCK_MONOTONIC
+//! tells a wake from a mere change of the clock. Nothing runs in between.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::time::{
+    ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
+    timerfd_create, timerfd_settime,
+};
+use tokio::io::unix::AsyncFd;
+
+/// A sleep of at least this length is a wake.
+const ASLEEP: Duration = Duration::from_secs(1);
+/// When the timer expires: in the year 2038, the latest that fits everywhere.
+const NEVER: Timespec = Timespec { tv_sec: i32::MAX as i64, tv_nsec: 0 };
+
+/// Watches for wakes.
+#[derive(Debug)]
+pub(super) struct WakeWatch {
+    timer: AsyncFd<OwnedFd>,
+    asleep: Duration,
+}
+
+impl WakeWatch {
+    /// Begins to watch, within a tokio runtime.
+    ///
+    /// # Errors
+    /// The kernel provides no such timer.
+    pub(super) fn new() -> io::Result<Self> {
+        let timer = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
+        arm(&timer)?;
+        // SAFETY: an `OwnedFd` is the same open descriptor for as long as it lives.
+        let timer = unsafe { AsyncFd::register(timer) }?;
+        Ok(Self { timer, asleep: time_asleep() })
+    }
+
+    /// Waits for the next wake. Returns how long the laptop slept. Cancel safe.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub(super) async fn woken(&mut self) -> io::Result<Duration> {
+        loop {
+            let mut guard = self.timer.readable().await?;
+            match rustix::io::read(self.timer.get_ref(), &mut [0; 8]) {
+                Err(Errno::AGAIN) => guard.clear_ready(),
+                // The clock was set, or the timer has expired after all.
+                Err(Errno::CANCELED) | Ok(_) => arm(self.timer.get_ref())?,
+                Err(errno) => return Err(errno.into()),
+            }
+            let now = time_asleep();
+            let slept = now.saturating_sub(self.asleep);
+            self.asleep = now;
+            if slept >= ASLEEP {
+                return Ok(slept);
+            }
+        }
+    }
+}
+
+fn arm(timer: &OwnedFd) -> io::Result<()> {
+    let flags = TimerfdTimerFlags::ABSTIME | TimerfdTimerFlags::CANCEL_ON_SET;
+    let once = Itimerspec { it_interval: Timespec { tv_sec: 0, tv_nsec: 0 }, it_value: NEVER };
+    timerfd_settime(timer, flags, &once)?;
+    Ok(())
+}
+
+/// How long the laptop has slept since it was started.
+fn time_asleep() -> Duration {
+    let time = |clock| Duration::try_from(clock_gettime(clock)).unwrap_or_default();
+    time(ClockId::Boottime).saturating_sub(time(ClockId::Monotonic))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_laptop_that_does_not_sleep_is_not_woken() {
+        let mut watch = WakeWatch::new().unwrap();
+        let woken = tokio::time::timeout(Duration::from_millis(50), watch.woken()).await;
+        assert!(woken.is_err(), "{woken:?}");
+    }
+}
