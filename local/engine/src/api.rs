@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::tcp::State;
-use super::{InterfaceIndex, Policy, Protocol};
+use super::policy::{InterfaceIndex, Policy, Protocol};
+use super::tcp::state::State;
 
 /// Identifies a flow. Never reused for another flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::FlowId;
+use super::api::FlowId;
 
 /// Flows in the order of their deadlines.
 #[derive(Debug, Default)]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::QueryId;
+use super::api::QueryId;
 
 /// The port of DNS.
 pub(super) const PORT: u16 = 53;

@@ -5,9 +5,11 @@ use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use super::api::{FlowId, FlowState, FlowView, Transmit};
+use super::policy::{InterfaceIndex, Protocol};
 use super::schedule::Standing;
 use super::tcp::{Connection, Endpoints};
-use super::{FlowId, FlowState, FlowView, InterfaceIndex, Protocol, Transmit, icmp, udp};
+use super::{icmp, udp};
 
 /// TCP connections at once, not counting those in TIME-WAIT.
 const MAX_CONNECTIONS: usize = 8192;

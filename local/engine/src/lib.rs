@@ -55,14 +55,14 @@ pub use self::api::{
 };
 use self::deadline::Deadlines;
 use self::flow::{Entry, Flow, Table};
-use self::link::Link;
+use self::link::state::Link;
 pub use self::packet::checksum;
 use self::packet::icmp::{Message, is_unicast};
 use self::packet::reassembly::Reassembly;
 use self::packet::{Malformed, Packet};
 pub use self::policy::{InterfaceIndex, NewFlow, Policy, Protocol, Refusal, RuleId, Verdict};
 use self::schedule::Schedule;
-pub use self::tcp::State as TcpState;
+pub use self::tcp::state::State as TcpState;
 
 /// Small packets (resets, errors, answers of the engine itself) that may wait for the link, in bytes.
 const MAX_URGENT: usize = 1024 * 1024;

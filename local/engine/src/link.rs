@@ -4,44 +4,15 @@
 //! [`Engine::poll_transmit`] whether there is room for bulk. The engine counts only what TCP's timers need: whether
 //! what a flow sent has been delivered.
 
+pub(super) mod state;
+
 use std::time::Instant;
 
-use gh_net_common::frame::HEADER_LEN;
-
+use self::state::Link;
 use super::Engine;
 use super::api::Transmit;
 use super::flow::Flow;
 use super::schedule::Schedule;
-
-/// One link, and the bytes of packet frames that went over it.
-#[derive(Debug)]
-pub(super) struct Link {
-    up: bool,
-    sent: u64,
-    delivered: u64,
-}
-
-impl Default for Link {
-    fn default() -> Self {
-        Self { up: true, sent: 0, delivered: 0 }
-    }
-}
-
-impl Link {
-    pub(super) fn is_up(&self) -> bool {
-        self.up
-    }
-
-    /// Whether the first `total` bytes sent on this link have been delivered.
-    pub(super) fn has_delivered(&self, total: u64) -> bool {
-        self.delivered >= total
-    }
-
-    /// The count of sent bytes behind `packet`, if it is sent next.
-    fn end_of(&self, packet: &Transmit) -> u64 {
-        self.sent + (packet.len() + HEADER_LEN) as u64
-    }
-}
 
 impl Engine {
     /// The sidecar reports how many bytes of packet frames it has taken off this link. A count that goes back, or

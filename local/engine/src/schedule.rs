@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 
-use super::{FlowId, Transmit};
+use super::api::{FlowId, Transmit};
 
 /// Bytes a flow may send in its turn: one of the largest segments.
 const QUANTUM: i64 = 64 * 1024;

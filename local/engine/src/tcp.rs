@@ -28,23 +28,26 @@ mod recv;
 mod segment;
 mod send;
 mod seq;
-mod state;
+pub(super) mod state;
 mod timer;
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use self::recv::Receive;
 pub(super) use self::segment::{Segment, refusal};
 use self::send::Send;
-pub use self::state::State;
-use self::timer::{IDLE, Timer};
-use super::Target;
+use self::state::State;
+use super::api::Target;
 
 /// Window scale: units of 128 bytes make windows of up to 8 MiB.
 const SHIFT: u8 = 7;
 /// The smallest MSS accepted from a peer (Linux's `TCP_MIN_SND_MSS`).
 const MIN_MSS: u16 = 48;
+
+/// How long a connection may be idle before a keepalive probe is sent to the codespace: not less than 2 hours
+/// 4 minutes (RFC 5382 REQ-5).
+const IDLE: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
 
 /// What io is to do with the connection's host socket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -64,6 +67,30 @@ struct Due {
     ack: bool,
     probe: bool,
     reset: bool,
+}
+
+/// A connection's one timer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Timer {
+    /// The connection is idle; `probes` keepalive probes were not answered.
+    Idle { at: Instant, probes: u8 },
+    /// Something sent is not acknowledged.
+    Retransmit { at: Instant, attempts: u8 },
+    /// The peer's window is closed and bytes wait.
+    Persist { at: Instant, attempts: u8, unanswered: u8 },
+    /// TIME-WAIT.
+    Close { at: Instant },
+}
+
+impl Timer {
+    fn at(self) -> Instant {
+        match self {
+            Self::Idle { at, .. }
+            | Self::Retransmit { at, .. }
+            | Self::Persist { at, .. }
+            | Self::Close { at } => at,
+        }
+    }
 }
 
 /// How many bytes one connection may hold.

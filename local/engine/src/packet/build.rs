@@ -6,7 +6,7 @@ use bytes::Bytes;
 use etherparse::IpNumber;
 
 use super::checksum;
-use crate::{Headers, Transmit};
+use crate::api::{Headers, Transmit};
 
 /// The hop limit of packets that the engine sends (RFC 1340 and its successors).
 const HOP_LIMIT: u8 = 64;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use etherparse::IpNumber;
 
 use super::{Packet, build, checksum};
-use crate::{Transmit, UnreachableKind};
+use crate::api::{Transmit, UnreachableKind};
 
 /// The longest ICMP error in bytes, so that it passes any link (RFC 1812 4.3.2.3).
 const V4_LIMIT: usize = 576;

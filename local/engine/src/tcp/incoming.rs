@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use super::send::{Ack, Acknowledged};
 use super::state::State;
-use super::timer::{IDLE, TIME_WAIT, Timer};
-use super::{Connection, Segment};
+use super::timer::TIME_WAIT;
+use super::{Connection, IDLE, Segment, Timer};
 
 impl Connection {
     /// RFC 9293, 3.10.7.4.

@@ -4,9 +4,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::timer::Timer;
-use super::{Connection, SHIFT, max_mss};
-use crate::Transmit;
+use super::{Connection, SHIFT, Timer, max_mss};
+use crate::api::Transmit;
 use crate::packet::build::{self, FIN, PSH, RST, SYN};
 
 impl Connection {

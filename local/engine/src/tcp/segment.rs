@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use etherparse::{TcpOptionElement, TcpSlice};
 
-use crate::Transmit;
+use crate::api::Transmit;
 use crate::packet::build::{self, RST};
 use crate::packet::{Malformed, Packet};
 

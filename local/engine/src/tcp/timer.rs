@@ -3,11 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::state::State;
-use super::{Connection, Endpoints};
+use super::{Connection, Endpoints, IDLE, Timer};
 
-/// How long a connection may be idle before a keepalive probe is sent to the codespace: not less than 2 hours
-/// 4 minutes (RFC 5382 REQ-5).
-pub(super) const IDLE: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
 /// The time between two probes, and how many may stay unanswered (Linux's `tcp_keepalive_intvl`, `_probes`).
 const IDLE_INTERVAL: Duration = Duration::from_secs(75);
 const IDLE_PROBES: u8 = 9;
@@ -17,29 +14,6 @@ const SYN_ATTEMPTS: u8 = 5;
 const DATA_ATTEMPTS: u8 = 15;
 /// How long a finished connection is remembered (Linux's `TCP_TIMEWAIT_LEN`).
 pub(super) const TIME_WAIT: Duration = Duration::from_secs(60);
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Timer {
-    /// The connection is idle; `probes` keepalive probes were not answered.
-    Idle { at: Instant, probes: u8 },
-    /// Something sent is not acknowledged.
-    Retransmit { at: Instant, attempts: u8 },
-    /// The peer's window is closed and bytes wait.
-    Persist { at: Instant, attempts: u8, unanswered: u8 },
-    /// TIME-WAIT.
-    Close { at: Instant },
-}
-
-impl Timer {
-    pub(super) fn at(self) -> Instant {
-        match self {
-            Self::Idle { at, .. }
-            | Self::Retransmit { at, .. }
-            | Self::Persist { at, .. }
-            | Self::Close { at } => at,
-        }
-    }
-}
 
 impl Connection {
     /// When [`Self::handle_timeout`] wants to be called. A connecting flow waits only for its socket, and a closed one

@@ -1,0 +1,35 @@
+//! What the engine knows of its link: whether it is up, and how much has passed over it.
+
+use gh_net_common::frame::HEADER_LEN;
+
+use crate::api::Transmit;
+
+/// One link, and the bytes of packet frames that went over it.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(super) up: bool,
+    pub(super) sent: u64,
+    pub(super) delivered: u64,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self { up: true, sent: 0, delivered: 0 }
+    }
+}
+
+impl Link {
+    pub(crate) fn is_up(&self) -> bool {
+        self.up
+    }
+
+    /// Whether the first `total` bytes sent on this link have been delivered.
+    pub(crate) fn has_delivered(&self, total: u64) -> bool {
+        self.delivered >= total
+    }
+
+    /// The count of sent bytes behind `packet`, if it is sent next.
+    pub(super) fn end_of(&self, packet: &Transmit) -> u64 {
+        self.sent + (packet.len() + HEADER_LEN) as u64
+    }
+}
