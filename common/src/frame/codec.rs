@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ipnet::IpNet;
 
-use super::{
+use super::types::{
     Dns, DnsMode, Families, Frame, FrameError, Goodbye, HEADER_LEN, Hello, Level, MAX_PAYLOAD, MAX_PREFIXES,
     MAX_TEXT, Notice, Open, Opened, Reason, Routes, SidecarCounters, SidecarStatus, Token, TunnelAddress,
 };

@@ -1,6 +1,8 @@
-use proptest::prelude::*;
+use std::net::IpAddr;
 
 use bytes::BytesMut;
+use ipnet::IpNet;
+use proptest::prelude::*;
 
 use super::codec::{DNS, PACKET, PING, SIDECAR_STATUS, header};
 use super::*;
