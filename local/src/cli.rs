@@ -2,14 +2,13 @@
 //! [`crate::config`] checks them together with those of the environment and the file, so that the message about a
 //! bad value is the same for all of them.
 
-mod flags;
 mod legacy;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::config::Flags;
 use crate::{exit, invoked};
-pub use flags::Flags;
 use legacy::Legacy;
 
 const ABOUT: &str =

@@ -3,6 +3,7 @@
 //! [`SETTINGS`] is the table of what can be set. [`raw`] parses the values that were set or are defaults; [`Config`] is
 //! the result, in which nothing is left open that the program would need a default for.
 
+mod arguments;
 mod raw;
 mod settings;
 
@@ -17,9 +18,9 @@ use figment::{Figment, Metadata, Profile, Provider};
 use gh_net_common::frame::DnsMode;
 use ipnet::IpNet;
 
-use crate::cli::Flags;
 use crate::exit::{Exit, Explain};
 use crate::policy::RouteChoice;
+pub use arguments::Flags;
 use raw::Raw;
 pub use settings::{SETTINGS, Setting, Unset, flags, keys};
 

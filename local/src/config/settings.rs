@@ -254,8 +254,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::cli::Flags;
-    use crate::config::{Environment, load};
+    use crate::config::{Environment, Flags, load};
 
     #[test]
     fn every_setting_is_explained() {

@@ -3,8 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use gh_net::cli::Flags;
-use gh_net::config::{self, Environment};
+use gh_net::config::{self, Environment, Flags};
 use gh_net::transport::{Error, Link, LinkEnd, Transport, provision};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches};
 
-use crate::config::{self, Setting};
+use super::settings::{Setting, flags};
 
 /// The flags that were given, none of them with a default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -39,14 +39,14 @@ impl Flags {
         self.given.push((key, value));
     }
 
-    pub(super) fn append(&mut self, mut after: Self) {
+    pub(crate) fn append(&mut self, mut after: Self) {
         self.given.append(&mut after.given);
     }
 }
 
 impl Args for Flags {
     fn augment_args(command: Command) -> Command {
-        command.args(config::flags().map(argument))
+        command.args(flags().map(argument))
     }
 
     fn augment_args_for_update(command: Command) -> Command {
@@ -57,7 +57,7 @@ impl Args for Flags {
 impl FromArgMatches for Flags {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let mut given = Vec::new();
-        for Setting { key, .. } in config::flags() {
+        for Setting { key, .. } in flags() {
             let positions = matches.indices_of(key).into_iter().flatten();
             let values = matches.get_many::<String>(key).into_iter().flatten();
             given.extend(positions.zip(values).map(|(position, value)| (position, *key, value.clone())));
