@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::{Address, Link, Route, RouteKind, Rule, RuleAction, Snapshot};
+use gh_net_common::netlink::{Address, Route, RouteKind};
+
+use super::snapshot::{Link, Rule, RuleAction, Snapshot};
 
 /// Maximum number of changes in the text of a [`Delta`].
 const SHOWN: usize = 5;
@@ -62,13 +64,20 @@ pub enum Change {
     RuleRemoved(Rule),
 }
 
+impl Snapshot {
+    /// What changed from this snapshot to a later one.
+    pub fn delta(&self, later: &Self) -> Delta {
+        Delta::between(self, later)
+    }
+}
+
 impl Delta {
     /// Whether nothing changed.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
 
-    pub(super) fn between(before: &Snapshot, after: &Snapshot) -> Self {
+    fn between(before: &Snapshot, after: &Snapshot) -> Self {
         let mut changes = link_changes(before, after);
         let address =
             |snapshot: &Snapshot, address: &Address| (address.clone(), snapshot.link_name(address.link));

@@ -8,7 +8,7 @@ use netlink_packet_route::link::{self, InfoKind, LinkAttribute, LinkInfo, LinkLa
 use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::rule::{self, RuleAttribute, RuleFlags, RuleMessage};
 
-use super::{Link, LinkFlags, LinkKind, Rule, RuleAction};
+use super::snapshot::{Link, LinkFlags, LinkKind, Rule, RuleAction};
 
 /// `FRA_PAD` only aligns other attributes.
 const FRA_PAD: u16 = 18;

@@ -15,7 +15,8 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
 use tokio::time::{Instant, timeout_at};
 
-use super::{Link, Rule, Snapshot, message};
+use super::message;
+use super::snapshot::{Link, Rule, Snapshot};
 
 /// Events that follow each other within this time are one change: a VPN client sets dozens of routes.
 const QUIET: Duration = Duration::from_millis(50);
