@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
+use super::ranges::private_ranges;
+
 /// Which networks the user wants forwarded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Choice {
@@ -27,7 +29,7 @@ impl Choice {
         self.routes.iter().flat_map(|route| {
             let networks = match route {
                 RouteChoice::Auto => Vec::new(),
-                RouteChoice::Private => super::private_ranges().collect(),
+                RouteChoice::Private => private_ranges().collect(),
                 RouteChoice::Network(network) => vec![network.trunc()],
             };
             networks.into_iter().map(|network| (network, *route))

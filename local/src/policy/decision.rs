@@ -4,9 +4,10 @@ use gh_net_common::reserved;
 use ipnet::IpNet;
 
 use super::choice::{Choice, RouteChoice};
+use super::codespace::Codespace;
 use super::fib::{Fib, Lookup};
 use super::prefix_map::PrefixMap;
-use super::{Codespace, refused};
+use super::refused;
 use crate::engine::{self, InterfaceIndex, NewFlow, Refusal, Verdict};
 use crate::netwatch::Snapshot;
 
@@ -101,7 +102,7 @@ pub(super) fn forwarded<V: Clone + Eq>(
 impl Policy {
     /// Forwards everything, loopback included.
     pub(crate) fn everything() -> Self {
-        let all = [super::ALL_V4, super::ALL_V6].map(|all| (all, None));
+        let all = [super::ranges::ALL_V4, super::ranges::ALL_V6].map(|all| (all, None));
         Self { forwarded: PrefixMap::longest_prefix(all), ..Self::default() }
     }
 }

@@ -19,7 +19,8 @@ use std::num::NonZeroU32;
 use ipnet::IpNet;
 
 use super::prefix_map::PrefixMap;
-use super::{InterfaceIndex, private_ranges};
+use super::ranges::{ALL_V4, ALL_V6, private_ranges};
+use crate::engine::InterfaceIndex;
 use crate::netwatch::{
     DEFAULT_TABLE, LOCAL_TABLE, Link, LinkKind, MAIN_TABLE, NextHop, Route, RouteKind, RuleAction, Snapshot,
 };
@@ -88,7 +89,7 @@ impl<'a> Tables<'a> {
     }
 
     fn family(&self, v6: bool, routes: &mut Vec<(IpNet, Lookup)>) -> PrefixMap<Lookup> {
-        let all = if v6 { super::ALL_V6 } else { super::ALL_V4 };
+        let all = if v6 { ALL_V6 } else { ALL_V4 };
         let mut map = PrefixMap::default();
         for step in self.steps(v6, all) {
             let found = match step.action {

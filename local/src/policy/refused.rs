@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use gh_net_common::reserved::{self, Answer};
 use ipnet::IpNet;
 
-use super::Refusal::{self, NoRoute, Prohibited, Silent};
 use super::prefix_map::PrefixMap;
+use crate::engine::Refusal::{self, NoRoute, Prohibited, Silent};
 use crate::netwatch::{LOCAL_TABLE, RouteKind, Snapshot};
 
 /// The blocks that are never forwarded.

@@ -6,10 +6,13 @@ use std::fmt;
 use ipnet::IpNet;
 
 use super::choice::{Choice, RouteChoice};
+use super::codespace::Codespace;
 use super::decision::forwarded;
 use super::fib::{Fib, Lookup};
+use super::hints::{Hint, Overlap};
 use super::prefix_map::PrefixMap;
-use super::{Codespace, Hint, InterfaceIndex, Overlap, refused};
+use super::refused;
+use crate::engine::InterfaceIndex;
 use crate::netwatch::{LinkKind, Snapshot};
 
 /// Overlaps reported at most: the codespace may name thousands of networks.

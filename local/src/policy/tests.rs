@@ -1,5 +1,7 @@
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
+
 use super::*;
 use crate::engine::{self, NewFlow};
 use crate::netwatch::{

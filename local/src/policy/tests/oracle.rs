@@ -1,5 +1,7 @@
 //! The policy against a naive one: for each address by itself, the kernel's look-up as its manual tells it.
 
+use std::net::{Ipv4Addr, Ipv6Addr};
+
 use proptest::prelude::*;
 
 use super::*;

@@ -1,5 +1,7 @@
 //! What the user is told: reasons, hints, overlaps, and what the tunnel's addresses avoid.
 
+use std::net::Ipv4Addr;
+
 use super::*;
 
 /// The forwarded networks as the status shows them.

@@ -1,0 +1,12 @@
+//! The codespace's networks.
+
+use ipnet::IpNet;
+
+/// What the policy has to know of the codespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Codespace {
+    /// The codespace's own networks.
+    pub networks: Vec<IpNet>,
+    /// The tunnel's networks, those of its own addresses.
+    pub tunnel: Vec<IpNet>,
+}
