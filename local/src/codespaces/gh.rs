@@ -8,7 +8,7 @@ use gh_net_common::hello::printable;
 use serde::Deserialize;
 use tokio::process::Command;
 
-use super::Codespace;
+use super::codespace::Codespace;
 use crate::exit::{Exit, Explain};
 use crate::invoked;
 
