@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 
-use super::Error;
+use super::error::Error;
 use super::ssh::{self, Host};
 use crate::codespaces::gh::{self, Gh};
 

@@ -9,8 +9,8 @@ use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::carrier::{Carrier, Link, TERMINATION_TIMEOUT};
 use super::stderr_tail::StderrTail;
-use super::{Carrier, Link, TERMINATION_TIMEOUT};
 use crate::exit::{Exit, Explain};
 
 /// Why the command could not be started.
@@ -123,7 +123,7 @@ async fn watch(mut command: Running, stopped: oneshot::Receiver<()>) -> Option<i
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    use super::super::LinkEnd;
+    use super::super::carrier::LinkEnd;
     use super::*;
 
     fn words(line: &str) -> Vec<String> {

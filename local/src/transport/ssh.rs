@@ -11,6 +11,7 @@
 //! the ssh of a jump host) prints on stderr.
 
 mod dial;
+mod error;
 mod failure;
 mod terminal;
 
@@ -28,15 +29,13 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::carrier::{Carrier, Link, TERMINATION_TIMEOUT};
 use super::stderr_tail::StderrTail;
-use super::{Carrier, Link, TERMINATION_TIMEOUT};
-use crate::exit::{Exit, Explain};
-use dial::{Dialling, Watcher};
+use dial::{Dialling, SOCKET, Watcher};
+pub use error::Error;
 pub use failure::Reason;
 use terminal::TerminalLoan;
 
-/// The master's socket within its directory; the `openssh` crate expects this name.
-const SOCKET: &str = "master";
 /// The longest path of that directory in bytes: a socket's path is limited to 108 (`sun_path`), of which ssh needs 17
 /// for a temporary suffix.
 const MAX_DIRECTORY: usize = 80;
@@ -54,66 +53,6 @@ pub(super) struct Host {
     pub(super) codespace: Option<(PathBuf, String)>,
     /// Private to this connection.
     pub(super) directory: TempDir,
-}
-
-/// Why there is no ssh connection.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// There is no ssh.
-    #[error("ssh was not found in PATH")]
-    Missing,
-    /// A local operation failed.
-    #[error("{what}: {source}")]
-    Local {
-        /// What.
-        what: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-    /// It did not connect.
-    #[error("ssh {} {name}", reason.what())]
-    Failed {
-        /// Why, as far as its messages tell.
-        reason: Reason,
-        /// What it should have connected to.
-        name: String,
-        /// Its stderr, unless the user has seen it on the terminal.
-        stderr: Option<String>,
-        /// What to do.
-        remedy: String,
-    },
-    /// The user pressed Ctrl-C at a question.
-    #[error("connecting was cancelled")]
-    Interrupted,
-    /// ssh connected, but commands can't be run over the connection.
-    #[error("no command can be run over the ssh connection: {0}")]
-    Command(String),
-}
-
-impl Explain for Error {
-    fn exit(&self) -> Exit {
-        match self {
-            Self::Failed { reason, .. } => reason.exit(),
-            Self::Command(_) => Exit::Unreachable,
-            Self::Interrupted => Exit::Usage,
-            Self::Missing | Self::Local { .. } => Exit::Failed,
-        }
-    }
-
-    fn details(&self) -> Option<String> {
-        match self {
-            Self::Failed { stderr, .. } => stderr.clone(),
-            Self::Missing | Self::Local { .. } | Self::Interrupted | Self::Command(_) => None,
-        }
-    }
-
-    fn remedy(&self) -> Option<String> {
-        match self {
-            Self::Missing => Some("Install the OpenSSH client.".to_owned()),
-            Self::Failed { remedy, .. } => Some(remedy.clone()),
-            Self::Local { .. } | Self::Interrupted | Self::Command(_) => None,
-        }
-    }
 }
 
 impl Host {

@@ -7,7 +7,10 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use super::{Error, VERSION};
+use super::error::Error;
+
+/// Our version. A sidecar of another version is used only if ours can't be copied.
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// An architecture that sidecars exist for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

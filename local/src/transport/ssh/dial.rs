@@ -13,8 +13,11 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, Command};
 
 use super::super::stderr_tail::StderrTail;
+use super::error::Error;
 use super::terminal::{self, TerminalLoan};
-use super::{Error, SOCKET};
+
+/// The master's socket within its directory; the `openssh` crate expects this name.
+pub(super) const SOCKET: &str = "master";
 
 /// The ssh process that connects and authenticates. It exits once the master is in the background, or when it has
 /// failed. Dropping this ends it.
