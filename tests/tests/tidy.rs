@@ -1,7 +1,10 @@
 //! Rules of the project that the compiler does not know.
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
+use std::iter::Peekable;
 use std::path::PathBuf;
+use std::slice;
 
 use gh_net_tests::root;
 
@@ -116,4 +119,202 @@ fn channels_are_bounded() {
         .collect();
     let code = sources.iter().filter(|source| !source.is_test());
     forbid(code, &["unbounded_channel", "unbounded()"], "a queue without a bound grows until memory ends");
+}
+
+/// A file imports from files below it. What two files share is in a third one, below both.
+#[test]
+fn imports_make_no_circles() {
+    let crates = ["common/src", "sidecar/src", "local/src", "local/engine/src"];
+    let circles: Vec<_> = crates.into_iter().flat_map(|folder| circles(&imports(folder))).collect();
+    assert!(circles.is_empty(), "files that import from each other:\n{}", circles.join("\n"));
+}
+
+#[test]
+fn a_circle_is_found_through_any_kind_of_import() {
+    fn paths_of(code: &str) -> Vec<Vec<&str>> {
+        paths(&tokens(code))
+    }
+    assert_eq!(
+        paths_of("use super::{a::{self, B}, c};"),
+        [vec!["super", "a", "self"], vec!["super", "a", "B"], vec!["super", "c"]]
+    );
+    assert_eq!(paths_of("let x = y(crate::z::<u8>, \"self::s\", '\"'); // super::c"), [["crate", "z"]]);
+    assert_eq!(paths_of("pub(in crate::a) use self::b::C;"), [["self", "b", "C"]]);
+    let module = |path: &str| path.split("::").filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    let modules: BTreeSet<Vec<String>> = ["", "a", "a::b", "a::c"].into_iter().map(module).collect();
+    let resolved = |path: &str| {
+        let path: Vec<_> = path.split("::").collect();
+        resolve(&module("a::b"), &path, &modules).map(|module| module.join("::"))
+    };
+    assert_eq!(resolved("super::c::Type").as_deref(), Some("a::c"));
+    assert_eq!(resolved("super::Type").as_deref(), Some("a"));
+    assert_eq!(resolved("super::super::a::self").as_deref(), Some("a"));
+    assert_eq!(resolved("crate::Type").as_deref(), Some(""));
+    assert_eq!(resolved("self::Type").as_deref(), Some("a::b"));
+    assert_eq!(resolved("std::fs"), None);
+    let edge = |from: &str, to: &[&str]| (from.to_owned(), to.iter().map(|&to| to.to_owned()).collect());
+    let graph =
+        BTreeMap::from([edge("a", &["b"]), edge("b", &["c", "d"]), edge("c", &["b"]), edge("d", &[])]);
+    assert_eq!(circles(&graph), BTreeSet::from(["b -> c -> b".to_owned()]));
+}
+
+/// Files and the files of the same crate that they import from.
+type Imports = BTreeMap<String, BTreeSet<String>>;
+
+fn imports(folder: &str) -> Imports {
+    // A crate with a library has its modules there; its main.rs is a crate of its own without modules.
+    let mut sources = sources(folder);
+    let library = format!("{folder}/lib.rs");
+    if sources.iter().any(|source| source.path == library) {
+        sources.retain(|source| source.path != format!("{folder}/main.rs"));
+    }
+    let module = |source: &Source| -> Vec<String> {
+        let path = source.path[folder.len() + 1..].trim_end_matches(".rs");
+        path.split('/').filter(|&name| name != "lib" && name != "main").map(str::to_owned).collect()
+    };
+    let files: BTreeMap<_, _> = sources.iter().map(|source| (module(source), &source.path)).collect();
+    let modules = files.keys().cloned().collect();
+    let imported = |source: &Source| {
+        let code: Vec<_> = source.code().map(|(_, line)| line).collect();
+        let (code, module) = (code.join("\n"), module(source));
+        let targets = paths(&tokens(&code)).into_iter().filter_map(|path| resolve(&module, &path, &modules));
+        targets.filter(|target| *target != module).map(|target| files[&target].clone()).collect()
+    };
+    let code = sources.iter().filter(|source| !source.is_test());
+    code.map(|source| (source.path.clone(), imported(source))).collect()
+}
+
+/// Names and punctuation of `code`, without comments and literals. `::` is one token.
+fn tokens(code: &str) -> Vec<&str> {
+    let mut tokens = Vec::new();
+    let mut rest = code;
+    while let Some(first) = rest.chars().next() {
+        let is_name = |c: char| c.is_alphanumeric() || c == '_';
+        let len = match first {
+            '/' if rest.starts_with("//") => rest.find('\n').unwrap_or(rest.len()),
+            '"' => quoted(rest, '"'),
+            '\'' if rest[1..].starts_with('\\') || rest.chars().nth(2) == Some('\'') => quoted(rest, '\''),
+            ':' if rest.starts_with("::") => 2,
+            _ if is_name(first) => rest.find(|c| !is_name(c)).unwrap_or(rest.len()),
+            _ => first.len_utf8(),
+        };
+        let (token, after) = rest.split_at(len);
+        if !token.trim().is_empty() && !token.starts_with(['"', '/']) {
+            tokens.push(token);
+        }
+        rest = after;
+    }
+    tokens
+}
+
+/// The length of the literal that `text` begins with.
+fn quoted(text: &str, quote: char) -> usize {
+    let mut escaped = false;
+    let end = text.char_indices().skip(1).find(|&(_, c)| {
+        let found = c == quote && !escaped;
+        escaped = c == '\\' && !escaped;
+        found
+    });
+    end.map_or(text.len(), |(at, quote)| at + quote.len_utf8())
+}
+
+/// All paths of at least two names, each branch of a `use` tree as one path.
+fn paths<'a>(tokens: &[&'a str]) -> Vec<Vec<&'a str>> {
+    let mut found = Vec::new();
+    let mut tokens = tokens.iter().peekable();
+    while let Some(token) = tokens.peek() {
+        if **token == "pub" {
+            skip_visibility(&mut tokens);
+        } else {
+            branch(&mut tokens, &[], &mut found);
+        }
+    }
+    found.retain(|path| path.len() > 1);
+    found
+}
+
+/// `pub(in crate::a)` imports nothing from `a`.
+fn skip_visibility(tokens: &mut Peekable<slice::Iter<'_, &str>>) {
+    tokens.next();
+    if tokens.next_if(|&&token| token == "(").is_some() {
+        while tokens.next_if(|&&token| token != ")").is_some() {}
+    }
+}
+
+fn branch<'a>(
+    tokens: &mut Peekable<slice::Iter<'_, &'a str>>,
+    prefix: &[&'a str],
+    found: &mut Vec<Vec<&'a str>>,
+) {
+    let mut path = prefix.to_vec();
+    while let Some(token) = tokens.next() {
+        if *token == "{" && !path.is_empty() {
+            while tokens.next_if(|&&token| token == "}").is_none() && tokens.peek().is_some() {
+                branch(tokens, &path, found);
+                // `as name` or a comma.
+                while tokens.next_if(|&&token| token != "}" && token != ",").is_some() {}
+                tokens.next_if(|&&token| token == ",");
+            }
+            return;
+        }
+        path.push(token);
+        if tokens.next_if(|&&token| token == "::").is_none() {
+            break;
+        }
+        if tokens.peek().is_some_and(|&&token| token == "<") {
+            break;
+        }
+    }
+    found.push(path);
+}
+
+/// The module of the crate that `path`, written in `module`, leads to.
+fn resolve(module: &[String], path: &[&str], modules: &BTreeSet<Vec<String>>) -> Option<Vec<String>> {
+    let child = |parent: &[String], name: &str| [parent, &[name.to_owned()]].concat();
+    let mut names = path.iter().copied().peekable();
+    let mut target = match names.next()? {
+        "crate" => Vec::new(),
+        "self" => module.to_vec(),
+        "super" => module.split_last()?.1.to_vec(),
+        name => Some(child(module, name)).filter(|child| modules.contains(child))?,
+    };
+    while names.next_if_eq(&"super").is_some() {
+        target.pop()?;
+    }
+    for name in names {
+        let next = child(&target, name);
+        if !modules.contains(&next) {
+            break;
+        }
+        target = next;
+    }
+    Some(target)
+}
+
+/// The shortest circle through each file, each once.
+fn circles(imports: &Imports) -> BTreeSet<String> {
+    imports.keys().filter_map(|file| circle(file, imports)).collect()
+}
+
+/// The shortest circle through `file`, beginning with its first file in order.
+fn circle(file: &str, imports: &Imports) -> Option<String> {
+    let mut importers = BTreeMap::new();
+    let mut queue = VecDeque::from([file]);
+    while let Some(importer) = queue.pop_front() {
+        for imported in imports.get(importer).into_iter().flatten() {
+            if !importers.contains_key(imported.as_str()) {
+                importers.insert(imported.as_str(), importer);
+                queue.push_back(imported);
+            }
+        }
+    }
+    let mut circle = vec![*importers.get(file)?];
+    while *circle.last()? != file {
+        circle.push(importers[circle.last()?]);
+    }
+    circle.reverse();
+    let first = (0..circle.len()).min_by_key(|&at| circle[at])?;
+    circle.rotate_left(first);
+    circle.push(circle[0]);
+    Some(circle.join(" -> "))
 }
