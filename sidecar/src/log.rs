@@ -12,7 +12,7 @@ use crate::privilege;
 pub(crate) fn check(trace: &Trace) -> anyhow::Result<()> {
     anyhow::ensure!(
         trace.trace_dest.is_none() || !privilege::is_secure_execution(),
-        "--trace-dest does not go with file capabilities; run it as root or by sudo, or leave it out"
+        "--trace-dest can't be used with file capabilities; run it as root or by sudo, or leave it out"
     );
     Ok(())
 }

@@ -196,9 +196,9 @@ impl Owner {
                 Event::Signal(name) => {
                     self.announce_end().await;
                     let text = format!("gh-net-sidecar was ended by {name}");
-                    let farewell = self.end_session(Goodbye { reason: Reason::Terminated, text });
+                    let goodbye = self.end_session(Goodbye { reason: Reason::Terminated, text });
                     self.remove_state();
-                    return farewell.say().await;
+                    return goodbye.send().await;
                 }
                 Event::Session(SessionEvent::Cut(link, why)) => {
                     link.leave(exit::DONE, why).await;
@@ -209,13 +209,13 @@ impl Owner {
                 }
                 Event::Session(SessionEvent::Over(goodbye)) => goodbye,
             };
-            let farewell = self.end_session(goodbye);
+            let goodbye = self.end_session(goodbye);
             if !self.is_wanted() {
                 // Before the goodbye: when the laptop reads it, nothing is left here.
                 self.remove_state();
-                return farewell.say().await;
+                return goodbye.send().await;
             }
-            farewell.say().await;
+            goodbye.send().await;
         }
         self.remove_state();
     }
@@ -320,15 +320,15 @@ impl Owner {
     fn take_over(&mut self, by: &Holder, why: &str) {
         let Some(session) = &self.session else { return };
         let credentials = session.credentials();
-        let notice = format!("the session of {}, whose link {why}, was taken over", session.holder());
+        let notice = format!("took the session over from {}: its link {why}", session.holder());
         let text = format!("{by} has taken the session over");
         let goodbye = Goodbye { reason: Reason::TakenOver, text };
         self.taken_over = Some(TakenOver { credentials, goodbye: goodbye.clone() });
-        let farewell = self.end_session(goodbye);
+        let goodbye = self.end_session(goodbye);
         // Notices that wait belong to the session that ends.
         self.notifier.notify(Level::Warning, "took-over", notice);
         self.clients.spawn(async move {
-            farewell.say().await;
+            goodbye.send().await;
             Client::Gone
         });
     }
@@ -378,7 +378,7 @@ impl Owner {
     }
 
     /// Undoes everything. The goodbye may be sent only after this.
-    fn end_session(&mut self, goodbye: Goodbye) -> Farewell {
+    fn end_session(&mut self, goodbye: Goodbye) -> PendingGoodbye {
         let (mut link, report) = self.session.take().map(Session::undo).unwrap_or_default();
         while let Some(link) = &mut link
             && let Ok(notice) = self.notices.try_recv()
@@ -386,7 +386,7 @@ impl Owner {
             link.pump.writer.push(&Frame::Notice(notice));
         }
         tracing::info!(?report, ?goodbye, "the session has ended");
-        Farewell { link, goodbye, report }
+        PendingGoodbye { link, goodbye, report }
     }
 
     /// Gives the laptop a moment to reset its flows, while their packets still reach the codespace's programs.
@@ -403,11 +403,11 @@ impl Owner {
     async fn end_for_cleanup(mut self, mut cleanup: UnixStream) {
         self.announce_end().await;
         let text = "gh-net-sidecar cleanup ended the session".to_owned();
-        let farewell = self.end_session(Goodbye { reason: Reason::Terminated, text });
-        let report = farewell.report.clone();
+        let goodbye = self.end_session(Goodbye { reason: Reason::Terminated, text });
+        let report = goodbye.report.clone();
         self.remove_state();
         handover::reply(&mut cleanup, &Reply::Undone(report)).await;
-        farewell.say().await;
+        goodbye.send().await;
     }
 
     fn remove_state(self) {
@@ -417,15 +417,15 @@ impl Owner {
 }
 
 /// What is left of a session after undoing: its link and the goodbye.
-struct Farewell {
+struct PendingGoodbye {
     link: Option<Link>,
     goodbye: Goodbye,
     report: Report,
 }
 
-impl Farewell {
+impl PendingGoodbye {
     /// Sends the goodbye, with what could not be undone.
-    async fn say(self) {
+    async fn send(self) {
         let Self { link: Some(link), mut goodbye, report } = self else { return };
         if !report.is_clean() {
             let failed = report.failed.join("; ");

@@ -63,7 +63,7 @@ pub(crate) enum LinkState {
         /// The other end of the ssh connection.
         peer: Option<IpAddr>,
     },
-    /// The link was lost; everything is kept in place for a while.
+    /// The link was lost; the session ends unless another link resumes it.
     Grace {
         /// Seconds left.
         seconds: u64,
@@ -108,7 +108,7 @@ pub(crate) fn plain(status: Option<&Status>) -> String {
         match &status.link {
             LinkState::Up { peer: Some(peer) } => format!("up, from {peer}"),
             LinkState::Up { peer: None } => "up".to_owned(),
-            LinkState::Grace { seconds } => format!("cut; everything is kept in place for {seconds} s more"),
+            LinkState::Grace { seconds } => format!("lost; the session ends in {seconds} s"),
         },
     );
     line("device", format!("{}, MTU {}", status.device, status.mtu));
@@ -167,9 +167,13 @@ mod tests {
     #[test]
     fn people_see_what_matters() {
         let text = plain(Some(&status()));
-        for part in
-            ["12 min 34 s", "kept in place for 87 s more", "198.19.240.1/30", "10.20.0.0/16", "3 malformed"]
-        {
+        for part in [
+            "12 min 34 s",
+            "lost; the session ends in 87 s",
+            "198.19.240.1/30",
+            "10.20.0.0/16",
+            "3 malformed",
+        ] {
             assert!(text.contains(part), "{part:?} is missing in:\n{text}");
         }
         assert_eq!(plain(None), "no session\n");

@@ -59,7 +59,7 @@ fn a_new_start_takes_over_from_a_laptop_that_is_silent_and_both_are_told() -> Re
     fall_asleep(&asleep)?;
 
     let bridge = lab.bridge(&[])?;
-    bridge.process().wait_for("was taken over", DECIDED)?;
+    bridge.process().wait_for("took the session over from dev@laptop", DECIDED)?;
     works(&lab)?;
 
     asleep.process().signal(Signal::SIGCONT)?;

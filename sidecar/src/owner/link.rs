@@ -28,7 +28,7 @@ use pump::Pump;
 /// Time limit from the first byte to [`Open`].
 const HANDSHAKE: Duration = Duration::from_secs(30);
 /// Time limit for sending a goodbye.
-const FAREWELL: Duration = Duration::from_secs(3);
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A pipe or socket that was passed to us. O_NONBLOCK is a flag of the open file, which other processes share, so it is
 /// restored at the end.
@@ -187,7 +187,7 @@ impl Link {
     /// Ends the link: the goodbye to the laptop, the exit code to `attach`.
     pub(crate) async fn end(mut self, goodbye: Goodbye) {
         self.pump.writer.push(&Frame::Goodbye(goodbye.clone()));
-        if !matches!(timeout(FAREWELL, self.pump.writer.flush()).await, Ok(Ok(()))) {
+        if !matches!(timeout(GOODBYE_TIMEOUT, self.pump.writer.flush()).await, Ok(Ok(()))) {
             tracing::debug!("the laptop did not read the goodbye");
         }
         self.leave(exit::code(goodbye.reason), goodbye.text).await;

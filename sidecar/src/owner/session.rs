@@ -64,7 +64,7 @@ pub(crate) struct Session {
     journal: Journal,
     counters: Counters,
     notifier: Notifier,
-    said: BTreeSet<&'static str>,
+    notified: BTreeSet<&'static str>,
 }
 
 /// Compares an id and its token in constant time.
@@ -119,7 +119,7 @@ impl Session {
             journal,
             counters: Counters::default(),
             notifier,
-            said: BTreeSet::new(),
+            notified: BTreeSet::new(),
         })
     }
 
@@ -172,7 +172,7 @@ impl Session {
             }
             Err(error) => {
                 self.plan.add_exceptions(exceptions(&[], link.peer));
-                self.say(
+                self.notify(
                     Level::Warning,
                     "networks-unknown",
                     format!("the codespace's own networks are unknown: {error}"),
@@ -288,19 +288,21 @@ impl Session {
         match self.tunnel.follow(&self.plan) {
             Ok(refused) => {
                 if let Some(first) = refused.first()
-                    && self.said.insert("kernel")
+                    && self.notified.insert("kernel")
                 {
                     let count = refused.len();
-                    self.say(
+                    self.notify(
                         Level::Warning,
                         "routes-refused",
                         format!("the kernel refused {count} routes, among them {first}"),
                     );
                 }
             }
-            Err(error) => {
-                self.say(Level::Error, "routes-failed", format!("the routes could not be changed: {error}"))
-            }
+            Err(error) => self.notify(
+                Level::Error,
+                "routes-failed",
+                format!("the routes could not be changed: {error}"),
+            ),
         }
     }
 
@@ -317,13 +319,13 @@ impl Session {
             ("routes-surplus", surplus, surplus_text),
         ] {
             // Only one notice of each kind: the laptop's routes may change every second.
-            if count > 0 && self.said.insert(code) {
-                self.say(Level::Warning, code, text);
+            if count > 0 && self.notified.insert(code) {
+                self.notify(Level::Warning, code, text);
             }
         }
     }
 
-    fn say(&self, level: Level, code: &'static str, text: String) {
+    fn notify(&self, level: Level, code: &'static str, text: String) {
         self.notifier.notify(level, code, text);
     }
 
@@ -347,7 +349,7 @@ impl Session {
         if dns.mode == DnsMode::Off {
             self.unhook_dns();
         } else if let Err(error) = self.hook_dns(dns) {
-            self.say(
+            self.notify(
                 Level::Warning,
                 "names-unhooked",
                 format!("names of the laptop's networks are not resolved: {error}"),
@@ -385,7 +387,7 @@ impl Session {
         self.dns.hook = None;
         let report = undo::names(&mut self.journal);
         for failure in report.failed {
-            self.say(Level::Error, "not-undone", failure);
+            self.notify(Level::Error, "not-undone", failure);
         }
         // Stopped only after resolv.conf no longer names it.
         self.dns.responder = None;

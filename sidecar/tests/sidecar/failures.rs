@@ -101,7 +101,11 @@ fn file_capabilities_write_no_log_for_the_user() {
         let before = snapshot();
         let mut laptop = Laptop::start(command).await;
         let goodbye = laptop.goodbye().await;
-        assert!(goodbye.text.contains("--trace-dest does not go with file capabilities"), "{}", goodbye.text);
+        assert!(
+            goodbye.text.contains("--trace-dest can't be used with file capabilities"),
+            "{}",
+            goodbye.text
+        );
         assert_eq!(laptop.exit_code().await, Some(1));
         assert_eq!(snapshot(), before);
     });

@@ -343,7 +343,7 @@ fn status_shows_the_session() {
         laptop.cut().await;
         assert_eq!(status()["session"]["link"]["state"], "grace");
         let plain = String::from_utf8(sidecar(&["status"]).stdout).unwrap();
-        assert!(plain.contains("cut; everything is kept in place"), "{plain}");
+        assert!(plain.contains("lost; the session ends in"), "{plain}");
         sidecar(&["cleanup"]);
     });
 }

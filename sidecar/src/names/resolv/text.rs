@@ -18,7 +18,7 @@ const END: &str = "# End of what gh-net wrote.\n";
 /// How to restore the original by hand; `sidecar` is our program.
 fn how_to_restore(sidecar: &str) -> String {
     format!(
-        "# It lets names be answered through gh-net's tunnel. To put the original back by hand:\n\
+        "# With it, names are resolved through gh-net's tunnel. To put the original back by hand:\n\
          #   {sidecar} cleanup\n\
          # or, without gh-net: sed -n 's/^#| //p' resolv.conf\n"
     )

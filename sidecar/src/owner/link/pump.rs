@@ -105,9 +105,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             let now = Instant::now();
             if let Some(silence) = self.control.silence(now) {
                 let seconds = silence.as_secs();
-                return Poll::Ready(Event::Cut(format!(
-                    "nothing came from the laptop for {seconds} seconds"
-                )));
+                return Poll::Ready(Event::Cut(format!("no data from the laptop for {seconds} seconds")));
             }
             while let Some(frame) = self.control.poll_frame(self.writer.queued() >= BATCH, now) {
                 self.writer.push(&frame);
@@ -186,7 +184,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             | Frame::Notice(_)
             | Frame::Ending
             | Frame::SidecarStatus(_) => {
-                return Err(Event::Violation("a message that has no place in a session".to_owned()));
+                return Err(Event::Violation("a message that is not allowed after the handshake".to_owned()));
             }
         }
         Ok(())
