@@ -4,7 +4,7 @@
 //! It ends, and leaves nothing behind, when there is neither a session nor a client that may begin one.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
@@ -22,12 +22,14 @@ use crate::journal::{Journal, Report};
 use crate::notify::Notifier;
 use crate::undo;
 
+mod client;
 pub(crate) mod handover;
 pub(crate) mod link;
 pub(crate) mod session;
 pub(crate) mod state;
 
-use handover::{Reply, Request};
+use client::{Client, greet};
+use handover::Reply;
 use link::Link;
 use session::{Holder, Session, SessionEvent};
 use state::{Lock, StateDir};
@@ -38,21 +40,6 @@ const PROBE: Duration = Duration::from_secs(3);
 const LAST_RESETS: Duration = Duration::from_secs(1);
 /// Maximum number of clients in the middle of a request or a handshake.
 const MAX_CLIENTS: usize = 16;
-/// Time limit for a client's request.
-const REQUEST: Duration = Duration::from_secs(5);
-
-/// A client whose request is known.
-#[derive(Debug)]
-enum Client {
-    /// A laptop that wants a session.
-    Laptop(Box<Link>, Box<Open>),
-    /// `status` waits for an answer.
-    Status(UnixStream),
-    /// `cleanup` waits for an answer.
-    Cleanup(UnixStream),
-    /// The request failed, and the client has been told.
-    Gone,
-}
 
 /// A laptop that wants a new session while another laptop has one: it waits until that one has shown whether it is
 /// alive.
@@ -439,45 +426,4 @@ impl PendingGoodbye {
 async fn next_of_session(session: &mut Option<Session>) -> Option<Event> {
     let session = session.as_mut()?;
     Some(Event::Session(session.run().await))
-}
-
-/// Takes a client's request and, from a laptop, the handshake.
-async fn greet(stream: UnixStream) -> Client {
-    let (request, descriptors) = match timeout(REQUEST, handover::receive(&stream)).await {
-        Ok(Ok(received)) => received,
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "a client's request is invalid");
-            return Client::Gone;
-        }
-        Err(_) => return Client::Gone,
-    };
-    match request {
-        Request::Status => Client::Status(stream),
-        Request::Cleanup => Client::Cleanup(stream),
-        Request::Attach { peer } => shake_hands(stream, descriptors, peer).await,
-    }
-}
-
-async fn shake_hands(
-    mut stream: UnixStream,
-    descriptors: Vec<OwnedFd>,
-    peer: Option<std::net::IpAddr>,
-) -> Client {
-    let Ok([stdin, stdout]) = <[OwnedFd; 2]>::try_from(descriptors) else { return Client::Gone };
-    handover::reply(&mut stream, &Reply::Accepted).await;
-    let mut link = match Link::new(stdin, stdout, stream, peer) {
-        Ok(link) => link,
-        Err((error, mut stream)) => {
-            let text = format!("stdin and stdout of attach can't serve as a link: {error}");
-            handover::reply(&mut stream, &Reply::Exit { code: exit::USAGE, text }).await;
-            return Client::Gone;
-        }
-    };
-    match link.handshake().await {
-        Ok(open) => Client::Laptop(Box::new(link), Box::new(open)),
-        Err(goodbye) => {
-            link.end(goodbye).await;
-            Client::Gone
-        }
-    }
 }
