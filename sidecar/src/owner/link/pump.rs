@@ -51,6 +51,17 @@ pub(crate) enum Event {
     DeviceLost(io::Error),
 }
 
+/// A sign of life that was asked for.
+#[derive(Debug, PartialEq, Eq)]
+enum Probe {
+    /// None was.
+    None,
+    /// No frame has come since.
+    Unanswered,
+    /// A frame has come, which the session is not told yet.
+    Answered,
+}
+
 /// Moves one link's frames and bounds the bytes in flight.
 #[derive(Debug)]
 pub(crate) struct Pump<S> {
@@ -60,7 +71,7 @@ pub(crate) struct Pump<S> {
     pub(crate) writer: FrameWriter<S>,
     control: LinkControl,
     alarm: Alarm,
-    probing: bool,
+    probe: Probe,
     arena: BytesMut,
 }
 
@@ -72,7 +83,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             writer,
             control: LinkControl::new(Instant::now()),
             alarm: Alarm::new(),
-            probing: false,
+            probe: Probe::None,
             arena: BytesMut::new(),
         }
     }
@@ -80,7 +91,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
     /// Asks the laptop for a sign of life: [`Event::Alive`] is the answer.
     pub(crate) fn probe(&mut self) {
         self.control.probe(SILENCE, Instant::now());
-        self.probing = true;
+        self.probe = Probe::Unanswered;
     }
 
     /// Pumps until there is an event for the session.
@@ -134,6 +145,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
         device: &Device,
         counters: &mut Counters,
     ) -> Result<bool, Event> {
+        // Told only now, because a frame may be an event by itself.
+        if self.probe == Probe::Answered {
+            self.probe = Probe::None;
+            return Err(Event::Alive);
+        }
         let now = Instant::now();
         let mut bytes = 0;
         let mut progress = false;
@@ -148,6 +164,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
                 Poll::Ready(Err(error)) => return Err(Event::Cut(error.to_string())),
             };
             self.control.frame_received(now);
+            if self.probe == Probe::Unanswered {
+                self.probe = Probe::Answered;
+            }
             if let Frame::Packet(packet) = frame {
                 bytes += packet.len();
                 self.control.packet_received(packet.len(), now);
@@ -156,9 +175,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
                 self.take_frame(frame, now)?;
             }
             progress = true;
-        }
-        if progress && std::mem::take(&mut self.probing) {
-            return Err(Event::Alive);
         }
         Ok(progress)
     }
