@@ -16,39 +16,30 @@ use tokio::select;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::journal::{Journal, Report};
 use crate::notify::Notifier;
 use crate::undo;
 
 mod client;
+mod contender;
 pub(crate) mod handover;
 pub(crate) mod link;
 pub(crate) mod session;
 pub(crate) mod state;
 
 use client::{Client, greet};
+use contender::{Contender, Decision};
 use handover::Reply;
-use link::Link;
+use link::{GOODBYE_TIMEOUT, Link};
 use session::{Holder, Session, SessionEvent};
 use state::{Lock, StateDir};
 
-/// How long a laptop may take for a sign of life when another one wants a session. gh-net waits 8 s for its answer.
-const PROBE: Duration = Duration::from_secs(3);
 /// How long the laptop may take to reset its flows and say goodbye before the sidecar ends.
 const LAST_RESETS: Duration = Duration::from_secs(1);
 /// Maximum number of clients in the middle of a request or a handshake.
 const MAX_CLIENTS: usize = 16;
-
-/// A laptop that wants a new session while another laptop has one: it waits until that one has shown whether it is
-/// alive.
-#[derive(Debug)]
-struct Contender {
-    link: Link,
-    open: Open,
-    deadline: Instant,
-}
 
 /// A session that was taken over.
 struct TakenOver {
@@ -129,9 +120,8 @@ enum Event {
     Client(Client),
     Session(SessionEvent),
     Notice(Notice),
+    Contender(Decision),
     Signal(&'static str),
-    /// The laptop that has the session has had its time for a sign of life.
-    ProbeOver,
 }
 
 impl Owner {
@@ -156,55 +146,35 @@ impl Owner {
         self.recover();
         self.clients.spawn(greet(first));
         while self.session.is_some() || self.is_wanted() {
-            let goodbye = match self.next().await {
-                Event::Connected(stream) => {
-                    self.clients.spawn(greet(stream));
-                    continue;
-                }
+            match self.next().await {
+                Event::Connected(stream) => drop(self.clients.spawn(greet(stream))),
                 Event::Client(Client::Cleanup(stream)) => return self.end_for_cleanup(stream).await,
-                Event::Client(client) => {
-                    self.serve_client(client).await;
-                    continue;
+                Event::Client(client) => self.serve_client(client),
+                Event::Contender(Decision::ProbeOver) => self.admit_contender("was silent"),
+                Event::Contender(Decision::GaveUp(goodbye)) => self.dismiss_contender(goodbye),
+                Event::Session(SessionEvent::Alive) => self.refuse_contender(),
+                Event::Session(SessionEvent::Cut(link, why)) => {
+                    self.in_background(link.leave(exit::DONE, why));
+                    self.admit_contender("was lost");
                 }
-                Event::ProbeOver => {
-                    self.admit_contender().await;
-                    continue;
-                }
-                Event::Session(SessionEvent::Alive) => {
-                    self.refuse_contender();
-                    continue;
+                Event::Session(SessionEvent::Over(goodbye)) => {
+                    let goodbye = self.end_session(goodbye);
+                    if !self.is_wanted() {
+                        return self.finish(goodbye).await;
+                    }
+                    // Nobody who wants a session waits until this laptop has read its goodbye.
+                    self.in_background(goodbye.send());
+                    self.admit_contender("was lost");
                 }
                 Event::Notice(notice) => {
                     if let Some(session) = &mut self.session {
                         session.notice(notice);
                     }
-                    continue;
                 }
-                Event::Signal(name) => {
-                    self.announce_end().await;
-                    let text = format!("gh-net-sidecar was ended by {name}");
-                    let goodbye = self.end_session(Goodbye { reason: Reason::Terminated, text });
-                    self.remove_state();
-                    return goodbye.send().await;
-                }
-                Event::Session(SessionEvent::Cut(link, why)) => {
-                    link.leave(exit::DONE, why).await;
-                    continue;
-                }
-                Event::Session(SessionEvent::GraceOver) => {
-                    Goodbye { reason: Reason::Done, text: "nobody resumed the session".to_owned() }
-                }
-                Event::Session(SessionEvent::Over(goodbye)) => goodbye,
-            };
-            let goodbye = self.end_session(goodbye);
-            if !self.is_wanted() {
-                // Before the goodbye: when the laptop reads it, nothing is left here.
-                self.remove_state();
-                return goodbye.send().await;
+                Event::Signal(name) => return self.end_for_signal(name).await,
             }
-            goodbye.send().await;
         }
-        self.remove_state();
+        self.finish(PendingGoodbye::none()).await;
     }
 
     /// Whether somebody may still begin a session.
@@ -214,7 +184,6 @@ impl Owner {
 
     async fn next(&mut self) -> Event {
         let Self { session, clients, contender, .. } = self;
-        let decision = contender.as_ref().map(|contender| contender.deadline);
         let has_link = session.as_ref().is_some_and(Session::has_link);
         select! {
             Ok((stream, _)) = self.listener.accept(), if clients.len() < MAX_CLIENTS => Event::Connected(stream),
@@ -222,7 +191,7 @@ impl Owner {
             Some(event) = next_of_session(session) => event,
             // Notices wait until there is a link.
             Some(notice) = self.notices.recv(), if has_link => Event::Notice(notice),
-            () = sleep_until(decision.unwrap_or_else(Instant::now)), if decision.is_some() => Event::ProbeOver,
+            Some(decision) = decision_of(contender) => Event::Contender(decision),
             _ = self.terminate.recv() => Event::Signal("SIGTERM"),
             _ = self.interrupt.recv() => Event::Signal("SIGINT"),
         }
@@ -251,14 +220,13 @@ impl Owner {
         }
     }
 
-    async fn serve_client(&mut self, client: Client) {
+    fn serve_client(&mut self, client: Client) {
         match client {
-            Client::Laptop(link, open) => {
-                self.serve_laptop(*link, *open).await;
-            }
+            Client::Laptop(link, open) => self.serve_laptop(*link, *open),
             Client::Status(mut stream) => {
                 if let Some(session) = &self.session {
-                    handover::reply(&mut stream, &Reply::Status(Box::new(session.status()))).await;
+                    let status = Reply::Status(Box::new(session.status()));
+                    self.in_background(async move { handover::reply(&mut stream, &status).await });
                 }
             }
             Client::Cleanup(_) | Client::Gone => {}
@@ -266,41 +234,49 @@ impl Owner {
     }
 
     /// Begins a session over the link or resumes one, refuses, or lets the laptop wait for a decision.
-    async fn serve_laptop(&mut self, link: Link, open: Open) {
+    fn serve_laptop(&mut self, link: Link, open: Open) {
         match (&mut self.session, &open.resume) {
-            (Some(session), Some(claimed)) if session.is_resumed_by(claimed) => {}
+            // A laptop that resumes is alive.
+            (Some(session), Some(claimed)) if session.is_resumed_by(claimed) => self.refuse_contender(),
             (_, Some(claimed)) => {
                 let goodbye = self.no_such_session(claimed);
                 return self.dismiss(link, goodbye);
             }
             (Some(session), None) if session.has_link() => {
-                if self.contender.is_some() {
-                    let goodbye = session.busy();
+                if let Some(contender) = &self.contender {
+                    let goodbye = contender.busy(session.holder());
                     return self.dismiss(link, goodbye);
                 }
                 session.probe();
-                self.contender = Some(Contender { link, open, deadline: Instant::now() + PROBE });
+                self.contender = Some(Contender::new(link, open));
                 return;
             }
             (Some(_), None) => self.take_over(&Holder::new(&open, link.peer), "was lost"),
             (None, None) => {}
         }
-        self.begin(link, &open).await;
+        self.begin(link, &open);
     }
 
     /// The laptop that has the session is alive: the one that waits is refused.
     fn refuse_contender(&mut self) {
-        if let (Some(session), Some(Contender { link, .. })) = (&self.session, self.contender.take()) {
+        if let Some(session) = &self.session {
             let goodbye = session.busy();
-            self.dismiss(link, goodbye);
+            self.dismiss_contender(goodbye);
         }
     }
 
-    /// The laptop that had the session is silent or gone: the one that waits gets it.
-    async fn admit_contender(&mut self) {
-        let Some(Contender { link, open, .. }) = self.contender.take() else { return };
-        self.take_over(&Holder::new(&open, link.peer), "was silent");
-        self.begin(link, &open).await;
+    /// The link of the laptop that had the session was lost or silent: the laptop that waits, if there is one, gets a
+    /// session.
+    fn admit_contender(&mut self, why: &str) {
+        let Some(contender) = self.contender.take() else { return };
+        self.take_over(&contender.name(), why);
+        self.begin(contender.link, &contender.open);
+    }
+
+    fn dismiss_contender(&mut self, goodbye: Goodbye) {
+        if let Some(Contender { link, .. }) = self.contender.take() {
+            self.dismiss(link, goodbye);
+        }
     }
 
     /// Ends the session in favour of `by`; the laptop that had it is told if it can be reached.
@@ -314,10 +290,7 @@ impl Owner {
         let goodbye = self.end_session(goodbye);
         // Notices that wait belong to the session that ends.
         self.notifier.notify(Level::Warning, "took-over", notice);
-        self.clients.spawn(async move {
-            goodbye.send().await;
-            Client::Gone
-        });
+        self.in_background(goodbye.send());
     }
 
     fn no_such_session(&self, claimed: &([u8; 16], Token)) -> Goodbye {
@@ -334,14 +307,19 @@ impl Owner {
 
     /// Says goodbye in the background: a laptop that does not read it must not hold up another laptop's session.
     fn dismiss(&mut self, link: Link, goodbye: Goodbye) {
+        self.in_background(link.end(goodbye));
+    }
+
+    /// Answers a client without waiting until it has read the answer. `answer` has a time limit of its own.
+    fn in_background(&mut self, answer: impl Future<Output = ()> + Send + 'static) {
         self.clients.spawn(async move {
-            link.end(goodbye).await;
+            answer.await;
             Client::Gone
         });
     }
 
     /// The session, a new one if there is none, goes on over the link.
-    async fn begin(&mut self, link: Link, open: &Open) {
+    fn begin(&mut self, link: Link, open: &Open) {
         let mut session = match self.session.take() {
             Some(session) => session,
             None => match self.start_session(&link, open) {
@@ -352,7 +330,7 @@ impl Owner {
         let old = session.attach(link, open);
         self.session = Some(session);
         if let Some(old) = old {
-            old.leave(exit::DONE, "another link has replaced it".to_owned()).await;
+            self.in_background(old.leave(exit::DONE, "another link has replaced it".to_owned()));
         }
     }
 
@@ -376,30 +354,70 @@ impl Owner {
         PendingGoodbye { link, goodbye, report }
     }
 
-    /// Gives the laptop a moment to reset its flows, while their packets still reach the codespace's programs.
-    async fn announce_end(&mut self) {
+    async fn end_for_signal(mut self, name: &str) {
+        let goodbye = terminated(format!("gh-net-sidecar was ended by {name}"));
+        self.announce_end(&goodbye).await;
+        let goodbye = self.end_session(goodbye);
+        self.finish(goodbye).await;
+    }
+
+    async fn end_for_cleanup(mut self, mut cleanup: UnixStream) {
+        let goodbye = terminated("gh-net-sidecar cleanup ended the session".to_owned());
+        self.announce_end(&goodbye).await;
+        let goodbye = self.end_session(goodbye);
+        let report = Reply::Undone(goodbye.report.clone());
+        // Not polled before `finish` waits for it, when the state has been removed.
+        self.in_background(async move { handover::reply(&mut cleanup, &report).await });
+        self.finish(goodbye).await;
+    }
+
+    /// Dismisses the laptop that waits, and gives the one that has the session a moment to reset its flows, while their
+    /// packets still reach the codespace's programs.
+    async fn announce_end(&mut self, goodbye: &Goodbye) {
+        self.dismiss_contender(goodbye.clone());
         let Some(session) = &mut self.session else { return };
         if !session.announce_end() {
             return;
         }
-        if let Ok(SessionEvent::Cut(link, why)) = timeout(LAST_RESETS, session.run()).await {
-            link.leave(exit::DONE, why).await;
+        let deadline = Instant::now() + LAST_RESETS;
+        while let Ok(event) = timeout_at(deadline, session.run()).await {
+            match event {
+                SessionEvent::Alive => {}
+                SessionEvent::Over(_) => return,
+                SessionEvent::Cut(link, why) => return self.in_background(link.leave(exit::DONE, why)),
+            }
         }
     }
 
-    async fn end_for_cleanup(mut self, mut cleanup: UnixStream) {
-        self.announce_end().await;
-        let text = "gh-net-sidecar cleanup ended the session".to_owned();
-        let goodbye = self.end_session(Goodbye { reason: Reason::Terminated, text });
-        let report = goodbye.report.clone();
+    /// Ends the owner. The state is removed first: a laptop that has read its goodbye finds nothing left.
+    async fn finish(mut self, goodbye: PendingGoodbye) {
+        let clients = std::mem::take(&mut self.clients);
+        let refusal = terminated("gh-net-sidecar is ending; try again".to_owned());
         self.remove_state();
-        handover::reply(&mut cleanup, &Reply::Undone(report)).await;
-        goodbye.send().await;
+        let drained = timeout(GOODBYE_TIMEOUT, drain(clients, refusal));
+        let ((), _) = tokio::join!(goodbye.send(), drained);
     }
 
     fn remove_state(self) {
         let clean = Journal::open(&self.state.journal()).is_ok_and(|journal| journal.is_empty());
         self.state.remove(self.lock, !clean);
+    }
+}
+
+fn terminated(text: String) -> Goodbye {
+    Goodbye { reason: Reason::Terminated, text }
+}
+
+/// Lets answers arrive that are on their way, and refuses laptops whose handshake completes meanwhile.
+async fn drain(mut clients: JoinSet<Client>, refusal: Goodbye) {
+    while let Some(client) = clients.join_next().await {
+        if let Ok(Client::Laptop(link, _)) = client {
+            let refused = link.end(refusal.clone());
+            clients.spawn(async move {
+                refused.await;
+                Client::Gone
+            });
+        }
     }
 }
 
@@ -411,6 +429,12 @@ struct PendingGoodbye {
 }
 
 impl PendingGoodbye {
+    /// There was no session.
+    fn none() -> Self {
+        let goodbye = Goodbye { reason: Reason::Done, text: String::new() };
+        Self { link: None, goodbye, report: Report::default() }
+    }
+
     /// Sends the goodbye, with what could not be undone.
     async fn send(self) {
         let Self { link: Some(link), mut goodbye, report } = self else { return };
@@ -426,4 +450,8 @@ impl PendingGoodbye {
 async fn next_of_session(session: &mut Option<Session>) -> Option<Event> {
     let session = session.as_mut()?;
     Some(Event::Session(session.run().await))
+}
+
+async fn decision_of(contender: &mut Option<Contender>) -> Option<Decision> {
+    Some(contender.as_mut()?.decision().await)
 }

@@ -10,12 +10,14 @@ use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Write};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use nix::sys::socket::{
     ControlMessage, ControlMessageOwned, MsgFlags, getsockopt, recvmsg, sendmsg, sockopt,
 };
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncWriteExt, Interest};
+use tokio::time::timeout;
 
 use crate::journal::Report;
 use crate::status::Status;
@@ -25,6 +27,9 @@ use crate::status::Status;
 const MAX_DESCRIPTORS: usize = 253;
 /// Maximum length of a request, in bytes.
 const MAX_REQUEST: usize = 4096;
+
+/// Time limit for a client to read an answer that does not fit the socket's buffer.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// What a client wants.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,14 +155,16 @@ fn receive_some(socket: RawFd, descriptors: &mut Vec<OwnedFd>) -> io::Result<Vec
     Ok(piece)
 }
 
-/// Answers. A client that is gone is no error.
+/// Answers. A client that is gone, or does not read within [`REPLY_TIMEOUT`], is no error.
 pub(crate) async fn reply(stream: &mut tokio::net::UnixStream, reply: &Reply) {
-    let result = async {
+    let written = async {
         let mut line = serde_json::to_vec(reply)?;
         line.push(b'\n');
         stream.write_all(&line).await
     };
-    if let Err(error) = result.await {
+    let result =
+        timeout(REPLY_TIMEOUT, written).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    if let Err(error) = result {
         tracing::debug!(%error, "a client did not wait for its answer");
     }
 }
@@ -194,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_descriptor_arrives_and_works() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (near, far) = UnixStream::pair().unwrap();
             far.set_nonblocking(true).unwrap();
@@ -217,7 +224,7 @@ mod tests {
 
     #[test]
     fn too_many_descriptors_are_refused_and_closed() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (near, far) = UnixStream::pair().unwrap();
             far.set_nonblocking(true).unwrap();
@@ -234,7 +241,7 @@ mod tests {
 
     #[test]
     fn an_endless_request_is_cut_off() {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let (mut near, far) = UnixStream::pair().unwrap();
             far.set_nonblocking(true).unwrap();

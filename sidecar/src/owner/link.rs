@@ -28,7 +28,7 @@ use pump::Pump;
 /// Time limit from the first byte to [`Open`].
 const HANDSHAKE: Duration = Duration::from_secs(30);
 /// Time limit for sending a goodbye.
-const GOODBYE_TIMEOUT: Duration = Duration::from_secs(3);
+pub(crate) const GOODBYE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A pipe or socket that was passed to us. O_NONBLOCK is a flag of the open file, which other processes share, so it is
 /// restored at the end.
@@ -182,6 +182,21 @@ impl Link {
     /// The pump, and the connection that closes when `attach` is gone.
     pub(crate) fn parts(&mut self) -> (&mut Pump<Stream>, &UnixStream) {
         (&mut self.pump, &self.control)
+    }
+
+    /// Waits until the laptop no longer waits for the answer to its request. Returns the goodbye for it. Cancel safe.
+    pub(crate) async fn given_up(&mut self) -> Goodbye {
+        let (pump, control) = self.parts();
+        let done = |text: &str| Goodbye { reason: Reason::Done, text: text.to_owned() };
+        select! {
+            next = pump.reader.next() => match next {
+                Ok(Some(Frame::Goodbye(goodbye))) => Goodbye { reason: Reason::Done, ..goodbye },
+                Ok(Some(_)) => protocol("a message before the session was opened".to_owned()),
+                Ok(None) => done("the link was closed"),
+                Err(error) => protocol(error.to_string()),
+            },
+            () = handover::closed(control) => done("attach was ended"),
+        }
     }
 
     /// Ends the link: the goodbye to the laptop, the exit code to `attach`.

@@ -41,8 +41,6 @@ pub(crate) enum SessionEvent {
     Over(Goodbye),
     /// The link was lost, for this reason; the session waits for the next one.
     Cut(Box<Link>, String),
-    /// No link came within the grace.
-    GraceOver,
 }
 
 /// See the [module](self).
@@ -71,6 +69,10 @@ pub(crate) struct Session {
 pub(crate) fn is_same(one: &([u8; 16], Token), other: &([u8; 16], Token)) -> bool {
     let bytes = |(id, token): &([u8; 16], Token)| [&id[..], &token.0[..]].concat();
     bytes(one).iter().zip(bytes(other)).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
+}
+
+fn grace_over() -> Goodbye {
+    Goodbye { reason: Reason::Done, text: "nobody resumed the session".to_owned() }
 }
 
 /// What names are resolved by.
@@ -224,7 +226,7 @@ impl Session {
                     Some(deadline) => sleep_until(deadline).await,
                     None => pending().await,
                 }
-                return SessionEvent::GraceOver;
+                return SessionEvent::Over(grace_over());
             };
             let (pump, control) = link.parts();
             let event = select! {
@@ -276,7 +278,7 @@ impl Session {
         if self.grace.is_zero() {
             return SessionEvent::Over(Goodbye { reason: Reason::Done, text: why });
         }
-        let Some(link) = self.link.take() else { return SessionEvent::GraceOver };
+        let Some(link) = self.link.take() else { return SessionEvent::Over(grace_over()) };
         if let Some(responder) = &self.dns.responder {
             responder.set_link(false);
         }

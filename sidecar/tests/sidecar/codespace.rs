@@ -101,6 +101,12 @@ pub(crate) fn has_device() -> bool {
     Path::new("/sys/class/net").exists() && sh("ip -o link").contains("ghnet0")
 }
 
+/// The tunnel device's statistics: "tx" is what the sidecar has read.
+pub(crate) fn device_statistics(direction: &str) -> serde_json::Value {
+    let links: serde_json::Value = serde_json::from_str(&sh("ip -j -s link show ghnet0")).expect("JSON");
+    links[0]["stats64"][direction].clone()
+}
+
 /// Runs a subcommand of the sidecar that prints.
 pub(crate) fn sidecar(arguments: &[&str]) -> Output {
     Command::new(SIDECAR).args(arguments).output().expect("the sidecar runs")

@@ -89,6 +89,11 @@ impl Laptop {
     /// Asks for a session.
     pub(crate) async fn ask(&mut self, open: Open) -> Result<Opened, Goodbye> {
         self.send(&[Frame::Open(open)]).await;
+        self.answer().await
+    }
+
+    /// The answer to a request that has been sent.
+    pub(crate) async fn answer(&mut self) -> Result<Opened, Goodbye> {
         match self.next().await {
             Frame::Opened(opened) => Ok(opened),
             Frame::Goodbye(goodbye) => Err(goodbye),
@@ -121,6 +126,16 @@ impl Laptop {
                     let _ = self.writer.flush().await;
                 }
                 frame => return frame,
+            }
+        }
+    }
+
+    /// Waits for a ping and leaves it unanswered.
+    pub(crate) async fn wait_for_ping(&mut self) {
+        loop {
+            let next = timeout(PATIENCE, self.reader.next()).await.expect("a ping in time");
+            if let Some(Frame::Ping(_)) = next.expect("a frame") {
+                return;
             }
         }
     }

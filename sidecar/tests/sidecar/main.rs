@@ -9,6 +9,7 @@
 )]
 
 mod codespace;
+mod contender;
 mod failures;
 mod idle;
 mod laptop;
