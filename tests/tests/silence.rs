@@ -1,4 +1,4 @@
-//! A link that goes silent without an end, and two laptops that want one codespace.
+//! Links that go silent without an end, and several laptops that compete for one codespace.
 
 use std::time::{Duration, Instant};
 
@@ -6,17 +6,18 @@ use anyhow::{Result, ensure};
 use gh_net_tests::lab::{Bridge, Lab, Options};
 use nix::sys::signal::Signal;
 
-/// The documented time in which both ends give up an idle link that has gone silent, and some room for a busy machine.
+/// The documented time after which each end gives up a silent idle link, with a margin for a busy machine.
 const GIVEN_UP: Duration = Duration::from_secs(29 + 10);
-/// How long a laptop is asked for a sign of life before another one takes the session over, and some room.
+/// Time for a probe of the laptop that holds the session and for a message to it, with a margin.
 const DECIDED: Duration = Duration::from_secs(20);
 
-/// An attempt to connect waits for 30 s at most after the one before, and then takes an ssh login.
+/// Attempts to connect are at most 30 s apart; each takes an ssh login.
 const RECONNECTED: Duration = Duration::from_secs(60);
 
-/// Drops everything between laptop and codespace, in both directions, without a word to either.
+/// Silently drops all packets between the laptop and the codespace, in both directions. Other hosts of the laptop's
+/// LAN still reach the codespace.
 const BLACK_HOLE: &str = "nft 'table inet black_hole { chain forward { type filter hook forward priority -1; \
-     ip daddr 172.16.5.4 drop; ip saddr 172.16.5.4 drop; }; }'";
+     ip saddr 192.168.1.20 ip daddr 172.16.5.4 drop; ip saddr 172.16.5.4 ip daddr 192.168.1.20 drop; }; }'";
 
 fn works(lab: &Lab) -> Result<()> {
     ensure!(lab.codespace.shell("curl -sS http://www.corp.internal/")? == "hello from corp");
@@ -45,7 +46,7 @@ fn both_ends_give_up_a_link_that_is_black_holed_and_meet_again() -> Result<()> {
     Ok(())
 }
 
-/// Stops gh-net as a laptop that falls asleep does: its ssh connection stays as it is, and nobody answers.
+/// Stops gh-net as a suspended laptop does: its ssh connection stays open, but nothing answers on it.
 fn fall_asleep(bridge: &Bridge<'_>) -> Result<()> {
     bridge.process().signal(Signal::SIGSTOP)
 }
@@ -65,10 +66,38 @@ fn a_new_start_takes_over_from_a_laptop_that_is_silent_and_both_are_told() -> Re
     asleep.process().signal(Signal::SIGCONT)?;
     let output = asleep.into_process().finish(DECIDED)?;
     assert_ne!(output.code(), 0);
-    let said = output.errors();
-    assert!(said.contains("dev@laptop") && said.contains("has taken the session over"), "{said}");
+    let errors = output.errors();
+    assert!(errors.contains("dev@laptop") && errors.contains("has taken the session over"), "{errors}");
     works(&lab)?;
     bridge.stop()?;
+    assert_eq!(before.diff(&lab.codespace.state()?), "");
+    Ok(())
+}
+
+#[test]
+fn another_laptop_takes_over_while_the_link_of_the_first_is_black_holed() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    lab.make_laptop(&lab.lan)?;
+    let before = lab.codespace.state()?;
+    let first = lab.bridge(&[])?;
+    works(&lab)?;
+    lab.home.shell(BLACK_HOLE)?;
+    let given_up = Instant::now() + GIVEN_UP;
+
+    let second = lab.gh_net_on(&lab.lan, &["--ssh", "codespace"])?.ready()?;
+    let mut first = first.into_process();
+    ensure!(first.running()?, "the first laptop noticed the black hole before the second one took over");
+    second.process().wait_for("the session of dev@laptop (from 198.51.100.2)", DECIDED)?;
+    second.process().wait_for("was taken over", DECIDED)?;
+    // The second laptop has no route to the corporate network, but is on the same LAN as the first one.
+    ensure!(lab.codespace.shell("curl -sS http://192.168.1.20:8000/")? == "hello from laptop");
+    ensure!(works(&lab).is_err(), "the codespace still uses the networks of the first laptop");
+
+    let output = first.finish(given_up.saturating_duration_since(Instant::now()))?;
+    assert_ne!(output.code(), 0);
+    assert!(output.errors().contains("from the codespace for 1"), "{}", output.errors());
+    ensure!(lab.codespace.shell("curl -sS http://192.168.1.20:8000/")? == "hello from laptop");
+    second.stop()?;
     assert_eq!(before.diff(&lab.codespace.state()?), "");
     Ok(())
 }
@@ -80,10 +109,10 @@ fn laptops_that_are_alive_never_evict_each_other() -> Result<()> {
     for _ in 0..3 {
         let refused = lab.gh_net(&["--ssh", "codespace"])?.start()?.finish(Duration::from_secs(40))?;
         assert_ne!(refused.code(), 0);
-        let said = refused.errors();
+        let errors = refused.errors();
         assert!(
-            said.contains("another gh-net session is in progress: dev@laptop (from 198.51.100.2)"),
-            "{said}"
+            errors.contains("another gh-net session is in progress: dev@laptop (from 198.51.100.2)"),
+            "{errors}"
         );
         works(&lab)?;
     }

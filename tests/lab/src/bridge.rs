@@ -1,4 +1,4 @@
-//! gh-net, running on the lab's laptop.
+//! gh-net, running on a laptop of the lab.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,11 +8,11 @@ use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::{Binaries, LAPTOP_USER, Lab, Options, Output, Process};
+use super::{Binaries, Host, LAPTOP_USER, Lab, Options, Output, Process};
 
-/// How long a bridge may take from its start to `ready`: an ssh login, a copy of the sidecar, a handshake.
+/// Time limit from a start to `ready`: an ssh login, a copy of the sidecar, a handshake.
 const READY: Duration = Duration::from_secs(40);
-/// How long an end may take.
+/// Time limit for an orderly end.
 const END: Duration = Duration::from_secs(20);
 
 const GH_NET: &str = "/run/lab/bin/gh-net";
@@ -20,25 +20,26 @@ const SIDECAR_DIR: &str = "/run/lab/sidecar";
 /// A directory without a sidecar.
 const ALONE: &str = "/run/lab/alone/gh-net";
 
-/// What gh-net is started with.
+/// A command that starts gh-net.
 #[derive(Debug)]
 pub struct BridgeCommand<'lab> {
     lab: &'lab Lab,
+    laptop: &'lab Host,
     command: Command,
 }
 
 impl<'lab> BridgeCommand<'lab> {
-    fn new(lab: &'lab Lab) -> Result<Self> {
-        lab.laptop.install(&Binaries::get()?.gh_net, GH_NET)?;
-        Self::of(lab, lab.laptop.command_as(LAPTOP_USER, 1000, GH_NET))
+    fn new(lab: &'lab Lab, laptop: &'lab Host) -> Result<Self> {
+        laptop.install(&Binaries::get()?.gh_net, GH_NET)?;
+        Self::of(lab, laptop, laptop.command_as(LAPTOP_USER, 1000, GH_NET))
     }
 
-    /// What `command` starts is gh-net, with a sidecar at hand.
-    pub(super) fn of(lab: &'lab Lab, mut command: Command) -> Result<Self> {
+    /// A `command` that starts gh-net on `laptop`, with a sidecar to copy to the codespace.
+    pub(super) fn of(lab: &'lab Lab, laptop: &'lab Host, mut command: Command) -> Result<Self> {
         let sidecar = format!("{SIDECAR_DIR}/gh-net-sidecar-{}", std::env::consts::ARCH);
-        lab.laptop.install(&Binaries::get()?.sidecar, &sidecar)?;
+        laptop.install(&Binaries::get()?.sidecar, &sidecar)?;
         command.env("GH_NET_SIDECAR_DIR", SIDECAR_DIR).args(["--gui", "false"]);
-        Ok(Self { lab, command })
+        Ok(Self { lab, laptop, command })
     }
 
     /// gh-net without a sidecar beside it. `starter` is the emulator, if one is needed.
@@ -46,7 +47,7 @@ impl<'lab> BridgeCommand<'lab> {
         lab.laptop.install(program, ALONE)?;
         let mut command = lab.laptop.command_as(LAPTOP_USER, 1000, starter.unwrap_or(ALONE));
         command.args(starter.map(|_| ALONE)).args(["--gui", "false"]);
-        Ok(Self { lab, command })
+        Ok(Self { lab, laptop: &lab.laptop, command })
     }
 
     /// Adds arguments.
@@ -68,7 +69,7 @@ impl<'lab> BridgeCommand<'lab> {
     /// # Errors
     /// It can't be started at all.
     pub fn start(self) -> Result<Process> {
-        self.lab.laptop.start(self.command)
+        self.laptop.start(self.command)
     }
 
     /// Starts gh-net and waits until packets flow.
@@ -89,10 +90,18 @@ impl Lab {
     /// # Errors
     /// The programs can't be built.
     pub fn gh_net(&self, args: &[&str]) -> Result<BridgeCommand<'_>> {
-        Ok(BridgeCommand::new(self)?.args(args))
+        self.gh_net_on(&self.laptop, args)
     }
 
-    /// The gh-net of a release as its one file. `starter` is an emulator, where it takes one.
+    /// gh-net on another host, which must be a laptop by [`Self::make_laptop`].
+    ///
+    /// # Errors
+    /// The programs can't be built.
+    pub fn gh_net_on<'lab>(&'lab self, laptop: &'lab Host, args: &[&str]) -> Result<BridgeCommand<'lab>> {
+        Ok(BridgeCommand::new(self, laptop)?.args(args))
+    }
+
+    /// The single file of a released gh-net. `starter` is the emulator, if one is needed.
     ///
     /// # Errors
     /// The program can't be copied.
@@ -108,7 +117,7 @@ impl Lab {
         self.gh_net(&["--ssh", "codespace"])?.args(args).ready()
     }
 
-    /// The sidecars that run in the codespace.
+    /// The sidecar processes in the codespace.
     ///
     /// # Errors
     /// /proc can't be read.
@@ -124,7 +133,7 @@ impl Lab {
         let pids = self.sidecars()?;
         ensure!(!pids.is_empty(), "no sidecar runs in the codespace");
         for pid in pids {
-            // One may end by itself because another one did.
+            // A sidecar may end by itself because another one has ended.
             let _ = nix::sys::signal::kill(pid, Signal::SIGKILL);
         }
         self.wait_for_sidecars_end()
@@ -154,7 +163,7 @@ impl Lab {
     }
 }
 
-/// A lab with a bridge, for all tests of one file to share. It ends with the process.
+/// A lab with a bridge that all tests of one file share. It ends with the process.
 #[derive(Debug)]
 pub struct Bridged {
     /// The lab.
@@ -185,12 +194,12 @@ pub struct Bridge<'lab> {
 }
 
 impl Bridge<'_> {
-    /// gh-net itself.
+    /// The gh-net process.
     pub fn process(&self) -> &Process {
         &self.process
     }
 
-    /// gh-net itself, to be waited for.
+    /// The gh-net process, for a caller that waits for its end.
     pub fn into_process(self) -> Process {
         self.process
     }
@@ -208,7 +217,7 @@ impl Bridge<'_> {
         self.stop_by(Signal::SIGINT)
     }
 
-    /// Ends gh-net by a signal it is to end cleanly on.
+    /// Ends gh-net by a signal on which it must end cleanly.
     ///
     /// # Errors
     /// See [`Self::stop`].

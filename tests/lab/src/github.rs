@@ -134,7 +134,7 @@ impl Lab {
     pub fn gh_net_by_gh(&self, account: Account, args: &[&str]) -> Result<BridgeCommand<'_>> {
         let mut command = self.gh(account);
         command.arg("net");
-        Ok(BridgeCommand::of(self, command)?.args(args))
+        Ok(BridgeCommand::of(self, &self.laptop, command)?.args(args))
     }
 
     fn gh(&self, account: Account) -> Command {
