@@ -1,8 +1,8 @@
-//! `cargo xtask bench`: the bridge beside the raw ssh pipe it runs over and, with `--rivals`, beside the other ways
-//! to do what it does, in one run, in one lab's networks, on one machine.
+//! `cargo xtask bench`: compares gh-net with the raw ssh pipe that it runs over and, with `--rivals`, with other tunnels
+//! for the same purpose, in one run, on one machine, each in a lab of its own.
 //!
-//! The ways take turns, as many rounds as asked: a machine's speed varies from minute to minute, and so it varies
-//! for all of them. The tables are Markdown, ready for docs/comparison.md.
+//! A machine's speed varies from minute to minute. So the tunnels are measured in turn, for several rounds, which
+//! exposes all of them to the same variation. The tables are Markdown, ready for docs/comparison.md.
 
 use std::time::Duration;
 
@@ -19,33 +19,33 @@ mod measures;
 mod network;
 mod pipe;
 mod table;
-mod ways;
+mod tunnels;
 
 use measures::Round;
 use table::Row;
-use ways::{BASE, WAYS, Way};
+use tunnels::{BASE, TUNNELS, Tunnel};
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Measures the whole field: ssh -w, ssh -R, tun2proxy and sshuttle too; installs what is missing
+    /// Also measures gh-net's rivals: ssh -w, ssh -R, tun2proxy and sshuttle; installs what is missing
     #[arg(long)]
     rivals: bool,
     /// Seconds for each figure of each round
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// How often each way has its turn
+    /// How often each tunnel is measured
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Only the ways whose names contain this (repeatable)
+    /// Only the tunnels whose names contain this (repeatable)
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let ways = arguments.ways();
-    ensure!(!ways.is_empty(), "no way has such a name; there are {}", names(&WAYS.each_ref()));
+    let tunnels = arguments.tunnels();
+    ensure!(!tunnels.is_empty(), "no tunnel has such a name; the names are: {}", names(&TUNNELS.each_ref()));
     tools::ensure_lab()?;
-    if ways.iter().any(|way| way.rival) {
+    if tunnels.iter().any(|tunnel| tunnel.rival) {
         install::ensure_all()?;
     }
     println!("Building gh-net and its sidecar …");
@@ -53,12 +53,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     let header = machine::describe(arguments.rounds, arguments.seconds)?;
     println!("{header}\n{}", machine::load()?);
 
-    let mut rows: Vec<_> = ways.iter().map(|way| Row { name: way.name, rounds: Vec::new() }).collect();
+    let mut rows: Vec<_> =
+        tunnels.iter().map(|tunnel| Row { name: tunnel.name, rounds: Vec::new() }).collect();
     let mut failures = Vec::new();
-    let ended = take_turns(arguments, &ways, &mut rows, &mut failures);
+    let ended = take_turns(arguments, &tunnels, &mut rows, &mut failures);
     println!("{}", machine::load()?);
-    // Also if the end came early: what was measured until then took its time.
-    report(&header, &ways, &rows);
+    // Also after an early end, because the measurements until then took long.
+    report(&header, &tunnels, &rows);
     ended?;
     ensure!(failures.is_empty(), "not everything could be measured:\n{}", failures.join("\n"));
     Ok(())
@@ -66,15 +67,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 fn take_turns(
     arguments: &Arguments,
-    ways: &[&Way],
+    tunnels: &[&Tunnel],
     rows: &mut [Row],
     failures: &mut Vec<String>,
 ) -> Result<()> {
     for round in 1..=arguments.rounds {
-        for (way, row) in ways.iter().zip(rows.iter_mut()) {
-            let turn = format!("round {round} of {}: {}", arguments.rounds, way.name);
+        for (tunnel, row) in tunnels.iter().zip(rows.iter_mut()) {
+            let turn = format!("round {round} of {}: {}", arguments.rounds, tunnel.name);
             println!("{turn}");
-            let measured = take(way, Duration::from_secs(arguments.seconds))?;
+            let measured = measure(tunnel, Duration::from_secs(arguments.seconds))?;
             row.rounds.push(measured.sample);
             failures.extend(measured.failures.into_iter().map(|why| format!("{turn}, {why}")));
         }
@@ -82,41 +83,41 @@ fn take_turns(
     Ok(())
 }
 
-/// One round of one way, in a lab of its own: connections that one way did not live to close would come upon the
-/// next one's. That a way can't be started is a result like another.
-fn take(way: &Way, limit: Duration) -> Result<Round> {
+/// One round of one tunnel, in a lab of its own: connections that a tunnel leaves open at its end would disturb the next
+/// one. If a tunnel can't be started, that is recorded as a failure, and the other tunnels are still measured.
+fn measure(tunnel: &Tunnel, limit: Duration) -> Result<Round> {
     let lab = Lab::start(Options::default())?;
-    Ok(match (way.start)(&lab) {
-        Ok(running) => Round::of(&lab, running.road, limit),
+    Ok(match (tunnel.start)(&lab) {
+        Ok(running) => Round::of(&lab, running.carrier, limit),
         Err(error) => Round { failures: vec![format!("start: {error:#}")], ..Round::default() },
     })
 }
 
-fn report(header: &str, ways: &[&Way], rows: &[Row]) {
+fn report(header: &str, tunnels: &[&Tunnel], rows: &[Row]) {
     println!("\n{header}\n\n{}", table::figures(rows));
     println!("Rates in Gbit/s, echoes in µs; *loaded* is the echo while a bulk download runs.");
     let ratios = table::ratios(rows, BASE);
     if !ratios.is_empty() {
         println!("\nAs multiples of the {BASE} of the same round:\n\n{ratios}");
     }
-    println!("\nThe ways:\n");
-    for way in ways {
-        println!("- {}: {}", way.name, way.note);
+    println!("\nThe tunnels:\n");
+    for tunnel in tunnels {
+        println!("- {}: {}", tunnel.name, tunnel.note);
     }
 }
 
 impl Arguments {
-    fn ways(&self) -> Vec<&'static Way> {
-        let wanted = |way: &&Way| match self.only.as_slice() {
-            [] => self.rivals || !way.rival,
-            names => names.iter().any(|name| way.name.contains(name.as_str())),
+    fn tunnels(&self) -> Vec<&'static Tunnel> {
+        let wanted = |tunnel: &&Tunnel| match self.only.as_slice() {
+            [] => self.rivals || !tunnel.rival,
+            names => names.iter().any(|name| tunnel.name.contains(name.as_str())),
         };
-        WAYS.iter().filter(wanted).collect()
+        TUNNELS.iter().filter(wanted).collect()
     }
 }
 
-fn names(ways: &[&Way]) -> String {
-    ways.iter().map(|way| way.name).collect::<Vec<_>>().join("; ")
+fn names(tunnels: &[&Tunnel]) -> String {
+    tunnels.iter().map(|tunnel| tunnel.name).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
@@ -125,11 +126,11 @@ mod tests {
 
     fn chosen(rivals: bool, only: &[&str]) -> String {
         let only = only.iter().map(|name| (*name).to_owned()).collect();
-        names(&Arguments { rivals, seconds: 1, rounds: 1, only }.ways())
+        names(&Arguments { rivals, seconds: 1, rounds: 1, only }.tunnels())
     }
 
     #[test]
-    fn rivals_are_measured_if_asked_for() {
+    fn rivals_are_measured_on_request() {
         assert_eq!(chosen(false, &[]), "the laptop itself; raw ssh pipe; raw ssh pipe, aes128-gcm; gh-net");
         assert!(chosen(true, &[]).contains("sshuttle"));
         assert_eq!(chosen(false, &["ssh -w", "tun2proxy"]), "ssh -w; ssh -R + tun2proxy");
@@ -137,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn what_all_are_compared_with_is_always_measured() {
+    fn the_baseline_is_always_measured() {
         for rivals in [false, true] {
             assert!(chosen(rivals, &[]).contains(BASE));
         }

@@ -1,9 +1,9 @@
-//! What is measured, and how several rounds of it become one figure.
+//! The figures that are measured, and how those of several rounds are summarized.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A column of the table. *up* is from the codespace to the corporate network, *down* the other way.
+/// A column of the table. *up* is from the codespace to the corporate network, *down* the opposite direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Figure {
     Up,
@@ -54,10 +54,10 @@ impl Figure {
     }
 }
 
-/// What one round of one way gave. What a way does not have, or what failed, is not in it.
+/// The figures of one round of one tunnel, without those that failed or that do not apply to the tunnel.
 pub(super) type Sample = BTreeMap<Figure, f64>;
 
-/// The middle of several rounds, and how far apart they were.
+/// The median of several rounds, and their range.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Spread {
     pub(super) least: f64,
@@ -80,16 +80,16 @@ impl Spread {
     }
 }
 
-/// Half, and 99 of 100, of the round trips are not longer than this, in microseconds. The first tenth warms up.
+/// The 50th and the 99th percentile of round trips, in microseconds. The first tenth is warm-up and is left out.
 ///
-/// `None` if there are too few to tell.
+/// `None` without round trips.
 pub(super) fn percentiles(mut trips: Vec<Duration>) -> Option<(f64, f64)> {
     let trips = {
         let warm = trips.len() / 10;
         &mut trips[warm..]
     };
     trips.sort_unstable();
-    // The nearest rank: the smallest value that so many of the values do not exceed.
+    // The nearest rank: the smallest value that at least `percent` of the values do not exceed.
     let at = |percent: usize| {
         let rank = (trips.len() * percent).div_ceil(100);
         trips.get(rank.checked_sub(1)?).map(|trip| trip.as_secs_f64() * 1e6)

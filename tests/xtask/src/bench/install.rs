@@ -1,4 +1,4 @@
-//! The rivals' programs, in the versions that are compared: below target/tools, for as long as that is kept.
+//! Installs the rivals' programs below target/tools, in the versions that are compared.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use crate::tools;
 pub(super) const SSHUTTLE: &str = "2.0.0";
 pub(super) const TUN2PROXY: &str = "0.8.7";
 
-/// Sees to it that all of them are there.
+/// Installs those that are missing.
 pub(super) fn ensure_all() -> Result<()> {
     tools::ensure_programs(
         "the comparison",
@@ -20,7 +20,7 @@ pub(super) fn ensure_all() -> Result<()> {
     tun2proxy().map(drop)
 }
 
-/// sshuttle as a tar of Python's modules: it reads its own source files, so they can't stay packed.
+/// sshuttle as a tar archive of Python modules. It has to be unpacked for use, because sshuttle reads its own sources.
 pub(super) fn sshuttle() -> Result<PathBuf> {
     let folder = root().join(format!("target/tools/sshuttle-{SSHUTTLE}"));
     let packed = folder.join("sshuttle.tar");

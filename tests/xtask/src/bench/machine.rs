@@ -8,16 +8,16 @@ use nix::sys::utsname::uname;
 
 use super::install::{SSHUTTLE, TUN2PROXY};
 
-/// A paragraph to put above the tables.
+/// The paragraph above the tables.
 pub(super) fn describe(rounds: u32, seconds: u64) -> Result<String> {
     let info = fs::read_to_string("/proc/cpuinfo").context("reading /proc/cpuinfo")?;
     let kernel = uname()?;
-    // It says so on stderr.
+    // ssh prints its version to stderr.
     let ssh = Command::new("ssh").arg("-V").output().context("starting ssh")?.stderr;
     let ssh = String::from_utf8_lossy(&ssh);
     Ok(format!(
         "{}, {} cores; Linux {}; {}; gh-net {}, sshuttle {SSHUTTLE}, tun2proxy {TUN2PROXY}. {rounds} rounds of \
-         {seconds} s a figure, the ways taking turns: median (least–most).",
+         {seconds} s per figure, the tunnels in turn: median (least–most).",
         cpu_model(&info),
         std::thread::available_parallelism()?,
         kernel.release().to_string_lossy(),
@@ -26,13 +26,13 @@ pub(super) fn describe(rounds: u32, seconds: u64) -> Result<String> {
     ))
 }
 
-/// How busy the machine is; measured on one that others use, the figures are of little worth.
+/// The machine's load. On a machine that is busy with something else, the figures are worth little.
 pub(super) fn load() -> Result<String> {
     let load = fs::read_to_string("/proc/loadavg").context("reading /proc/loadavg")?;
     Ok(format!("load average: {}", load.split(' ').take(3).collect::<Vec<_>>().join(" ")))
 }
 
-/// Not every architecture says one.
+/// The CPU's model. Not every architecture names one.
 fn cpu_model(info: &str) -> &str {
     let field = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     field.map_or(std::env::consts::ARCH, |(_, model)| model.trim())
@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cpu_is_named_where_the_kernel_knows_it() {
+    fn the_cpu_is_named_if_the_kernel_names_it() {
         assert_eq!(cpu_model("processor\t: 0\nmodel name\t: AMD EPYC\nflags\t: a"), "AMD EPYC");
         assert_eq!(cpu_model("processor\t: 0\nBogoMIPS\t: 50"), std::env::consts::ARCH);
     }

@@ -1,4 +1,4 @@
-//! One round of one way: everything that is measured of it, the same for all.
+//! One round of one tunnel: all measurements, the same for each tunnel.
 
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
@@ -10,33 +10,33 @@ use super::figures::{Figure, Sample, percentiles};
 use super::network::{Client, Dial};
 use super::pipe;
 
-/// Enough round trips to tell the 99th percentile.
+/// Enough round trips for a 99th percentile.
 const ECHOES: usize = 3000;
 
-/// How bytes get through a way.
+/// How bytes are sent through a tunnel.
 #[derive(Clone, Copy)]
-pub(super) enum Road<'lab> {
+pub(super) enum Carrier<'lab> {
     /// From programs on this host to the corporate server.
     Network(&'lab Host, Dial),
     /// Through the stdin and stdout of an ssh that the laptop starts with these options.
     Pipe(&'lab Host, &'static [&'static str]),
 }
 
-/// What a round gave.
+/// The results of a round.
 #[derive(Default)]
 pub(super) struct Round {
     pub(super) sample: Sample,
-    /// What could not be measured, and why.
+    /// The measurements that failed, and why.
     pub(super) failures: Vec<String>,
 }
 
 impl Round {
-    /// Measures everything there is to measure. No figure takes much longer than `limit`.
-    pub(super) fn of(lab: &Lab, road: Road<'_>, limit: Duration) -> Self {
+    /// Takes all measurements. Each takes about `limit`.
+    pub(super) fn of(lab: &Lab, carrier: Carrier<'_>, limit: Duration) -> Self {
         let mut round = Self::default();
-        match road {
-            Road::Network(host, dial) => round.network(Client { host, dial, corp: &lab.corp, limit }),
-            Road::Pipe(laptop, options) => round.pipe(laptop, options, limit),
+        match carrier {
+            Carrier::Network(host, dial) => round.network(Client { host, dial, corp: &lab.corp, limit }),
+            Carrier::Pipe(laptop, options) => round.pipe(laptop, options, limit),
         }
         round
     }
@@ -73,7 +73,7 @@ impl Round {
     }
 }
 
-/// Round trips of one byte, until there are enough or the time is over.
+/// Round trips of one byte: [`ECHOES`] of them, or as many as fit `limit`.
 pub(super) fn echoes(stream: &mut (impl Read + Write), limit: Duration) -> io::Result<Vec<Duration>> {
     let started = Instant::now();
     let mut trips = Vec::with_capacity(ECHOES);
@@ -83,7 +83,7 @@ pub(super) fn echoes(stream: &mut (impl Read + Write), limit: Duration) -> io::R
     Ok(trips)
 }
 
-/// One byte there and back.
+/// Sends one byte and waits for its echo.
 pub(super) fn trip(stream: &mut (impl Read + Write)) -> io::Result<Duration> {
     let sent = Instant::now();
     stream.write_all(b"x")?;

@@ -1,4 +1,4 @@
-//! Programs that use a way: iperf3 for bulk, our own clients for round trips and connections.
+//! Clients that use a tunnel: iperf3 for bulk, our own ones for round trips and connections.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
@@ -12,24 +12,24 @@ use super::measures::{echoes, trip};
 
 /// The corporate server.
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 10);
-/// Each run of iperf3 has a server of its own, so that one that got stuck is no trouble for the next.
+/// Each run of iperf3 has its own server, so that a server that hangs does not affect the next run.
 const IPERF: u16 = 5202;
-/// Few enough connections to leave ports free: each holds its own for a minute (TIME-WAIT).
+/// Few enough connections not to exhaust the ports: each occupies one for a minute (TIME-WAIT).
 const CONNECTIONS: usize = 4000;
-/// How long one answer may take before the way counts as stuck.
+/// Time limit for one answer, after which the tunnel counts as hung.
 const PATIENCE: Duration = Duration::from_secs(10);
 const PROXYCHAINS: &str = "/run/lab/proxychains.conf";
 
 /// How a program connects.
 #[derive(Clone, Copy)]
 pub(super) enum Dial {
-    /// As any program does.
+    /// Directly, as any program does.
     Direct,
     /// Through the SOCKS5 proxy on this local port.
     Socks(u16),
 }
 
-/// The programs on one host, which are to take about `limit` each.
+/// The clients on one host. Each runs for about `limit`.
 pub(super) struct Client<'lab> {
     pub(super) host: &'lab Host,
     pub(super) dial: Dial,
@@ -38,7 +38,7 @@ pub(super) struct Client<'lab> {
 }
 
 impl Client<'_> {
-    /// What the receiver got, in Gbit/s.
+    /// The receiver's rate, in Gbit/s.
     pub(super) fn iperf(&self, flags: &str) -> Result<f64> {
         let (client, server) = self.start_iperf(self.limit, &format!("--json {flags}"))?;
         let output = client.finish(self.limit + 3 * PATIENCE)?;
@@ -52,11 +52,11 @@ impl Client<'_> {
         Ok(rate.context("iperf3 reported no rate")? / 1e9)
     }
 
-    /// Connections a second, one after the other, each with a byte there and back: a way that says yes before it
-    /// has asked the server gains nothing by it.
+    /// Connections per second, one after the other, each with the echo of one byte. So a tunnel that accepts connections
+    /// before the server has gains nothing by that.
     pub(super) fn connections(&self) -> Result<f64> {
         let (dial, limit) = (self.dial, self.limit);
-        self.there(move || {
+        self.in_network(move || {
             let started = Instant::now();
             let mut count = 0;
             while count < CONNECTIONS && started.elapsed() < limit {
@@ -69,12 +69,12 @@ impl Client<'_> {
 
     pub(super) fn echo(&self) -> Result<Vec<Duration>> {
         let (dial, limit) = (self.dial, self.limit);
-        self.there(move || echoes(&mut dial.connect()?, limit))
+        self.in_network(move || echoes(&mut dial.connect()?, limit))
     }
 
-    /// The echo beside a download that takes all it can get.
+    /// The echo during an unlimited download.
     pub(super) fn loaded_echo(&self) -> Result<Vec<Duration>> {
-        // The first report comes after a second; what is left is for the connection.
+        // The first report comes after a second; the rest is for connecting.
         let longer = self.limit + Duration::from_secs(3);
         let (download, server) = self.start_iperf(longer, "--reverse --interval 1 --forceflush")?;
         download.wait_for("bits/sec", 2 * PATIENCE)?;
@@ -91,7 +91,7 @@ impl Client<'_> {
         let client = format!("iperf3 --client {SERVER} --port {IPERF} --time {} {flags}", time.as_secs());
         let client = match self.dial {
             Dial::Direct => client,
-            // iperf3 does not speak SOCKS; this makes it.
+            // iperf3 does not speak SOCKS; proxychains adds it.
             Dial::Socks(port) => {
                 let config = format!("strict_chain\n[ProxyList]\nsocks5 127.0.0.1 {port}\n");
                 self.host.write(PROXYCHAINS, 0o644, config)?;
@@ -102,7 +102,10 @@ impl Client<'_> {
     }
 
     /// Runs `job` in the host's network.
-    fn there<T: Send + 'static>(&self, job: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T> {
+    fn in_network<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> io::Result<T> + Send + 'static,
+    ) -> Result<T> {
         Ok(self.host.thread(job).join().expect("a client does not panic")?)
     }
 }
@@ -123,7 +126,7 @@ impl Dial {
     }
 }
 
-/// Has a SOCKS5 proxy connect to the corporate echo (RFC 1928).
+/// Asks a SOCKS5 proxy to connect to the corporate echo (RFC 1928).
 fn ask_socks(stream: &mut TcpStream) -> io::Result<()> {
     let refused = |what, answer: &[u8]| Err(io::Error::other(format!("the proxy {what}: {answer:?}")));
     let mut request = vec![5, 1, 0, 1];

@@ -1,4 +1,4 @@
-//! `ssh host cat`: what ssh by itself carries through its stdin and stdout, to compare with what runs over it.
+//! `ssh host cat`: what ssh alone carries through its stdin and stdout, as the baseline for what runs over it.
 
 use std::io::{self, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
@@ -11,14 +11,14 @@ use super::measures::echoes;
 
 const BLOCK: usize = 128 * 1024;
 
-/// A command over ssh, by its stdin and stdout. Killed when dropped.
+/// A command over ssh with piped stdin and stdout. Killed when dropped.
 struct Ssh {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: ChildStdout,
 }
 
-/// The laptop's stdout is what the codespace sends up: Gbit/s.
+/// The rate from the codespace to the laptop through ssh's stdout, in Gbit/s.
 pub(super) fn up(laptop: &Host, options: &[&str], limit: Duration) -> Result<f64> {
     let mut ssh = Ssh::start(laptop, options, "exec cat /dev/zero")?;
     let started = Instant::now();
@@ -33,7 +33,7 @@ pub(super) fn up(laptop: &Host, options: &[&str], limit: Duration) -> Result<f64
     Ok(gigabits(total, started))
 }
 
-/// The laptop's stdin is what the codespace gets down: Gbit/s, all of it arrived.
+/// The rate from the laptop to the codespace through ssh's stdin, in Gbit/s, until everything has arrived.
 pub(super) fn down(laptop: &Host, options: &[&str], limit: Duration) -> Result<f64> {
     let mut ssh = Ssh::start(laptop, options, "cat > /dev/null; echo x")?;
     let started = Instant::now();
@@ -44,7 +44,7 @@ pub(super) fn down(laptop: &Host, options: &[&str], limit: Duration) -> Result<f
         total += block.len();
     }
     ssh.stdin = None;
-    ssh.read_exact(&mut [0; 2]).context("ssh did not say that all has arrived")?;
+    ssh.read_exact(&mut [0; 2]).context("the codespace did not confirm that everything has arrived")?;
     Ok(gigabits(total, started))
 }
 
@@ -58,7 +58,7 @@ fn gigabits(bytes: usize, started: Instant) -> f64 {
 }
 
 impl Ssh {
-    /// Starts a command over ssh and waits for the `x` line by which it says that it runs.
+    /// Starts a command over ssh and waits for the line `x`, which shows that it runs.
     fn start(laptop: &Host, options: &[&str], line: &str) -> Result<Self> {
         let mut command = laptop.command_as(LAPTOP_USER, 1000, "ssh");
         command.args(options).arg("codespace").arg(format!("echo x; {line}"));
@@ -90,7 +90,7 @@ impl Write for Ssh {
 
 impl Drop for Ssh {
     fn drop(&mut self) {
-        // Both fail for a process that has ended, which is as well.
+        // Both fail for a process that has ended; that is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

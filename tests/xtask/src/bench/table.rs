@@ -1,8 +1,8 @@
-//! The rounds of all ways as two tables in Markdown: the figures, and how they compare with the raw ssh pipe.
+//! The rounds of all tunnels as two tables in Markdown: the figures, and their ratios to the raw ssh pipe.
 
 use super::figures::{Figure, Sample, Spread};
 
-/// A way and its rounds.
+/// A tunnel and its rounds.
 pub(super) struct Row {
     pub(super) name: &'static str,
     pub(super) rounds: Vec<Sample>,
@@ -13,14 +13,14 @@ impl Row {
         Spread::of(self.rounds.iter().filter_map(|sample| sample.get(&figure).copied()).collect())
     }
 
-    /// How often `base` goes into this, round by round: what slows a whole round down is in both.
+    /// The ratio to `base`, round by round: what slows down a whole round affects both and cancels out.
     fn times(&self, base: &Self, figure: Figure) -> Option<Spread> {
         let pairs = self.rounds.iter().zip(&base.rounds);
         Spread::of(pairs.filter_map(|(own, base)| Some(own.get(&figure)? / base.get(&figure)?)).collect())
     }
 }
 
-/// One line a way: the median of its rounds and, where there are several, the least and the most.
+/// One line per tunnel: the median of its rounds and, if there are several, the least and the most.
 pub(super) fn figures(rows: &[Row]) -> String {
     let cell = |row: &Row, figure: Figure| {
         row.spread(figure).map(|spread| with_range(spread, row.rounds.len(), |value| figure.show(value)))
@@ -28,7 +28,7 @@ pub(super) fn figures(rows: &[Row]) -> String {
     markdown(rows.iter(), &Figure::ALL, cell)
 }
 
-/// One line a way but `base`, as multiples of `base`'s figures of the same rounds; empty if there is no such row.
+/// One line per tunnel except `base`, as multiples of `base`'s figures in the same rounds. Empty without a row `base`.
 pub(super) fn ratios(rows: &[Row], base: &str) -> String {
     let (base, others): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.name == base);
     let Some(base) = base.first() else { return String::new() };
@@ -54,7 +54,7 @@ fn markdown<'row>(
     cell: impl Fn(&Row, Figure) -> Option<String>,
 ) -> String {
     let titles = figures.iter().map(|figure| format!(" {} |", figure.title()));
-    let mut table = format!("| way |{}\n|---|", titles.collect::<String>());
+    let mut table = format!("| tunnel |{}\n|---|", titles.collect::<String>());
     table.push_str(&"---:|".repeat(figures.len()));
     table.push('\n');
     for row in rows {
@@ -79,7 +79,7 @@ mod tests {
     fn a_line_shows_the_median_and_the_spread_of_each_figure() {
         let rows = [row("a", Figure::Up, &[1.0, 3.0, 2.0]), row("b", Figure::EchoP50, &[70.4])];
         let expected = "\
-| way | up | down | 8 streams down | connections/s | echo p50 | echo p99 | loaded p50 | loaded p99 |
+| tunnel | up | down | 8 streams down | connections/s | echo p50 | echo p99 | loaded p50 | loaded p99 |
 |---|---:|---:|---:|---:|---:|---:|---:|---:|
 | a | 2.00 (1.00–3.00) | | | | | | | |
 | b | | | | | 70 | | | |
@@ -92,7 +92,7 @@ mod tests {
         // The machine was half as fast in the second round, for both.
         let rows = [row("pipe", Figure::Down, &[2.0, 1.0]), row("a", Figure::Down, &[1.0, 0.5])];
         let expected = "\
-| way | down |
+| tunnel | down |
 |---|---:|
 | a | 0.50 (0.50–0.50) |
 ";

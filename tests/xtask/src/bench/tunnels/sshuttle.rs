@@ -1,14 +1,14 @@
-//! sshuttle, the other way round from its usual use: its client captures in the codespace, its server is the laptop.
+//! sshuttle in the direction opposite to its usual use: its client captures in the codespace, its server is the laptop.
 //!
-//! That takes an ssh server on the laptop, and a way to it: here the home router forwards a port to it, which is
-//! the kindest case. Where it can't, ssh would run inside of ssh.
+//! This needs an ssh server on the laptop that the codespace reaches. Here the home router forwards a port to it, which
+//! is the most favourable case. Without that, ssh would have to run inside of ssh.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use gh_net_lab::{LAPTOP_HOME, LAPTOP_USER, Lab};
 
-use super::{Dial, NETWORK, Road, Running, script};
+use super::{Carrier, Dial, NETWORK, Running, script};
 use crate::bench::install;
 
 const FOLDER: &str = "/run/lab/sshuttle";
@@ -21,8 +21,8 @@ PasswordAuthentication no
 ";
 
 pub(super) fn start(lab: &Lab) -> Result<Running<'_>> {
-    let mut way = Running::on(Road::Network(&lab.codespace, Dial::Direct));
-    laptop_sshd(lab, &mut way).context("the laptop's ssh server")?;
+    let mut tunnel = Running::on(Carrier::Network(&lab.codespace, Dial::Direct));
+    laptop_sshd(lab, &mut tunnel).context("the laptop's ssh server")?;
     script(
         &lab.home,
         "nft 'table ip rival { chain pre { type nat hook prerouting priority dstnat; \
@@ -37,14 +37,14 @@ pub(super) fn start(lab: &Lab) -> Result<Running<'_>> {
     command.args(["--ssh-cmd", "ssh -i /run/lab/sshuttle_key -o StrictHostKeyChecking=accept-new"]);
     command.args(["--remote", &format!("{LAPTOP_USER}@198.51.100.2"), NETWORK]);
     let client = lab.codespace.start(command)?;
-    way.processes.push(client);
-    // It takes connections as soon as its firewall rules are there.
-    way.wait_until(&lab.codespace, "nc -z 10.20.0.10 7")?;
-    Ok(way)
+    tunnel.processes.push(client);
+    // It accepts connections as soon as its firewall rules are installed.
+    tunnel.wait_until(&lab.codespace, "nc -z 10.20.0.10 7")?;
+    Ok(tunnel)
 }
 
-/// An ssh server on the laptop that lets the codespace's root in as the laptop's user.
-fn laptop_sshd<'lab>(lab: &'lab Lab, way: &mut Running<'lab>) -> Result<()> {
+/// An ssh server on the laptop, on which the codespace's root can log in as the laptop's user.
+fn laptop_sshd<'lab>(lab: &'lab Lab, tunnel: &mut Running<'lab>) -> Result<()> {
     let keygen = |file: &str| format!("ssh-keygen -q -t ed25519 -N '' -f {file}");
     script(&lab.laptop, &keygen("/run/lab/ssh_host_ed25519_key"))?;
     script(&lab.codespace, &keygen("/run/lab/sshuttle_key"))?;
@@ -53,6 +53,6 @@ fn laptop_sshd<'lab>(lab: &'lab Lab, way: &mut Running<'lab>) -> Result<()> {
     lab.laptop.write("/run/lab/sshd_config", 0o600, SSHD_CONFIG)?;
     let sshd = lab.laptop.spawn("$(command -v sshd) -D -e -f /run/lab/sshd_config")?;
     sshd.wait_for("Server listening", Duration::from_secs(10))?;
-    way.processes.push(sshd);
+    tunnel.processes.push(sshd);
     Ok(())
 }
