@@ -15,8 +15,8 @@ use anyhow::{Context, Result, ensure};
 
 use crate::root;
 
-/// The packages that are selected for a development build, whichever of their targets are built. Cargo joins the features
-/// of what is selected: with gh-net-tests, dependencies have those that they have in `cargo test`.
+/// The packages that are selected in a development build. Cargo unifies the features of all selected packages, so with
+/// gh-net-tests selected, dependencies have the same features as in `cargo test`.
 pub const DEVELOPMENT: &str = "--locked --package gh-net --package gh-net-sidecar --package gh-net-tests";
 
 static CHOSEN: OnceLock<Result<Binaries>> = OnceLock::new();
@@ -31,8 +31,8 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// The programs that labs run: those that [`Self::choose`] was given; else those that `GH_NET_TEST_BIN` and
-    /// `GH_NET_TEST_SIDECAR` name; else the development build, made once a process.
+    /// The programs that labs run: those given to [`Self::choose`]; else those that `GH_NET_TEST_BIN` and
+    /// `GH_NET_TEST_SIDECAR` name; else the development build, made once per process.
     ///
     /// # Errors
     /// They can't be built.
@@ -46,7 +46,7 @@ impl Binaries {
         chosen.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))
     }
 
-    /// Makes these the programs that the labs of this process run. The first choice counts.
+    /// Selects the programs that the labs of this process run. Only the first call has an effect.
     pub fn choose(self) {
         let _ = CHOSEN.set(Ok(self));
     }
@@ -54,7 +54,7 @@ impl Binaries {
     /// Builds the programs as `cargo test` would.
     ///
     /// # Errors
-    /// cargo is not there, or the code does not compile.
+    /// cargo is missing, or the code does not compile.
     pub fn development() -> Result<Self> {
         cargo(
             &format!("build {DEVELOPMENT} --bin gh-net --bin gh-net-sidecar"),
@@ -64,15 +64,15 @@ impl Binaries {
         Ok(Self { gh_net: folder.join("gh-net"), sidecar: folder.join("gh-net-sidecar") })
     }
 
-    /// Builds the programs optimized and static, in one go, so that common dependencies are compiled once.
+    /// Builds the programs optimized and static, with one command, so that common dependencies are compiled once.
     ///
     /// # Errors
-    /// cargo is not there, or the code does not compile.
+    /// cargo is missing, or the code does not compile.
     pub fn release() -> Result<Self> {
         const STATIC: &[(&str, &str)] =
             &[("RUSTFLAGS", "-C target-feature=+crt-static"), ("CARGO_TARGET_DIR", "target/static")];
         let target = format!("{}-unknown-linux-gnu", env::consts::ARCH);
-        // With an explicit target the flags don't apply to build scripts and macros, which can't be static.
+        // With an explicit target, the flags don't apply to build scripts and macros, which can't be static.
         cargo(
             &format!("build --release --locked --package gh-net --package gh-net-sidecar --target {target}"),
             STATIC,
@@ -86,10 +86,10 @@ impl Binaries {
         [("GH_NET_TEST_BIN", self.gh_net.as_os_str()), ("GH_NET_TEST_SIDECAR", self.sidecar.as_os_str())]
     }
 
-    /// Copies the programs into one directory, under the names by which gh-net finds the sidecar beside itself.
+    /// Copies the programs into one directory, under the names by which gh-net finds the sidecar in its own directory.
     ///
     /// # Errors
-    /// The directory can't be made or written to.
+    /// The directory can't be created or written to.
     pub fn bundle(&self) -> Result<PathBuf> {
         let bundle = root().join("target/bundle");
         fs::create_dir_all(&bundle).with_context(|| format!("making {}", bundle.display()))?;

@@ -1,4 +1,4 @@
-//! A PID namespace whose end is the end of every process in it.
+//! A PID namespace, which ends all processes in it when it is dropped.
 
 use std::fs::File;
 use std::io;
@@ -11,20 +11,19 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{SigHandler, Signal, signal};
 use nix::unistd::{ForkResult, Pid, fork, pipe2};
 
-/// Holds the namespace; dropping it kills everything in it.
+/// Owns the namespace; dropping it kills all processes in it.
 #[derive(Debug)]
 pub(super) struct PidNamespace {
     fd: OwnedFd,
     init: Pid,
-    /// The namespace's first process waits for the end of this pipe, so that it also ends with us when
-    /// nothing of ours gets to run any more.
+    /// The namespace's first process waits for the end of this pipe, so it also ends if this process is killed.
     leash: Option<OwnedFd>,
 }
 
 impl PidNamespace {
     pub(super) fn new() -> Result<Self> {
         let (waits, leash) = pipe2(OFlag::O_CLOEXEC)?;
-        // `unshare` changes what the calling thread's children get, and a thread can't take it back.
+        // `unshare` changes the namespace of the calling thread's children, which can't be reverted.
         let init = thread::spawn(move || fork_init(&waits)).join().expect("fork_init does not panic")?;
         let fd = File::open(format!("/proc/{init}/ns/pid")).context("opening the namespace")?.into();
         Ok(Self { fd, init, leash: Some(leash) })
@@ -40,24 +39,24 @@ impl AsFd for PidNamespace {
 impl Drop for PidNamespace {
     fn drop(&mut self) {
         self.leash = None;
-        // The kernel has killed all others in the namespace when its first process is gone.
+        // When the first process has ended, the kernel has killed all others in the namespace.
         let _ = nix::sys::wait::waitpid(self.init, None);
     }
 }
 
 fn fork_init(leash: &OwnedFd) -> io::Result<Pid> {
     unshare(CloneFlags::CLONE_NEWPID)?;
-    // SAFETY: the child makes system calls only, which are safe after a fork in a process with threads.
+    // SAFETY: the child makes only system calls, which are safe after a fork in a multithreaded process.
     match unsafe { fork() }? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => init(leash),
     }
 }
 
-/// The namespace's first process: reaps orphans, and ends when the pipe does.
+/// The namespace's first process: reaps orphans, and ends at the end of the pipe.
 fn init(leash: &OwnedFd) -> ! {
-    // SAFETY: system calls on numbers; nothing else runs in this process that could own the descriptors. All
-    // but the pipe are closed, so that no pipe of the parent is kept open from here.
+    // SAFETY: system calls on numbers; no other code in this process owns the descriptors. All except the pipe are closed,
+    // so that this process keeps none of the parent's pipes open.
     unsafe {
         libc::dup2(leash.as_raw_fd(), 0);
         libc::close_range(1, libc::c_uint::MAX, 0);

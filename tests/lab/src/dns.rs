@@ -1,4 +1,4 @@
-//! The lab's name servers: dnsmasq as public DNS of the codespace, and as the corporate DNS of the laptop.
+//! The lab's name servers: dnsmasq as the codespace's public DNS and as the laptop's corporate DNS.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use anyhow::Result;
 
 use super::{Host, Lab};
 
-/// Public DNS. What it does not know does not exist, as with a resolver that asks the whole world.
-/// `only-public.example` is what the corporate DNS does not know.
+/// Public DNS. It answers NXDOMAIN for unknown names, as a recursive resolver does. The corporate DNS does not know
+/// `only-public.example`.
 const PUBLIC: &str = "
     address=/example.com/203.0.113.10
     address=/example.com/2001:db8:113::10
@@ -17,9 +17,9 @@ const PUBLIC: &str = "
     address=/#/
 ";
 
-/// Corporate DNS. Its view of example.com is another one, so that a test sees who was asked. TYPE65 (HTTPS) is
-/// `1 . alpn=h2`, in the only form that dnsmasq knows for it: hex. `$BIG` and `$HUGE` are TXT answers over 512
-/// and over 4096 bytes.
+/// Corporate DNS. Its view of example.com differs, so that tests see which server was asked. TYPE65 (HTTPS) is
+/// `1 . alpn=h2` in hex, the only form that dnsmasq supports for it. `$BIG` and `$HUGE` are TXT answers over 512 and over
+/// 4096 bytes.
 const CORPORATE: &str = "
     host-record=www.corp.internal,10.20.0.10,fd20:20::10
     host-record=v4only.corp.internal,10.20.0.10
@@ -54,7 +54,7 @@ impl Lab {
         self.codespace.write("/etc/resolv.conf", 0o644, azure)
     }
 
-    /// The name server's log so far, one line a query.
+    /// The corporate name server's log so far, one line per query.
     pub fn corp_dns_log(&self) -> String {
         self.daemons[1].stderr()
     }
@@ -79,7 +79,7 @@ impl Lab {
     }
 }
 
-/// `count` TXT records of 200 bytes each. One long one would not fit a line of dnsmasq's configuration.
+/// `count` TXT records of 200 bytes each. A single long one would not fit a line of dnsmasq's configuration.
 fn txt_records(name: &str, count: usize) -> String {
     (0..count).map(|i| format!("txt-record={name},{i:02}{}\n", "x".repeat(198))).collect()
 }

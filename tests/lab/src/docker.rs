@@ -1,9 +1,9 @@
-//! A Docker engine in the lab's codespace, as there is one in every codespace: containers with `--network host` share the
+//! A Docker engine in the lab's codespace, as in every real codespace: containers with `--network host` share the
 //! codespace's network, others have their own behind it.
 //!
-//! All of it lies in the lab: the engine and its containers in the lab's PID namespace, their mounts in the codespace's
-//! mount namespace, images and layers on a tmpfs there. So nothing outlives the lab but empty control groups, which
-//! [`remove_groups`] removes.
+//! All of it is inside the lab: the engine and its containers are in the lab's PID namespace, their mounts in the
+//! codespace's mount namespace, images and layers on a tmpfs there. So only empty control groups outlive the lab;
+//! [`remove_groups`] removes them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,25 +18,25 @@ use nix::sys::signal::Signal;
 
 use super::{Host, Lab, Options, Output, Process};
 
-/// A directory that only the hosts of a lab with an engine share.
+/// A directory that the hosts of a lab with an engine share.
 pub const SHARED: &str = "/srv";
-/// Where the engine listens, as `DOCKER_HOST` takes it.
+/// The engine's socket, in the form of `DOCKER_HOST`.
 pub const DOCKER_HOST: &str = "unix:///srv/docker.sock";
 
-/// The client that came with the engine, and not another one, which may lack what it needs to build.
+/// Prefers the client that was installed with the engine: another one may lack what builds need.
 const PATH: &str = "/usr/bin:/usr/sbin:/bin:/sbin:/usr/local/bin:/usr/local/sbin";
-/// The control group of all containers, and the process id of the program that has the lab.
+/// Prefix of the control group of all containers; the process id of the lab's owner follows.
 const GROUP: &str = "gh-net-lab-";
 const GROUPS: &str = "/sys/fs/cgroup";
 
-/// How long the engine may take to start or to end.
+/// Time limit for the engine's start and end.
 const ENGINE: Duration = Duration::from_secs(60);
-/// How long the kernel may take to end what a lab has left.
+/// Time limit for the kernel to end what a lab has left.
 const PARTING: Duration = Duration::from_secs(10);
-/// How long a command of it may take: an image may be built.
+/// Time limit for a docker command: it may build an image.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// It translates no addresses (no iptables), so containers reach networks either directly or through the tunnel.
+/// Without iptables the engine translates no addresses, so containers reach networks either directly or by the tunnel.
 const DOCKERD: &str = "dockerd --bridge=none --iptables=false --ip6tables=false --ip-forward=false \
     --host unix:///srv/docker.sock --group vscode --data-root /srv/docker --exec-root /run/docker \
     --pidfile /run/docker.pid --exec-opt native.cgroupdriver=cgroupfs";
@@ -44,39 +44,39 @@ const DOCKERD: &str = "dockerd --bridge=none --iptables=false --ip6tables=false 
 /// A running engine. Its containers end with it.
 #[derive(Debug)]
 pub struct Docker {
-    /// The lab in whose codespace it runs.
+    /// The lab whose codespace it runs in.
     pub lab: Lab,
     daemon: Option<Process>,
 }
 
 impl Docker {
-    /// Starts a lab and an engine in it. Hosts find `directory` of the test's file system, if there is one, as
-    /// `/srv/tools`.
+    /// Starts a lab and an engine in it. `directory` of the test's file system, if given, is mounted at `/srv/tools` on
+    /// all hosts.
     ///
     /// # Errors
-    /// See [`Lab::start`]; there is no dockerd, or it does not start.
+    /// See [`Lab::start`]; or dockerd is missing or does not start.
     pub fn start(options: Options, directory: Option<PathBuf>) -> Result<Self> {
         remove_groups();
         // Mount namespaces are per thread: the lab's hosts inherit these mounts, other threads don't see them.
         let starting = thread::spawn(move || {
-            share(directory.as_deref()).context("mounting what the hosts share")?;
+            share(directory.as_deref()).context("mounting the shared directories")?;
             Lab::start(options)
         });
-        let lab = starting.join().expect("a lab does not panic")?;
+        let lab = starting.join().expect("starting a lab does not panic")?;
         let group = format!("--cgroup-parent /{GROUP}{}", std::process::id());
         let daemon = lab.codespace.spawn(&format!("{DOCKERD} {group}"))?;
         daemon.wait_for("API listen on", ENGINE)?;
         Ok(Self { lab, daemon: Some(daemon) })
     }
 
-    /// A command on the codespace that finds the engine.
+    /// A command in the codespace with the engine's environment.
     pub fn command(&self, program: &str) -> Command {
         let mut command = self.lab.codespace.command(program);
         command.env("PATH", PATH).env("DOCKER_HOST", DOCKER_HOST);
         command
     }
 
-    /// Runs a shell command line on the codespace that finds the engine.
+    /// Runs a shell command line in the codespace with the engine's environment.
     ///
     /// # Errors
     /// It can't be started, or takes longer than ten minutes.
@@ -86,15 +86,15 @@ impl Docker {
         self.lab.codespace.start(command)?.finish(PATIENCE)
     }
 
-    /// The same, and gives its stdout, trimmed.
+    /// The same, and returns its stdout, trimmed.
     ///
     /// # Errors
-    /// See [`Self::run`]; it was not successful.
+    /// See [`Self::run`]; or it failed.
     pub fn shell(&self, line: &str) -> Result<String> {
         self.run(line)?.ok()
     }
 
-    /// gh-net on the laptop, which finds the engine too.
+    /// gh-net on the laptop with the engine's environment.
     ///
     /// # Errors
     /// See [`Lab::gh_net`].
@@ -114,7 +114,7 @@ impl Docker {
 impl Drop for Docker {
     fn drop(&mut self) {
         if let Some(daemon) = self.daemon.take() {
-            // So that it removes its containers' groups and networks itself. If it does not, the lab's end does.
+            // Lets it remove its containers' groups and networks itself. Otherwise the lab's end does.
             let _ = daemon.signal(Signal::SIGTERM);
             let _ = daemon.finish(ENGINE);
         }
@@ -155,8 +155,8 @@ fn copy(host: &Host, from: &Path, to: &str) -> Result<()> {
     Ok(())
 }
 
-/// Removes the control groups that labs have left. The kernel may not have ended their processes yet, and cgroups version 1
-/// sends no event when it has, so this tries for a while. Groups in use can't be removed.
+/// Removes the control groups that labs have left. Their processes may not have ended yet, and cgroups version 1 sends no
+/// event for that, so this retries for a while. Groups in use can't be removed.
 pub fn remove_groups() {
     let deadline = Instant::now() + PARTING;
     loop {
@@ -176,7 +176,7 @@ fn groups() -> Vec<PathBuf> {
     all.map(|entry| entry.path()).filter(labs).collect()
 }
 
-/// The one hierarchy, or each of several (cgroups version 1).
+/// The roots of the control group hierarchies: one, or several with cgroups version 1.
 fn roots() -> Vec<PathBuf> {
     let root = PathBuf::from(GROUPS);
     if root.join("cgroup.procs").exists() {
@@ -185,7 +185,7 @@ fn roots() -> Vec<PathBuf> {
     fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
-/// Only a group without processes can be removed, so nothing is lost by trying.
+/// Removes a group and those below it. The kernel refuses that for groups with processes.
 fn remove_tree(group: &Path) {
     for entry in fs::read_dir(group).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {

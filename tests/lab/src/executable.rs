@@ -1,4 +1,4 @@
-//! Programs that tests write and run.
+//! Writes programs that tests run.
 
 use std::io::Write;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-/// Writes a program, and the directories it is in.
+/// Writes a program, and creates its directories.
 ///
 /// Another process writes the file. If we wrote it, children that other threads start meanwhile would inherit the open
 /// descriptor, and a program that is open for writing can't be run (ETXTBSY).

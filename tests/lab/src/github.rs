@@ -1,5 +1,5 @@
-//! GitHub, as far as `gh codespace` needs it: the real gh runs against a stand-in API, and a shim before it
-//! stands in for the relay that leads into a codespace.
+//! GitHub, as far as `gh codespace` needs it: the real gh runs against a fake API, and a shim in front of it replaces the
+//! relay into a codespace.
 
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
@@ -15,7 +15,7 @@ use super::servers::{Servers, read_path};
 use super::{Binaries, BridgeCommand, LAPTOP_USER, Lab};
 use crate::root;
 
-/// The codespace that the shim leads into.
+/// The codespace that the shim connects to.
 pub const CODESPACE: &str = "big-fish-x7";
 /// A codespace without an ssh server.
 pub const CODESPACE_WITHOUT_SSHD: &str = "mute-crab-q2";
@@ -24,7 +24,7 @@ const PORT: u16 = 8100;
 const SHIM_DIR: &str = "/run/lab/gh";
 const CHECKOUT: &str = "/home/dev/src/gh-net";
 
-/// What the API says, chosen by the first part of its URL's path.
+/// The account that the fake API serves, selected by the first part of the URL's path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Account {
     /// Two codespaces.
@@ -50,7 +50,7 @@ impl Account {
     }
 }
 
-/// Prints what gh prints for `codespace ssh --config`, and is the relay for `cs ssh --stdio`.
+/// Prints the output of `gh codespace ssh --config`, and is the relay for `gh cs ssh --stdio`.
 const SHIM: &str = r#"#!/bin/sh
 name= config= stdio=
 case "$1 $2" in "codespace ssh" | "cs ssh") ;; *) exec /usr/bin/gh "$@" ;; esac
@@ -66,7 +66,7 @@ done
 case "$name" in
 big-fish-x7)
     if [ "$stdio" ]; then exec nc 172.16.5.4 2222; fi
-    if [ -z "$config" ]; then echo "the shim is asked for: $all" >&2; exit 1; fi
+    if [ -z "$config" ]; then echo "the shim does not support: $all" >&2; exit 1; fi
     cat <<END
 Host cs.big-fish-x7.main
 	User $USER_THERE
@@ -98,10 +98,10 @@ esac
 "#;
 
 impl Lab {
-    /// Puts gh on the laptop: the shim, the key that gh would have made, and the stand-in API.
+    /// Installs gh on the laptop: the shim, the key that gh would have created, and the fake API.
     ///
     /// # Errors
-    /// Files can't be written, or the API can't be opened.
+    /// Files can't be written, or the API's port can't be opened.
     pub fn start_github(&mut self) -> Result<()> {
         let shim = SHIM.replace("$USER_THERE", self.codespace_user());
         self.laptop.write(format!("{SHIM_DIR}/gh"), 0o755, shim)?;
@@ -112,8 +112,8 @@ impl Lab {
         Ok(())
     }
 
-    /// Lets gh install its extension from a checkout, in which a released program lies beside the script. It
-    /// takes [`Self::start_github`].
+    /// Lets gh install its extension from a checkout that contains the script and a released program. Needs
+    /// [`Self::start_github`].
     ///
     /// # Errors
     /// The programs can't be built, or gh does not install the extension.
@@ -127,7 +127,7 @@ impl Lab {
         self.laptop.start(install)?.finish(Duration::from_secs(60))?.ok().map(drop)
     }
 
-    /// gh-net as gh runs it: `gh net`. It takes [`Self::install_extension`].
+    /// gh-net as run by gh: `gh net`. Needs [`Self::install_extension`].
     ///
     /// # Errors
     /// The programs can't be built.
@@ -152,7 +152,7 @@ impl BridgeCommand<'_> {
     }
 }
 
-/// The environment in which the shim is found as gh, and gh finds the stand-in API.
+/// The environment in which the shim is found as gh, and gh uses the fake API.
 fn environment(account: Account) -> [(&'static str, String); 5] {
     let api = format!("http://127.0.0.1:{PORT}/{}", account.path());
     let token = if account == Account::LoggedOut { "" } else { "stand-in" };

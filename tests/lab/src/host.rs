@@ -1,4 +1,4 @@
-//! A host: a network, mount and UTS namespace, and the thread that lives in them.
+//! A host: a network, mount and UTS namespace, and a thread in them.
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
@@ -20,11 +20,11 @@ use super::container::PidNamespace;
 use super::process::{Output, Process};
 use crate::executable;
 
-/// How long a command may take unless a test says otherwise.
+/// Time limit of a command for which the test sets none.
 const PATIENCE: Duration = Duration::from_secs(60);
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Gives the host private files: programs on it neither see nor change those of the machine or of other hosts.
+/// Gives the host private files, so that its programs neither see nor change those of the machine or of other hosts.
 /// resolv.conf is a bind mount, as in every container.
 const PRIVATE_FILES: &str = "
     mount -t proc proc /proc
@@ -77,7 +77,7 @@ impl Host {
         &self.net
     }
 
-    /// The network namespace's inode number, by which processes in it can be told.
+    /// The network namespace's inode number, which identifies the processes in it.
     ///
     /// # Errors
     /// The kernel's.
@@ -85,7 +85,7 @@ impl Host {
         Ok(fstat(&self.net)?.st_ino)
     }
 
-    /// Runs `job` with the host's files and network. It can't start threads, because children of the host's thread
+    /// Runs `job` with the host's files and network. It must not start threads, because children of the host's thread
     /// belong to another PID namespace; use [`Self::thread`] for that.
     pub fn enter<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T {
         let (done, result) = mpsc::channel();
@@ -93,21 +93,21 @@ impl Host {
             let _ = done.send(job());
         });
         self.jobs.send(job).expect("the host's thread lives as long as the host");
-        result.recv().expect("a job that panics has ended the lab")
+        result.recv().expect("the job does not panic")
     }
 
-    /// A thread in the host's network, but with the test's own files.
+    /// Starts a thread in the host's network, but with the test's own files.
     pub fn thread<T: Send + 'static>(&self, body: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
         let net = self.net.try_clone().expect("a descriptor can be duplicated");
         let name = format!("in-{}", self.name);
         let thread = thread::Builder::new().name(name).spawn(move || {
-            setns(net, CloneFlags::CLONE_NEWNET).expect("a namespace of ours can be entered");
+            setns(net, CloneFlags::CLONE_NEWNET).expect("we may enter a namespace that we created");
             body()
         });
         thread.expect("a thread can be started")
     }
 
-    /// A command with a clean environment, run by root. It is to be started with [`Self::start`].
+    /// A command with a clean environment, run by root. Start it with [`Self::start`].
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new(program.as_ref());
         command.env_clear().env("PATH", PATH).env("HOME", "/root").env("LANG", "C.UTF-8");
@@ -150,7 +150,7 @@ impl Host {
         self.run_for(PATIENCE, line)
     }
 
-    /// Runs a shell command line that may take its time.
+    /// Runs a shell command line with a time limit.
     ///
     /// # Errors
     /// It can't be started, or takes longer than `limit`.
@@ -160,10 +160,10 @@ impl Host {
         self.start(command)?.finish(limit).with_context(|| format!("on {}", self.name))
     }
 
-    /// Runs a shell command line and gives its stdout, trimmed.
+    /// Runs a shell command line and returns its stdout, trimmed.
     ///
     /// # Errors
-    /// See [`Self::run`]; it was not successful.
+    /// See [`Self::run`]; or it failed.
     pub fn shell(&self, line: &str) -> Result<String> {
         self.run(line)?.ok().with_context(|| format!("on {}", self.name))
     }
@@ -207,10 +207,10 @@ impl Host {
         .context(context)
     }
 
-    /// Copies a program of the test's file system to the host, also while an earlier copy of it runs.
+    /// Copies a program from the test's file system to the host, even while an earlier copy of it runs.
     ///
     /// # Errors
-    /// It can't be read, or not be written.
+    /// It can't be read or written.
     pub fn install(&self, from: &Path, to: &str) -> Result<()> {
         // Another process writes the file. If we wrote it, children that other threads start meanwhile would inherit
         // the open descriptor, and a program that is open for writing can't be run (ETXTBSY).
@@ -236,7 +236,7 @@ impl Host {
         for entry in fs::read_dir("/proc")? {
             let entry = entry?;
             let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
-            // A process may end at any moment, and then has neither of the two.
+            // A process that has just ended has neither link.
             let Ok(net) = fs::read_link(entry.path().join("ns/net")) else { continue };
             let Ok(program) = fs::read_link(entry.path().join("exe")) else { continue };
             let file = program.file_name().map(|file| file.to_string_lossy().into_owned());

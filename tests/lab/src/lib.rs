@@ -9,16 +9,17 @@
 //!                              public DNS                 corp 10.20.0.10 ── 10.20.0.1 ── vpn 10.8.0.1
 //! ```
 //!
-//! The corporate network (10.20.0.0/16, fd20:20::/48) is reached by the laptop only. The programs are the real
-//! ones: OpenSSH's sshd, dnsmasq, iperf3, nftables, sudo. [`servers`] has the servers that no tool offers.
+//! Only the laptop reaches the corporate network (10.20.0.0/16, fd20:20::/48). [`Lab::make_laptop`] turns another host
+//! into a second laptop. The programs are real: OpenSSH's sshd, dnsmasq, iperf3, nftables, sudo. [`servers`] has the
+//! servers for which there is no tool.
 //!
-//! It takes root, or a user namespace with a range of user ids, which `cargo xtask` makes by itself where that is
-//! allowed. In one, sudo does not work (the machine's sudo is not owned by the namespace's root), so the
-//! codespace's user is root there.
+//! A lab needs root, or a user namespace with a range of user ids, which `cargo xtask` creates where that is allowed. In
+//! a user namespace sudo does not work (the namespace's root does not own the machine's sudo), so there gh-net logs in to
+//! the codespace as root.
 //!
-//! Several labs may run side by side: nothing has a name that another process could see. Everything a lab
-//! starts lives in a PID namespace of its own, so it all vanishes with the [`Lab`], or with the process that
-//! holds it, however that ends.
+//! Several labs may run concurrently, because none of their resources has a machine-wide name. All processes of a lab
+//! are in a PID namespace of its own, so they end with the [`Lab`] or with the process that owns it, in whatever way that
+//! ends.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -64,19 +65,19 @@ pub fn root() -> &'static Path {
     folder.expect("the crate is two folders below the workspace")
 }
 
-/// Whether CI runs this: there a missing privilege or tool is a failure, not a skip.
+/// Whether this runs in CI, where a missing privilege or tool is a failure and not a skip.
 pub fn in_ci() -> bool {
     std::env::var_os("CI").is_some_and(|ci| ci == "true")
 }
 
-/// How a lab differs from the usual one.
+/// Deviations from the default lab.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// The codespace has IPv6 of its own, and a default route for it. Codespaces mostly have not.
+    /// Whether the codespace has its own IPv6 and a default route for it. Most codespaces have not.
     pub codespace_ipv6: bool,
-    /// The home router translates addresses. Without it the codespace sees 192.168.1.20 itself.
+    /// Whether the home router translates addresses. Otherwise the codespace sees 192.168.1.20 itself.
     pub home_nat: bool,
-    /// The codespace's shell prints a banner on stdout before it runs a command.
+    /// Whether the codespace's shell prints a banner on stdout before it runs a command.
     pub noisy_login: bool,
 }
 
@@ -89,7 +90,7 @@ impl Default for Options {
 /// A running lab. See the [module's documentation](self).
 #[derive(Debug)]
 pub struct Lab {
-    /// Where programs are to reach what only the laptop reaches.
+    /// The codespace, whose programs use the bridge.
     pub codespace: Host,
     /// A container on the codespace's docker-like network, 172.17.0.2.
     pub nested: Host,
@@ -99,16 +100,16 @@ pub struct Lab {
     pub home: Host,
     /// Another host of the laptop's LAN, 192.168.1.50.
     pub lan: Host,
-    /// Where gh-net runs, as an ordinary user.
+    /// The laptop, where gh-net runs as an ordinary user.
     pub laptop: Host,
     /// The gateway between the laptop and the corporate network.
     pub vpn: Host,
-    /// The corporate server: 10.20.0.10, its DNS 10.20.0.53, and 10.20.0.66 that answers nothing.
+    /// The corporate server: 10.20.0.10, its DNS 10.20.0.53, and 10.20.0.66, which drops everything.
     pub corp: Host,
     options: Options,
     servers: Vec<Arc<Servers>>,
     daemons: Vec<Process>,
-    // Last: its end ends every process above.
+    // Declared last, because dropping it ends all processes of the fields above.
     _pids: PidNamespace,
 }
 
@@ -142,7 +143,7 @@ impl Lab {
         Ok(lab)
     }
 
-    /// For tests: a lab; or, where the privilege for it is missing, `None` after saying so.
+    /// For tests: a lab, or `None` after a message if the privilege for it is missing.
     ///
     /// # Panics
     /// With `CI=true` in the environment a missing privilege is a failure.
@@ -153,7 +154,7 @@ impl Lab {
         if privilege::skip() { Ok(None) } else { Self::start(options).map(Some) }
     }
 
-    /// What this lab was made with.
+    /// The options that this lab was started with.
     pub fn options(&self) -> Options {
         self.options
     }
@@ -164,7 +165,7 @@ impl Lab {
         [codespace, nested, internet, home, lan, laptop, vpn, corp]
     }
 
-    /// What the servers of the corporate network saw.
+    /// The servers of the corporate network and the events they recorded.
     pub fn corp_servers(&self) -> &Servers {
         &self.servers[0]
     }

@@ -1,4 +1,4 @@
-//! What the lab needs of the machine it runs on.
+//! The privileges and tools that the lab needs of its machine.
 
 use std::fs::File;
 use std::io::ErrorKind;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, unshare};
 
-/// Programs that the lab runs, and the Debian packages they are in.
+/// Programs that the lab runs, and their Debian packages.
 const LAB_TOOLS: [(&str, &str); 12] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
@@ -22,7 +22,7 @@ const LAB_TOOLS: [(&str, &str); 12] = [
     ("su", "util-linux"),
 ];
 
-/// Programs that the tests run beside those of the lab.
+/// Further programs that the tests run.
 const TEST_TOOLS: [(&str, &str); 6] = [
     ("traceroute", "traceroute"),
     ("nc", "netcat-openbsd"),
@@ -47,36 +47,36 @@ pub fn missing_of(tools: &[(&'static str, &'static str)]) -> Vec<(&'static str, 
     tools.iter().filter(|(program, _)| find_program(program).is_none()).copied().collect()
 }
 
-/// Where a program of this machine is.
+/// The path of a program of this machine.
 pub fn find_program(name: &str) -> Option<PathBuf> {
     const PLACES: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
     PLACES.iter().map(|place| Path::new(place).join(name)).find(|path| path.exists())
 }
 
-/// Whether this process may make namespaces.
+/// Whether this process may create namespaces.
 pub fn privileged() -> bool {
-    // On a thread of its own, as it can't be taken back.
+    // On its own thread, because `unshare` can't be reverted.
     std::thread::spawn(|| unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWPID).is_ok())
         .join()
         .unwrap_or(false)
 }
 
-/// Why the lab can't run here, in words; `None` if it can. This does not check for missing tools.
+/// Why the lab can't run here; `None` if it can. Does not check for missing tools.
 pub fn obstacle() -> Option<String> {
     if !privileged() {
         return Some(
-            "the lab makes network namespaces: it takes root, or a user namespace with a range of user ids (the \
+            "the lab creates network namespaces: it needs root, or a user namespace with a range of user ids (the \
              package uidmap, and your line in /etc/subuid and /etc/subgid), in which `cargo xtask test` runs it"
                 .to_owned(),
         );
     }
-    // Where there is none, root can make one.
+    // If there is no such file, root can create it.
     let tun = File::options().read(true).write(true).open("/dev/net/tun");
     let forbidden = tun.err().filter(|error| error.kind() == ErrorKind::PermissionDenied)?;
     Some(format!("the lab needs a tunnel device: /dev/net/tun: {forbidden}"))
 }
 
-/// Whether a test that needs the lab is to be skipped, after saying so.
+/// Whether to skip a test that needs the lab; prints the reason.
 ///
 /// # Panics
 /// With `CI=true`, instead of a skip.
@@ -93,7 +93,7 @@ pub(super) fn skip() -> bool {
     obstacle().is_some_and(|why| skip_because(&why))
 }
 
-/// Whether a test beside the lab that needs these programs is to be skipped, after saying so.
+/// Whether to skip a test that needs these programs; prints the reason.
 ///
 /// # Panics
 /// With `CI=true`, instead of a skip.
@@ -103,11 +103,11 @@ pub fn skip_without(programs: &[&str]) -> bool {
     !missing.is_empty() && skip_because(&format!("the test lacks {}", missing.join(", ")))
 }
 
-/// Says that a test is skipped, and why; gives `true`.
+/// Prints that a test is skipped, and why. Returns `true`.
 ///
 /// # Panics
 /// With `CI=true`, instead of a skip.
-#[allow(clippy::print_stderr, reason = "a skip that nobody sees is a test that nobody runs")]
+#[allow(clippy::print_stderr, reason = "skips must be visible")]
 pub fn skip_because(why: &str) -> bool {
     assert!(!crate::in_ci(), "{why}");
     eprintln!("SKIPPED: {why}");

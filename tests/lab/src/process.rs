@@ -1,4 +1,4 @@
-//! Processes whose output is collected while they run, and awaited without polling.
+//! Processes whose output is collected while they run.
 
 use std::io::Read;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
@@ -13,11 +13,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// How much of a stream is kept: the most that a test looks at.
+/// Maximum number of bytes kept of a stream, more than any test reads.
 const KEPT: usize = 4 << 20;
-/// How long after a process's end its output may still be open: a child of its own may hold it.
+/// How long to wait for the end of the output after a process's end: a child may hold it open.
 const LINGER: Duration = Duration::from_secs(1);
-/// How often a process's memory is looked at.
+/// Interval at which a process's memory is sampled.
 const SAMPLE: Duration = Duration::from_millis(50);
 
 /// A process that is killed when this is dropped.
@@ -30,23 +30,23 @@ pub struct Process {
     stderr: Collector,
 }
 
-/// What a process left behind.
+/// The result of a process.
 #[derive(Debug, Clone)]
 pub struct Output {
     /// The command, for messages.
     pub what: String,
     /// How it ended.
     pub status: ExitStatus,
-    /// What it wrote on stdout.
+    /// Its stdout.
     pub stdout: Vec<u8>,
-    /// What it wrote on stderr.
+    /// Its stderr.
     pub stderr: Vec<u8>,
-    /// The most memory it ever had, in bytes, as last seen before its end.
+    /// Its peak memory in bytes, as last sampled before its end.
     pub peak_memory: u64,
 }
 
 impl Output {
-    /// Stdout as text, without white space at its ends.
+    /// Stdout as text, trimmed.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.stdout).trim().to_owned()
     }
@@ -61,10 +61,10 @@ impl Output {
         self.status.code().unwrap_or_else(|| 128 + self.status.signal().unwrap_or_default())
     }
 
-    /// [`Self::text`], if the process was successful.
+    /// [`Self::text`], if the process succeeded.
     ///
     /// # Errors
-    /// It was not; the message shows what it wrote.
+    /// It failed; the message shows its output.
     pub fn ok(&self) -> Result<String> {
         ensure!(
             self.status.success(),
@@ -79,7 +79,7 @@ impl Output {
 }
 
 impl Process {
-    /// Wraps a child whose stdout and stderr are pipes. `spawn` is given the prepared command.
+    /// Starts a command with piped stdout and stderr. `spawn` is called with the prepared command.
     pub(super) fn start(
         mut command: Command,
         spawn: impl FnOnce(Command) -> std::io::Result<Child>,
@@ -87,7 +87,7 @@ impl Process {
         let what = format!("{command:?}");
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = spawn(command).with_context(|| format!("starting {what}"))?;
-        // SAFETY: a system call on a number; the descriptor it returns is ours alone.
+        // SAFETY: a system call on a number; nothing else owns the descriptor that it returns.
         let pidfd = match unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) } {
             -1 => return Err(std::io::Error::last_os_error()).context("pidfd_open"),
             // SAFETY: as above.
@@ -103,12 +103,12 @@ impl Process {
         Pid::from_raw(self.child.id() as i32)
     }
 
-    /// What it has written on stdout so far.
+    /// Its stdout so far.
     pub fn stdout(&self) -> String {
         self.stdout.text()
     }
 
-    /// What it has written on stderr so far.
+    /// Its stderr so far.
     pub fn stderr(&self) -> String {
         self.stderr.text()
     }
@@ -116,10 +116,10 @@ impl Process {
     /// Waits until its stdout or stderr contains `words`.
     ///
     /// # Errors
-    /// It ended first, or it took too long; the message shows what it has written.
+    /// It ended first, or took too long; the message shows its output.
     pub fn wait_for(&self, words: &str, limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
-        // One of the two streams is where a program says such things; the other one is looked at on the way.
+        // Messages are usually on stderr, so this waits for it, and checks stdout in between.
         loop {
             let slice = (Instant::now() + Duration::from_millis(50)).min(deadline);
             if self.stderr.wait_for(words, slice) || self.stdout.wait_for(words, Instant::now()) {
@@ -128,7 +128,12 @@ impl Process {
             let ended = self.stderr.ended() && self.stdout.ended();
             if ended || Instant::now() >= deadline {
                 let why = if ended { "ended" } else { "took too long" };
-                bail!("`{}` {why} before it said {words:?}:\n{}{}", self.what, self.stdout(), self.stderr());
+                bail!(
+                    "`{}` {why} before it printed {words:?}:\n{}{}",
+                    self.what,
+                    self.stdout(),
+                    self.stderr()
+                );
             }
         }
     }
@@ -141,7 +146,7 @@ impl Process {
         kill(self.pid(), signal).with_context(|| format!("signalling `{}`", self.what))
     }
 
-    /// Whether it still runs.
+    /// Whether it is still running.
     ///
     /// # Errors
     /// The kernel's.
@@ -157,8 +162,8 @@ impl Process {
         }
     }
 
-    /// The most memory it has had so far, in bytes; `None` if it has ended. `wait4`'s figure
-    /// is useless: it includes the parent's memory at the time of the fork.
+    /// Its peak memory so far, in bytes; `None` if it has ended. `wait4`'s figure is useless, because it includes the
+    /// parent's memory at the time of the fork.
     pub fn peak_memory(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -168,7 +173,7 @@ impl Process {
     /// Waits for its end.
     ///
     /// # Errors
-    /// It took longer than `limit`; it is killed then.
+    /// It took longer than `limit`, and was killed.
     pub fn finish(mut self, limit: Duration) -> Result<Output> {
         let deadline = Instant::now() + limit;
         let mut peak_memory = 0;
@@ -189,7 +194,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail for a process that has been waited for, which is as well.
+        // Both fail for a process that has been waited for; that is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,17 +1,17 @@
-//! The names of a release's assets. `cargo xtask dist` makes them, the release workflow publishes them, and gh, the dev
-//! container Feature and people find them by these names.
+//! The names of a release's assets. `cargo xtask dist` builds the assets, the release workflow publishes them, and gh, the
+//! dev container Feature and users find them by name.
 
-/// The program for one of gh's architectures: gh chooses by the end of the name.
+/// The program for one of gh's architectures. gh selects it by the end of the name.
 pub fn program(architecture: &str) -> String {
     format!("gh-net-linux-{architecture}")
 }
 
-/// The name of the archive for an architecture, without its ending; also that of the folder in it.
+/// The name of the archive for an architecture, without its extension; also the name of the folder in it.
 pub fn archive(version: &str, architecture: &str) -> String {
     format!("gh-net-{version}-linux-{architecture}")
 }
 
-/// The name of the sidecar for a machine, as `uname -m` says it.
+/// The name of the sidecar for a machine type of `uname -m`.
 pub fn sidecar(machine: &str) -> String {
     format!("gh-net-sidecar-{machine}")
 }

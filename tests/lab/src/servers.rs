@@ -1,7 +1,7 @@
-//! The servers that no tool offers: each behaves in one particular way, and records what it saw.
+//! Servers for which there is no tool: each behaves in one particular way, and records events.
 //!
-//! Each listener and each connection has a thread. An async runtime would be one more dependency to compile before
-//! `cargo xtask` starts.
+//! Each listener and each connection has a thread: with an async runtime, `cargo xtask` would have one more dependency to
+//! compile before it starts.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -23,38 +23,38 @@ pub use pattern::Pattern;
 
 /// TCP and UDP: sends back what it receives.
 pub const ECHO: u16 = 7;
-/// TCP: reads everything, and records how the connection ends.
+/// TCP: reads everything, and records the end of the connection.
 pub const DISCARD: u16 = 9;
 /// TCP: never reads.
 pub const STALL: u16 = 9001;
-/// TCP: reads to the end of file, and only then answers with the number of bytes.
+/// TCP: reads to the end of file, then answers with the number of bytes and their hash.
 pub const COUNT: u16 = 9002;
-/// TCP: sends `bye`, shuts down its direction at once, then reads to the end, and records how that came.
+/// TCP: sends `bye`, shuts down its direction at once, then reads to the end, and records that end.
 pub const BYE: u16 = 9003;
 /// TCP: resets the connection at the first byte.
 pub const RESET: u16 = 9004;
 
-/// What a server reads at once.
+/// Size of a read, in bytes.
 const BUFFER: usize = 256 * 1024;
 
 /// The corporate server's addresses.
 const CORPORATE: [&str; 4] = ["10.20.0.10", "10.20.0.53", "fd20:20::10", "fd20:20::53"];
 
-/// Something a server saw.
+/// An event at a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Event {
-    /// Which server.
+    /// The server's port.
     pub port: u16,
     /// The client's address.
     pub peer: SocketAddr,
-    /// What it saw.
+    /// What happened.
     pub kind: EventKind,
 }
 
-/// What a server saw.
+/// What happened at a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventKind {
-    /// A connection came.
+    /// A connection was accepted.
     Connected,
     /// The client's end of file, after this many bytes.
     Ended(u64),
@@ -70,7 +70,7 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// The corporate server's.
+    /// The servers of the corporate host.
     pub(super) fn corporate(host: &Host) -> Result<Arc<Self>> {
         Self::run(host, |servers| {
             servers.tcp(80, |_, stream, peer| http::serve("corp", stream, peer))?;
@@ -80,7 +80,7 @@ impl Servers {
                 Ok(())
             })?;
             servers.tcp(STALL, |_, stream, _| {
-                // It stays open until this process ends.
+                // Keeps the connection open until this process ends.
                 std::mem::forget(stream);
                 Ok(())
             })?;
@@ -91,7 +91,7 @@ impl Servers {
         })
     }
 
-    /// A web server that says the host's name.
+    /// A web server that answers with the host's name.
     pub(super) fn web(host: &Host, port: u16) -> Result<Arc<Self>> {
         let name = host.name();
         Self::run(host, move |servers| {
@@ -99,7 +99,7 @@ impl Servers {
         })
     }
 
-    /// A server of another module.
+    /// A server that is implemented in another module.
     pub(super) fn custom(
         host: &Host,
         port: u16,
@@ -108,19 +108,20 @@ impl Servers {
         Self::run(host, move |servers| servers.tcp(port, move |_, stream, _| serve(stream)))
     }
 
-    /// Opens servers in the host's network: threads that `listen` starts stay in it.
+    /// Opens servers in the host's network. Threads that `listen` starts are in the same network.
     fn run(
         host: &Host,
         listen: impl FnOnce(&Arc<Self>) -> io::Result<()> + Send + 'static,
     ) -> Result<Arc<Self>> {
         let servers = Arc::new(Self::default());
-        let ours = servers.clone();
-        let listening = host.thread(move || listen(&ours)).join().expect("opening sockets does not panic");
+        let listeners = servers.clone();
+        let listening =
+            host.thread(move || listen(&listeners)).join().expect("opening sockets does not panic");
         listening.with_context(|| format!("opening the servers of {}", host.name()))?;
         Ok(servers)
     }
 
-    /// Everything seen so far.
+    /// All events so far.
     pub fn events(&self) -> Vec<Event> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -128,7 +129,7 @@ impl Servers {
     /// Waits for an event.
     ///
     /// # Errors
-    /// It does not come in time; the message shows what came.
+    /// It does not happen in time; the message shows all events.
     pub fn wait_for(&self, limit: Duration, wanted: impl Fn(&Event) -> bool) -> Result<Event> {
         let deadline = Instant::now() + limit;
         let mut events = self.events.lock().unwrap_or_else(PoisonError::into_inner);
@@ -138,7 +139,7 @@ impl Servers {
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                bail!("the server did not see it within {limit:?}, but {events:?}");
+                bail!("the event did not happen within {limit:?}; events: {events:?}");
             }
             events = self.happened.wait_timeout(events, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -160,7 +161,7 @@ impl Servers {
                 let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                 servers.record(port, peer, EventKind::Connected);
                 let (servers, serve) = (servers.clone(), serve.clone());
-                // An error of a connection concerns its client only.
+                // An error of a connection concerns only its client.
                 let _ = start(move || drop(serve(&servers, stream, peer)));
             }
         })
@@ -214,8 +215,8 @@ fn socket(kind: Type, protocol: Protocol, port: u16) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// A UDP echo on each of the corporate server's addresses: a socket bound to all of them would answer from the
-/// address that the kernel prefers, which may differ from the one that the client asked.
+/// A UDP echo on each of the corporate server's addresses. A wildcard socket would answer from the address that the kernel
+/// prefers, which may differ from the one that the client used.
 fn udp_echo() -> io::Result<()> {
     for address in CORPORATE {
         let domain = if address.contains(':') { Domain::IPV6 } else { Domain::IPV4 };
@@ -227,7 +228,7 @@ fn udp_echo() -> io::Result<()> {
         start(move || {
             let mut buffer = vec![0; 1 << 16];
             loop {
-                // An ICMP error about an earlier answer is no reason to stop.
+                // The error may be an ICMP error for an earlier answer.
                 let Ok((len, peer)) = socket.recv_from(&mut buffer) else { continue };
                 let _ = socket.send_to(&buffer[..len], peer);
             }
@@ -260,7 +261,7 @@ fn reset(mut stream: TcpStream) -> io::Result<()> {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO))
 }
 
-/// A finished hash as `sha256sum` writes it.
+/// A finished hash in the format of `sha256sum`.
 pub fn hex(hash: Sha256) -> String {
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }

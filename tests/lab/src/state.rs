@@ -1,10 +1,10 @@
-//! Everything that gh-net could change in a host, as text to compare byte for byte.
+//! The state of a host that gh-net could change, as text to compare byte for byte.
 
 use anyhow::Result;
 
 use super::Host;
 
-/// Each line is a command; its output, errors included, is part of the state.
+/// Each line is a command whose output, errors included, is part of the state.
 const QUERIES: &str = "
 ip rule
 ip -6 rule
@@ -25,12 +25,12 @@ cat /proc/sys/net/ipv4/conf/*/rp_filter
 grep -h . /proc/mounts
 ";
 
-/// What a host looked like at some moment.
+/// The state of a host at some moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State(Vec<(&'static str, String)>);
 
 impl State {
-    /// What is different in `later`, in the manner of `diff`; empty if nothing is.
+    /// The differences to `later`, in the style of `diff`; empty if there are none.
     pub fn diff(&self, later: &Self) -> String {
         let mut diff = String::new();
         for ((query, before), (_, after)) in self.0.iter().zip(&later.0) {
@@ -48,7 +48,7 @@ impl State {
 }
 
 impl Host {
-    /// What the host looks like now.
+    /// The present state of the host.
     ///
     /// # Errors
     /// A query can't be run at all.

@@ -1,4 +1,4 @@
-//! The cables of the lab, its addresses and routes.
+//! The lab's interfaces, addresses and routes.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::{Host, Lab};
 
-/// The kernel limits how many ICMP errors it sends; tests want each of theirs.
+/// The kernel limits the rate of ICMP errors, but tests need every one.
 const NO_ICMP_LIMIT: &str = "
     echo 0 > /proc/sys/net/ipv4/icmp_ratelimit
     echo 0 > /proc/sys/net/ipv6/icmp/ratelimit";
@@ -15,8 +15,8 @@ const FORWARD: &str = "
     echo 1 > /proc/sys/net/ipv4/ip_forward
     echo 1 > /proc/sys/net/ipv6/conf/all/forwarding";
 
-/// Counts what must never get here: packets for the laptop's networks, and packets of the codespace that carry
-/// a source address of the tunnel. Without NAT the codespace's own ssh answers go to the laptop's LAN address.
+/// Counts packets that must never arrive: those for the laptop's networks, and those from the codespace with a source
+/// address of the tunnel. ssh's own packets are exempt: without NAT they go to the laptop's LAN address.
 const COUNTERS: &str = "
     nft -f - <<'END'
     table inet lab {
@@ -64,7 +64,7 @@ impl Lab {
         Ok(())
     }
 
-    /// The docker network is made as dockerd makes it: bridge, masquerade, and a forward chain that drops.
+    /// The docker network is set up as dockerd does it: a bridge, masquerading, and a forward chain that drops.
     fn wire_codespace(&self) -> Result<()> {
         let codespace = &self.codespace;
         codespace.script(
@@ -136,7 +136,7 @@ END",
                 ip route add default via 192.168.1.1"
             ))?;
         }
-        // Unprivileged ping sockets for every group (systemd does it), as far as a user namespace has groups.
+        // Allow ping sockets to all groups, as systemd does; a user namespace has no more than these.
         self.laptop.script("echo '0 65535' > /proc/sys/net/ipv4/ping_group_range")
     }
 
@@ -173,22 +173,22 @@ END",
         ))
     }
 
-    /// (Re)starts the nested container: it gets the codespace's resolvers of this moment that are neither
-    /// loopback nor IPv6, as docker gives them to a network without IPv6.
+    /// (Re)starts the nested container. It gets the codespace's present resolvers except loopback and IPv6 ones, as
+    /// docker does for a network without IPv6.
     ///
     /// # Errors
     /// Files can't be read or written.
     pub fn start_container(&self) -> Result<()> {
-        let theirs = self.codespace.read("/etc/resolv.conf")?;
+        let codespace = self.codespace.read("/etc/resolv.conf")?;
         let usable = |line: &&str| match line.strip_prefix("nameserver ") {
             Some(server) => !server.starts_with("127.") && !server.contains(':'),
             None => true,
         };
-        let ours: String = theirs.lines().filter(usable).map(|line| format!("{line}\n")).collect();
-        self.nested.write("/etc/resolv.conf", 0o644, ours)
+        let container: String = codespace.lines().filter(usable).map(|line| format!("{line}\n")).collect();
+        self.nested.write("/etc/resolv.conf", 0o644, container)
     }
 
-    /// How many packets have reached the internet's router that must not get there.
+    /// The number of packets that have reached the internet's router and must not.
     ///
     /// # Errors
     /// The counters can't be read.
@@ -200,10 +200,10 @@ END",
     }
 }
 
-/// A cable between an interface of each of two hosts.
+/// Connects an interface of one host with an interface of another.
 fn cable((left, left_name): (&Host, &str), (right, right_name): (&Host, &str)) -> Result<()> {
     let mut command = left.command("/bin/sh");
-    // The right host's namespace has no name; it comes as the descriptor of stdin.
+    // The right host's namespace has no name, so it is passed as stdin.
     command
         .stdin(Stdio::from(right.net().try_clone()?))
         .arg("-c")
@@ -211,7 +211,7 @@ fn cable((left, left_name): (&Host, &str), (right, right_name): (&Host, &str)) -
     left.start(command)?.finish(Duration::from_secs(10))?.ok().map(drop)
 }
 
-/// The kernel gives interfaces their link-local addresses and routes some moments after they are up.
+/// The kernel assigns link-local addresses and routes a moment after an interface is up.
 fn wait_for_link_local(host: &Host) -> Result<()> {
     host.script(
         "up() { ip -o link show up | grep -vc LOOPBACK; }

@@ -1,11 +1,11 @@
-//! A web server of one connection a request: enough of HTTP/1.1 for curl.
+//! A web server with one request per connection: enough of HTTP/1.1 for curl.
 //!
 //! | request | answer |
 //! |---|---|
 //! | `GET /` | the host's name |
 //! | `GET /whoami` | the client's address |
 //! | `GET /bytes/N` | the first N bytes of the [`Pattern`] |
-//! | `POST /sink`, `PUT /sink` | how many bytes came, and their SHA-256 |
+//! | `POST /sink`, `PUT /sink` | the number of received bytes, and their SHA-256 |
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
@@ -64,7 +64,7 @@ fn read_request(stream: &mut impl BufRead) -> io::Result<Request> {
     }
 }
 
-/// Reads a request without a body; gives its path.
+/// Reads a request without a body; returns its path.
 pub(in super::super) fn read_path(stream: &mut TcpStream) -> io::Result<String> {
     Ok(read_request(&mut BufReader::new(stream))?.path)
 }

@@ -1,4 +1,4 @@
-//! A stream of bytes that can be made and checked anywhere: any byte missing, doubled or moved shows.
+//! A reproducible stream of bytes: its hash shows any byte that is missing, duplicated or moved.
 
 use sha2::{Digest, Sha256};
 
@@ -6,7 +6,7 @@ use super::hex;
 
 const BLOCK: usize = 1 << 20;
 
-/// The first `len` bytes of the one endless stream, block by block.
+/// The first `len` bytes of an endless stream, block by block.
 #[derive(Debug)]
 pub struct Pattern {
     block: Vec<u8>,
@@ -19,7 +19,7 @@ impl Pattern {
     pub fn new(len: u64) -> Self {
         let mut state = 0x9e37_79b9_7f4a_7c15u64;
         let words = (0..BLOCK / 8).flat_map(|_| {
-            // xorshift64: what can't be compressed, so that no layer does better than it would.
+            // xorshift64: incompressible, so that compression in any layer does not distort measurements.
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
