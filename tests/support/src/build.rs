@@ -1,4 +1,4 @@
-//! Packets as they come from the codespace.
+//! Builds packets as the codespace sends them.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -26,14 +26,14 @@ pub fn packet(from: IpAddr, to: IpAddr, protocol: IpNumber, hop_limit: u8, trans
         .write(&mut bytes)
         .unwrap(),
         (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {
-            panic!("{from} and {to} are of two families")
+            panic!("{from} and {to} are of different families")
         }
     }
     bytes.extend_from_slice(transport);
     bytes
 }
 
-/// A TCP segment; `header` is complete but for its ports and checksum.
+/// A TCP segment; `header` is complete except for its ports and checksum.
 pub fn tcp(from: SocketAddr, to: SocketAddr, header: TcpHeader, payload: &[u8]) -> Vec<u8> {
     let header = TcpHeader { source_port: from.port(), destination_port: to.port(), checksum: 0, ..header };
     let mut segment = Vec::new();
@@ -56,7 +56,7 @@ pub fn udp_segment(from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Vec<u8> 
     let mut segment = [&header.to_bytes()[..], payload].concat();
     sum(from.ip(), to.ip(), IpNumber::UDP, &mut segment, 6);
     if segment[6..8] == [0, 0] {
-        // No checksum is what zero would say (RFC 768).
+        // Zero would mean that there is no checksum (RFC 768).
         segment[6..8].copy_from_slice(&[0xff, 0xff]);
     }
     segment
@@ -78,14 +78,14 @@ pub fn icmp(from: IpAddr, to: IpAddr, kind: u8, code: u8, rest: [u8; 4], payload
     packet(from, to, protocol, 64, &message)
 }
 
-/// Puts the right checksum at `at` in a segment.
+/// Writes the checksum of a segment at offset `at`.
 fn sum(from: IpAddr, to: IpAddr, protocol: IpNumber, segment: &mut [u8], at: usize) {
     segment[at..at + 2].fill(0);
     let sum = transport_sum(from, to, protocol, segment);
     segment[at..at + 2].copy_from_slice(&sum.to_be_bytes());
 }
 
-/// Sets the checksums of a packet right, as far as it is one: a fuzzer can't guess them.
+/// Corrects the checksums of a packet as far as it can be parsed, because a fuzzer can't guess them.
 pub fn repair(packet: &mut [u8]) {
     let Some(version) = packet.first().map(|byte| byte >> 4) else { return };
     if version == 4 && packet.len() >= 20 {

@@ -1,4 +1,4 @@
-//! How tests drive the engine: with a clock that they move, looking at every packet.
+//! Drives the engine in tests: with a clock that they advance, and with every packet verified.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use gh_net_engine::{Engine, Headers, Transmit};
 
 use crate::packet::Packet;
 
-/// Wake-ups within one span of time, beyond which the engine is taken to be caught in a loop.
+/// Maximum number of wake-ups in one call of [`pass`]; more mean that the engine loops.
 const MAX_WAKEUPS: u32 = 10_000;
 
 /// The next packet for the codespace, verified, and its length.
@@ -17,7 +17,7 @@ pub fn transmit(engine: &mut Engine, bulk: bool, now: Instant) -> Option<(Packet
     Some((Packet::verified(&flatten(&packet)), packet.len()))
 }
 
-/// Time passes, with all that is due in it.
+/// Advances the clock by `time`, with all timeouts that are due until then.
 pub fn pass(engine: &mut Engine, now: &mut Instant, time: Duration) {
     let end = *now + time;
     let mut wakeups = 0;
@@ -27,14 +27,14 @@ pub fn pass(engine: &mut Engine, now: &mut Instant, time: Duration) {
         wakeups += 1;
         assert!(
             wakeups < MAX_WAKEUPS,
-            "the engine wants to be woken for ever, {:?} before the end",
+            "the engine asks to be woken without end, {:?} before the deadline",
             end - at
         );
     }
     *now = end;
 }
 
-/// The bytes of a packet as they go over the link.
+/// The bytes of a packet as they are sent over the link.
 pub fn flatten(packet: &Transmit) -> Bytes {
     [packet.headers.as_slice(), &packet.payload].concat().into()
 }

@@ -1,7 +1,7 @@
-//! What the tests of several crates share: packets [built](build) and [verified](packet), a [driver] for the engine, a
-//! [policy] for it, and a [codespace's network](net) made of smoltcp.
+//! Shared by the tests of several crates: [building](build) and [verifying](packet) packets, a [driver] and a [policy] for
+//! the engine, and a [codespace's network](net) with smoltcp.
 //!
-//! Nothing in here shares code with what it checks: packets are built, parsed and summed by etherparse.
+//! It shares no code with what it checks: etherparse builds and parses packets and computes their checksums.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
@@ -18,7 +18,7 @@ pub fn ip(address: &str) -> IpAddr {
     address.parse().unwrap()
 }
 
-/// An address of either family with its port.
+/// An address of either family with a port.
 pub fn socket(address: &str) -> SocketAddr {
     address.parse().unwrap()
 }

@@ -1,4 +1,4 @@
-//! The codespace's network stack: smoltcp, a TCP that shares nothing with the engine.
+//! The codespace's network stack: smoltcp, a TCP implementation that shares no code with the engine.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -17,12 +17,12 @@ pub struct Tun {
     /// From the stack to the tunnel.
     pub sent: VecDeque<Bytes>,
     mtu: usize,
-    /// Packets in `sent` at most; the stack waits when there are so many.
+    /// Maximum number of packets in `sent`; at the maximum the stack waits.
     queue: usize,
 }
 
 impl Tun {
-    /// A device with this MTU, and a queue of so many packets to the tunnel.
+    /// A device with this MTU, and room for `queue` packets to the tunnel.
     pub fn new(mtu: usize, queue: usize) -> Self {
         Self { received: VecDeque::new(), sent: VecDeque::new(), mtu, queue }
     }

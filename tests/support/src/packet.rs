@@ -1,11 +1,11 @@
-//! Packets of the engine: verified, taken apart, and described.
+//! Verifies, parses and describes the engine's packets.
 
 use std::net::{IpAddr, SocketAddr};
 
 use etherparse::checksum::Sum16BitWords;
 use etherparse::{IpNumber, IpSlice, Ipv4Header, Ipv6Header, TcpSlice, UdpSlice};
 
-/// A packet, verified and taken apart.
+/// A packet, verified and parsed.
 #[derive(Debug, Clone)]
 pub struct Packet {
     /// Its source.
@@ -19,7 +19,7 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// Parses a packet strictly and asserts that its lengths and checksums are right.
+    /// Parses a packet strictly and asserts that its lengths and checksums are correct.
     pub fn verified(bytes: &[u8]) -> Self {
         let ip = IpSlice::from_slice(bytes).unwrap_or_else(|error| panic!("{error}: {bytes:02x?}"));
         let packet = Self {
@@ -59,7 +59,7 @@ impl Packet {
         assert_eq!(transport_sum(*from, *to, *protocol, transport), 0, "the checksum of {self:02x?}");
     }
 
-    /// The TCP segment; `None` if it is of another protocol.
+    /// The TCP segment; `None` for another protocol.
     pub fn tcp(&self) -> Option<TcpSlice<'_>> {
         let is_tcp = self.protocol == IpNumber::TCP;
         is_tcp.then(|| TcpSlice::from_slice(&self.transport).expect("a TCP segment"))
@@ -74,13 +74,13 @@ impl Packet {
         (from, to, &self.transport[8..])
     }
 
-    /// Type, code and what follows the first eight bytes of an ICMP or ICMPv6 message.
+    /// Type, code and the bytes after the first eight of an ICMP or ICMPv6 message.
     pub fn icmp(&self) -> (u8, u8, &[u8]) {
         assert!([IpNumber::ICMP, IpNumber::IPV6_ICMP].contains(&self.protocol), "{self:?}");
         (self.transport[0], self.transport[1], &self.transport[8..])
     }
 
-    /// The packet quoted in an ICMP error: source, destination, protocol, and its transport's first bytes.
+    /// The packet quoted in an ICMP error: source, destination, protocol, and the first bytes of its transport.
     pub fn quotation(&self) -> (IpAddr, IpAddr, IpNumber, &[u8]) {
         let quoted = self.icmp().2;
         if self.from.is_ipv4() {
@@ -94,7 +94,7 @@ impl Packet {
     }
 }
 
-/// The checksum of a transport header and payload with the pseudo-header: 0 if the one inside is right.
+/// The checksum of a transport header and payload with the pseudo-header: 0 if the contained one is correct.
 pub fn transport_sum(from: IpAddr, to: IpAddr, protocol: IpNumber, transport: &[u8]) -> u16 {
     let mut sum = Sum16BitWords::new();
     // ICMP has no pseudo-header (RFC 792).
@@ -103,7 +103,7 @@ pub fn transport_sum(from: IpAddr, to: IpAddr, protocol: IpNumber, transport: &[
             (IpAddr::V4(from), IpAddr::V4(to)) => sum.add_4bytes(from.octets()).add_4bytes(to.octets()),
             (IpAddr::V6(from), IpAddr::V6(to)) => sum.add_16bytes(from.octets()).add_16bytes(to.octets()),
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {
-                panic!("{from} and {to} are of two families")
+                panic!("{from} and {to} are of different families")
             }
         };
         sum = sum.add_2bytes([0, protocol.0]).add_4bytes((transport.len() as u32).to_be_bytes());
@@ -111,12 +111,12 @@ pub fn transport_sum(from: IpAddr, to: IpAddr, protocol: IpNumber, transport: &[
     u16::from_be(sum.add_slice(transport).ones_complement())
 }
 
-/// The Internet checksum (RFC 1071): 0 over bytes that hold a right one.
+/// The Internet checksum (RFC 1071): 0 over bytes that contain a correct one.
 pub fn sum(bytes: &[u8]) -> u16 {
     u16::from_be(Sum16BitWords::new().add_slice(bytes).ones_complement())
 }
 
-/// A packet in a line, for people.
+/// A packet in one line, for people.
 pub fn describe(packet: &[u8]) -> String {
     let Ok(ip) = IpSlice::from_slice(packet) else { return format!("{packet:?}") };
     let (from, to, number) = (ip.source_addr(), ip.destination_addr(), ip.payload_ip_number());
@@ -137,7 +137,7 @@ mod tests {
     use crate::{build, ip, socket};
 
     #[test]
-    fn right_packets_pass_and_wrong_ones_do_not() {
+    fn correct_packets_pass_and_others_do_not() {
         let packets = [
             build::udp(socket("10.1.0.2:1"), socket("10.20.0.1:2"), b"hello"),
             build::udp(socket("[fd01::2]:1"), socket("[fd20::1]:2"), b"hello"),

@@ -1,4 +1,4 @@
-//! A policy for the engine that needs no laptop.
+//! A simple policy for tests of the engine.
 
 use std::net::SocketAddr;
 
@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::socket;
 
-/// Forwards some networks, some destinations to others, and refuses what is reserved.
+/// Forwards some networks, translates some destinations, and refuses reserved ones.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
     forwarded: Vec<IpNet>,
@@ -16,13 +16,13 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// Forwards these networks, as far as they are not reserved.
+    /// Forwards these networks, except reserved addresses.
     pub fn forward(networks: &[&str]) -> Self {
         let forwarded = networks.iter().map(|network| network.parse().unwrap()).collect();
         Self { forwarded, ..Self::default() }
     }
 
-    /// Forwards what is asked of the one destination to the other.
+    /// Forwards flows to `asked` to the destination `actual`.
     pub fn translate(mut self, asked: &str, actual: &str) -> Self {
         self.translated.push((socket(asked), socket(actual)));
         self
