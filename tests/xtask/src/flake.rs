@@ -1,5 +1,5 @@
-//! `cargo xtask nix`: all that the flake gives evaluates, builds and runs. That is without the network, with a stub in
-//! nixpkgs' place: `tests/nix/README.md` says what it proves and what it does not.
+//! `cargo xtask nix`: evaluates, builds and runs all outputs of the flake, without the network, with a stub in place of
+//! nixpkgs. `tests/nix/README.md` states what this proves and what it does not.
 
 use std::env;
 use std::fs;
@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 use crate::shell::{self, PLAIN, root};
 use crate::tools;
 
-/// Programs this takes, and the Debian packages they are in.
+/// The programs that this needs, and their Debian packages.
 const TOOLS: [(&str, &str); 3] = [("nix", "nix-bin"), ("git", "git"), ("readelf", "binutils")];
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What evaluates a kind of outputs as a whole, and says of each which package or program it comes to.
+/// A Nix function that evaluates all outputs of a kind and maps each to the name of its package or program.
 const DESCRIBE: &str = "
     let
       describe = output:
@@ -27,7 +27,7 @@ const DESCRIBE: &str = "
         else builtins.mapAttrs (_: describe) output;
     in describe";
 
-/// Sees to it that [`run`] can.
+/// Installs the programs that [`run`] needs.
 pub(crate) fn ensure_tools() -> Result<()> {
     tools::ensure_programs("the flake's check", &TOOLS)
 }
@@ -39,20 +39,20 @@ pub(crate) fn run() -> Result<()> {
     nix.run("flake show")?;
     outputs(&nix)?;
     nix.run("flake check --no-build")?;
-    let said = nix.run("fmt")?;
-    ensure!(said.contains("nixfmt-tree would format"), "`nix fmt` started something else: {said:?}");
+    let output = nix.run("fmt")?;
+    ensure!(output.contains("nixfmt-tree would format"), "`nix fmt` started something else: {output:?}");
     nix.run(&format!("build --no-link .#checks.{system}.fmt"))?;
     nix.run("build --no-link .#sidecar-static-x86_64 .#sidecar-static-aarch64")?;
     for (app, program) in [(".#local", "gh-net"), (".", "gh-net"), (".#sidecar", "gh-net-sidecar")] {
-        let said = nix.run(&format!("run {app} -- --version"))?;
-        ensure!(said.trim() == format!("{program} {VERSION}"), "that is not {program}'s version: {said:?}");
+        let output = nix.run(&format!("run {app} -- --version"))?;
+        ensure!(output.trim() == format!("{program} {VERSION}"), "not the version of {program}: {output:?}");
     }
     bridges(&nix)?;
-    println!("\n✓ the flake holds, with a stub in nixpkgs' place");
+    println!("\n✓ the flake passed, with a stub in place of nixpkgs");
     Ok(())
 }
 
-/// There are these outputs and no others, and each of them evaluates, for both systems.
+/// Checks that the flake has exactly these outputs, and that each evaluates for both systems.
 fn outputs(nix: &Nix) -> Result<()> {
     let local = "gh-net";
     let sidecar = "gh-net-sidecar";
@@ -84,12 +84,12 @@ fn outputs(nix: &Nix) -> Result<()> {
         let described = nix.command(&["eval", "--json", &format!(".#{kind}"), "--apply", DESCRIBE])?;
         let described: Value = serde_json::from_str(&described)?;
         let wanted = json!({ "aarch64-linux": wanted, "x86_64-linux": wanted });
-        ensure!(described == wanted, "the flake's {kind} are {described:#}\nand were to be {wanted:#}");
+        ensure!(described == wanted, "the flake's {kind} are {described:#}\nexpected: {wanted:#}");
     }
     Ok(())
 }
 
-/// The package, as it lies in the store, bridges the lab's codespace with a sidecar of its own.
+/// Checks that the package in the store bridges the lab's codespace with the package's own sidecar.
 fn bridges(nix: &Nix) -> Result<()> {
     let built: Value = serde_json::from_str(&nix.run("build --no-link --json .#local")?)?;
     let package = built.pointer("/0/outputs/out").and_then(Value::as_str).context("the package's path")?;
@@ -97,9 +97,9 @@ fn bridges(nix: &Nix) -> Result<()> {
     shell::run("cargo test --locked --workspace --test package", &[("GH_NET_TEST_PACKAGE", program.as_str())])
 }
 
-/// Nix with a store and settings of its own. The machine's, if it has any, are not touched.
+/// Nix with its own store and settings. Those of the machine, if any, are not touched.
 struct Nix {
-    /// Store, state and stub. It lies where the lab's hosts, too, see the machine's files.
+    /// Store, state and stub. It must be in a directory that the lab's hosts share with the machine.
     folder: PathBuf,
     environment: Vec<(&'static str, String)>,
 }
@@ -113,7 +113,7 @@ impl Nix {
         machine.write_stub(&nix.folder.join("nixpkgs"))?;
         let within = |name: &str| nix.folder.join(name).display().to_string();
         nix.environment = vec![
-            // Not a store elsewhere that counts as /nix/store: programs are to run from where they are built.
+            // A real store path, not a chroot store in place of /nix/store: programs run from where they are built.
             ("NIX_STORE_DIR", within("store")),
             ("NIX_STATE_DIR", within("state")),
             ("NIX_LOG_DIR", within("log")),
@@ -121,7 +121,7 @@ impl Nix {
             ("NIX_USER_CONF_FILES", String::new()),
             ("XDG_CACHE_HOME", within("cache")),
             ("NIX_CONFIG", machine.settings()),
-            // The checkout may be another user's.
+            // The checkout may belong to another user.
             ("GIT_CONFIG_COUNT", "1".to_owned()),
             ("GIT_CONFIG_KEY_0", "safe.directory".to_owned()),
             ("GIT_CONFIG_VALUE_0", root().display().to_string()),
@@ -129,7 +129,7 @@ impl Nix {
         Ok(nix)
     }
 
-    /// Runs `nix` with these words and gives its stdout.
+    /// Runs `nix` with these words and returns its stdout.
     fn run(&self, line: &str) -> Result<String> {
         self.command(&line.split(' ').collect::<Vec<_>>())
     }
@@ -141,23 +141,23 @@ impl Nix {
         println!("\n$ nix {shown}");
         let started = Instant::now();
         let stub = format!("path:{}", self.folder.join("nixpkgs").display());
-        // What comes after `--` is for the program that nix runs.
+        // Arguments after `--` are for the program that nix runs.
         let end = arguments.iter().position(|argument| *argument == "--").unwrap_or(arguments.len());
-        let (ours, program) = arguments.split_at(end);
+        let (own, program) = arguments.split_at(end);
         let mut command = Command::new("nix");
         command.current_dir(root()).env_remove("NIX_REMOTE").envs(self.environment.iter().cloned());
-        command.args(ours).args(["--offline", "--no-write-lock-file", "--override-input", "nixpkgs", &stub]);
+        command.args(own).args(["--offline", "--no-write-lock-file", "--override-input", "nixpkgs", &stub]);
         let output = command.args(program).stderr(Stdio::inherit()).output().context("starting nix")?;
-        let said = String::from_utf8_lossy(&output.stdout).into_owned();
-        println!("{}\n({:.0} s)", said.trim_end(), started.elapsed().as_secs_f64());
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        println!("{}\n({:.0} s)", stdout.trim_end(), started.elapsed().as_secs_f64());
         ensure!(output.status.success(), "`nix {shown}` failed");
-        Ok(said)
+        Ok(stdout)
     }
 }
 
 impl Drop for Nix {
     fn drop(&mut self) {
-        // What is in a store is not for writing, not even for its owner.
+        // Files in a store are read-only, even for their owner.
         let chmod = Command::new("chmod").args(["-R", "u+w"]).arg(&self.folder).status();
         if let Err(error) = chmod.and_then(|_| fs::remove_dir_all(&self.folder)) {
             println!("removing {}: {error}", self.folder.display());
@@ -165,13 +165,13 @@ impl Drop for Nix {
     }
 }
 
-/// The machine's compiler and crates, which builds in the stub use.
+/// The machine's compiler and crates, which builds with the stub use.
 struct Machine {
     sysroot: String,
     /// `rustc`'s version.
     version: String,
     vendor: PathBuf,
-    /// Cargo's. It is kept, as dependencies take their time.
+    /// Cargo's target directory. It is kept, because compiling dependencies takes long.
     target: PathBuf,
 }
 
@@ -190,11 +190,11 @@ impl Machine {
         Ok(Self { sysroot, version, vendor, target })
     }
 
-    /// What of it builds see.
+    /// Nix's settings; builds see the machine's compiler and crates.
     fn settings(&self) -> String {
         let fixed = ["/bin", "/usr", "/lib", "/lib64", "/etc/alternatives"].map(Path::new);
-        let ours = [Path::new(&self.sysroot), &self.vendor, &self.target];
-        let paths = fixed.into_iter().chain(ours).filter(|path| path.exists());
+        let own = [Path::new(&self.sysroot), &self.vendor, &self.target];
+        let paths = fixed.into_iter().chain(own).filter(|path| path.exists());
         let paths = paths.map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ");
         format!(
             "experimental-features = nix-command flakes\n\
@@ -207,7 +207,7 @@ impl Machine {
         )
     }
 
-    /// A copy of the stub that knows this machine.
+    /// Writes a copy of the stub with this machine's paths.
     fn write_stub(&self, folder: &Path) -> Result<()> {
         fs::create_dir(folder)?;
         for entry in fs::read_dir(root().join("tests/nix/nixpkgs"))? {

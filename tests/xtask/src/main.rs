@@ -1,6 +1,6 @@
-//! `cargo xtask`: the project's chores. Each works on a fresh Debian or Ubuntu machine that has only Rust.
+//! `cargo xtask`: the project's tasks. Each works on a fresh Debian or Ubuntu machine that has only Rust.
 
-#![allow(clippy::print_stdout, reason = "a tool of the command line that talks to a person")]
+#![allow(clippy::print_stdout, reason = "a command line tool")]
 
 use std::process::ExitCode;
 
@@ -21,35 +21,35 @@ mod suite;
 mod tools;
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "The chores of gh-net")]
+#[command(name = "cargo xtask", about = "The tasks of gh-net's developers")]
 struct Arguments {
     #[command(subcommand)]
-    chore: Chore,
+    task: Task,
 }
 
 #[derive(Subcommand)]
-enum Chore {
+enum Task {
     /// Builds gh-net and its static sidecar into target/bundle
     Build,
     /// Builds a lab of network namespaces, bridges it, and shows that the bridge works and leaves no trace
     Demo,
-    /// Builds what a release holds into target/dist: static programs, archives, checksums
+    /// Builds a release's files into target/dist: static programs, archives, checksums
     Dist {
-        /// Build everything a second time, elsewhere, and compare: it is to be the same bytes
+        /// Build everything a second time, at other paths, and check that the files are the same
         #[arg(long)]
         check: bool,
     },
     /// Checks a change: format, lints, docs, all tests with the development build, cargo-deny
     Test,
-    /// Checks a release beside that: builds its programs, one of them twice, and tests them; the flake
+    /// Checks a release: builds its programs, one of them twice, and tests them; checks the flake
     TestRelease,
     /// Runs the long tests: the simulation with many seeds, and test-containers
     TestLong,
     /// Tests the dev container Feature, the image and the compose example with a Docker engine of its own
     TestContainers,
-    /// Evaluates, builds and runs what the Nix flake gives, with a stub in nixpkgs' place
+    /// Evaluates, builds and runs the outputs of the Nix flake, with a stub in place of nixpkgs
     Nix,
-    /// Measures the bridge beside a raw ssh pipe and, if asked, its rivals, in one run
+    /// Compares the bridge with a raw ssh pipe and, with --rivals, with other tunnels
     Bench(bench::Arguments),
     /// Writes the documents that are generated from the code
     Docs,
@@ -57,20 +57,20 @@ enum Chore {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if !matches!(arguments.chore, Chore::Build | Chore::Docs | Chore::Dist { .. }) {
+    if !matches!(arguments.task, Task::Build | Task::Docs | Task::Dist { .. }) {
         tools::enter_user_namespace();
     }
-    let done = match arguments.chore {
-        Chore::Build => build(),
-        Chore::Demo => demo::run(),
-        Chore::Dist { check } => dist(if check { Again::Everything } else { Again::Nothing }),
-        Chore::Test => check::run(),
-        Chore::TestRelease => check::release(),
-        Chore::TestLong => check::long(),
-        Chore::TestContainers => containers::run(),
-        Chore::Nix => flake::run(),
-        Chore::Bench(arguments) => bench::run(&arguments),
-        Chore::Docs => documents::write(),
+    let done = match arguments.task {
+        Task::Build => build(),
+        Task::Demo => demo::run(),
+        Task::Dist { check } => dist(if check { Again::Everything } else { Again::Nothing }),
+        Task::Test => check::run(),
+        Task::TestRelease => check::release(),
+        Task::TestLong => check::long(),
+        Task::TestContainers => containers::run(),
+        Task::Nix => flake::run(),
+        Task::Bench(arguments) => bench::run(&arguments),
+        Task::Docs => documents::write(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -89,7 +89,7 @@ fn build() -> anyhow::Result<()> {
 
 fn dist(again: Again) -> anyhow::Result<()> {
     let dist = dist::run(&Toolchain::ready()?, again)?;
-    println!("\n✓ what a release holds is in {}", dist.display());
+    println!("\n✓ the release's files are in {}", dist.display());
     Ok(())
 }
 
@@ -104,7 +104,7 @@ mod tests {
         Arguments::command().debug_assert();
         let parsed =
             Arguments::try_parse_from(["xtask", "bench", "--rivals", "--seconds", "5", "--rounds", "2"]);
-        assert!(matches!(parsed.map(|arguments| arguments.chore), Ok(Chore::Bench(_))));
+        assert!(matches!(parsed.map(|arguments| arguments.task), Ok(Task::Bench(_))));
         assert!(Arguments::try_parse_from(["xtask", "bench", "--seconds", "0"]).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! Commands that are shown before they run.
+//! Runs commands, each shown first.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -9,12 +9,12 @@ use anyhow::{Context, Result, ensure};
 
 pub(crate) use gh_net_lab::root;
 
-/// Runs a command in the workspace's directory, with its output where ours goes.
+/// Runs a command in the workspace's directory. It inherits stdout and stderr.
 pub(crate) fn run<V: AsRef<OsStr>>(line: &str, environment: &[(&str, V)]) -> Result<()> {
     run_in(root(), line, environment)
 }
 
-/// Runs a command in a directory, with its output where ours goes.
+/// Runs a command in a directory. It inherits stdout and stderr.
 pub(crate) fn run_in<V: AsRef<OsStr>>(directory: &Path, line: &str, environment: &[(&str, V)]) -> Result<()> {
     let mut words = line.split_whitespace();
     let mut command = match words.next().unwrap_or_default() {
@@ -32,7 +32,7 @@ pub(crate) fn cargo() -> Command {
     command
 }
 
-/// Runs a prepared command, with its output where ours goes.
+/// Runs a prepared command. It inherits stdout and stderr.
 pub(crate) fn run_command(command: &mut Command) -> Result<()> {
     let line = announce(command);
     let started = Instant::now();
@@ -42,7 +42,7 @@ pub(crate) fn run_command(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Shows a command that is about to run, with the variables that are set for it; gives the command line.
+/// Prints a command that is about to run, with the variables set for it; returns the command line.
 pub(crate) fn announce(command: &Command) -> String {
     let name = |word: &OsStr| word.display().to_string();
     let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).map(name).collect();
@@ -54,5 +54,5 @@ pub(crate) fn announce(command: &Command) -> String {
     line
 }
 
-/// No environment of its own.
+/// No additional environment variables.
 pub(crate) const PLAIN: &[(&str, &str)] = &[];

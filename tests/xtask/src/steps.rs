@@ -1,26 +1,26 @@
-//! Where the time of a chore goes.
+//! Measures the time of a task's steps.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use nix::sys::resource::{UsageWho, getrusage};
 
-/// The steps of a chore so far.
+/// The finished steps of a task.
 pub(crate) struct Steps(Vec<Step>);
 
 struct Step {
     name: &'static str,
-    /// How long it took.
+    /// The elapsed time.
     wall: Duration,
-    /// The time that all processors spent on it. If a machine is busy with something else, only this compares.
+    /// The CPU time. On a machine that is also busy with something else, only this is comparable.
     cpu: Duration,
 }
 
 impl Steps {
-    /// Runs a chore, then prints a table of its steps, also if it failed.
-    pub(crate) fn of(chore: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+    /// Runs a task, then prints a table of its steps, even if it failed.
+    pub(crate) fn of(task: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         let mut steps = Self(Vec::new());
-        let done = chore(&mut steps);
+        let done = task(&mut steps);
         println!("\n{}", steps.table());
         done
     }
@@ -45,7 +45,7 @@ impl Steps {
     }
 }
 
-/// What this process and those of its children that have ended have used.
+/// The CPU time of this process and its children that have ended.
 fn cpu_time() -> Duration {
     let used = |who| {
         let Ok(usage) = getrusage(who) else { return Duration::ZERO };

@@ -1,8 +1,8 @@
-//! The workspace's test programs: built in one go, then run side by side.
+//! The workspace's test programs: built with one command, then run concurrently.
 //!
 //! `cargo test` runs one program after the other. Most of the end-to-end tests wait (for a time-out, for a link), so
-//! that takes twice as long as it has to. Each lab is a set of namespaces of its own, so labs don't disturb each other.
-//! What a program prints is shown as a whole when it ends.
+//! running them concurrently takes half the time. Labs have their own namespaces, so they don't disturb each other. The
+//! output of a program is shown as a whole when it ends.
 
 use std::collections::VecDeque;
 use std::ffi::OsStr;
@@ -24,7 +24,7 @@ pub(crate) struct Suite {
     /// Its package and target, such as `gh-net-tests: dns`.
     pub(crate) name: String,
     program: PathBuf,
-    /// Where cargo would start it.
+    /// The working directory that cargo would start it in.
     folder: PathBuf,
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn build() -> Result<Vec<Suite>> {
     Ok(suites)
 }
 
-/// The test program that a message of cargo is about, if it is about one.
+/// The test program that a message of cargo announces, if it announces one.
 fn suite(message: &Value) -> Option<Suite> {
     let is_test = message["reason"] == "compiler-artifact" && message["profile"]["test"] == true;
     let program = message["executable"].as_str().filter(|_| is_test)?;
@@ -79,9 +79,9 @@ fn suite(message: &Value) -> Option<Suite> {
     })
 }
 
-/// Runs test programs side by side, and names those that failed.
+/// Runs test programs concurrently. The error names those that failed.
 pub(crate) fn run(suites: Vec<Suite>, environment: &[(&str, &OsStr)]) -> Result<()> {
-    // One more than there are processors, because they wait more than they compute.
+    // One more than there are processors, because tests wait more than they compute.
     let workers = thread::available_parallelism()?.get() + 1;
     let queue = Mutex::new(VecDeque::from(suites));
     let failed = Mutex::new(Vec::new());
@@ -104,7 +104,7 @@ fn passes(suite: &Suite, environment: &[(&str, &OsStr)]) -> bool {
     let mut command = Command::new(&suite.program);
     command.current_dir(&suite.folder).env("CARGO_MANIFEST_DIR", &suite.folder);
     command.envs(environment.iter().copied());
-    // So that skips are seen, of which tests that pass tell on stderr.
+    // Shows skips, which passing tests print to stderr.
     let output = command.arg("--show-output").stdin(Stdio::null()).output();
     let (success, text) = match output {
         Ok(output) => {
@@ -114,17 +114,17 @@ fn passes(suite: &Suite, environment: &[(&str, &OsStr)]) -> bool {
         Err(error) => (false, format!("starting {}: {error}", suite.program.display())),
     };
     let shown = if success { summary(&text) } else { text };
-    // In one piece, as others print at the same time.
+    // With one call, because other threads print at the same time.
     println!("\n{} ({:.0} s)\n{}", suite.name, started.elapsed().as_secs_f64(), shown.trim_end());
     success
 }
 
-/// Of a program that passed: each test, each skip, and the result.
+/// The output that is shown of a program that passed: each test, each skip, and the result.
 fn summary(text: &str) -> String {
-    let told = |line: &&str| {
+    let is_shown = |line: &&str| {
         line.starts_with("test ") || line.starts_with("SKIPPED") || line.starts_with("test result")
     };
-    text.lines().filter(told).map(|line| format!("{line}\n")).collect()
+    text.lines().filter(is_shown).map(|line| format!("{line}\n")).collect()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The programs that the chores need: installed where that is possible, named where it is not.
+//! Installs the programs that tasks need, or names them if that is not possible.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -12,12 +12,12 @@ use gh_net_lab::{missing_lab_tools, missing_tools, obstacle, privileged};
 
 use crate::shell::{self, PLAIN, root};
 
-/// Set when we run in a user namespace that we made ourselves: we look like root there, but are not.
+/// Set in a user namespace that this program created: it looks like root there, but is not.
 const MARK: &str = "GH_NET_XTASK_IN_NAMESPACE";
 const UNSHARE: [&str; 3] = ["--user", "--map-root-user", "--map-auto"];
 
-/// Without root, starts this program again in a user namespace, where that is allowed; the lab needs no more.
-/// Where it is not, this returns, and the chores that need the lab report it.
+/// Without root, restarts this program in a user namespace if that is allowed, which is enough for the lab. If it is not
+/// allowed, this returns, and the tasks that need the lab report that.
 pub(crate) fn enter_user_namespace() {
     let unshare = || {
         let mut command = Command::new("unshare");
@@ -34,11 +34,11 @@ pub(crate) fn enter_user_namespace() {
     }
     if let Ok(ourselves) = env::current_exe() {
         let error = unshare().arg(ourselves).args(env::args_os().skip(1)).env(MARK, "1").exec();
-        println!("starting again in a user namespace failed: {error}");
+        println!("restarting in a user namespace failed: {error}");
     }
 }
 
-/// Sees to it that the lab can run.
+/// Installs what the lab is missing, and checks that it can run.
 pub(crate) fn ensure_lab() -> Result<()> {
     install("the lab", missing_lab_tools)?;
     obstacle().map_or(Ok(()), |why| Err(anyhow!(why)))
@@ -50,18 +50,18 @@ pub(crate) fn install_missing() -> Result<()> {
 }
 
 /// Installs those of `programs` that are missing, given with their Debian packages.
-pub(crate) fn ensure_programs(chore: &str, programs: &[(&'static str, &'static str)]) -> Result<()> {
+pub(crate) fn ensure_programs(task: &str, programs: &[(&'static str, &'static str)]) -> Result<()> {
     let path = env::var_os("PATH").unwrap_or_default();
     let there = |program: &str| env::split_paths(&path).any(|folder| folder.join(program).exists());
-    install(chore, || programs.iter().copied().filter(|(program, _)| !there(program)).collect())
+    install(task, || programs.iter().copied().filter(|(program, _)| !there(program)).collect())
 }
 
-/// Whether this process is root, and not only of a user namespace of our own making.
+/// Whether this process is root, and not only in a user namespace that it created.
 pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root() && env::var_os(MARK).is_none()
 }
 
-/// Installs with apt, as root, what `missing` names for `who`: programs and their Debian packages.
+/// Installs with apt, as root, the programs that `missing` returns with their Debian packages, for `who`.
 pub(crate) fn install(who: &str, missing: impl Fn() -> Vec<(&'static str, &'static str)>) -> Result<()> {
     let lacking = missing();
     if lacking.is_empty() {
@@ -94,19 +94,19 @@ pub(crate) fn apt_install(packages: &str) -> Result<()> {
     shell::run(&format!("apt-get install -q -y --no-install-recommends {packages}"), &quiet)
 }
 
-/// Installs with pip, below a folder, the packages of a list with hashes, for a chore.
-pub(crate) fn pip_install(chore: &str, list: &str, folder: &Path) -> Result<()> {
-    // Any Python's pip does; the first one in PATH may not be Debian's.
+/// Installs the packages of a pip list with hashes into a folder, for a task.
+pub(crate) fn pip_install(task: &str, list: &str, folder: &Path) -> Result<()> {
+    // The pip of any Python is sufficient; the first one in PATH may not be Debian's.
     let pip = Command::new("pip3").arg("--version").output();
     if !pip.is_ok_and(|output| output.status.success()) {
-        ensure_programs(chore, &[("pip3", "python3-pip")])?;
+        ensure_programs(task, &[("pip3", "python3-pip")])?;
     }
     let flags = "--quiet --only-binary :all: --require-hashes --no-deps";
     let quiet = [("PIP_ROOT_USER_ACTION", "ignore")];
     shell::run(&format!("pip3 install {flags} --target {} -r {list}", folder.display()), &quiet)
 }
 
-/// A folder of target/tools, filled if it is not there yet. It gets its name when it is whole.
+/// A folder of target/tools, filled if it does not exist yet. It is renamed into place when it is complete.
 pub(crate) fn unpacked(name: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let folder = root().join("target/tools").join(name);
     if !folder.exists() {

@@ -1,4 +1,4 @@
-//! Archives and checksums, the same bytes wherever and whenever they are made.
+//! Reproducible archives, and checksums.
 
 use std::fmt::Write;
 use std::fs;
@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 
 use crate::shell::{self, PLAIN, root};
 
-/// Seconds since 1970 at which all files of an archive were changed last: `SOURCE_DATE_EPOCH`, else when the last
-/// commit was made.
+/// The modification time of all files of an archive, in seconds since 1970: `SOURCE_DATE_EPOCH`, else the time of the last
+/// commit.
 pub(super) fn date() -> Result<u64> {
     if let Ok(date) = std::env::var("SOURCE_DATE_EPOCH") {
         return date.parse().with_context(|| format!("SOURCE_DATE_EPOCH={date}"));
@@ -19,10 +19,12 @@ pub(super) fn date() -> Result<u64> {
     let mut git = Command::new("git");
     let output =
         git.args(["log", "-1", "--format=%ct"]).current_dir(root()).output().context("starting git")?;
-    let said = String::from_utf8_lossy(&output.stdout);
-    said.trim().parse().with_context(|| {
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    stdout.trim().parse().with_context(|| {
         let errors = String::from_utf8_lossy(&output.stderr);
-        format!("without a commit, set SOURCE_DATE_EPOCH to the release's date; git says: {said}{errors}")
+        format!(
+            "without a commit, set SOURCE_DATE_EPOCH to the release's date; git printed: {stdout}{errors}"
+        )
     })
 }
 
@@ -42,7 +44,7 @@ pub(super) fn pack(folder: &Path, name: &str, target: &Path) -> Result<()> {
 /// A line for `sha256sum --check` in the file's folder.
 pub(super) fn checksum(file: &Path) -> Result<String> {
     let bytes = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
-    let name = file.file_name().context("a file has a name")?.to_str().context("ours are ASCII")?;
+    let name = file.file_name().context("a file has a name")?.to_str().context("our names are ASCII")?;
     ensure!(!bytes.is_empty(), "{name} is empty");
     let mut line = String::new();
     for byte in Sha256::digest(&bytes) {

@@ -1,11 +1,10 @@
-//! What compiles for musl, on any Linux machine and for any other.
+//! A toolchain that compiles for musl, for both architectures.
 //!
-//! rustc is that of PATH where it has the standard library for the musl targets, as rustup gives it. On Debian,
-//! where nothing but its packages may be within reach, Debian's rustc is unpacked aside (into target/tools)
-//! together with the source of its standard library, and that is compiled for musl once.
+//! It uses the rustc of PATH if that has the standard library for the musl targets, as rustup installs it. On Debian, where
+//! only Debian's packages may be available, Debian's rustc is unpacked into target/tools together with the source of its
+//! standard library, which is compiled for musl once.
 //!
-//! zig links in both cases, and brings musl itself: the same version, whatever machine this is. There is no C
-//! in gh-net, so it compiles nothing.
+//! In both cases zig links, and provides musl in a fixed version. gh-net contains no C, so zig compiles nothing.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -17,11 +16,11 @@ use super::ARCHITECTURES;
 use crate::shell::{self, PLAIN};
 use crate::tools;
 
-/// What there is to compile and link with.
+/// The programs that compile and link.
 pub(crate) struct Toolchain {
     /// The folder with zig and cargo-zigbuild.
     zig: PathBuf,
-    /// The folder that Debian's rustc was unpacked into, if it is that one.
+    /// The folder that Debian's rustc was unpacked into, if that one is used.
     debian: Option<PathBuf>,
 }
 
@@ -31,13 +30,13 @@ pub(super) fn target(architecture: &str) -> String {
 }
 
 impl Toolchain {
-    /// Finds what is there and gets what is missing.
+    /// Finds the programs, and installs those that are missing.
     pub(crate) fn ready() -> Result<Self> {
         let debian = if rustc_has_musl()? { None } else { Some(debian_rustc()?) };
         Ok(Self { zig: zig()?, debian })
     }
 
-    /// `cargo` with a subcommand, such as `zigbuild`, that uses it.
+    /// `cargo` with a subcommand, such as `zigbuild`, set up to use this toolchain.
     pub(super) fn cargo(&self, subcommand: &str) -> Command {
         let program = match subcommand {
             "zigbuild" => self.zig.join("bin/cargo-zigbuild"),
@@ -72,7 +71,7 @@ fn debian_rustc() -> Result<PathBuf> {
         "rustc lacks the standard library of musl: rustup target add {}",
         ARCHITECTURES.map(target).join(" ")
     );
-    // Named by the Rust version we require: when that rises, an older unpacked rustc does not count.
+    // The name contains the required Rust version: when that rises, an older unpacked rustc is not used.
     tools::unpacked(concat!("rustc-with-musl-", env!("CARGO_PKG_RUST_VERSION")), |folder| {
         let mut packages = vec!["rustc-web".to_owned(), "rust-web-src".to_owned()];
         if tools::is_apt_ours() {
@@ -80,8 +79,8 @@ fn debian_rustc() -> Result<PathBuf> {
         }
         packages.extend(dependencies("rustc-web", "libstd-rust-")?);
         packages.extend(dependencies("libstd-rust-web-dev", "libstd-rust-")?);
-        // LLVM needs other libraries, so it is installed like any; without root, it has to be there.
-        let llvm = dependencies(packages.last().expect("some were found"), "libllvm")?.join(" ");
+        // LLVM depends on further libraries, so it is installed by apt; without root, it must be installed already.
+        let llvm = dependencies(packages.last().expect("two were added above"), "libllvm")?.join(" ");
         if tools::is_apt_ours() {
             tools::apt_install(&llvm)?;
         }
@@ -95,8 +94,8 @@ fn debian_rustc() -> Result<PathBuf> {
     })
 }
 
-/// Compiles the standard library for musl, as rustup's is compiled, and puts it where rustc looks for it. For
-/// cargo it is a dependency of a crate that is empty.
+/// Compiles the standard library for musl like rustup's, and puts it where rustc looks for it. cargo builds it as a
+/// dependency of an empty crate.
 fn standard_library(debian: &Path) -> Result<()> {
     const MANIFEST: &str = "[package]\nname = \"nothing\"\nedition = \"2024\"\n\n[lib]\npath = \"nothing.rs\"\n\n\
         [profile.release]\ncodegen-units = 1\n\n[workspace]\n";
@@ -110,7 +109,7 @@ fn standard_library(debian: &Path) -> Result<()> {
         cargo.args(["--target", &target(name)]);
     }
     use_rustc(&mut cargo, debian);
-    // Everything it reads is in this folder, whose path is remapped. LTO needs the bitcode.
+    // All sources are in this folder, whose path is remapped. LTO needs the bitcode.
     cargo.env("CARGO_HOME", work.join("cargo")).env("CARGO_TARGET_DIR", work.join("target"));
     let remap = format!("--remap-path-prefix={}=/rustc", debian.display());
     cargo.env("CARGO_ENCODED_RUSTFLAGS", format!("-Cembed-bitcode=yes\x1f{remap}"));
@@ -140,7 +139,7 @@ fn use_rustc(command: &mut Command, debian: &Path) {
     command.env("RUSTC", debian.join("usr/bin/rustc")).env("LD_LIBRARY_PATH", libraries);
 }
 
-/// The packages that one depends on, of those whose names begin so.
+/// The dependencies of a package whose names begin with `prefix`.
 fn dependencies(package: &str, prefix: &str) -> Result<Vec<String>> {
     let output =
         Command::new("apt-cache").args(["depends", package]).output().context("starting apt-cache")?;
