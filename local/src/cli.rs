@@ -44,9 +44,38 @@ enum Command {
         #[arg(value_name = "CODESPACE", group = "destination")]
         name: Option<String>,
     },
+    /// Show the running sessions
+    Status {
+        /// As JSON: one line for each session
+        #[arg(long)]
+        json: bool,
+    },
+    /// End the running sessions, or the one with this codespace or destination
+    Stop {
+        /// The codespace, ssh destination or command, as `gh-net status` shows it
+        #[arg(value_name = "TARGET")]
+        target: Option<String>,
+    },
     /// A command of github/gh-net
     #[command(hide = true)]
     Exists,
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Invocation {
+    /// Bridge a codespace.
+    Start(Flags),
+    /// Show the running sessions.
+    Status {
+        /// As JSON.
+        json: bool,
+    },
+    /// End running sessions.
+    Stop {
+        /// The one with this target; `None` means all.
+        target: Option<String>,
+    },
 }
 
 /// The definition of the command line, from which its manual and its completions are made as well.
@@ -56,9 +85,9 @@ pub fn command() -> clap::Command {
 }
 
 /// Parses the process's arguments. Help, version and usage errors end the process, as clap words them.
-pub fn parse() -> Flags {
+pub fn parse() -> Invocation {
     match parse_from(std::env::args_os(), invoked::name()) {
-        Ok(flags) => flags,
+        Ok(invocation) => invocation,
         Err(error) => error.exit(),
     }
 }
@@ -67,7 +96,7 @@ pub fn parse() -> Flags {
 ///
 /// # Errors
 /// What clap reports; to clap, help and version are errors as well.
-pub fn parse_from<I>(arguments: I, invoked: &str) -> Result<Flags, clap::Error>
+pub fn parse_from<I>(arguments: I, invoked: &str) -> Result<Invocation, clap::Error>
 where
     I: IntoIterator,
     I::Item: Into<std::ffi::OsString> + Clone,
@@ -82,6 +111,8 @@ where
             flags.append(after);
             name
         }
+        Some(Command::Status { json }) => return Ok(Invocation::Status { json }),
+        Some(Command::Stop { target }) => return Ok(Invocation::Stop { target }),
         Some(Command::Exists) => return Err(definition.error(ErrorKind::InvalidSubcommand, legacy::EXISTS)),
     };
     let named = [flags.value("codespace").map(str::to_owned), name, after_start];
@@ -93,7 +124,7 @@ where
         }
         flags.set("codespace", name);
     }
-    Ok(flags)
+    Ok(Invocation::Start(flags))
 }
 
 #[cfg(test)]
@@ -101,7 +132,19 @@ mod tests {
     use super::*;
 
     fn parsed(line: &str) -> Result<Flags, clap::Error> {
-        parse_from(line.split(' '), "gh-net")
+        match parse_from(line.split(' '), "gh-net")? {
+            Invocation::Start(flags) => Ok(flags),
+            other @ (Invocation::Status { .. } | Invocation::Stop { .. }) => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn sessions_are_shown_and_stopped() {
+        let invocation = |line: &str| parse_from(line.split(' '), "gh-net").unwrap();
+        assert_eq!(invocation("gh-net status --json"), Invocation::Status { json: true });
+        assert_eq!(invocation("gh-net stop"), Invocation::Stop { target: None });
+        let target = Some("codespace big-fish".split(' ').next_back().unwrap().to_owned());
+        assert_eq!(invocation("gh-net stop big-fish"), Invocation::Stop { target });
     }
 
     #[test]

@@ -6,6 +6,7 @@ pub mod cli;
 pub mod codespaces;
 pub mod config;
 pub mod exit;
+pub mod instance;
 pub mod invoked;
 pub mod io;
 pub mod netwatch;

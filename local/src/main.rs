@@ -2,12 +2,16 @@
 
 use std::io::Write;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use gh_net::config::{self, Config, Target};
+use gh_net::cli::Invocation;
+use gh_net::config::{self, Config, Flags, Target};
 use gh_net::exit::{Exit, Failure};
+use gh_net::instance::{Instance, Running};
+use gh_net::session::{self, Session};
+use gh_net::status::text;
 use gh_net::transport::Transport;
-use gh_net::{cli, codespaces, invoked, session};
+use gh_net::{cli, codespaces, invoked};
 use gh_net_common::logging;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -26,7 +30,12 @@ static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
-    let exit = match configured().and_then(bridge) {
+    let done = match cli::parse() {
+        Invocation::Start(flags) => configured(&flags).and_then(bridge),
+        Invocation::Status { json } => show(json),
+        Invocation::Stop { target } => end_sessions(target.as_deref()),
+    };
+    let exit = match done {
         Ok(()) => Exit::Done,
         Err(failure) => {
             // If stderr is closed, there is only the exit code.
@@ -37,9 +46,8 @@ fn main() -> ExitCode {
     exit.into()
 }
 
-fn configured() -> Result<Config, Failure> {
-    let flags = cli::parse();
-    let config = config::load(&flags, &config::environment())?;
+fn configured(flags: &Flags) -> Result<Config, Failure> {
+    let config = config::load(flags, &config::environment())?;
     // With a log file, stderr still shows what happens, including the line with `ready`.
     let logged = match &config.trace_dest {
         Some(file) => logging::init(Some("info"), Some((&config.trace, file))),
@@ -55,6 +63,48 @@ fn configured() -> Result<Config, Failure> {
     Ok(config)
 }
 
+fn show(json: bool) -> Result<(), Failure> {
+    let running = Running::all()?;
+    if running.is_empty() && !json {
+        print("no session\n");
+    }
+    for session in running {
+        let status = session.status()?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        print(&if json { format!("{status}\n") } else { text::text(&status, now) });
+    }
+    Ok(())
+}
+
+/// Ends the sessions with `target`, or all of them.
+fn end_sessions(target: Option<&str>) -> Result<(), Failure> {
+    let mut ended = 0;
+    for session in Running::all()? {
+        let status = session.status()?;
+        let name = status["session"]["target"].as_str().unwrap_or_default();
+        if target.is_some_and(|target| target != name && name != format!("codespace {target}")) {
+            continue;
+        }
+        let pid = session.stop()?;
+        print(&format!("{name}: process {pid} is ending\n"));
+        ended += 1;
+    }
+    match target {
+        Some(target) if ended == 0 => Err(Failure {
+            exit: Exit::Failed,
+            what: format!("there is no session with {target}"),
+            details: None,
+            remedy: Some("gh-net status shows the sessions.".to_owned()),
+        }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Data for the user or a program. A reader that has gone away is no failure.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
 fn bridge(config: Config) -> Result<(), Failure> {
     raise_file_limit();
     let failed = |error: std::io::Error| Failure {
@@ -66,9 +116,9 @@ fn bridge(config: Config) -> Result<(), Failure> {
     // One thread: nothing blocks, and waking another thread would cost more than the work it takes over.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
     let result = runtime.block_on(async {
-        let Signals { stop, at_once } = signals().map_err(failed)?;
+        let Signals { stop, wish, at_once } = signals().map_err(failed)?;
         tokio::select! {
-            result = run(config, stop) => result,
+            result = run(config, stop, wish) => result,
             _ = at_once => Err(Failure {
                 exit: Exit::Interrupted,
                 what: "ended at once, without a goodbye".to_owned(),
@@ -83,7 +133,7 @@ fn bridge(config: Config) -> Result<(), Failure> {
     result
 }
 
-async fn run(mut config: Config, mut stop: session::Stop) -> Result<(), Failure> {
+async fn run(mut config: Config, mut stop: session::Stop, wish: watch::Sender<bool>) -> Result<(), Failure> {
     if config.target == Target::Codespace(None) {
         let name = tokio::select! {
             name = codespaces::choose() => name?,
@@ -92,12 +142,20 @@ async fn run(mut config: Config, mut stop: session::Stop) -> Result<(), Failure>
         config.target = Target::Codespace(Some(name));
     }
     let transport = Transport::new(&config).ok_or(codespaces::Error::Cancelled)?;
-    session::run(&config, &transport, stop).await
+    let instance = Instance::claim(&transport.name())?;
+    let session = Session::new(&config, &transport, stop)?;
+    let status = session.status();
+    tokio::select! {
+        result = session.run() => result,
+        () = instance.serve(&status, &wish) => Ok(()),
+    }
 }
 
 /// Requests by signals: the first ends the session, a second one ends the program at once.
 struct Signals {
     stop: session::Stop,
+    /// Turns `stop` true.
+    wish: watch::Sender<bool>,
     at_once: oneshot::Receiver<()>,
 }
 
@@ -107,6 +165,7 @@ fn signals() -> std::io::Result<Signals> {
     let mut hangup = signal(SignalKind::hangup())?;
     let (first, stop) = watch::channel(false);
     let (second, at_once) = oneshot::channel();
+    let wish = first.clone();
     if invoked::by_gh() {
         end_with_gh(first.clone())?;
     }
@@ -126,7 +185,7 @@ fn signals() -> std::io::Result<Signals> {
         // The receiver is gone if the session has ended in the meantime.
         let _ = second.send(());
     });
-    Ok(Signals { stop, at_once })
+    Ok(Signals { stop, wish, at_once })
 }
 
 /// Ends the session when gh has ended: gh does not forward the signal that ends it, so the session would go on without

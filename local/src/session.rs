@@ -54,14 +54,6 @@ use crate::transport::Transport;
 /// The tunnel's MTU: the largest that leaves room for a packet's headers in its length field.
 const MTU: u16 = 65_520;
 
-/// Bridges the codespace that `transport` leads to until the user ends the session by `stop`.
-///
-/// # Errors
-/// There was no session, or it ended by itself.
-pub async fn run(config: &Config, transport: &Transport, stop: Stop) -> Result<(), Failure> {
-    Session::new(config, transport, stop)?.run().await
-}
-
 /// See the [module's documentation](self).
 #[derive(Debug)]
 pub struct Session<'a> {
@@ -86,7 +78,7 @@ struct Identity {
 }
 
 impl<'a> Session<'a> {
-    /// A session that is not connected yet.
+    /// A session with what `transport` leads to, not connected yet. It ends when `stop` turns true.
     ///
     /// # Errors
     /// The laptop's networks or its resolver's configuration can't be read.

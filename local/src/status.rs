@@ -13,6 +13,7 @@ use crate::policy;
 
 pub mod lines;
 pub mod request;
+pub mod text;
 
 /// The version of the serialised form.
 pub const SCHEMA: u32 = 1;
@@ -24,6 +25,8 @@ pub struct Status {
     pub schema: u32,
     /// The version of gh-net.
     pub version: &'static str,
+    /// The process that runs the session.
+    pub pid: u32,
     /// The session.
     pub session: Session,
     /// Its link.

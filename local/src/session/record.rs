@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use gh_net_common::frame::{self, Notice, Opened, SidecarStatus};
+use gh_net_common::hello::printable;
 
 use super::networks::Networks;
 use crate::engine::{FlowView, Protocol};
@@ -12,6 +13,9 @@ use crate::status::{
     Counters, DnsMode, Flow, FlowProtocol, Level, Link, LinkState, Lookup, Note, Outcome, SCHEMA, Session,
     SessionState, Sidecar, Status, Tunnel,
 };
+
+/// Maximum length of the name of a network device (`IFNAMSIZ`).
+const MAX_DEVICE: usize = 16;
 
 /// The states of a session and its link.
 #[derive(Debug)]
@@ -41,7 +45,7 @@ impl Record {
             self.session.state = SessionState::Open;
         }
         self.link.tunnel = Some(Tunnel {
-            device: opened.device.clone(),
+            device: printable(&opened.device).chars().take(MAX_DEVICE).collect(),
             mtu: opened.mtu,
             addresses: opened.addresses.iter().map(|address| address.sidecar).collect(),
             gateways: opened.addresses.iter().map(|address| address.gateway).collect(),
@@ -79,6 +83,7 @@ impl Record {
         let mut status = Status {
             schema: SCHEMA,
             version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
             session: self.session.clone(),
             link: self.link.clone(),
             routes: networks.map(|networks| networks.routes().to_vec()).unwrap_or_default(),

@@ -9,6 +9,7 @@ fn status() -> Status {
     Status {
         schema: SCHEMA,
         version: "1.2.3",
+        pid: 4711,
         session: Session {
             state: SessionState::Open,
             since: 1_700_000_000,
@@ -125,4 +126,31 @@ fn the_serialised_form_is_the_documented_one() {
     assert_eq!(json["names"][0]["outcome"], "found");
     assert_eq!(json["counters"]["uplink_packets"], 1);
     assert_eq!(json["sidecar"], serde_json::Value::Null);
+}
+
+#[test]
+fn people_see_what_matters() {
+    let mut status = status();
+    status.notes.push(Note {
+        code: "routes-refused".into(),
+        level: Level::Warning,
+        sidecar: true,
+        text: "bad\x1b[2Jnews".into(),
+    });
+    let text = text::text(&serde_json::to_value(status).unwrap(), 1_700_000_754);
+    for part in [
+        "codespace big-fish open for 12m 34s",
+        "198.19.240.1/30",
+        "10.20.0.0/16 (route on vpn0)",
+        "established",
+        "bad\u{fffd}[2Jnews [routes-refused]",
+    ] {
+        assert!(text.contains(part), "{part:?} is missing in:\n{text}");
+    }
+}
+
+#[test]
+fn a_status_of_another_version_is_shown_as_far_as_it_is_known() {
+    assert!(text::text(&serde_json::json!({}), 0).contains("session"));
+    assert!(text::text(&serde_json::json!([1, 2]), 0).contains("link"));
 }

@@ -1,0 +1,326 @@
+//! A running gh-net can be found and asked: a socket for each bridged destination, in a folder of the user's own.
+//!
+//! The folder is `$XDG_RUNTIME_DIR/gh-net`, or `/tmp/gh-net-UID` where there is no such directory. It has to belong to
+//! the user and be closed to everybody else, and each side checks that the other is the same user. A lock beside the
+//! socket says which process bridges a destination, and vanishes with it.
+//!
+//! A client sends one line, `status` or `stop`, and receives one line of JSON.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::socket::{getsockopt, sockopt};
+use nix::unistd::geteuid;
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::exit::{Exit, Explain};
+use crate::status::request::StatusHandle;
+
+/// How long a client may take, and how long it waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Maximum number of clients at a time.
+const CLIENTS: usize = 8;
+/// Maximum length of a request in bytes.
+const MAX_REQUEST: u64 = 16;
+/// Maximum length of an answer in bytes: a status with thousands of flows.
+const MAX_ANSWER: u64 = 16 * 1024 * 1024;
+
+/// Why a destination can't be claimed, or a session not be asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Another process of the user bridges the destination.
+    #[error("{target} is bridged already, by process {pid}")]
+    Taken {
+        /// The destination.
+        target: String,
+        /// The process.
+        pid: String,
+    },
+    /// The folder belongs to somebody else, or is open to others.
+    #[error("{} belongs to another user or is accessible to others; remove it", .0.display())]
+    Unsafe(PathBuf),
+    /// The system refused.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// What was accessed.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+impl Explain for Error {
+    fn exit(&self) -> Exit {
+        Exit::Failed
+    }
+
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Taken { .. } => Some("End that session first: Ctrl-C there, or gh-net stop.".to_owned()),
+            Self::Unsafe(_) | Self::Io { .. } => None,
+        }
+    }
+}
+
+/// The only session of this user with a destination.
+#[derive(Debug)]
+pub struct Instance {
+    listener: UnixListener,
+    socket: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Instance {
+    /// Claims `target`. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn claim(target: &str) -> Result<Self, Error> {
+        Self::claim_in(&folder(), target)
+    }
+
+    fn claim_in(folder: &Path, target: &str) -> Result<Self, Error> {
+        prepare(folder)?;
+        let socket = folder.join(format!("{}.sock", name(target)));
+        let lock = socket.with_extension("lock");
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |error| Error::Io { path, error }
+        };
+        let mut options = OpenOptions::new();
+        let file =
+            options.read(true).append(true).create(true).mode(0o600).open(&lock).map_err(failed(&lock))?;
+        let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(file) => file,
+            Err((mut file, _)) => {
+                let mut pid = String::new();
+                // Only for the message.
+                let _ = file.read_to_string(&mut pid);
+                return Err(Error::Taken { target: target.to_owned(), pid: pid.trim().to_owned() });
+            }
+        };
+        file.set_len(0).and_then(|()| writeln!(&*file, "{}", std::process::id())).map_err(failed(&lock))?;
+        // What a process that was killed has left.
+        let _ = fs::remove_file(&socket);
+        let listener = UnixListener::bind(&socket).map_err(failed(&socket))?;
+        Ok(Self { listener, socket, _lock: file })
+    }
+
+    /// Answers clients until dropped. `stop` turns true when one of them ends the session.
+    pub async fn serve(&self, status: &StatusHandle, stop: &watch::Sender<bool>) {
+        let mut clients = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept(), if clients.len() < CLIENTS => {
+                    if let Ok((stream, _)) = accepted {
+                        let (status, stop) = (status.clone(), stop.clone());
+                        clients.spawn(async move {
+                            // A client that went away or sends nonsense is no concern of the session.
+                            let _ = timeout(PATIENCE, answer(stream, &status, &stop)).await;
+                        });
+                    }
+                }
+                Some(_) = clients.join_next() => {}
+            }
+        }
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // The lock file stays: removing it would let two processes lock two files of the same name.
+        let _ = fs::remove_file(&self.socket);
+    }
+}
+
+async fn answer(
+    stream: tokio::net::UnixStream,
+    status: &StatusHandle,
+    stop: &watch::Sender<bool>,
+) -> io::Result<()> {
+    if stream.peer_cred()?.uid() != geteuid().as_raw() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let (mut reader, mut writer) = stream.into_split();
+    let mut request = Vec::new();
+    while !request.ends_with(b"\n") && (request.len() as u64) < MAX_REQUEST {
+        if reader.read_buf(&mut request).await? == 0 {
+            break;
+        }
+    }
+    let mut line = match request.trim_ascii() {
+        b"status" => match status.status().await {
+            Some(status) => serde_json::to_vec(&status)?,
+            None => return Err(io::ErrorKind::NotConnected.into()),
+        },
+        b"stop" => {
+            stop.send_replace(true);
+            serde_json::to_vec(&serde_json::json!({ "stopping": std::process::id() }))?
+        }
+        _ => return Err(io::ErrorKind::InvalidData.into()),
+    };
+    line.push(b'\n');
+    writer.write_all(&line).await
+}
+
+/// A running session, to be asked.
+#[derive(Debug)]
+pub struct Running {
+    socket: PathBuf,
+}
+
+impl Running {
+    /// All running sessions of this user.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn all() -> Result<Vec<Self>, Error> {
+        Self::all_in(&folder())
+    }
+
+    fn all_in(folder: &Path) -> Result<Vec<Self>, Error> {
+        if !folder.exists() {
+            return Ok(Vec::new());
+        }
+        prepare(folder)?;
+        let failed = |error| Error::Io { path: folder.to_owned(), error };
+        let mut found = Vec::new();
+        for entry in fs::read_dir(folder).map_err(failed)? {
+            let socket = entry.map_err(failed)?.path();
+            // A socket that nobody listens on was left by a process that was killed.
+            if socket.extension().is_some_and(|it| it == "sock") && UnixStream::connect(&socket).is_ok() {
+                found.push(Self { socket });
+            }
+        }
+        found.sort_by(|one, other| one.socket.cmp(&other.socket));
+        Ok(found)
+    }
+
+    /// The session's status as JSON.
+    ///
+    /// # Errors
+    /// It did not answer.
+    pub fn status(&self) -> Result<serde_json::Value, Error> {
+        self.ask("status")
+    }
+
+    /// Ends the session. Returns the process.
+    ///
+    /// # Errors
+    /// It did not answer.
+    pub fn stop(&self) -> Result<u64, Error> {
+        Ok(self.ask("stop")?["stopping"].as_u64().unwrap_or_default())
+    }
+
+    fn ask(&self, request: &str) -> Result<serde_json::Value, Error> {
+        let ask = || {
+            let stream = UnixStream::connect(&self.socket)?;
+            if getsockopt(&stream, sockopt::PeerCredentials)?.uid() != geteuid().as_raw() {
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+            stream.set_read_timeout(Some(PATIENCE))?;
+            stream.set_write_timeout(Some(PATIENCE))?;
+            writeln!(&stream, "{request}")?;
+            let mut line = String::new();
+            BufReader::new(stream.take(MAX_ANSWER)).read_line(&mut line)?;
+            Ok(serde_json::from_str(&line)?)
+        };
+        ask().map_err(|error| Error::Io { path: self.socket.clone(), error })
+    }
+}
+
+fn folder() -> PathBuf {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
+    match runtime {
+        Some(runtime) => runtime.join("gh-net"),
+        None => PathBuf::from(format!("/tmp/gh-net-{}", geteuid())),
+    }
+}
+
+/// Makes the folder if it is missing, and checks that only this user enters it.
+fn prepare(folder: &Path) -> Result<(), Error> {
+    let failed = |error| Error::Io { path: folder.to_owned(), error };
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+        Ok(()) | Err(_) => {}
+    }
+    let found = fs::symlink_metadata(folder).map_err(failed)?;
+    if !found.is_dir() || found.uid() != geteuid().as_raw() || found.mode() & 0o077 != 0 {
+        return Err(Error::Unsafe(folder.to_owned()));
+    }
+    Ok(())
+}
+
+/// A file name for a destination: destinations may contain any character.
+fn name(target: &str) -> String {
+    Sha256::digest(target)[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::status::request;
+
+    #[tokio::test]
+    async fn a_destination_is_claimed_once_and_free_again_afterwards() {
+        let folder = tempfile::tempdir().unwrap().path().join("gh-net");
+        fs::create_dir_all(folder.parent().unwrap()).unwrap();
+        let first = Instance::claim_in(&folder, "codespace x").unwrap();
+        let other = Instance::claim_in(&folder, "codespace y").unwrap();
+        let error = Instance::claim_in(&folder, "codespace x").unwrap_err();
+        assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
+        assert_eq!(Running::all_in(&folder).unwrap().len(), 2);
+        drop(first);
+        assert_eq!(Running::all_in(&folder).unwrap().len(), 1);
+        Instance::claim_in(&folder, "codespace x").unwrap();
+        drop(other);
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_others_enter_is_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("gh-net");
+        fs::create_dir(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(matches!(Instance::claim_in(&folder, "x"), Err(Error::Unsafe(_))));
+        fs::remove_dir(&folder).unwrap();
+        std::os::unix::fs::symlink(parent.path(), &folder).unwrap();
+        assert!(matches!(Running::all_in(&folder), Err(Error::Unsafe(_))));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_client_stops_the_session_and_nonsense_does_nothing() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("gh-net");
+        let instance = Instance::claim_in(&folder, "x").unwrap();
+        let (status, _requests) = request::channel();
+        let (stop, stopped) = watch::channel(false);
+        let client = tokio::task::spawn_blocking({
+            let folder = folder.clone();
+            move || {
+                let session = Running::all_in(&folder).unwrap().remove(0);
+                assert!(session.ask("reboot").is_err());
+                assert!(!*stopped.borrow());
+                let pid = session.stop().unwrap();
+                assert!(*stopped.borrow());
+                pid
+            }
+        });
+        tokio::select! {
+            () = instance.serve(&status, &stop) => unreachable!("it serves until it is dropped"),
+            pid = client => assert_eq!(pid.unwrap(), u64::from(std::process::id())),
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! The status for people, rendered from its serialised form: the program that shows it may be older or newer than the
+//! one that runs the session. Pure.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use gh_net_common::hello::printable;
+use serde_json::Value;
+
+/// Maximum number of flows and lookups that are shown.
+const SHOWN: usize = 20;
+
+/// The text for a serialised [`Status`](super::Status) at `now`, the Unix time in seconds.
+pub fn text(status: &Value, now: u64) -> String {
+    let mut out = String::new();
+    let mut row = |name: &str, value: String| {
+        // Writing to a string does not fail.
+        let _ = writeln!(out, "{name:<9} {value}");
+    };
+    let session = &status["session"];
+    row(
+        "session",
+        format!("{} {} {}", word(&session["target"]), word(&session["state"]), since(session, now)),
+    );
+    row("process", word(&status["pid"]));
+    row("link", link(&status["link"], now));
+    if let Some(tunnel) = status["link"]["tunnel"].as_object() {
+        let addresses = list(&tunnel["addresses"], word);
+        row("tunnel", format!("{}, MTU {}, {addresses}", word(&tunnel["device"]), word(&tunnel["mtu"])));
+    }
+    row("names", word(&session["dns"]));
+    column(&mut row, "networks", &status["routes"], |route| {
+        format!("{} ({})", word(&route["prefix"]), reason(&route["reason"]))
+    });
+    let counters = &status["counters"];
+    row(
+        "traffic",
+        format!("{} up, {} down", bytes(&counters["uplink_bytes"]), bytes(&counters["downlink_bytes"])),
+    );
+    row(
+        "flows",
+        format!("{} now, {} connections in all", word(&counters["flows"]), word(&counters["connections"])),
+    );
+    column(&mut row, "", &status["flows"], |flow| {
+        format!(
+            "{} {} -> {} {}, {} up, {} down, {} s",
+            word(&flow["protocol"]),
+            word(&flow["client"]),
+            word(&flow["server"]),
+            word(&flow["state"]),
+            bytes(&flow["uplink_bytes"]),
+            bytes(&flow["downlink_bytes"]),
+            word(&flow["age"])
+        )
+    });
+    column(&mut row, "notes", &status["notes"], |note| {
+        format!("{} [{}]", word(&note["text"]), word(&note["code"]))
+    });
+    out
+}
+
+fn link(link: &Value, now: u64) -> String {
+    let mut text = format!("{} {}", word(&link["state"]), since(link, now));
+    if let Some(trip) = link["round_trip_ms"].as_f64() {
+        let _ = write!(text, ", round trip {trip:.1} ms");
+    }
+    if link["state"] != "up"
+        && let Some(end) = link["end"].as_str()
+    {
+        let _ = write!(text, ", last: {}", printable(end));
+    }
+    text
+}
+
+fn reason(reason: &Value) -> String {
+    match (reason["kind"].as_str(), reason["interface"].as_str(), reason["value"].as_str()) {
+        (Some("connected"), Some(interface), _) => format!("connected on {interface}"),
+        (Some("route"), Some(interface), _) => format!("route on {interface}"),
+        (Some("option"), _, Some(value)) => format!("--route {value}"),
+        _ => "route".to_owned(),
+    }
+}
+
+/// Rows of a list, named in the first one.
+fn column(row: &mut impl FnMut(&str, String), name: &str, values: &Value, render: impl Fn(&Value) -> String) {
+    let values = values.as_array().map(Vec::as_slice).unwrap_or_default();
+    for (index, value) in values.iter().take(SHOWN).enumerate() {
+        row(if index == 0 { name } else { "" }, render(value));
+    }
+    if values.len() > SHOWN {
+        row("", format!("and {} more", values.len() - SHOWN));
+    }
+}
+
+fn list(values: &Value, render: impl Fn(&Value) -> String) -> String {
+    let values = values.as_array().map(Vec::as_slice).unwrap_or_default();
+    values.iter().map(render).collect::<Vec<_>>().join(", ")
+}
+
+fn since(state: &Value, now: u64) -> String {
+    let Some(since) = state["since"].as_u64() else { return String::new() };
+    format!("for {}", humantime::format_duration(Duration::from_secs(now.saturating_sub(since))))
+}
+
+fn word(value: &Value) -> String {
+    match value {
+        Value::String(text) => printable(text),
+        Value::Null => "-".to_owned(),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+    }
+}
+
+fn bytes(value: &Value) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut amount = value.as_u64().unwrap_or_default() as f64;
+    let mut unit = 0;
+    while amount >= 1000.0 && unit + 1 < UNITS.len() {
+        amount /= 1000.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{amount} B") } else { format!("{amount:.1} {}", UNITS[unit]) }
+}
