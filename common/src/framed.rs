@@ -105,8 +105,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     async fn find_preamble(&mut self, max_noise: usize) -> Result<Vec<u8>, PreambleError> {
+        // Where the preamble may begin at the earliest: all before has been searched.
+        let mut from = 0;
         loop {
-            let found = self.buffer.windows(PREAMBLE.len()).position(|window| window == PREAMBLE);
+            let unsearched = self.buffer.get(from..).unwrap_or_default();
+            let found = unsearched.windows(PREAMBLE.len()).position(|window| window == PREAMBLE);
+            let found = found.map(|at| from + at);
             if let Some(at) = found.filter(|at| *at <= max_noise) {
                 let noise = self.buffer.split_to(at).to_vec();
                 self.buffer.advance(PREAMBLE.len());
@@ -115,6 +119,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             if found.is_some() || self.buffer.len() >= max_noise + PREAMBLE.len() {
                 return Err(PreambleError::Noise(self.buffer.to_vec()));
             }
+            from = (self.buffer.len() + 1).saturating_sub(PREAMBLE.len());
             if self.fill(max_noise + PREAMBLE.len()).await? == 0 {
                 return Err(PreambleError::Ended(self.buffer.to_vec()));
             }

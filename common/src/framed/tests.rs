@@ -47,6 +47,36 @@ fn noise_before_the_preamble_is_skipped_and_returned() {
     });
 }
 
+/// A stream that gives one byte a read. Searching all of the noise again at each byte would take minutes.
+struct OneByOne<'a>(&'a [u8]);
+
+impl AsyncRead for OneByOne<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Some((first, rest)) = self.0.split_first() {
+            out.put_slice(&[*first]);
+            self.0 = rest;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+#[test]
+fn a_preamble_is_found_when_it_comes_byte_by_byte() {
+    run(async {
+        for noise in [&b""[..], b"x", b"Welcome!\0gh-n", &[b'x'; 300_000]] {
+            let stream = [noise, &PREAMBLE, &[6, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 7]].concat();
+            let mut reader = FrameReader::new(OneByOne(&stream));
+            let limit = NoiseLimit { bytes: 300_000, ..NoiseLimit::default() };
+            assert_eq!(reader.preamble(limit).await.unwrap(), noise);
+            assert_eq!(reader.next().await.unwrap(), Some(Frame::Ping(7)));
+        }
+    });
+}
+
 #[test]
 fn silence_ends_in_time_and_says_what_came() {
     run(async {
