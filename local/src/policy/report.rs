@@ -15,7 +15,8 @@ use super::refused;
 use crate::engine::InterfaceIndex;
 use crate::netwatch::{LinkKind, Snapshot};
 
-/// Overlaps reported at most: the codespace may name thousands of networks.
+/// Maximum number of reported overlaps. The sidecar chooses the codespace's networks, and one that contains all of the
+/// laptop's overlaps each of them.
 const MAX_OVERLAPS: usize = 16;
 
 /// Why a network is forwarded.
@@ -170,20 +171,25 @@ fn hints(choice: &Choice, snapshot: &Snapshot, fib: &Fib, nothing_forwarded: boo
     hints
 }
 
+/// Stops at [`MAX_OVERLAPS`]. Each codespace network that gets past the filter overlaps at least one of `networks`, so
+/// the number of passes over `networks` is bounded as well.
 fn overlaps(
     networks: &[(IpNet, Option<String>)],
     forwarded: &PrefixMap<()>,
     codespace: &[IpNet],
 ) -> Vec<Overlap> {
     let mut overlaps = Vec::new();
-    for codespace in codespace.iter().map(IpNet::trunc).filter(|network| forwarded.overlaps(*network)) {
-        if overlaps.len() >= MAX_OVERLAPS {
-            break;
-        }
+    let codespace: BTreeSet<_> = codespace.iter().map(IpNet::trunc).collect();
+    for codespace in codespace.into_iter().filter(|network| forwarded.overlaps(*network)) {
         for (laptop, interface) in networks {
-            let nested = laptop.contains(&codespace) || codespace.contains(laptop);
+            if overlaps.len() == MAX_OVERLAPS {
+                return overlaps;
+            }
+            if !laptop.contains(&codespace) && !codespace.contains(laptop) {
+                continue;
+            }
             let overlap = Overlap { laptop: *laptop, interface: interface.clone(), codespace };
-            if nested && forwarded.overlaps(overlap.shared()) && !overlaps.contains(&overlap) {
+            if forwarded.overlaps(overlap.shared()) && !overlaps.contains(&overlap) {
                 overlaps.push(overlap);
             }
         }

@@ -82,6 +82,16 @@ fn a_codespace_with_countless_networks_costs_little() {
 }
 
 #[test]
+fn one_network_of_the_codespace_that_contains_all_routes_of_the_laptop_costs_little() {
+    let route = |n: u32| format!("{}/32", Ipv4Addr::from_bits((10 << 24) + 2 * n));
+    let laptop = Laptop::at_home().link(7, "vpn0", LinkKind::Tun);
+    let laptop = (0..10_000).fold(laptop, |laptop, n| laptop.route(&route(n), 7));
+    let twice = ["10.0.0.0/8", "10.0.0.0/8"].map(|network| network.parse().unwrap());
+    let codespace = Codespace { networks: twice.to_vec(), tunnel: Vec::new() };
+    assert_eq!(Report::new(&Choice::default(), &laptop.0, &codespace).overlaps.len(), 16);
+}
+
+#[test]
 fn the_tunnel_stays_clear_of_what_both_sides_have() {
     let laptop = Laptop::at_home()
         .link(9, "docker0", LinkKind::Bridge)
