@@ -33,8 +33,7 @@ pub const MAX_ITEMS: usize = 16 * 1024;
 const BATCH: usize = 100;
 /// The kernel fills a dump's datagrams up to 32 KiB (`NLMSG_GOODSIZE` and `netlink_dump`); this leaves room.
 const RECEIVE: usize = 64 * 1024;
-/// How often a dump is tried while changes interrupt it. The last attempt is taken as it is: where changes matter they
-/// are watched, and the change causes another dump.
+/// How often a dump is tried while changes interrupt it.
 const ATTEMPTS: u32 = 4;
 
 /// A socket to the kernel of the network namespace it was opened in.
@@ -54,12 +53,15 @@ pub struct Dump<T> {
     pub items: Vec<T>,
     /// Whether there were more.
     pub truncated: bool,
-    interrupted: bool,
+    /// Whether the kernel's lists changed during the last attempt, too: items may be missing or listed twice.
+    pub interrupted: bool,
+    /// Puts the items in order before they are truncated.
+    sort: Option<fn(&mut [T])>,
 }
 
 impl<T> Default for Dump<T> {
     fn default() -> Self {
-        Self { items: Vec::new(), truncated: false, interrupted: false }
+        Self { items: Vec::new(), truncated: false, interrupted: false, sort: None }
     }
 }
 
@@ -134,7 +136,8 @@ impl Netlink {
         }
     }
 
-    /// Asks for everything of a kind and keeps what `take` makes of it.
+    /// Asks for everything of a kind and keeps what `take` returns, in the kernel's order. Where changes interrupt it,
+    /// it is tried again; the result of the last attempt says if that did not help.
     ///
     /// # Errors
     /// The kernel's answer.
@@ -143,25 +146,49 @@ impl Netlink {
         request: RouteNetlinkMessage,
         take: impl Fn(RouteNetlinkMessage) -> Option<T>,
     ) -> io::Result<Dump<T>> {
+        self.dump_in_order(request, take, None)
+    }
+
+    /// Like [`Self::dump`], sorted. Of more than [`MAX_ITEMS`] it keeps the first in order, so that two dumps of the
+    /// same items keep the same ones.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn dump_sorted<T: Ord>(
+        &mut self,
+        request: RouteNetlinkMessage,
+        take: impl Fn(RouteNetlinkMessage) -> Option<T>,
+    ) -> io::Result<Dump<T>> {
+        self.dump_in_order(request, take, Some(<[T]>::sort_unstable))
+    }
+
+    fn dump_in_order<T>(
+        &mut self,
+        request: RouteNetlinkMessage,
+        take: impl Fn(RouteNetlinkMessage) -> Option<T>,
+        sort: Option<fn(&mut [T])>,
+    ) -> io::Result<Dump<T>> {
         for _ in 1..ATTEMPTS {
-            let dump = self.dump_once(request.clone(), &take)?;
+            let dump = self.dump_once(request.clone(), &take, sort)?;
             if !dump.interrupted {
                 return Ok(dump);
             }
         }
-        self.dump_once(request, &take)
+        self.dump_once(request, &take, sort)
     }
 
     fn dump_once<T>(
         &mut self,
         request: RouteNetlinkMessage,
         take: impl Fn(RouteNetlinkMessage) -> Option<T>,
+        sort: Option<fn(&mut [T])>,
     ) -> io::Result<Dump<T>> {
         let mut bytes = Vec::new();
         self.serialize(request, NLM_F_DUMP, &mut bytes);
         self.socket.send(&bytes, 0)?;
-        let mut dump = Dump::default();
+        let mut dump = Dump { sort, ..Dump::default() };
         while !dump.read(&self.receive()?, self.sequence, &take)? {}
+        dump.truncate();
         if dump.truncated {
             tracing::warn!("the kernel lists more than {MAX_ITEMS} routes or links; the rest is ignored");
         }
@@ -192,10 +219,13 @@ impl Netlink {
     /// # Errors
     /// The kernel's answer.
     pub fn addresses(&mut self) -> io::Result<Dump<Address>> {
-        self.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default()), |message| match message {
-            RouteNetlinkMessage::NewAddress(address) => Address::from_message(address),
-            _ => None,
-        })
+        self.dump_sorted(
+            RouteNetlinkMessage::GetAddress(AddressMessage::default()),
+            |message| match message {
+                RouteNetlinkMessage::NewAddress(address) => Address::from_message(address),
+                _ => None,
+            },
+        )
     }
 
     /// The IPv4 and IPv6 routes of all tables that `keep` selects, by the kernel's own form.
@@ -203,7 +233,7 @@ impl Netlink {
     /// # Errors
     /// The kernel's answer.
     pub fn routes(&mut self, keep: impl Fn(&RouteMessage) -> bool) -> io::Result<Dump<Route>> {
-        self.dump(RouteNetlinkMessage::GetRoute(RouteMessage::default()), |message| match message {
+        self.dump_sorted(RouteNetlinkMessage::GetRoute(RouteMessage::default()), |message| match message {
             RouteNetlinkMessage::NewRoute(route) if keep(&route) => Route::from_message(route),
             _ => None,
         })
@@ -267,11 +297,20 @@ impl<T> Dump<T> {
 
     fn keep(&mut self, item: Option<T>) {
         let Some(item) = item else { return };
-        if self.items.len() < MAX_ITEMS {
-            self.items.push(item);
-        } else {
-            self.truncated = true;
+        self.items.push(item);
+        // Rarely, because it sorts.
+        if self.items.len() == 2 * MAX_ITEMS {
+            self.truncate();
         }
+    }
+
+    /// Sorts the items if they are to be sorted, and forgets those beyond [`MAX_ITEMS`].
+    fn truncate(&mut self) {
+        if let Some(sort) = self.sort {
+            sort(&mut self.items);
+        }
+        self.truncated |= self.items.len() > MAX_ITEMS;
+        self.items.truncate(MAX_ITEMS);
     }
 }
 

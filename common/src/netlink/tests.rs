@@ -81,16 +81,35 @@ fn a_dump_that_fails_midway_is_an_error() {
 }
 
 #[test]
-fn a_dump_is_bounded() {
+fn a_dump_is_bounded_and_keeps_the_first_in_order() {
+    let number = |message| match message {
+        RouteNetlinkMessage::NewRoute(route) => Route::from_message(route).map(|route| route.prefix.addr()),
+        _ => None,
+    };
+    let mut dump = Dump { sort: Some(<[IpAddr]>::sort_unstable), ..Dump::default() };
+    let count = 3 * MAX_ITEMS as u32;
+    for n in (0..count).rev() {
+        dump.read(&encoded(0, SEQUENCE, route((n + (10 << 24)).to_be_bytes())), SEQUENCE, number).unwrap();
+        assert!(dump.items.len() < 2 * MAX_ITEMS);
+    }
+    dump.truncate();
+    assert!(dump.truncated);
+    let first = |n: u32| IpAddr::from((n + (10 << 24)).to_be_bytes());
+    assert_eq!(dump.items, (0..MAX_ITEMS as u32).map(first).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_dump_of_the_largest_size_is_whole() {
     let mut dump = Dump::default();
     let message = encoded(0, SEQUENCE, route([10, 0, 0, 1]));
     for _ in 0..MAX_ITEMS {
         dump.read(&message, SEQUENCE, take).unwrap();
     }
-    assert!(!dump.truncated);
+    dump.truncate();
+    assert_eq!((dump.truncated, dump.items.len()), (false, MAX_ITEMS));
     dump.read(&message, SEQUENCE, take).unwrap();
-    assert!(dump.truncated);
-    assert_eq!(dump.items.len(), MAX_ITEMS);
+    dump.truncate();
+    assert_eq!((dump.truncated, dump.items.len()), (true, MAX_ITEMS));
 }
 
 #[test]
