@@ -5,7 +5,6 @@
 //! (ENOBUFS) also means that something changed.
 
 use std::io;
-use std::time::Duration;
 
 use gh_net_common::netlink::{Dump, Netlink};
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
@@ -13,15 +12,10 @@ use netlink_packet_route::rule::RuleMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
-use tokio::time::{Instant, timeout_at};
 
+use super::debounce::{Changes, Debounce};
 use super::message;
 use super::snapshot::{Link, Rule, Snapshot};
-
-/// Events that follow each other within this time are one change: a VPN client sets dozens of routes.
-const QUIET: Duration = Duration::from_millis(50);
-/// A change is reported after this time even if more keep coming.
-const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Every group about links, addresses, routes and rules.
 const GROUPS: [u32; 7] = [
@@ -54,6 +48,7 @@ pub enum Error {
 /// Reads and watches the networks of the network namespace it was opened in.
 pub struct Netwatch {
     events: TokioSocket,
+    debounce: Debounce,
 }
 
 impl std::fmt::Debug for Netwatch {
@@ -74,71 +69,65 @@ impl Netwatch {
             for group in GROUPS {
                 events.socket_mut().add_membership(group)?;
             }
-            Ok(Self { events })
+            Ok(Self { events, debounce: Debounce::default() })
         };
         open().map_err(Error::Open)
     }
 
-    /// The networks as they are now.
+    /// The networks as they are now. If they change while they are read, [`Self::changed`] reports it soon.
     ///
     /// # Errors
     /// The kernel's answer.
-    pub fn snapshot(&self) -> Result<Snapshot, Error> {
+    pub fn snapshot(&mut self) -> Result<Snapshot, Error> {
         let read = |what| move |source| Error::Read { what, source };
         let mut netlink = Netlink::open().map_err(Error::Open)?;
         let links = links(&mut netlink).map_err(read("links"))?;
         let addresses = netlink.addresses().map_err(read("addresses"))?;
         let routes = netlink.routes(message::is_ordinary).map_err(read("routes"))?;
         let rules = rules(&mut netlink).map_err(read("rules"))?;
-        let mut snapshot = Snapshot {
+        let snapshot = Snapshot {
             truncated: links.truncated || addresses.truncated || routes.truncated || rules.truncated,
+            interrupted: links.interrupted
+                || addresses.interrupted
+                || routes.interrupted
+                || rules.interrupted,
             links: links.items,
             addresses: addresses.items,
             routes: routes.items,
             rules: rules.items,
         };
-        snapshot.links.sort();
-        snapshot.addresses.sort();
-        snapshot.routes.sort();
+        if snapshot.interrupted {
+            self.debounce.begin();
+        }
         Ok(snapshot)
     }
 
-    /// Waits until something changes, and then until the changes pause. The next snapshot shows what changed, if
-    /// anything. Cancelling it loses no change, except during the pause.
+    /// Waits until something changes, and then until the changes pause or have gone on for a while. The next snapshot
+    /// shows what changed, if anything. Cancel safe.
     ///
     /// # Errors
     /// The socket broke.
-    pub async fn changed(&mut self) -> Result<(), Error> {
-        let read = |source| Error::Read { what: "network changes", source };
-        self.event().await.map_err(read)?;
-        let end = Instant::now() + PATIENCE;
-        loop {
-            let quiet = (Instant::now() + QUIET).min(end);
-            match timeout_at(quiet, self.event()).await {
-                Ok(event) => event.map_err(read)?,
-                Err(_elapsed) => return Ok(()),
-            }
-            if Instant::now() >= end {
-                return Ok(());
-            }
-        }
+    pub async fn changed(&mut self) -> Result<Changes, Error> {
+        let Self { events, debounce } = self;
+        let changes = debounce.changes(async || event(events).await).await;
+        changes.map_err(|source| Error::Read { what: "network changes", source })
     }
+}
 
-    async fn event(&mut self) -> io::Result<()> {
-        // The event's contents are not used, so they may be truncated.
-        let mut buffer = [0u8; 64];
-        match self.events.recv(&mut &mut buffer[..]).await {
-            // There were more events than the socket's buffer holds, so something changed.
-            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(()),
-            result => result,
-        }
+async fn event(events: &mut TokioSocket) -> io::Result<()> {
+    // The event's contents are not used, so they may be truncated.
+    let mut buffer = [0u8; 64];
+    match events.recv(&mut &mut buffer[..]).await {
+        // There were more events than the socket's buffer holds, so something changed.
+        Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(()),
+        result => result,
     }
 }
 
 fn links(netlink: &mut Netlink) -> io::Result<Dump<Link>> {
     let mut request = LinkMessage::default();
     request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
-    netlink.dump(RouteNetlinkMessage::GetLink(request), |message| {
+    netlink.dump_sorted(RouteNetlinkMessage::GetLink(request), |message| {
         if let RouteNetlinkMessage::NewLink(link) = message { Some(link.into()) } else { None }
     })
 }
@@ -158,6 +147,7 @@ fn rules(netlink: &mut Netlink) -> io::Result<Dump<Rule>> {
                 rules.items.sort_by_key(|rule| rule.priority); // Stable: equals keep their order.
                 both.items.append(&mut rules.items);
                 both.truncated |= rules.truncated;
+                both.interrupted |= rules.interrupted;
             }
             Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT)) => {}
             Err(error) => return Err(error),

@@ -1,5 +1,7 @@
 //! What a snapshot consists of.
 
+use std::collections::BTreeSet;
+
 use gh_net_common::netlink::{Address, Route};
 use ipnet::IpNet;
 
@@ -22,6 +24,8 @@ pub struct Snapshot {
     pub rules: Vec<Rule>,
     /// Whether the kernel listed more than a snapshot holds.
     pub truncated: bool,
+    /// Whether the networks changed while they were read: something may be missing.
+    pub interrupted: bool,
 }
 
 impl Snapshot {
@@ -34,6 +38,34 @@ impl Snapshot {
     pub fn link_name(&self, index: u32) -> String {
         self.link(index).map_or_else(|| format!("interface {index}"), |link| link.name.clone())
     }
+}
+
+impl Snapshot {
+    /// This snapshot with what a `later` one adds to it. What is missing there stays.
+    #[must_use]
+    pub fn with_additions(&self, later: &Self) -> Self {
+        let kept = self.links.iter().filter(|link| later.link(link.index).is_none());
+        let mut rules = joined(&self.rules, &later.rules);
+        rules.sort_by_key(|rule| rule.priority); // Stable: equals keep their order.
+        let mut joined = Self {
+            links: kept.chain(&later.links).cloned().collect(),
+            addresses: joined(&self.addresses, &later.addresses),
+            routes: joined(&self.routes, &later.routes),
+            rules,
+            truncated: self.truncated || later.truncated,
+            interrupted: later.interrupted,
+        };
+        joined.links.sort();
+        joined.addresses.sort();
+        joined.routes.sort();
+        joined
+    }
+}
+
+/// All of `later`, and what is only in `earlier`.
+fn joined<T: Clone + Ord>(earlier: &[T], later: &[T]) -> Vec<T> {
+    let known: BTreeSet<&T> = later.iter().collect();
+    later.iter().chain(earlier.iter().filter(|item| !known.contains(item))).cloned().collect()
 }
 
 /// A network interface.

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,7 @@ use super::networks::{Networks, Update};
 use super::record::Record;
 use super::wake::WakeWatch;
 use crate::io::{Control, LinkEnd, ReactorError, Report};
-use crate::netwatch::{self, Netwatch, Snapshot};
+use crate::netwatch::{self, Changes, Netwatch, Snapshot};
 use crate::policy::Choice;
 use crate::resolver::Resolver;
 use crate::status::request::Requests;
@@ -88,7 +87,7 @@ impl ControlPlane {
         ports: Ports,
     ) -> Result<Self, netwatch::Error> {
         let Ports { stop, requests, io } = ports;
-        let netwatch = Netwatch::open()?;
+        let mut netwatch = Netwatch::open()?;
         let snapshot = netwatch.snapshot()?;
         let networks = Networks::new(choice, dns, snapshot, resolver.search());
         let record = Record::new(target, dns);
@@ -114,13 +113,13 @@ impl ControlPlane {
         &self.state.networks
     }
 
-    /// Reads the laptop's networks again.
+    /// Reads the laptop's networks again. They may be changing: what is missing is left to [`Self::run`].
     ///
     /// # Errors
     /// They can't be read.
     pub(super) fn refresh(&mut self) -> Result<(), netwatch::Error> {
         let snapshot = self.netwatch.snapshot()?;
-        self.state.update(snapshot);
+        self.state.update(snapshot, Changes::Ongoing);
         Ok(())
     }
 
@@ -164,37 +163,29 @@ impl ControlPlane {
         let Self { stop, netwatch, requests, settled, wake, state } = self;
         let mut following = true;
         loop {
-            // At the start, too: the run before may have been dropped with a change half noticed.
-            match netwatch.snapshot() {
-                Ok(snapshot) => state.update(snapshot),
-                Err(error) => tracing::warn!("a change of the laptop's networks is missed: {error}"),
-            }
-            // Kept while other events are handled: dropping it would lose a change that it has noticed.
-            let watching = following;
-            let mut changed = pin!(async {
-                if watching { netwatch.changed().await } else { std::future::pending().await }
-            });
-            let change = loop {
-                tokio::select! {
-                    biased;
-                    () = stopped(stop) => {
-                        // If there is no io yet, the session itself takes the message.
-                        let _ = state.io.send(Control::Shutdown).await;
-                        return std::future::pending().await;
-                    }
-                    () = signalled(settled) => state.ready(),
-                    slept = woken(wake) => state.woken(slept),
-                    () = sleep_until(state.next_expiry()) => state.expire_addresses(),
-                    Some(request) = requests.recv() => {
-                        // The asker may be gone.
-                        let _ = request.send(state.status().await);
-                    }
-                    change = &mut changed => break change,
+            let changed =
+                async { if following { netwatch.changed().await } else { std::future::pending().await } };
+            tokio::select! {
+                biased;
+                () = stopped(stop) => {
+                    // If there is no io yet, the session itself takes the message.
+                    let _ = state.io.send(Control::Shutdown).await;
+                    return std::future::pending().await;
                 }
-            };
-            if let Err(error) = change {
-                following = false;
-                tracing::warn!("changes of the laptop's networks can't be followed any more: {error}");
+                () = signalled(settled) => state.ready(),
+                slept = woken(wake) => state.woken(slept),
+                () = sleep_until(state.next_expiry()) => state.expire_addresses(),
+                Some(request) = requests.recv() => {
+                    // The asker may be gone.
+                    let _ = request.send(state.status().await);
+                }
+                changes = changed => match changes {
+                    Ok(changes) => state.follow(netwatch, changes),
+                    Err(error) => {
+                        following = false;
+                        tracing::warn!("changes of the laptop's networks can't be followed any more: {error}");
+                    }
+                }
             }
         }
     }
@@ -263,9 +254,23 @@ impl State {
         }
     }
 
-    fn update(&mut self, snapshot: Snapshot) {
+    fn follow(&mut self, netwatch: &mut Netwatch, changes: Changes) {
+        match netwatch.snapshot() {
+            Ok(snapshot) => self.update(snapshot, changes),
+            Err(error) => tracing::warn!("a change of the laptop's networks is missed: {error}"),
+        }
+    }
+
+    fn update(&mut self, snapshot: Snapshot, changes: Changes) {
         self.resolver.reload();
-        let Some(update) = self.networks.update(snapshot, self.resolver.search()) else { return };
+        let search = self.resolver.search();
+        let update = match changes {
+            // Something may be missing. The next report of a change comes soon.
+            _ if snapshot.interrupted => return,
+            Changes::Settled => self.networks.update(snapshot, search),
+            Changes::Ongoing => self.networks.add(&snapshot, search),
+        };
+        let Some(update) = update else { return };
         if !self.open {
             return;
         }

@@ -112,6 +112,12 @@ impl Networks {
         Some(Update { new_default_route, lost, gained, ..update })
     }
 
+    /// The laptop's networks are changing: what is new is used at once. What is missing may be about to come back, and
+    /// without it flows would be reset and routes withdrawn, so it waits for [`Self::update`].
+    pub(super) fn add(&mut self, snapshot: &Snapshot, search: Vec<String>) -> Option<Update> {
+        self.update(self.snapshot.with_additions(snapshot), search)
+    }
+
     /// The frames that set up a new link: all routes, and how names are resolved.
     pub(super) fn link_frames(&self) -> Vec<Frame> {
         let mut frames: Vec<Frame> = Routes::full(self.policy.routes()).collect();

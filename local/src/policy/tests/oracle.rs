@@ -67,7 +67,7 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
             flags: LinkFlags::default(),
             master: None,
         });
-        Snapshot { links: links.collect(), addresses, routes, rules, truncated: false }
+        Snapshot { links: links.collect(), addresses, routes, rules, ..Snapshot::default() }
     })
 }
 

@@ -129,6 +129,36 @@ fn a_change_of_the_laptops_networks_reaches_the_sidecar_and_the_status() {
 }
 
 #[test]
+fn routes_that_a_client_rewrites_are_never_withdrawn() {
+    in_own_network(async || {
+        ip("route add 10.20.0.0/16 dev vpn0");
+        let mut world = World::new();
+        let _settled = world.open();
+        let World { plane, io, stop: _stop, status: _status } = &mut world;
+        let script = async {
+            assert_eq!(next_routes(io).await, Routes::Last(prefixes(&["10.20.0.0/16"])));
+            ip("route delete 10.20.0.0/16 dev vpn0");
+            // Other changes go on for longer than the interval of reports.
+            let mut tick = tokio::time::interval(Duration::from_millis(50));
+            for metric in 1..=14 {
+                tick.tick().await;
+                ip(&format!("route add 10.30.0.0/16 dev vpn0 metric {metric}"));
+            }
+            ip("route add 10.20.0.0/16 dev vpn0");
+            let added = Routes::Change { add: prefixes(&["10.30.0.0/16"]), remove: Vec::new() };
+            assert_eq!(next_routes(io).await, added);
+            ip("route add 10.40.0.0/16 dev vpn0");
+            let added = Routes::Change { add: prefixes(&["10.40.0.0/16"]), remove: Vec::new() };
+            assert_eq!(next_routes(io).await, added, "10.20.0.0/16 was there all the time");
+        };
+        tokio::select! {
+            never = plane.run() => match never {},
+            () = script => {}
+        }
+    });
+}
+
+#[test]
 fn what_changes_before_the_session_is_open_is_in_its_first_routes() {
     in_own_network(async || {
         let mut world = World::new();

@@ -89,6 +89,21 @@ fn a_change_too_large_for_one_frame_is_a_full_set() {
 }
 
 #[test]
+fn while_the_networks_change_routes_are_only_added() {
+    let mut networks = networks(&[("10.20.0.0/16", 2)]);
+    let add = |networks: &mut Networks, routes: &[(&str, u32)]| {
+        networks.add(&snapshot(routes), vec!["corp.internal".into()])
+    };
+    assert!(add(&mut networks, &[]).is_none(), "the VPN's client rewrites its routes");
+    let added = add(&mut networks, &[("10.30.0.0/16", 2)]).unwrap();
+    let change = Routes::Change { add: prefixes(&["10.30.0.0/16"]), remove: Vec::new() };
+    assert_eq!(added.frames[0], Frame::Routes(change));
+    let settled = update(&mut networks, &[("10.30.0.0/16", 2)]).unwrap();
+    let change = Routes::Change { add: Vec::new(), remove: prefixes(&["10.20.0.0/16"]) };
+    assert_eq!(settled.frames[0], Frame::Routes(change));
+}
+
+#[test]
 fn search_domains_alone_are_a_change() {
     let mut networks = networks(&[("10.20.0.0/16", 2)]);
     let same = snapshot(&[("10.20.0.0/16", 2)]);
