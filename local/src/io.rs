@@ -203,7 +203,7 @@ impl Io {
         if matches!(end, Ok(LinkEnd::Shutdown | LinkEnd::Ending) | Err(_)) {
             self.reset_flows(&mut linked.link.writer, Instant::now());
         }
-        self.engine.handle_link_down();
+        self.engine.handle_link_down(Instant::now());
         end
     }
 

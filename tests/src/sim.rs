@@ -259,7 +259,7 @@ impl<'a> World<'a> {
             self.up.cut(self.now);
             self.down.cut(self.now);
             self.reports.clear();
-            self.engine.handle_link_down();
+            self.engine.handle_link_down(self.at());
         } else if !self.linked && !down {
             self.link_up();
         }

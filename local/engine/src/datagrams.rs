@@ -100,7 +100,9 @@ impl Engine {
         let Some(Entry { flow: Flow::Udp(mapping), usage, .. }) = self.table.get_mut(flow) else { return };
         let Some(source) = mapping.receives(source, now) else { return };
         usage.downlink(payload.len(), now);
-        let queued = build::udp(source, mapping.client, id, payload).is_some_and(|p| mapping.queue.push(p));
+        let is_up = self.link.is_up();
+        let queued =
+            is_up && build::udp(source, mapping.client, id, payload).is_some_and(|p| mapping.queue.push(p));
         self.counters.dropped += u64::from(!queued);
         self.settle(flow, now);
     }
@@ -155,8 +157,9 @@ impl Engine {
         session.answered = true;
         usage.downlink(payload.len(), now);
         let header = packet::icmp::echo_header(false, source.is_ipv6(), session.identifier, sequence);
+        let is_up = self.link.is_up();
         let reply = build::icmp(source, session.client, id, header, payload);
-        let queued = reply.is_some_and(|reply| session.queue.push(reply));
+        let queued = is_up && reply.is_some_and(|reply| session.queue.push(reply));
         self.counters.dropped += u64::from(!queued);
         self.settle(flow, now);
     }

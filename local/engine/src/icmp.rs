@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use etherparse::IpNumber;
 
+use super::link::state::Pause;
 use super::packet::{Malformed, Packet};
 use super::peers::Peers;
 use super::schedule::Queue;
@@ -38,6 +39,11 @@ impl Session {
     /// A request or a reply passes.
     pub(super) fn touch(&mut self, now: Instant) {
         self.last = now;
+    }
+
+    /// A time without a link is over. It does not count.
+    pub(super) fn resume(&mut self, pause: Pause) {
+        self.last = pause.shift(self.last);
     }
 
     /// When the session ends if nothing more happens.

@@ -205,19 +205,20 @@ impl Engine {
         Some(command)
     }
 
-    /// When [`Self::handle_timeout`] wants to be called.
+    /// When [`Self::handle_timeout`] wants to be called: never while there is no link.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.deadlines.first()
+        self.deadlines.first().filter(|_| self.link.is_up())
     }
 
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if !self.link.is_up() {
+            return;
+        }
         while let Some(id) = self.deadlines.pop(now) {
             let Some(entry) = self.table.get_mut(id) else { continue };
             entry.registered = None;
             match &mut entry.flow {
-                // Without a link nothing can be answered; the next link starts all timers anew.
-                Flow::Tcp(_) if !self.link.is_up() => continue,
                 Flow::Tcp(connection) => {
                     connection.handle_timeout(now, self.link.has_delivered(entry.last_sent));
                 }

@@ -3,16 +3,22 @@
 //! How much may be under way on a link is the business of its driver, which says with each
 //! [`Engine::poll_transmit`] whether there is room for bulk. The engine counts only what TCP's timers need: whether
 //! what a flow sent has been delivered.
+//!
+//! A session outlives its links. While there is none, all timers of flows stand still: a peer that can't be reached
+//! has not failed to answer. On the next link every deadline is later by the time without one, and every TCP
+//! connection sends at once what makes the codespace's kernel go on (see `Connection::handle_link_up`). What the host
+//! sockets give meanwhile is bounded: TCP's send buffers fill up and the sockets are read no more; datagrams are
+//! dropped, because after a minute nobody waits for them, and they would only delay what follows.
 
 pub(super) mod state;
 
 use std::time::Instant;
 
-use self::state::Link;
-use super::Engine;
+use self::state::{Link, Pause};
 use super::api::Transmit;
 use super::flow::Flow;
 use super::schedule::Schedule;
+use super::{Engine, icmp, udp};
 
 impl Engine {
     /// The sidecar reports how many bytes of packet frames it has taken off this link. A count that goes back, or
@@ -21,32 +27,45 @@ impl Engine {
         self.link.delivered = total.clamp(self.link.delivered, self.link.sent);
     }
 
-    /// A (new) link is there: counts start at 0, and what was under way on the old one is sent again.
+    /// A (new) link is there: counts start at 0, what was under way on the old one is sent again, and timers go on.
     pub fn handle_link_up(&mut self, now: Instant) {
+        let down_since = self.link.down_since.unwrap_or(now);
         self.link = Link::default();
+        let pause = Pause { from: down_since, to: now };
         for id in self.table.ids() {
             if let Some(entry) = self.table.get_mut(id) {
                 entry.last_sent = 0;
-                if let Flow::Tcp(connection) = &mut entry.flow {
-                    connection.handle_link_up(now);
+                self.deadlines.forget(id, &mut entry.registered);
+                match &mut entry.flow {
+                    Flow::Tcp(connection) => connection.handle_link_up(pause),
+                    Flow::Udp(mapping) => mapping.resume(pause),
+                    Flow::Echo(session) => session.resume(pause),
                 }
             }
             self.settle(id, now);
         }
     }
 
-    /// The link is gone; nothing is transmitted until the next one.
-    pub fn handle_link_down(&mut self) {
-        self.link.up = false;
+    /// The link is gone. Nothing is transmitted and nothing times out until the next one.
+    pub fn handle_link_down(&mut self, now: Instant) {
+        self.link.down_since.get_or_insert(now);
         self.urgent.clear();
         self.urgent_bytes = 0;
+        for entry in self.table.entries_mut() {
+            match &mut entry.flow {
+                Flow::Tcp(_) => {}
+                Flow::Udp(udp::Mapping { queue, .. }) | Flow::Echo(icmp::Session { queue, .. }) => {
+                    self.counters.dropped += queue.clear();
+                }
+            }
+        }
     }
 
     /// The next packet for the link. `bulk` says whether the link has room for packets with payload. The engine's
     /// own small packets and segments without payload do not wait for room: they are few, and bounded by what came
     /// in.
     pub fn poll_transmit(&mut self, bulk: bool, now: Instant) -> Option<Transmit> {
-        if !self.link.up {
+        if !self.link.is_up() {
             return None;
         }
         let packet = self

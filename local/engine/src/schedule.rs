@@ -112,6 +112,13 @@ impl Queue {
         Some(packet)
     }
 
+    /// Drops all packets; returns how many.
+    pub(super) fn clear(&mut self) -> u64 {
+        let count = self.packets.len() as u64;
+        *self = Self::default();
+        count
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.packets.is_empty()
     }

@@ -39,6 +39,7 @@ pub(super) use self::segment::{Segment, refusal};
 use self::send::Send;
 use self::state::State;
 use super::api::Target;
+use crate::link::state::Pause;
 
 /// Window scale: units of 128 bytes make windows of up to 8 MiB.
 const SHIFT: u8 = 7;
@@ -89,6 +90,16 @@ impl Timer {
             | Self::Retransmit { at, .. }
             | Self::Persist { at, .. }
             | Self::Close { at } => at,
+        }
+    }
+
+    /// It expires later by the time without a link.
+    fn postpone(&mut self, pause: Pause) {
+        match self {
+            Self::Idle { at, .. }
+            | Self::Retransmit { at, .. }
+            | Self::Persist { at, .. }
+            | Self::Close { at } => *at += pause.length(),
         }
     }
 }

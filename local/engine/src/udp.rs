@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use etherparse::UdpSlice;
 
+use super::link::state::Pause;
 use super::packet::{Malformed, Packet};
 use super::peers::{Peer, Peers};
 use super::schedule::Queue;
@@ -59,6 +60,11 @@ impl Mapping {
         self.answered = true;
         self.last = now;
         Some(source)
+    }
+
+    /// A time without a link is over. It does not count.
+    pub(super) fn resume(&mut self, pause: Pause) {
+        self.last = pause.shift(self.last);
     }
 
     /// When the mapping ends if nothing more happens.

@@ -237,7 +237,7 @@ impl World {
     fn link(&mut self, input: &mut Input) {
         let Laptop { engine, now, bulk, .. } = &mut self.laptop;
         match input.u8() % 4 {
-            0 => engine.handle_link_down(),
+            0 => engine.handle_link_down(*now),
             1 => engine.handle_link_up(*now),
             2 => engine.handle_delivered(u64::from(input.u16()) << 8),
             _ => *bulk = input.u16() & 1 == 0,

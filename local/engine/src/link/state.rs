@@ -1,26 +1,23 @@
 //! What the engine knows of its link: whether it is up, and how much has passed over it.
 
+use std::time::{Duration, Instant};
+
 use gh_net_common::frame::HEADER_LEN;
 
 use crate::api::Transmit;
 
 /// One link, and the bytes of packet frames that went over it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Link {
-    pub(super) up: bool,
+    /// Since when there is no link.
+    pub(super) down_since: Option<Instant>,
     pub(super) sent: u64,
     pub(super) delivered: u64,
 }
 
-impl Default for Link {
-    fn default() -> Self {
-        Self { up: true, sent: 0, delivered: 0 }
-    }
-}
-
 impl Link {
     pub(crate) fn is_up(&self) -> bool {
-        self.up
+        self.down_since.is_none()
     }
 
     /// Whether the first `total` bytes sent on this link have been delivered.
@@ -31,5 +28,25 @@ impl Link {
     /// The count of sent bytes behind `packet`, if it is sent next.
     pub(super) fn end_of(&self, packet: &Transmit) -> u64 {
         self.sent + (packet.len() + HEADER_LEN) as u64
+    }
+}
+
+/// A time without a link.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pause {
+    pub(crate) from: Instant,
+    pub(crate) to: Instant,
+}
+
+impl Pause {
+    /// A moment before or within the pause, moved so that as little time has passed since then as if the pause had
+    /// not been.
+    pub(crate) fn shift(self, moment: Instant) -> Instant {
+        self.to - self.from.saturating_duration_since(moment)
+    }
+
+    /// How long it was.
+    pub(crate) fn length(self) -> Duration {
+        self.to.saturating_duration_since(self.from)
     }
 }

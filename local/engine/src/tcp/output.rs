@@ -23,10 +23,12 @@ impl Connection {
         if due.syn {
             return Some(self.build_syn(now));
         }
-        if due.probe {
-            return Some(self.build(self.send.probe_sequence(), 0, Bytes::new()));
+        if due.ack {
+            // A probe does not replace it: the peer ignores the acknowledgment of a segment out of its window.
+            self.due.probe = due.probe;
+            return Some(self.build(self.send.control_sequence(), 0, Bytes::new()));
         }
-        due.ack.then(|| self.build(self.send.control_sequence(), 0, Bytes::new()))
+        due.probe.then(|| self.build(self.send.probe_sequence(), 0, Bytes::new()))
     }
 
     /// Whether a segment with payload or FIN can be sent.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::state::State;
 use super::{Connection, Endpoints, IDLE, Timer};
+use crate::link::state::Pause;
 
 /// The time between two probes, and how many may stay unanswered (Linux's `tcp_keepalive_intvl`, `_probes`).
 const IDLE_INTERVAL: Duration = Duration::from_secs(75);
@@ -107,11 +108,22 @@ impl Connection {
     }
 
     /// A new link: what was in flight on the old one may be lost in either direction.
-    pub(crate) fn handle_link_up(&mut self, now: Instant) {
+    ///
+    /// The connection must move at once, however long the codespace's kernel has backed off meanwhile:
+    /// - What is not acknowledged is sent again from its first byte.
+    /// - The current acknowledgment and window are sent. They may have been lost, and an acknowledgment that tells of
+    ///   progress makes the kernel send again by itself.
+    /// - If there is nothing to send, or the window forbids it, a probe asks for the peer's acknowledgment and window:
+    ///   the segment that opened the window may have been lost.
+    ///
+    /// Otherwise timers go on from where they stood when the old link was lost.
+    pub(crate) fn handle_link_up(&mut self, pause: Pause) {
+        let now = pause.to;
         self.send.restart();
         match self.state {
+            State::Connecting => {}
             // Nothing is due in TIME-WAIT: a peer that misses the last acknowledgment sends its FIN again.
-            State::Connecting | State::TimeWait | State::Closed => {}
+            State::TimeWait | State::Closed => self.timer.postpone(pause),
             State::SynReceived
             | State::Established
             | State::FinWait1
@@ -124,9 +136,12 @@ impl Connection {
                 if self.send.in_flight() > 0 || self.state == State::SynReceived {
                     self.retransmit();
                     self.arm_retransmit(0, now);
+                } else if matches!(self.timer, Timer::Idle { .. }) {
+                    self.timer.postpone(pause);
                 } else {
                     self.timer = Timer::Idle { at: now + IDLE, probes: 0 };
                 }
+                self.due.probe = self.state.is_synchronized() && !self.send.is_ready();
             }
         }
     }

@@ -263,7 +263,7 @@ fn after_the_end_everything_is_refused() {
 #[test]
 fn without_a_link_the_sockets_are_reset_all_the_same() {
     let (mut script, flow) = Script::established();
-    script.engine.handle_link_down();
+    script.engine.handle_link_down(script.now);
     script.engine.reset_all(script.now);
     assert_eq!(script.command(), Some(Command::Abort(flow)));
     script.quiet();

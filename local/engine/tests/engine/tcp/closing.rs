@@ -204,9 +204,10 @@ fn a_new_connection_does_not_cost_a_slow_server_its_bytes() {
         script.send(seg("", 1, 1, b"new"));
         script.expect(seg("", 1, 4, b""));
         // A new link makes no old ghost speak.
-        script.engine.handle_link_down();
+        script.engine.handle_link_down(script.now);
         script.engine.handle_link_up(script.now);
         script.expect(seg("", 1, 4, b""));
+        script.expect(seg("", 0, 4, b""));
         script.quiet_but_for_service();
         assert_eq!(script.take(old, 100), b"slowly");
         assert_eq!(commands(&mut script), [Command::Close(old)]);
@@ -253,7 +254,7 @@ fn a_reset_behind_the_end_does_not_cost_a_slow_server_its_bytes() {
 #[test]
 fn a_new_link_provokes_no_reset_in_time_wait() {
     let (mut script, flow) = undrained(false);
-    script.engine.handle_link_down();
+    script.engine.handle_link_down(script.now);
     script.engine.handle_link_up(script.now);
     script.quiet();
     assert_eq!(script.take(flow, 100), b"slowly");

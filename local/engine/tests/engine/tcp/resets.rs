@@ -106,7 +106,7 @@ fn a_client_that_does_not_hear_the_server_out_is_given_up() {
 #[test]
 fn a_reset_waits_for_a_link_to_go_over() {
     let (mut script, flow) = Script::established();
-    script.engine.handle_link_down();
+    script.engine.handle_link_down(script.now);
     script.engine.handle_failed(flow, script.now);
     script.quiet();
     script.engine.handle_link_up(script.now);

@@ -142,7 +142,7 @@ fn nothing_is_lost_when_the_link_is_cut() {
     assert_eq!(std::iter::from_fn(|| script.recv()).count(), 3);
     script.send(seg("", 1, 1001, b"up"));
     script.command();
-    script.engine.handle_link_down();
+    script.engine.handle_link_down(script.now);
     script.quiet();
     // However long it lasts, nothing runs out, and bytes of the server wait.
     script.pass(Duration::from_secs(24 * 3600));
@@ -161,7 +161,7 @@ fn a_syn_ack_that_found_no_link_goes_over_the_next() {
     let mut script = Script::new();
     script.send(seg("S", 0, None, b""));
     let Some(Command::Connect { flow, .. }) = script.command() else { panic!() };
-    script.engine.handle_link_down();
+    script.engine.handle_link_down(script.now);
     script.engine.handle_connected(flow, script.now);
     script.pass(Duration::from_secs(100));
     script.quiet();
