@@ -1,4 +1,4 @@
-//! Which flows are let in, and how they end when that changes.
+//! Which flows are admitted, and what happens to them when the policy changes.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -9,11 +9,12 @@ use super::api::{Command, FlowId, Target, Transmit, UnreachableKind};
 use super::flow::Flow;
 use super::packet::icmp::Message;
 use super::packet::{Malformed, Packet};
+use super::policy::Judgement;
 use super::tcp::{self, Segment};
-use super::{Config, Engine, InterfaceIndex, NewFlow, Policy, Protocol, Refusal, Verdict, dns, icmp};
+use super::{Config, Engine, InterfaceIndex, NewFlow, Policy, Protocol, Refusal, Verdict, dns, icmp, udp};
 
 /// Where an admitted flow goes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Admitted {
     pub destination: SocketAddr,
     pub interface: Option<InterfaceIndex>,
@@ -47,11 +48,23 @@ impl Engine {
 
     /// Replaces the policy, and judges every existing flow by the new one.
     ///
-    /// A flow stays if it is still forwarded to where it goes. The interface may differ: sockets that are open keep
-    /// theirs. What is not admitted any more ends:
-    /// - A TCP connection is reset on both sides. Connections to the laptop's resolver are not judged.
-    /// - A UDP mapping has several destinations. Those that are not admitted are forgotten, so that nothing from
-    ///   them reaches the codespace, and the mapping is closed with the last one. An echo session likewise.
+    /// - A flow that is still forwarded to the same destination and bound to the same interface goes on.
+    /// - A flow whose network has vanished ([`Refusal::NoRoute`]) is held for 30 s: a VPN that reconnects comes back
+    ///   within that time. If the new verdict is then the old one again, the flow goes on, otherwise it ends.
+    /// - Every other flow ends at once. That includes one whose interface has changed: its socket is bound to the old
+    ///   one, or its source address is gone.
+    ///
+    /// How a flow ends: A TCP connection is reset on both sides. A UDP mapping or an echo session has several
+    /// destinations, which are judged one by one. Those that are not admitted any more are forgotten, so that nothing
+    /// from them reaches the codespace, and the socket is closed with the last one. Connections to the laptop's
+    /// resolver are not judged.
+    ///
+    /// Nothing of a held flow leaves the laptop, because another interface might now be the way there: its socket is
+    /// neither written to nor shut down. A TCP connection is still served towards the codespace. Its segments are
+    /// acknowledged as far as the window goes, so that the codespace's kernel does not back off and the connection
+    /// moves as soon as its network is back. A connection attempt is not held but refused, since it is the host's
+    /// kernel that would send its SYN another way. Datagrams get the refusal's answer, ICMP network unreachable, which
+    /// is a soft error (RFC 1122, 4.2.3.9): the program's socket stays usable, and the mapping keeps its port.
     pub fn set_policy(&mut self, policy: Box<dyn Policy>, now: Instant) {
         self.config.policy = policy;
         for id in self.table.ids() {
@@ -61,33 +74,84 @@ impl Engine {
 
     fn judge_again(&mut self, id: FlowId, now: Instant) {
         let Self { table, config: Config { policy, .. }, .. } = self;
-        let admits = |protocol, client, asked, actual| {
-            let verdict = verdict(&**policy, protocol, client, asked);
-            matches!(verdict, Verdict::Forward { destination, .. } if destination == actual)
-        };
         let Some(entry) = table.get_mut(id) else { return };
-        let is_admitted = match &mut entry.flow {
-            Flow::Tcp(connection) if connection.is_over() => true,
-            Flow::Tcp(connection) => {
+        let judge = |protocol, client, asked, admitted| {
+            judgement(verdict(&**policy, protocol, client, asked), admitted)
+        };
+        let judgement = match (&mut entry.flow, entry.key) {
+            (Flow::Tcp(connection), _) => {
                 let tcp::Endpoints { client, server, target } = connection.endpoints;
                 match target {
-                    Target::Host { address, .. } => admits(Protocol::Tcp, client, server, address),
-                    Target::Resolver => true,
+                    Target::Resolver => Judgement::Keep,
+                    Target::Host { .. } if connection.is_over() => Judgement::Keep,
+                    Target::Host { address, interface } => {
+                        let admitted = Admitted { destination: address, interface };
+                        match judge(Protocol::Tcp, client, server, admitted) {
+                            Judgement::Hold if connection.is_connecting() => Judgement::End,
+                            judgement @ (Judgement::Keep | Judgement::Hold | Judgement::End) => judgement,
+                        }
+                    }
                 }
             }
-            Flow::Udp(mapping) => {
-                let client = mapping.client;
-                mapping.peers.retain(|peer| admits(Protocol::Udp, client, peer.asked, peer.actual))
+            (Flow::Udp(mapping), key) => {
+                let (client, interface) = (mapping.client, key.interface());
+                mapping.peers.judge(|peer| {
+                    let admitted = Admitted { destination: peer.actual, interface };
+                    judge(Protocol::Udp, client, peer.asked, admitted)
+                })
             }
-            Flow::Echo(session) => {
-                let client = SocketAddr::new(session.client, session.identifier);
-                session.peers.retain(|peer| admits(Protocol::Echo, client, peer.asked, peer.actual))
+            (Flow::Echo(session), key) => {
+                let (client, interface) =
+                    (SocketAddr::new(session.client, session.identifier), key.interface());
+                session.peers.judge(|peer| {
+                    let admitted = Admitted { destination: peer.actual, interface };
+                    judge(Protocol::Echo, client, peer.asked, admitted)
+                })
             }
         };
-        if is_admitted {
-            return;
+        match judgement {
+            Judgement::Keep => self.release(id, now),
+            Judgement::Hold => {
+                entry.held_since.get_or_insert(now);
+                self.settle(id, now);
+            }
+            Judgement::End => self.revoke(id, now),
         }
+    }
+
+    /// The flow's network is back, or it was never gone.
+    fn release(&mut self, id: FlowId, now: Instant) {
+        let Some(entry) = self.table.get_mut(id) else { return };
+        if entry.held_since.take().is_some()
+            && let Flow::Tcp(connection) = &mut entry.flow
+        {
+            connection.resume_service();
+            self.settle(id, now);
+        }
+    }
+
+    /// The flow's network did not come back in time.
+    pub(super) fn end_hold(&mut self, id: FlowId, now: Instant) {
+        let Some(entry) = self.table.get_mut(id) else { return };
+        let is_left = match &mut entry.flow {
+            Flow::Tcp(connection) => connection.is_over(),
+            Flow::Udp(udp::Mapping { peers, .. }) | Flow::Echo(icmp::Session { peers, .. }) => {
+                peers.forget_held()
+            }
+        };
+        if is_left {
+            entry.held_since = None;
+            self.settle(id, now);
+        } else {
+            self.revoke(id, now);
+        }
+    }
+
+    /// Ends a flow that is not admitted any more.
+    fn revoke(&mut self, id: FlowId, now: Instant) {
+        let Some(entry) = self.table.get_mut(id) else { return };
         self.counters.revoked += 1;
+        entry.held_since = None;
         if let Flow::Tcp(connection) = &mut entry.flow {
             connection.reset();
             self.settle(id, now);
@@ -143,6 +207,17 @@ impl Engine {
         }
         self.counters.refused += 1;
         Ok(())
+    }
+}
+
+/// The judgement on a flow that went to `before`.
+fn judgement(verdict: Verdict, before: Admitted) -> Judgement {
+    match verdict {
+        Verdict::Forward { destination, interface, .. } => {
+            if (Admitted { destination, interface }) == before { Judgement::Keep } else { Judgement::End }
+        }
+        Verdict::Refuse { refusal: Refusal::NoRoute, .. } => Judgement::Hold,
+        Verdict::Refuse { refusal: Refusal::Prohibited | Refusal::Silent, .. } => Judgement::End,
     }
 }
 

@@ -250,6 +250,9 @@ pub struct FlowView {
     pub destination: Option<SocketAddr>,
     /// Its state.
     pub state: FlowState,
+    /// Whether its network (of a mapping or session: one of its destinations') has vanished and the flow waits for it
+    /// to return.
+    pub held: bool,
     /// Bytes of payload that went to the host.
     pub uplink_bytes: u64,
     /// Bytes of payload that came from the host.

@@ -1,7 +1,7 @@
 //! One table of the flows' deadlines, so that no flow needs a task or timer of its own.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::api::FlowId;
 
@@ -47,6 +47,26 @@ impl Deadlines {
     pub(super) fn pop(&mut self, now: Instant) -> Option<FlowId> {
         self.first().filter(|at| *at <= now)?;
         self.ordered.pop_first().map(|(_, flow)| flow)
+    }
+}
+
+/// A time without a link.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pause {
+    pub from: Instant,
+    pub to: Instant,
+}
+
+impl Pause {
+    /// A moment before or within the pause, moved so that as little time has passed since then as if the pause had
+    /// not been.
+    pub(super) fn shift(self, moment: Instant) -> Instant {
+        self.to - self.from.saturating_duration_since(moment)
+    }
+
+    /// How long it was.
+    pub(super) fn length(self) -> Duration {
+        self.to.saturating_duration_since(self.from)
     }
 }
 

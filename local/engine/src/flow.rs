@@ -3,7 +3,7 @@
 use std::collections::hash_map::Entry as Slot;
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::api::{FlowId, FlowState, FlowView, Transmit};
 use super::policy::{InterfaceIndex, Protocol};
@@ -19,6 +19,8 @@ const MAX_TIME_WAIT: usize = 4096;
 const MAX_MAPPINGS: usize = 4096;
 /// Echo sessions at once.
 const MAX_SESSIONS: usize = 512;
+/// How long the flows of a network that has vanished wait for it to return.
+const HOLD: Duration = Duration::from_secs(30);
 
 /// What packets of a flow have in common.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,6 +31,16 @@ pub(super) enum Key {
     Udp { client: SocketAddr, interface: Option<InterfaceIndex> },
     /// An echo identifier of a host in the codespace, and the interface that its requests leave by.
     Echo { client: IpAddr, identifier: u16, interface: Option<InterfaceIndex> },
+}
+
+impl Key {
+    /// The interface that a datagram flow's socket is bound to.
+    pub(super) fn interface(&self) -> Option<InterfaceIndex> {
+        match self {
+            Self::Tcp { .. } => None,
+            Self::Udp { interface, .. } | Self::Echo { interface, .. } => *interface,
+        }
+    }
 }
 
 /// The state of a flow.
@@ -56,6 +68,8 @@ pub(super) struct Entry {
     pub service_listed: bool,
     /// What has passed.
     pub usage: Usage,
+    /// Since when it waits for its network to return.
+    pub held_since: Option<Instant>,
     time_wait: bool,
 }
 
@@ -122,16 +136,32 @@ impl Entry {
             }
         };
         let Usage { opened, last_active, uplink_bytes, downlink_bytes } = self.usage;
-        FlowView { protocol, client, destination, state, uplink_bytes, downlink_bytes, opened, last_active }
+        FlowView {
+            protocol,
+            client,
+            destination,
+            state,
+            held: self.held_since.is_some(),
+            uplink_bytes,
+            downlink_bytes,
+            opened,
+            last_active,
+        }
     }
 
     /// When the flow wants to be woken.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        match &self.flow {
+        let own = match &self.flow {
             Flow::Tcp(connection) => connection.deadline(),
             Flow::Udp(mapping) => Some(mapping.deadline()),
             Flow::Echo(session) => Some(session.deadline()),
-        }
+        };
+        own.into_iter().chain(self.hold_ends()).min()
+    }
+
+    /// Until when it waits for its network to return.
+    pub(super) fn hold_ends(&self) -> Option<Instant> {
+        self.held_since.map(|since| since + HOLD)
     }
 }
 
@@ -160,10 +190,12 @@ impl Table {
         self.entries.get_mut(&id)
     }
 
-    pub(super) fn connection(&self, id: FlowId) -> Option<&Connection> {
-        match &self.entries.get(&id)?.flow {
-            Flow::Tcp(connection) => Some(connection),
-            Flow::Udp(_) | Flow::Echo(_) => None,
+    /// The connection, if its host's socket may be served.
+    pub(super) fn served(&self, id: FlowId) -> Option<&Connection> {
+        let entry = self.get(id)?;
+        match &entry.flow {
+            Flow::Tcp(connection) if entry.held_since.is_none() => Some(connection),
+            Flow::Tcp(_) | Flow::Udp(_) | Flow::Echo(_) => None,
         }
     }
 
@@ -225,6 +257,7 @@ impl Table {
                 control_listed: false,
                 service_listed: false,
                 usage: Usage::new(now),
+                held_since: None,
                 time_wait: false,
             },
         );

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use etherparse::IpNumber;
 
-use super::link::state::Pause;
+use super::deadline::Pause;
 use super::packet::{Malformed, Packet};
 use super::peers::Peers;
 use super::schedule::Queue;

@@ -218,6 +218,10 @@ impl Engine {
         while let Some(id) = self.deadlines.pop(now) {
             let Some(entry) = self.table.get_mut(id) else { continue };
             entry.registered = None;
+            if entry.hold_ends().is_some_and(|at| at <= now) {
+                self.end_hold(id, now);
+                continue;
+            }
             match &mut entry.flow {
                 Flow::Tcp(connection) => {
                     connection.handle_timeout(now, self.link.has_delivered(entry.last_sent));

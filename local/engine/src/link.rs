@@ -14,8 +14,9 @@ pub(super) mod state;
 
 use std::time::Instant;
 
-use self::state::{Link, Pause};
+use self::state::Link;
 use super::api::Transmit;
+use super::deadline::Pause;
 use super::flow::Flow;
 use super::schedule::Schedule;
 use super::{Engine, icmp, udp};
@@ -35,6 +36,7 @@ impl Engine {
         for id in self.table.ids() {
             if let Some(entry) = self.table.get_mut(id) {
                 entry.last_sent = 0;
+                entry.held_since = entry.held_since.map(|since| pause.shift(since));
                 self.deadlines.forget(id, &mut entry.registered);
                 match &mut entry.flow {
                     Flow::Tcp(connection) => connection.handle_link_up(pause),

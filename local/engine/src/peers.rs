@@ -6,6 +6,8 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
+use super::policy::Judgement;
+
 /// Destinations remembered for one flow; beyond that the one that was added first is forgotten.
 const MAX_PEERS: usize = 1024;
 
@@ -26,37 +28,61 @@ impl Peer {
 
 /// The destinations of one flow, the most recently added last.
 #[derive(Debug, Default)]
-pub(super) struct Peers(VecDeque<Peer>);
+pub(super) struct Peers(VecDeque<Known>);
+
+#[derive(Debug)]
+struct Known {
+    peer: Peer,
+    /// Whether its network has vanished. Nothing from it passes then.
+    held: bool,
+}
 
 impl Peers {
     pub(super) fn add(&mut self, peer: Peer) {
-        if self.0.back() == Some(&peer) || self.0.contains(&peer) {
+        if let Some(known) = self.0.iter_mut().rev().find(|known| known.peer == peer) {
+            known.held = false;
             return;
         }
         if self.0.len() == MAX_PEERS {
             self.0.pop_front();
         }
-        self.0.push_back(peer);
+        self.0.push_back(Known { peer, held: false });
     }
 
-    /// The address that the codespace knows `source` by; `None` if it has sent nothing there.
+    /// The address that the codespace knows `source` by; `None` if it has sent nothing there, or if its network has
+    /// vanished.
     ///
     /// A host that was asked by its own address may answer from any port, as TFTP servers do. Of a host that stands
     /// in for another one only the very port is known to the codespace, and no other is to be.
     pub(super) fn asked(&self, source: SocketAddr) -> Option<SocketAddr> {
-        let translated = self.0.iter().rev().find(|peer| peer.is_translated() && peer.actual == source);
-        let plain = || self.0.iter().any(|peer| !peer.is_translated() && peer.actual.ip() == source.ip());
+        let mut peers = self.0.iter().rev().filter(|known| !known.held).map(|known| known.peer);
+        let translated = peers.clone().find(|peer| peer.is_translated() && peer.actual == source);
+        let mut plain = || peers.any(|peer| !peer.is_translated() && peer.actual.ip() == source.ip());
         translated.map(|peer| peer.asked).or_else(|| plain().then_some(source))
     }
 
     /// The destination that was added last, as the codespace names it.
     pub(super) fn latest(&self) -> Option<SocketAddr> {
-        self.0.back().map(|peer| peer.asked)
+        self.0.back().map(|known| known.peer.asked)
     }
 
-    /// Forgets the peers that are not admitted any more. Returns whether any is left.
-    pub(super) fn retain(&mut self, admitted: impl Fn(&Peer) -> bool) -> bool {
-        self.0.retain(admitted);
+    /// Judges every peer: those that are to end are forgotten. Returns the judgement on the flow.
+    pub(super) fn judge(&mut self, judge: impl Fn(&Peer) -> Judgement) -> Judgement {
+        self.0.retain_mut(|known| {
+            let judgement = judge(&known.peer);
+            known.held = judgement == Judgement::Hold;
+            judgement != Judgement::End
+        });
+        match self.0.iter().any(|known| known.held) {
+            true => Judgement::Hold,
+            false if self.0.is_empty() => Judgement::End,
+            false => Judgement::Keep,
+        }
+    }
+
+    /// Forgets the peers that are held. Returns whether any is left.
+    pub(super) fn forget_held(&mut self) -> bool {
+        self.0.retain(|known| !known.held);
         !self.0.is_empty()
     }
 }

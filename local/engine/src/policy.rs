@@ -77,3 +77,14 @@ pub enum Refusal {
     /// It is dropped without an answer: multicast, broadcast, link-local (RFC 1122, 3.2.2 forbids one).
     Silent,
 }
+
+/// What a new policy means for a flow that exists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Judgement {
+    /// It goes on.
+    Keep,
+    /// Its network has vanished, and may return.
+    Hold,
+    /// It ends.
+    End,
+}

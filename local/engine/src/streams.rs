@@ -138,12 +138,12 @@ impl Engine {
 
     /// Fills `slices` with the bytes the flow's socket is to be given next; returns how many slices.
     pub fn uplink<'a>(&'a self, flow: FlowId, slices: &mut [IoSlice<'a>]) -> usize {
-        self.table.connection(flow).map_or(0, |connection| connection.uplink(slices))
+        self.table.served(flow).map_or(0, |connection| connection.uplink(slices))
     }
 
     /// Whether the codespace has sent its FIN and every byte before it has been accepted by the socket.
     pub fn uplink_ended(&self, flow: FlowId) -> bool {
-        self.table.connection(flow).is_some_and(Connection::uplink_ended)
+        self.table.served(flow).is_some_and(Connection::uplink_ended)
     }
 
     /// The socket accepted the next `count` bytes of [`Self::uplink`].
@@ -159,7 +159,7 @@ impl Engine {
     /// How many bytes the engine would take from the flow's socket now. An end of file or an error may be
     /// reported whatever this says.
     pub fn downlink_room(&self, flow: FlowId) -> usize {
-        self.table.connection(flow).map_or(0, Connection::downlink_room)
+        self.table.served(flow).map_or(0, Connection::downlink_room)
     }
 
     /// Bytes read from the flow's socket, at most [`Self::downlink_room`] of them.

@@ -39,7 +39,7 @@ pub(super) use self::segment::{Segment, refusal};
 use self::send::Send;
 use self::state::State;
 use super::api::Target;
-use crate::link::state::Pause;
+use crate::deadline::Pause;
 
 /// Window scale: units of 128 bytes make windows of up to 8 MiB.
 const SHIFT: u8 = 7;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use etherparse::UdpSlice;
 
-use super::link::state::Pause;
+use super::deadline::Pause;
 use super::packet::{Malformed, Packet};
 use super::peers::{Peer, Peers};
 use super::schedule::Queue;

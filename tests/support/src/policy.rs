@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use gh_net_common::reserved::{self, Answer};
-use gh_net_engine::{NewFlow, Policy, Refusal, RuleId, Verdict};
+use gh_net_engine::{InterfaceIndex, NewFlow, Policy, Refusal, RuleId, Verdict};
 use ipnet::IpNet;
 
 use crate::socket;
@@ -13,6 +13,8 @@ use crate::socket;
 pub struct Rules {
     forwarded: Vec<IpNet>,
     translated: Vec<(SocketAddr, SocketAddr)>,
+    prohibited: Vec<IpNet>,
+    interface: Option<InterfaceIndex>,
 }
 
 impl Rules {
@@ -27,6 +29,17 @@ impl Rules {
         self.translated.push((socket(asked), socket(actual)));
         self
     }
+
+    /// Forbids these networks.
+    pub fn prohibit(mut self, networks: &[&str]) -> Self {
+        self.prohibited.extend(networks.iter().map(|network| network.parse::<IpNet>().unwrap()));
+        self
+    }
+
+    /// Binds every flow to this interface.
+    pub fn bind(self, interface: u32) -> Self {
+        Self { interface: InterfaceIndex::new(interface), ..self }
+    }
 }
 
 impl Policy for Rules {
@@ -34,7 +47,7 @@ impl Policy for Rules {
         let rule = RuleId(0);
         let asked = flow.destination;
         if let Some((_, destination)) = self.translated.iter().find(|(from, _)| *from == asked) {
-            return Verdict::Forward { destination: *destination, interface: None, rule };
+            return Verdict::Forward { destination: *destination, interface: self.interface, rule };
         }
         if let Some((_, answer)) = reserved::all().find(|(block, _)| block.contains(&asked.ip())) {
             let refusal = match answer {
@@ -43,8 +56,11 @@ impl Policy for Rules {
             };
             return Verdict::Refuse { refusal, rule };
         }
+        if self.prohibited.iter().any(|network| network.contains(&asked.ip())) {
+            return Verdict::Refuse { refusal: Refusal::Prohibited, rule };
+        }
         if self.forwarded.iter().any(|network| network.contains(&asked.ip())) {
-            return Verdict::Forward { destination: asked, interface: None, rule };
+            return Verdict::Forward { destination: asked, interface: self.interface, rule };
         }
         Verdict::Refuse { refusal: Refusal::NoRoute, rule }
     }

@@ -1,6 +1,6 @@
 //! What the engine knows of its link: whether it is up, and how much has passed over it.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use gh_net_common::frame::HEADER_LEN;
 
@@ -28,25 +28,5 @@ impl Link {
     /// The count of sent bytes behind `packet`, if it is sent next.
     pub(super) fn end_of(&self, packet: &Transmit) -> u64 {
         self.sent + (packet.len() + HEADER_LEN) as u64
-    }
-}
-
-/// A time without a link.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Pause {
-    pub(crate) from: Instant,
-    pub(crate) to: Instant,
-}
-
-impl Pause {
-    /// A moment before or within the pause, moved so that as little time has passed since then as if the pause had
-    /// not been.
-    pub(crate) fn shift(self, moment: Instant) -> Instant {
-        self.to - self.from.saturating_duration_since(moment)
-    }
-
-    /// How long it was.
-    pub(crate) fn length(self) -> Duration {
-        self.to.saturating_duration_since(self.from)
     }
 }

@@ -57,6 +57,11 @@ impl Connection {
         self.close_socket_if_done();
     }
 
+    /// The socket may be served again after a time in which it was not.
+    pub(crate) fn resume_service(&mut self) {
+        self.actions.service |= self.has_socket;
+    }
+
     /// How many bytes are wanted from the socket; none before the handshake is complete.
     pub(crate) fn downlink_room(&self) -> usize {
         let open = matches!(self.state, State::Established | State::CloseWait);

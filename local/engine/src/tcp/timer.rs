@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::state::State;
 use super::{Connection, Endpoints, IDLE, Timer};
-use crate::link::state::Pause;
+use crate::deadline::Pause;
 
 /// The time between two probes, and how many may stay unanswered (Linux's `tcp_keepalive_intvl`, `_probes`).
 const IDLE_INTERVAL: Duration = Duration::from_secs(75);

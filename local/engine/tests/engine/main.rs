@@ -7,6 +7,7 @@ mod bounds;
 mod datagrams;
 mod fragments;
 mod harness;
+mod holding;
 mod link;
 mod policy;
 mod refusals;

@@ -78,7 +78,7 @@ fn connections_that_a_new_policy_refuses_are_reset_on_both_sides() {
     let (mut script, flow) = Script::established();
     set(&mut script, rules());
     script.quiet();
-    set(&mut script, Rules::forward(&["10.30.0.0/16"]));
+    set(&mut script, rules().prohibit(&["10.20.0.0/24"]));
     script.expect(seg("R", 1, 1, b""));
     assert_eq!(script.command(), Some(Command::Abort(flow)));
     assert_eq!((script.engine.flow_count(), script.engine.counters().revoked), (0, 1));
@@ -140,7 +140,7 @@ fn a_mapping_keeps_the_destinations_that_are_still_admitted() {
     script.quiet();
     assert!(!passes(&mut script, flow, "10.20.1.1:7"));
     assert!(passes(&mut script, flow, "10.20.2.1:7"));
-    set(&mut script, Rules::default());
+    set(&mut script, rules().prohibit(&["10.20.0.0/16"]));
     assert_eq!(script.command(), Some(Command::Close(flow)));
     assert_eq!((script.engine.flow_count(), script.engine.poll_timeout()), (0, None));
 }
@@ -151,7 +151,7 @@ fn an_echo_session_ends_with_its_last_destination() {
     let flow = opened(&mut script, &echo("10.1.0.2", "10.20.1.1", 7, 1, b""));
     set(&mut script, rules());
     script.quiet();
-    set(&mut script, Rules::default());
+    set(&mut script, rules().prohibit(&["10.20.0.0/16"]));
     assert_eq!(script.command(), Some(Command::Close(flow)));
     assert_eq!(script.engine.flow_count(), 0);
 }
