@@ -169,6 +169,17 @@ impl Engine {
     pub fn reset_all(&mut self, now: Instant) {
         self.ended = true;
         self.queries = dns::Queries::default();
+        self.reset_flows(now);
+    }
+
+    /// Resets every flow on both sides and goes on without flows. For a session that the sidecar has lost: call it
+    /// after [`Self::handle_link_up`], so that the resets go over the new link, before anything else.
+    ///
+    /// A connection in TIME-WAIT is forgotten without a reset: both sides have ended it in an orderly way. A reset that
+    /// does not have the number that the codespace's kernel expects, because bytes were lost with the old link, is
+    /// answered with a challenge (RFC 5961, 3), and as that belongs to no connection, a reset with the right number
+    /// follows.
+    pub fn reset_flows(&mut self, now: Instant) {
         for id in self.table.ids() {
             let Some(entry) = self.table.get_mut(id) else { continue };
             let reset = if let Flow::Tcp(connection) = &mut entry.flow {

@@ -11,5 +11,6 @@ mod holding;
 mod link;
 mod policy;
 mod refusals;
+mod replaced;
 mod schedule;
 mod tcp;
