@@ -1,6 +1,6 @@
-//! The way by gh: the codespace is named, chosen, or the reason why not is told in gh's words with a remedy.
+//! Bridging by gh: a codespace is named or chosen, and failures are reported with gh's message and a remedy.
 //!
-//! The gh is the real one, against a stand-in API; only the relay into the codespace is a shim.
+//! gh is the real one, with a fake API; only the relay into the codespace is a shim.
 
 use std::time::Duration;
 
@@ -44,8 +44,8 @@ fn the_only_codespace_needs_no_name() -> Result<()> {
     bridges(Account::One, &[])
 }
 
-/// gh-net's end, checked for what every end must be like.
-fn ends(lab: &Lab, account: Account, args: &[&str]) -> Result<Output> {
+/// Runs gh-net, which must fail, and checks what holds for every failure.
+fn fails(lab: &Lab, account: Account, args: &[&str]) -> Result<Output> {
     let output = lab.gh_net(args)?.with_gh(account).start()?.finish(Duration::from_secs(30))?;
     assert_ne!(output.code(), 0, "{}", output.errors());
     assert!(!output.errors().contains("panicked"), "{}", output.errors());
@@ -67,18 +67,18 @@ fn each_failure_has_its_own_message_and_exit_code() -> Result<()> {
         (Account::Two, &mute, UNREACHABLE, &["SSH server", "features/sshd"]),
     ];
     for (account, args, code, words) in cases {
-        let output = ends(&lab, account, args)?;
-        let said = output.errors();
-        assert_eq!(output.code(), code, "{account:?} {args:?}: {said}");
+        let output = fails(&lab, account, args)?;
+        let errors = output.errors();
+        assert_eq!(output.code(), code, "{account:?} {args:?}: {errors}");
         for word in words {
-            assert!(said.contains(word), "{account:?} {args:?} does not say {word:?}: {said}");
+            assert!(errors.contains(word), "{account:?} {args:?} does not print {word:?}: {errors}");
         }
     }
     Ok(())
 }
 
 #[test]
-fn without_gh_it_says_where_to_get_it() -> Result<()> {
+fn without_gh_the_message_says_where_to_get_it() -> Result<()> {
     let Some(lab) = lab()? else { return Ok(()) };
     let command = lab.gh_net(&["-c", CODESPACE])?.env("PATH", "/run/lab/nothing");
     let output = command.start()?.finish(Duration::from_secs(30))?;
@@ -88,31 +88,31 @@ fn without_gh_it_says_where_to_get_it() -> Result<()> {
 }
 
 #[test]
-fn an_ssh_host_that_does_not_answer_or_refuses_is_told_in_ssh_s_words() -> Result<()> {
+fn a_failed_ssh_connection_is_reported_with_ssh_s_message() -> Result<()> {
     let Some(lab) = lab()? else { return Ok(()) };
     for (args, words, code) in [
         (&["--ssh", "codespace", "--ssh-option", "Port=2223"][..], "Connection refused", UNREACHABLE),
         (&["--ssh", "codespace", "--ssh-option", "User=nobody"], "Permission denied", DENIED),
         (&["--ssh", "no-such-host.example"], "no-such-host.example", UNREACHABLE),
     ] {
-        let output = ends(&lab, Account::None, args)?;
+        let output = fails(&lab, Account::None, args)?;
         assert!(output.errors().contains(words), "{args:?}: {}", output.errors());
         assert_eq!(output.code(), code, "{args:?}: {}", output.errors());
     }
     Ok(())
 }
 
-/// A user without sudo gets a message that says what to do.
+/// A user without sudo gets a message with a remedy.
 #[test]
-fn no_root_over_there_is_told() -> Result<()> {
+fn missing_privilege_in_the_codespace_is_reported() -> Result<()> {
     let Some(lab) = lab()? else { return Ok(()) };
     if !lab.has_sudo() {
         return Ok(());
     }
     lab.codespace.write("/etc/sudoers", 0o440, "root ALL=(ALL:ALL) ALL\n")?;
-    let output = ends(&lab, Account::None, &["--ssh", "codespace"])?;
-    let said = output.errors();
-    assert!(said.contains("root") || said.contains("sudo"), "{said}");
-    assert_eq!(output.code(), 5, "{said}");
+    let output = fails(&lab, Account::None, &["--ssh", "codespace"])?;
+    let errors = output.errors();
+    assert!(errors.contains("root") || errors.contains("sudo"), "{errors}");
+    assert_eq!(output.code(), 5, "{errors}");
     Ok(())
 }

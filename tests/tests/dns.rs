@@ -1,4 +1,4 @@
-//! Names: all record types, over UDP and TCP, and each name asked where it belongs.
+//! DNS: all record types over UDP and TCP, and each query at the right resolver.
 
 use std::collections::HashSet;
 use std::net::{SocketAddr, UdpSocket};
@@ -24,8 +24,8 @@ fn nameservers(host: &Host) -> Result<Vec<String>> {
 #[test]
 fn all_record_types_over_udp_and_tcp() -> Result<()> {
     let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
-    for way in ["+notcp", "+tcp"] {
-        let short = |question: &str| dig(&lab.codespace, &format!("+short {way} {question}"));
+    for transport in ["+notcp", "+tcp"] {
+        let short = |question: &str| dig(&lab.codespace, &format!("+short {transport} {question}"));
         assert_eq!(short("www.corp.internal A")?, "10.20.0.10");
         assert_eq!(short("www.corp.internal AAAA")?, "fd20:20::10");
         assert_eq!(short("intranet.corp.internal A")?, "www.corp.internal.\n10.20.0.10");
@@ -41,7 +41,7 @@ fn all_record_types_over_udp_and_tcp() -> Result<()> {
 }
 
 #[test]
-fn large_answers_are_truncated_over_udp_and_whole_over_tcp() -> Result<()> {
+fn large_answers_are_truncated_over_udp_and_complete_over_tcp() -> Result<()> {
     let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
     for (name, records) in [("big", 6), ("huge", 24)] {
         let cut = dig(&lab.codespace, &format!("+ignore +noedns {name}.corp.internal TXT"))?;
@@ -51,19 +51,19 @@ fn large_answers_are_truncated_over_udp_and_whole_over_tcp() -> Result<()> {
         assert_eq!(whole.lines().count(), records, "{name}");
     }
     let fits = dig(&lab.codespace, "+ignore +bufsize=4096 +short big.corp.internal TXT")?;
-    assert_eq!(fits.lines().count(), 6, "EDNS lets 1300 bytes pass over UDP");
+    assert_eq!(fits.lines().count(), 6, "with EDNS, 1300 bytes fit a UDP answer");
     Ok(())
 }
 
 #[test]
 fn negative_answers_stay_negative() -> Result<()> {
     let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
-    for way in ["+notcp", "+tcp"] {
-        let none = dig(&lab.codespace, &format!("{way} nope.corp.internal"))?;
+    for transport in ["+notcp", "+tcp"] {
+        let none = dig(&lab.codespace, &format!("{transport} nope.corp.internal"))?;
         assert!(none.contains("status: NXDOMAIN"), "{none}");
-        let empty = dig(&lab.codespace, &format!("{way} v4only.corp.internal AAAA"))?;
+        let empty = dig(&lab.codespace, &format!("{transport} v4only.corp.internal AAAA"))?;
         assert!(empty.contains("status: NOERROR") && empty.contains("ANSWER: 0"), "{empty}");
-        let public = dig(&lab.codespace, &format!("{way} nope.example.com MX"))?;
+        let public = dig(&lab.codespace, &format!("{transport} nope.example.com MX"))?;
         assert!(!public.contains("ANSWER: 1"), "{public}");
     }
     Ok(())
@@ -80,7 +80,7 @@ fn the_search_domains_of_both_sides_apply() -> Result<()> {
 }
 
 #[test]
-fn names_of_the_laptop_are_not_told_to_the_public_resolver() -> Result<()> {
+fn names_of_the_laptop_are_not_sent_to_the_public_resolver() -> Result<()> {
     let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
     dig(&lab.codespace, "secret-project.corp.internal")?;
     dig(&lab.codespace, "-x 10.20.77.77")?;
@@ -91,7 +91,7 @@ fn names_of_the_laptop_are_not_told_to_the_public_resolver() -> Result<()> {
 }
 
 #[test]
-fn public_names_are_still_answered_by_the_codespaces_own_resolver() -> Result<()> {
+fn public_names_are_answered_by_the_codespaces_own_resolver() -> Result<()> {
     let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
     assert_eq!(dig(&lab.codespace, "+short view.example.com TXT")?, "\"public\"");
     assert_eq!(dig(&lab.codespace, "+short only-public.example A")?, "203.0.113.10");
@@ -100,15 +100,15 @@ fn public_names_are_still_answered_by_the_codespaces_own_resolver() -> Result<()
 }
 
 #[test]
-fn a_name_that_only_the_laptop_knows_is_found_outside_its_domains_too() -> Result<()> {
+fn a_name_outside_the_laptops_domains_that_only_the_laptop_knows_is_resolved() -> Result<()> {
     let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
     assert_eq!(dig(&lab.codespace, "+short wiki.partner.example A")?, "10.20.0.10");
     Ok(())
 }
 
-/// musl asks all of them at once and takes the first answer.
+/// musl asks all nameservers concurrently and takes the first answer.
 #[test]
-fn every_nameserver_listed_knows_the_laptops_names() -> Result<()> {
+fn every_listed_nameserver_knows_the_laptops_names() -> Result<()> {
     let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
     for host in [&lab.codespace, &lab.nested] {
         let servers = nameservers(host)?;
@@ -121,7 +121,7 @@ fn every_nameserver_listed_knows_the_laptops_names() -> Result<()> {
 }
 
 #[test]
-fn three_thousand_queries_none_lost() -> Result<()> {
+fn no_query_of_three_thousand_is_lost() -> Result<()> {
     let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
     let server = nameservers(&lab.codespace)?.swap_remove(0);
     let server = SocketAddr::new(server.parse()?, 53);
@@ -131,7 +131,7 @@ fn three_thousand_queries_none_lost() -> Result<()> {
     Ok(())
 }
 
-/// Asks `count` queries, at most `window` of them open at a time, each once only.
+/// Sends `count` queries, each once, with at most `window` unanswered at a time. Returns the slowest answer's time.
 fn queries(server: SocketAddr, count: u16, window: usize) -> Result<Duration> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.connect(server)?;
@@ -150,7 +150,7 @@ fn queries(server: SocketAddr, count: u16, window: usize) -> Result<Duration> {
         let len =
             socket.recv(&mut buffer).with_context(|| format!("{} queries of {sent} lost", open.len()))?;
         ensure!(len > 12 && buffer[3] & 0xf == 0 && buffer[7] == 1, "an answer is not one record");
-        ensure!(open.remove(&u16::from_be_bytes([buffer[0], buffer[1]])), "an answer to nothing");
+        ensure!(open.remove(&u16::from_be_bytes([buffer[0], buffer[1]])), "an answer without a query");
         slowest = slowest.max(asked.elapsed());
     }
     Ok(slowest)
@@ -169,7 +169,7 @@ fn query(id: u16) -> Vec<u8> {
 }
 
 #[test]
-fn dns_false_leaves_the_resolver_alone() -> Result<()> {
+fn dns_false_leaves_resolv_conf_unchanged() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     let before = lab.codespace.read("/etc/resolv.conf")?;
     let bridge = lab.bridge(&["--dns", "false"])?;

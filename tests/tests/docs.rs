@@ -1,4 +1,4 @@
-//! The documents say what the programs do.
+//! The documents agree with the programs.
 
 use std::fs;
 use std::path::Path;
@@ -21,17 +21,17 @@ fn read(path: &str) -> String {
 }
 
 #[test]
-fn the_reference_of_the_configuration_is_that_of_the_types() {
+fn the_reference_of_the_configuration_is_up_to_date() {
     assert!(
         read(docs::CONFIGURATION) == docs::configuration(),
-        "{} is not what `cargo xtask docs` writes: run it and commit",
+        "{} is out of date: run `cargo xtask docs` and commit",
         docs::CONFIGURATION
     );
 }
 
-/// Each command line that a document shows, as a block or within a sentence, is one the program understands.
+/// The program's parser accepts each command line in a document, in blocks and within sentences.
 #[test]
-fn the_commands_in_the_documents_are_understood() {
+fn the_commands_in_the_documents_are_valid() {
     let mut seen = 0;
     for path in DOCUMENTS {
         let text = read(path);
@@ -46,9 +46,9 @@ fn the_commands_in_the_documents_are_understood() {
             let Some(rest) = starts.into_iter().find_map(|start| line.strip_prefix(start)) else { continue };
             let mut words = shlex::split(rest).unwrap_or_else(|| panic!("{path}: {line}"));
             words.retain(|word| word != "&");
-            let understood = cli::parse_from(["gh-net".to_owned()].into_iter().chain(words), "gh-net");
-            if let Err(error) = understood {
-                // `--help` and `--version` are errors to clap, of a kind that goes to stdout.
+            let parsed = cli::parse_from(["gh-net".to_owned()].into_iter().chain(words), "gh-net");
+            if let Err(error) = parsed {
+                // For clap, `--help` and `--version` are errors that are printed to stdout.
                 assert!(!error.use_stderr(), "{path}: {line}\n{error}");
             }
             seen += 1;
@@ -57,9 +57,9 @@ fn the_commands_in_the_documents_are_understood() {
     assert!(seen >= 10, "{seen} command lines");
 }
 
-/// What a document points to inside the repository is there.
+/// The targets of a document's links within the repository exist.
 #[test]
-fn the_links_in_the_documents_lead_somewhere() {
+fn the_links_in_the_documents_have_targets() {
     for path in DOCUMENTS {
         let text = read(path);
         for (_, rest) in text.match_indices("](").map(|(at, _)| text.split_at(at + 2)) {
@@ -70,7 +70,7 @@ fn the_links_in_the_documents_lead_somewhere() {
             let folder = Path::new(path).parent().expect("a path of a file");
             assert!(
                 root().join(folder).join(target).exists(),
-                "{path} links to {target}, which is not there"
+                "{path} links to {target}, which does not exist"
             );
         }
     }

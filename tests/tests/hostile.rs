@@ -1,4 +1,5 @@
-//! Something else than a sidecar at the other end: gh-net ends in time, says what came, and does not grow.
+//! Something other than a sidecar at the other end: gh-net ends in time, reports what it received, and its memory stays
+//! bounded.
 
 use std::time::Duration;
 
@@ -11,14 +12,14 @@ use gh_net_tests::lab::{Lab, Options, Output};
 const LIMIT: Duration = Duration::from_secs(30);
 const MEMORY: u64 = 200 << 20;
 
-/// What a fake says first, and what it then says again and again (nothing: it is silent for ever).
+/// A fake sidecar: its first bytes, and the bytes that it then repeats. If there are none, it stays silent.
 struct Fake {
     name: &'static str,
     once: Vec<u8>,
     forever: Vec<u8>,
 }
 
-/// The command for `--exec` that is a shell script.
+/// Installs a shell script; returns the command for `--exec` that runs it.
 fn script(lab: &Lab, name: &str, lines: &str) -> Result<String> {
     let path = format!("/run/lab/fake/{name}");
     lab.laptop.write(&path, 0o644, format!("{lines}\n"))?;
@@ -29,7 +30,7 @@ impl Fake {
     fn install(&self, lab: &Lab) -> Result<String> {
         let path = |part: &str| format!("/run/lab/fake/{}.{part}", self.name);
         lab.laptop.write(path("once"), 0o644, self.once.as_slice())?;
-        // A megabyte at a time, so that it is a flood.
+        // A megabyte per process, because starting cat for each copy would be slow.
         let times = (1 << 20) / self.forever.len().max(1);
         lab.laptop.write(path("forever"), 0o644, self.forever.repeat(times))?;
         let after =
@@ -70,20 +71,20 @@ fn against(lab: &Lab, command: &str) -> Result<Output> {
 }
 
 fn check(name: &str, output: &Output, words: &[&str]) {
-    let said = output.errors();
-    assert!(!matches!(output.code(), 0 | 101), "{name}: exit code {}: {said}", output.code());
-    assert!(!said.contains("panicked"), "{name}: {said}");
+    let errors = output.errors();
+    assert!(!matches!(output.code(), 0 | 101), "{name}: exit code {}: {errors}", output.code());
+    assert!(!errors.contains("panicked"), "{name}: {errors}");
     assert!(output.peak_memory < MEMORY, "{name}: {} MiB", output.peak_memory >> 20);
-    // 32 notices of a longish text are read before it is seen as a flood.
-    assert!(said.len() < 32_000, "{name}: a message of {} bytes", said.len());
-    assert!(said.chars().all(|c| !c.is_control() || c == '\n' || c == '\t'), "{name}: {said:?}");
+    // gh-net accepts 32 notices, here of 500 bytes, before it treats them as a flood.
+    assert!(errors.len() < 32_000, "{name}: a message of {} bytes", errors.len());
+    assert!(errors.chars().all(|c| !c.is_control() || c == '\n' || c == '\t'), "{name}: {errors:?}");
     for word in words {
-        assert!(said.contains(word), "{name} does not say {word:?}: {said}");
+        assert!(errors.contains(word), "{name} does not print {word:?}: {errors}");
     }
 }
 
 #[test]
-fn what_is_no_sidecar_is_shown() -> Result<()> {
+fn output_of_something_other_than_a_sidecar_is_shown() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     let cases: [(&str, &str, &[&str]); 9] = [
         ("eof", "exit 0", &["nothing came"]),
@@ -104,7 +105,7 @@ fn what_is_no_sidecar_is_shown() -> Result<()> {
 }
 
 #[test]
-fn silence_is_not_waited_for_for_ever() -> Result<()> {
+fn a_silent_command_times_out() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     let output = against(&lab, "sleep 1000")?;
     check("silence", &output, &["nothing came"]);
@@ -119,7 +120,7 @@ fn a_missing_command_is_named() -> Result<()> {
 }
 
 #[test]
-fn broken_protocol_ends_the_session() -> Result<()> {
+fn a_protocol_violation_ends_the_session() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     let huge = [PREAMBLE.as_slice(), &[1, 0xff, 0xff, 0xff]].concat();
     let unknown = [200, 0, 0, 4, 1, 2, 3, 4];
@@ -140,7 +141,7 @@ fn broken_protocol_ends_the_session() -> Result<()> {
         (Fake { name: "future", once: future, forever: vec![] }, &["update gh-net on the laptop"]),
         (Fake { name: "early", once: frames(&[opened()]), forever: vec![] }, &[]),
     ];
-    // Side by side: most of them last as long as gh-net waits for an answer.
+    // Concurrently, because most of them take as long as gh-net waits for an answer.
     std::thread::scope(|scope| {
         let running = cases.map(|(fake, words)| {
             let lab = &lab;
@@ -154,9 +155,9 @@ fn broken_protocol_ends_the_session() -> Result<()> {
     })
 }
 
-/// A sidecar that greets well and then floods: gh-net goes on within its bounds and still ends on Ctrl-C.
+/// A sidecar that floods after a correct handshake: gh-net's memory stays bounded, and it still ends on Ctrl-C.
 #[test]
-fn a_flood_after_the_handshake_does_not_grow_it() -> Result<()> {
+fn a_flood_after_the_handshake_leaves_memory_bounded() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     let handshake = frames(&[Frame::Hello(hello::ours()), opened()]);
     let junk: Vec<u8> = (0..1400u32).map(|i| (i * 31 % 251) as u8).collect();
@@ -167,13 +168,13 @@ fn a_flood_after_the_handshake_does_not_grow_it() -> Result<()> {
         ("pings", vec![Frame::Ping(1), Frame::Pong(2), Frame::Delivered(u64::MAX)]),
     ];
     for (name, flood) in floods {
-        // The answer to gh-net's first ping is in it: without one it would not be ready.
+        // Includes the answer to gh-net's first ping, without which it would not become ready.
         let flood = [vec![Frame::Pong(1)], flood].concat();
         let forever = frames(&flood)[PREAMBLE.len()..].to_vec();
         let fake = Fake { name, once: handshake.clone(), forever };
         let process = lab.gh_net(&["--exec", &fake.install(&lab)?])?.start()?;
         process.wait_for("ready", LIMIT)?;
-        // A flood has no end to wait for.
+        // There is no event to wait for: the flood has to last for a while.
         std::thread::sleep(Duration::from_secs(3));
         process.signal(nix::sys::signal::Signal::SIGINT)?;
         let output = process.finish(LIMIT)?;
@@ -188,6 +189,6 @@ fn syn(port: u16) -> Frame {
     let builder =
         etherparse::PacketBuilder::ipv4([100, 100, 64, 2], [10, 20, 0, 66], 64).tcp(port, 80, 1, 65535).syn();
     let mut packet = Vec::new();
-    builder.write(&mut packet, &[]).expect("a vector takes it");
+    builder.write(&mut packet, &[]).expect("writing to a vector does not fail");
     Frame::Packet(packet.into())
 }

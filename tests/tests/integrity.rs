@@ -1,4 +1,4 @@
-//! Bulk arrives whole, in both directions, alone and beside others.
+//! Bulk transfers arrive complete and unchanged in both directions, alone and concurrently.
 
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -13,14 +13,14 @@ static SUM: LazyLock<String> = LazyLock::new(|| Pattern::sha256(BULK));
 
 const BULK: u64 = 256 << 20;
 const LIMIT: Duration = Duration::from_secs(240);
-/// One transfer at a time takes all of a small machine.
+/// Tests run one after the other: a single transfer uses all of a small machine.
 static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
 
 fn download() -> String {
     format!("curl -sS http://10.20.0.10/bytes/{BULK} | sha256sum")
 }
 
-/// From a container's server to the corporate one, through a file.
+/// Fetches a file from a container's server and uploads it to the corporate one.
 fn upload(name: &str) -> String {
     format!(
         "curl -sS --fail -o /tmp/{name} http://172.17.0.2/bytes/{BULK} && \
@@ -45,7 +45,7 @@ fn an_upload_of_256_mib() -> Result<()> {
 }
 
 #[test]
-fn four_at_once() -> Result<()> {
+fn four_concurrent_transfers() -> Result<()> {
     let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
     let _turn = TURN.lock();
     let start = |line: String| {

@@ -1,4 +1,4 @@
-//! The lab itself, without a bridge: what the other tests take for granted.
+//! The lab without a bridge: the assumptions of the other tests.
 
 use std::sync::{LazyLock, Mutex};
 
@@ -7,11 +7,11 @@ use gh_net_tests::lab::servers::Pattern;
 use gh_net_tests::lab::{CODESPACE, CODESPACE_WITHOUT_SSHD, Lab, Options};
 
 static LAB: LazyLock<Option<Lab>> = LazyLock::new(|| Lab::for_test(Options::default()).expect("the lab"));
-/// The leak counters count for the whole lab.
+/// The leak counters are shared by the whole lab, so tests that use them run one after the other.
 static COUNTING: Mutex<()> = Mutex::new(());
 
 #[test]
-fn the_corporate_network_is_reached_from_the_laptop_only() -> Result<()> {
+fn only_the_laptop_reaches_the_corporate_network() -> Result<()> {
     let Some(lab) = &*LAB else { return Ok(()) };
     let _turn = COUNTING.lock();
     for url in ["http://10.20.0.10/", "http://[fd20:20::10]/", "http://www.corp.internal/"] {
@@ -41,7 +41,7 @@ fn the_ordinary_users_of_the_laptop_log_in_and_become_root() -> Result<()> {
 }
 
 #[test]
-fn each_side_has_its_own_names() -> Result<()> {
+fn each_side_has_its_own_dns() -> Result<()> {
     let Some(lab) = &*LAB else { return Ok(()) };
     assert_eq!(lab.codespace.shell("dig +short view.example.com TXT")?, "\"public\"");
     assert_eq!(lab.laptop.shell("dig +short view.example.com TXT")?, "\"corporate\"");
@@ -93,7 +93,7 @@ fn without_nat_the_codespace_sees_the_laptop_itself() -> Result<()> {
 }
 
 #[test]
-fn with_ipv6_the_codespace_reaches_the_internet_by_it() -> Result<()> {
+fn a_codespace_with_ipv6_reaches_the_internet_over_it() -> Result<()> {
     let options = Options { codespace_ipv6: true, ..Options::default() };
     let Some(lab) = Lab::for_test(options)? else { return Ok(()) };
     let page = lab.codespace.shell("curl -sS -6 http://example.com/whoami")?;
@@ -102,7 +102,7 @@ fn with_ipv6_the_codespace_reaches_the_internet_by_it() -> Result<()> {
 }
 
 #[test]
-fn bulk_arrives_whole() -> Result<()> {
+fn bulk_transfers_are_complete() -> Result<()> {
     let Some(lab) = &*LAB else { return Ok(()) };
     let len = 3_000_001;
     let fetch = format!("curl -sS http://10.20.0.10/bytes/{len}");
@@ -127,7 +127,7 @@ fn the_state_of_a_host_changes_only_with_the_host() -> Result<()> {
 }
 
 #[test]
-fn the_real_gh_lists_the_codespaces_of_the_stand_in() -> Result<()> {
+fn the_real_gh_lists_the_codespaces_of_the_fake_api() -> Result<()> {
     let Some(mut lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     lab.start_github()?;
     let environment = "GITHUB_API_URL=http://127.0.0.1:8100/two GH_TOKEN=x GH_CONFIG_DIR=/tmp/gh";

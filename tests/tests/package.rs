@@ -1,7 +1,7 @@
-//! gh-net as packages install it finds the sidecar that came with it, and needs nothing else.
+//! gh-net as installed by a package finds the package's sidecar, and needs nothing else.
 //!
-//! The package is the one whose `bin/gh-net` the variable `GH_NET_TEST_PACKAGE` names; without it, one that is laid
-//! out here from the programs under test.
+//! The variable `GH_NET_TEST_PACKAGE` names the package's `bin/gh-net`. Without it, the tests lay out a package from the
+//! programs under test.
 
 use std::env;
 use std::env::consts::ARCH;
@@ -12,14 +12,14 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use gh_net_tests::lab::{Binaries, LAPTOP_HOME, LAPTOP_USER, Lab, Options};
 
-/// An ssh login, a copy of the sidecar, a handshake.
+/// Time limit for an ssh login, a copy of the sidecar and a handshake.
 const READY: Duration = Duration::from_secs(40);
 
 /// A package on the lab's laptop.
 struct Package {
     /// Its gh-net.
     program: PathBuf,
-    /// What is in its sidecar for this machine.
+    /// The content of its sidecar for this machine.
     sidecar: Vec<u8>,
 }
 
@@ -40,7 +40,7 @@ impl Package {
     }
 }
 
-/// `program` bridges the codespace, and what runs over there is the package's sidecar.
+/// Checks that `program` bridges the codespace with the package's sidecar.
 fn bridges(lab: &Lab, program: &Path, package: &Package) -> Result<()> {
     let mut command = lab.laptop.command_as(LAPTOP_USER, 1000, program);
     command.args(["--ssh", "codespace", "--gui", "false"]);
@@ -51,20 +51,20 @@ fn bridges(lab: &Lab, program: &Path, package: &Package) -> Result<()> {
     assert!(!running.is_empty(), "no sidecar runs in the codespace");
     for pid in running {
         let program = fs::read(format!("/proc/{pid}/exe"))?;
-        assert!(program == package.sidecar, "another sidecar runs over there than the package's");
+        assert!(program == package.sidecar, "the sidecar in the codespace is not the package's");
     }
     Ok(())
 }
 
 #[test]
-fn where_it_lies() -> Result<()> {
+fn the_installed_program_finds_its_sidecar() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     let package = Package::on_laptop(&lab)?;
     bridges(&lab, &package.program, &package)
 }
 
 #[test]
-fn by_a_link_as_profiles_have_it() -> Result<()> {
+fn a_symlink_to_the_program_finds_the_sidecar() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     let package = Package::on_laptop(&lab)?;
     let link = format!("{LAPTOP_HOME}/.local/bin/gh-net");

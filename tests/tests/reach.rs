@@ -43,7 +43,7 @@ fn servers_see_the_laptop() -> Result<()> {
 }
 
 #[test]
-fn the_lan_of_the_laptop_is_reached_too() -> Result<()> {
+fn the_laptops_lan_is_reachable() -> Result<()> {
     let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
     assert_eq!(lab.codespace.shell("curl -sS http://192.168.1.50/")?, "hello from lan");
     assert_eq!(lab.codespace.shell("curl -sS -g 'http://[fd19:168::50]/'")?, "hello from lan");
@@ -55,36 +55,36 @@ fn ping_small_and_large() -> Result<()> {
     let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
     for host in CORP {
         for size in [0, 56, 1400, 20_000] {
-            let said = lab.codespace.shell(&format!("ping -c 3 -i 0.2 -W 3 -s {size} {host}"))?;
-            assert!(said.contains("3 received"), "{size} bytes to {host}: {said}");
+            let output = lab.codespace.shell(&format!("ping -c 3 -i 0.2 -W 3 -s {size} {host}"))?;
+            assert!(output.contains("3 received"), "{size} bytes to {host}: {output}");
         }
     }
     Ok(())
 }
 
 #[test]
-fn pings_of_two_programs_do_not_mix() -> Result<()> {
+fn concurrent_pings_do_not_interfere() -> Result<()> {
     let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
     let line = "ping -c 10 -i 0.1 -W 3 10.20.0.10";
     let running = [lab.codespace.spawn(line)?, lab.codespace.spawn(line)?, lab.nested.spawn(line)?];
     for ping in running {
-        let said = ping.finish(Duration::from_secs(20))?.ok()?;
-        assert!(said.contains("10 received") && !said.contains("DUP"), "{said}");
+        let output = ping.finish(Duration::from_secs(20))?.ok()?;
+        assert!(output.contains("10 received") && !output.contains("DUP"), "{output}");
     }
     Ok(())
 }
 
 #[test]
-fn traceroute_sees_the_way() -> Result<()> {
+fn traceroute_shows_the_hops_beyond_the_laptop() -> Result<()> {
     let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
     for (flags, hosts) in [("-4", ["10.8.0.1", "10.20.0.10"]), ("-6", ["fd20:8::1", "fd20:20::10"])] {
         for method in ["--udp", "--icmp"] {
             let line = format!("traceroute -n {flags} {method} -q 1 -w 3 -m 8 {}", hosts[1]);
-            let said = lab.codespace.shell(&line)?;
-            let hops: Vec<_> = said.lines().skip(1).map(|line| line.split_whitespace().nth(1)).collect();
-            let ours = |hop: &&str| hops.contains(&Some(*hop));
-            assert!(hosts.iter().all(ours), "{line}: {said}");
-            assert_eq!(hops.last(), Some(&Some(hosts[1])), "{line}: {said}");
+            let output = lab.codespace.shell(&line)?;
+            let hops: Vec<_> = output.lines().skip(1).map(|line| line.split_whitespace().nth(1)).collect();
+            let is_shown = |hop: &&str| hops.contains(&Some(*hop));
+            assert!(hosts.iter().all(is_shown), "{line}: {output}");
+            assert_eq!(hops.last(), Some(&Some(hosts[1])), "{line}: {output}");
         }
     }
     Ok(())
@@ -109,7 +109,7 @@ fn udp_echoes(host: &Host, server: &'static str) -> Result<()> {
             let datagram = pattern.next_block().unwrap_or_default();
             socket.send(datagram).with_context(|| format!("sending {size} bytes"))?;
             let len = socket.recv(&mut buffer).with_context(|| format!("the echo of {size} bytes"))?;
-            ensure!(&buffer[..len] == datagram, "{size} bytes came back as {len} others");
+            ensure!(&buffer[..len] == datagram, "the echo of {size} bytes is {len} different bytes");
         }
         Ok(())
     });
@@ -117,7 +117,7 @@ fn udp_echoes(host: &Host, server: &'static str) -> Result<()> {
 }
 
 #[test]
-fn one_udp_socket_talks_to_many() -> Result<()> {
+fn one_udp_socket_reaches_several_servers() -> Result<()> {
     let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
     let client = lab.codespace.thread(|| -> Result<()> {
         let socket = UdpSocket::bind("0.0.0.0:0")?;
@@ -137,7 +137,7 @@ fn one_udp_socket_talks_to_many() -> Result<()> {
 }
 
 #[test]
-fn five_hundred_connections_at_once() -> Result<()> {
+fn five_hundred_concurrent_connections() -> Result<()> {
     let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
     let client = lab.codespace.thread(|| -> Result<()> {
         let mut streams = Vec::new();
@@ -154,7 +154,7 @@ fn five_hundred_connections_at_once() -> Result<()> {
         for (number, stream) in streams.iter_mut().enumerate() {
             let mut back = [0; 8];
             stream.read_exact(&mut back).with_context(|| format!("the echo on connection {number}"))?;
-            ensure!(back == number.to_be_bytes(), "connection {number} got another one's bytes");
+            ensure!(back == number.to_be_bytes(), "connection {number} received bytes of another one");
         }
         Ok(())
     });
@@ -162,7 +162,7 @@ fn five_hundred_connections_at_once() -> Result<()> {
 }
 
 #[test]
-fn a_container_in_the_codespace_reaches_it() -> Result<()> {
+fn a_container_in_the_codespace_uses_the_bridge() -> Result<()> {
     let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
     assert_eq!(lab.nested.shell("curl -sS http://10.20.0.10/")?, "hello from corp");
     assert_eq!(lab.nested.shell("curl -sS http://www.corp.internal/")?, "hello from corp");
@@ -172,7 +172,7 @@ fn a_container_in_the_codespace_reaches_it() -> Result<()> {
 }
 
 #[test]
-fn a_codespace_with_ipv6_of_its_own_keeps_it() -> Result<()> {
+fn the_codespaces_own_ipv6_keeps_working() -> Result<()> {
     let options = Options { codespace_ipv6: true, ..Options::default() };
     let Some(Bridged { lab, bridge }) = Bridged::start(options, &[])? else { return Ok(()) };
     assert_eq!(lab.codespace.shell("curl -sS -g 'http://[fd20:20::10]/whoami'")?, "fd20:8::2");
@@ -182,7 +182,7 @@ fn a_codespace_with_ipv6_of_its_own_keeps_it() -> Result<()> {
 }
 
 #[test]
-fn a_banner_of_the_login_shell_is_no_obstacle() -> Result<()> {
+fn a_banner_of_the_login_shell_is_skipped() -> Result<()> {
     let options = Options { noisy_login: true, ..Options::default() };
     let Some(Bridged { lab, bridge }) = Bridged::start(options, &[])? else { return Ok(()) };
     assert_eq!(lab.codespace.shell("curl -sS http://www.corp.internal/")?, "hello from corp");
@@ -190,7 +190,7 @@ fn a_banner_of_the_login_shell_is_no_obstacle() -> Result<()> {
 }
 
 #[test]
-fn root_over_there_needs_no_sudo() -> Result<()> {
+fn root_in_the_codespace_needs_no_sudo() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     lab.codespace.write("/etc/sudoers", 0o440, "")?;
     let bridge = lab.gh_net(&["--ssh", "codespace-root"])?.ready()?;
@@ -199,7 +199,7 @@ fn root_over_there_needs_no_sudo() -> Result<()> {
 }
 
 #[test]
-fn any_command_can_carry_it() -> Result<()> {
+fn any_command_can_carry_the_link() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     let sidecar = &Binaries::get()?.sidecar;
     lab.codespace.install(sidecar, "/run/lab/gh-net-sidecar")?;

@@ -1,4 +1,4 @@
-//! After the end the codespace is byte for byte as it was, however the end came.
+//! After every kind of end, the codespace is byte for byte as before.
 
 use std::time::Duration;
 
@@ -8,24 +8,24 @@ use nix::sys::signal::{Signal, kill};
 
 const DUAL: Options = Options { codespace_ipv6: true, home_nat: true, noisy_login: false };
 
-/// Something went over the bridge, and the bridge has left its marks.
-fn used(lab: &Lab) -> Result<()> {
+/// Checks that the bridge works, and has changed the codespace.
+fn is_bridged(lab: &Lab) -> Result<()> {
     assert_eq!(lab.codespace.shell("curl -sS http://www.corp.internal/")?, "hello from corp");
     lab.codespace.shell("curl -sS -g 'http://[fd20:20::10]/'")?;
     let rules = lab.codespace.shell("ip rule; ip -6 rule")?;
     assert_eq!(rules.matches("suppress_prefixlength 0").count(), 2, "{rules}");
     let file = lab.codespace.read("/etc/resolv.conf")?;
-    assert!(file.starts_with('#') && file.contains("gh-net"), "the file is not marked: {file}");
+    assert!(file.starts_with('#') && file.contains("gh-net"), "the file lacks gh-net's comment: {file}");
     Ok(())
 }
 
-fn ends_clean_by(signal: Signal) -> Result<()> {
+fn restores_after(signal: Signal) -> Result<()> {
     for options in [Options::default(), DUAL] {
         let Some(lab) = Lab::for_test(options)? else { return Ok(()) };
         let before = lab.codespace.state()?;
         let main = lab.codespace.shell("ip route; ip -6 route")?;
         let bridge = lab.bridge(&[])?;
-        used(&lab)?;
+        is_bridged(&lab)?;
         let during = lab.codespace.shell("ip route; ip -6 route | grep -v ghnet0")?;
         let added: Vec<_> =
             during.lines().filter(|line| !main.contains(line) && !line.contains("ghnet0")).collect();
@@ -38,12 +38,12 @@ fn ends_clean_by(signal: Signal) -> Result<()> {
 
 #[test]
 fn after_ctrl_c() -> Result<()> {
-    ends_clean_by(Signal::SIGINT)
+    restores_after(Signal::SIGINT)
 }
 
 #[test]
 fn after_sigterm() -> Result<()> {
-    ends_clean_by(Signal::SIGTERM)
+    restores_after(Signal::SIGTERM)
 }
 
 #[test]
@@ -51,12 +51,12 @@ fn after_sigkill_of_the_sidecar_and_a_next_start() -> Result<()> {
     let Some(lab) = Lab::for_test(DUAL)? else { return Ok(()) };
     let before = lab.codespace.state()?;
     let bridge = lab.bridge(&[])?;
-    used(&lab)?;
+    is_bridged(&lab)?;
     lab.kill_sidecars()?;
     drop(bridge);
 
     let bridge = lab.bridge(&[])?;
-    used(&lab)?;
+    is_bridged(&lab)?;
     bridge.stop()?;
     assert_eq!(before.diff(&lab.codespace.state()?), "");
     Ok(())
@@ -72,7 +72,7 @@ fn after_sigkill_of_the_sidecar_and_a_cleanup_by_hand() -> Result<()> {
     lab.kill_sidecars()?;
     drop(bridge);
 
-    assert!(!before.diff(&lab.codespace.state()?).is_empty(), "there is something to clean up");
+    assert!(!before.diff(&lab.codespace.state()?).is_empty(), "nothing to clean up");
     lab.codespace.shell(&format!("{} cleanup", program.display()))?;
     assert_eq!(before.diff(&lab.codespace.state()?), "");
     lab.codespace.shell(&format!("{} cleanup", program.display()))?;
@@ -81,7 +81,7 @@ fn after_sigkill_of_the_sidecar_and_a_cleanup_by_hand() -> Result<()> {
 }
 
 #[test]
-fn when_the_sidecar_is_told_to_end() -> Result<()> {
+fn after_a_signal_to_the_sidecar() -> Result<()> {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
         let before = lab.codespace.state()?;
@@ -95,32 +95,32 @@ fn when_the_sidecar_is_told_to_end() -> Result<()> {
     Ok(())
 }
 
-/// The sidecar keeps everything for a while, so that the session could be resumed; the next start takes over.
+/// The next start takes over if the sidecar still has the session.
 #[test]
 fn after_sigkill_of_gh_net_and_a_next_start() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     let before = lab.codespace.state()?;
     lab.bridge(&[])?.kill9()?;
     let bridge = lab.bridge(&[])?;
-    used(&lab)?;
+    is_bridged(&lab)?;
     bridge.stop()?;
     assert_eq!(before.diff(&lab.codespace.state()?), "");
     Ok(())
 }
 
 #[test]
-fn the_laptop_is_left_as_it_was() -> Result<()> {
+fn the_laptop_is_never_changed() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     let before = lab.laptop.state()?;
     let bridge = lab.bridge(&[])?;
-    used(&lab)?;
+    is_bridged(&lab)?;
     assert_eq!(before.diff(&lab.laptop.state()?), "", "while the bridge runs");
     bridge.stop()?;
     assert_eq!(before.diff(&lab.laptop.state()?), "");
-    // ssh's master process would outlive its parent if nobody took care of it.
+    // ssh's master process would outlive its parent if gh-net did not end it.
     let deadline = std::time::Instant::now() + Duration::from_secs(5);
     while !lab.laptop.processes("ssh")?.is_empty() {
-        assert!(std::time::Instant::now() < deadline, "an ssh stayed behind");
+        assert!(std::time::Instant::now() < deadline, "an ssh process is left");
         std::thread::sleep(Duration::from_millis(20));
     }
     Ok(())

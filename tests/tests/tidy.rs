@@ -1,4 +1,4 @@
-//! Rules of the project that the compiler does not know.
+//! Rules of the project that the compiler does not check.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
@@ -15,7 +15,7 @@ struct Source {
 }
 
 impl Source {
-    /// Its code up to its tests, without comments and documentation, with line numbers.
+    /// The lines of code before the tests, without comments and documentation, with their numbers.
     fn code(&self) -> impl Iterator<Item = (usize, &str)> {
         let tests = self.text.find("#[cfg(test)]\nmod tests").unwrap_or(self.text.len());
         let lines = self.text[..tests].lines().zip(1..);
@@ -55,7 +55,7 @@ fn all() -> Vec<Source> {
         .collect()
 }
 
-/// Fails with each line of `sources` that holds one of `words`.
+/// Fails if a line of `sources` contains one of `words`; shows all such lines.
 fn forbid<'a>(sources: impl IntoIterator<Item = &'a Source>, words: &[&str], why: &str) {
     let mut broken = String::new();
     for source in sources {
@@ -72,10 +72,10 @@ fn forbid<'a>(sources: impl IntoIterator<Item = &'a Source>, words: &[&str], why
 fn policy_is_pure() {
     let sources = sources("local/src");
     let policy = sources.iter().filter(|s| s.path.starts_with("local/src/policy") && !s.is_test());
-    forbid(policy, &["tokio", "Instant::now", "std::fs", "nix::", "libc::"], "the policy is a function");
+    forbid(policy, &["tokio", "Instant::now", "std::fs", "nix::", "libc::"], "the policy is pure");
 }
 
-/// Its stdout is the wire. Only what a person runs by hand may print.
+/// Its stdout is the wire. Only commands that a person runs may print.
 #[test]
 fn the_sidecar_does_not_print() {
     let sources = sources("sidecar/src");
@@ -92,7 +92,7 @@ fn files_stay_readable() {
         .filter(|(lines, source)| *lines > if source.is_test() { 800 } else { 600 })
         .map(|(lines, source)| format!("{}: {lines} lines of code", source.path))
         .collect();
-    assert!(long.is_empty(), "too long to be read in one go:\n{}", long.join("\n"));
+    assert!(long.is_empty(), "too long to read:\n{}", long.join("\n"));
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn channels_are_bounded() {
         .flat_map(sources)
         .collect();
     let code = sources.iter().filter(|source| !source.is_test());
-    forbid(code, &["unbounded_channel", "unbounded()"], "a queue without a bound grows until memory ends");
+    forbid(code, &["unbounded_channel", "unbounded()"], "an unbounded queue can exhaust the memory");
 }
 
 /// A file imports from files below it. What two files share is in a third one, below both.

@@ -1,4 +1,4 @@
-//! Refusals, resets, half-closes and silence are what they would be without a bridge, and nothing goes astray.
+//! Refusals, resets, half-closes and silence are the same as without a bridge, and no packet leaks.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
@@ -13,7 +13,7 @@ static BRIDGED: LazyLock<Option<Bridged>> =
     LazyLock::new(|| Bridged::start(Options::default(), &[]).expect("a bridge"));
 
 const CORP: [&str; 2] = ["10.20.0.10", "fd20:20::10"];
-/// Nobody listens there.
+/// A closed port.
 const CLOSED: u16 = 81;
 const AT_ONCE: Duration = Duration::from_secs(1);
 const SOON: Duration = Duration::from_secs(10);
@@ -66,10 +66,10 @@ fn a_closed_udp_port_refuses_at_once() -> Result<()> {
 }
 
 #[test]
-fn a_dead_address_never_says_connected() -> Result<()> {
+fn a_connection_to_a_dead_address_fails() -> Result<()> {
     let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
     in_codespace(lab, || {
-        // .66 drops what comes, .99 is nobody's: the gateway finds out within seconds and says so.
+        // .66 drops all packets. .99 is not in use, which its gateway notices within seconds and reports by ICMP.
         for (host, kinds) in [
             ("10.20.0.66", &[ErrorKind::TimedOut][..]),
             ("fd20:20::66", &[ErrorKind::TimedOut]),
@@ -90,8 +90,8 @@ fn a_dead_address_never_says_connected() -> Result<()> {
 fn a_dead_neighbour_of_the_laptop_is_unreachable() -> Result<()> {
     let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
     in_codespace(lab, || {
-        // Nobody's address on the laptop's own LAN: its kernel finds out by ARP.
-        let error = connect("192.168.1.99", 80).err().context("connected to nobody")?;
+        // An unused address on the laptop's own LAN: its kernel notices by ARP.
+        let error = connect("192.168.1.99", 80).err().context("connected to an unused address")?;
         ensure!(error.kind() == ErrorKind::HostUnreachable, "TCP: {error:?}");
         Ok(())
     })?;
@@ -101,7 +101,7 @@ fn a_dead_neighbour_of_the_laptop_is_unreachable() -> Result<()> {
 }
 
 #[test]
-fn a_reset_of_the_server_arrives_as_a_reset() -> Result<()> {
+fn a_reset_by_the_server_arrives_as_a_reset() -> Result<()> {
     let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
     in_codespace(lab, || {
         for host in CORP {
@@ -115,7 +115,7 @@ fn a_reset_of_the_server_arrives_as_a_reset() -> Result<()> {
 }
 
 #[test]
-fn our_reset_arrives_at_the_server_as_a_reset() -> Result<()> {
+fn a_reset_by_the_client_arrives_as_a_reset() -> Result<()> {
     let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
     in_codespace(lab, || {
         let mut stream = connect("10.20.0.10", DISCARD)?;
@@ -129,7 +129,7 @@ fn our_reset_arrives_at_the_server_as_a_reset() -> Result<()> {
 }
 
 #[test]
-fn our_half_close_leaves_the_other_half_open() -> Result<()> {
+fn a_half_close_by_the_client_leaves_the_other_half_open() -> Result<()> {
     let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
     let len = 5_000_003;
     let answers = in_codespace(lab, move || {
@@ -141,7 +141,7 @@ fn our_half_close_leaves_the_other_half_open() -> Result<()> {
             }
             stream.shutdown(Shutdown::Write)?;
             let mut answer = String::new();
-            stream.read_to_string(&mut answer).context("the answer after our end")?;
+            stream.read_to_string(&mut answer).context("the answer after the client's end of file")?;
             Ok(answer)
         })
         .into_iter()
@@ -154,17 +154,17 @@ fn our_half_close_leaves_the_other_half_open() -> Result<()> {
 }
 
 #[test]
-fn the_servers_half_close_leaves_ours_open() -> Result<()> {
+fn a_half_close_by_the_server_leaves_the_other_half_open() -> Result<()> {
     let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
     let len = 1_000_003;
     in_codespace(lab, move || {
         let mut stream = connect("10.20.0.10", BYE)?;
-        let mut said = String::new();
-        stream.read_to_string(&mut said)?;
-        ensure!(said == "bye\n", "the server said {said:?}");
+        let mut greeting = String::new();
+        stream.read_to_string(&mut greeting)?;
+        ensure!(greeting == "bye\n", "the server sent {greeting:?}");
         let mut pattern = Pattern::new(len);
         while let Some(block) = pattern.next_block() {
-            stream.write_all(block).context("writing after the server's end")?;
+            stream.write_all(block).context("writing after the server's end of file")?;
         }
         Ok(())
     })?;
@@ -187,10 +187,10 @@ fn a_server_that_stops_reading_blocks_the_writer() -> Result<()> {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(taken),
                 Err(error) => bail!("writing failed after {taken} bytes: {error}"),
             }
-            ensure!(taken < 1 << 30, "{taken} bytes were taken and nothing blocked");
+            ensure!(taken < 1 << 30, "{taken} bytes were accepted without blocking");
         }
     })?;
-    assert!(taken < 32_000_000, "{taken} bytes were taken");
+    assert!(taken < 32_000_000, "{taken} bytes were accepted");
     Ok(())
 }
 
@@ -230,15 +230,15 @@ fn the_laptop_itself_is_not_reachable() -> Result<()> {
 }
 
 #[test]
-fn a_loop_through_the_laptop_does_not_arise() -> Result<()> {
+fn there_is_no_loop_through_the_laptop() -> Result<()> {
     let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
-    // The corporate network's gateway has no route there; the laptop has only its default.
+    // The corporate gateway has no route to this address, and the laptop only its default route.
     let reached = lab.codespace.run("curl -sS --max-time 5 http://10.99.0.1/")?;
     assert_ne!(reached.code(), 0);
     Ok(())
 }
 
-/// In a lab of its own: the tests above may send what the router is to see.
+/// Needs its own lab, because other tests send packets that the router counts.
 #[test]
 fn no_packet_for_the_laptops_networks_reaches_the_internet() -> Result<()> {
     let Some(Bridged { lab, bridge }) = Bridged::start(Options::default(), &[])? else { return Ok(()) };
@@ -259,7 +259,7 @@ fn no_packet_for_the_laptops_networks_reaches_the_internet() -> Result<()> {
 
 /// The codespace sees 192.168.1.20 as ssh's peer, and 192.168.1.0/24 is forwarded.
 #[test]
-fn ssh_never_enters_the_tunnel_it_carries() -> Result<()> {
+fn ssh_never_enters_the_tunnel_that_it_carries() -> Result<()> {
     let options = Options { home_nat: false, ..Options::default() };
     let Some(Bridged { lab, bridge }) = Bridged::start(options, &[])? else { return Ok(()) };
     let peer = lab.codespace.shell("ip route get 192.168.1.20")?;
