@@ -1,11 +1,11 @@
-//! The documents that are generated: `cargo xtask docs` writes them, a test compares them.
+//! The generated documents: `cargo xtask docs` writes them, and a test compares them.
 
 use std::fmt::Write;
 
 use gh_net::config::{self, Setting};
 use gh_net::exit;
 
-/// Where the reference of the configuration is, in the workspace.
+/// The path of the configuration's reference in the workspace.
 pub const CONFIGURATION: &str = "docs/configuration.md";
 
 const OPENING: &str = "\
@@ -50,7 +50,7 @@ fn one(text: &mut String, setting: &Setting) {
     line(text, format_args!("\n### {}\n\n{}.\n", setting.key, setting.meaning));
     line(text, format_args!("| | |\n|---|---|"));
     if let Some(flag) = setting.usage() {
-        // A bar would end the table's cell.
+        // An unescaped bar would end the table's cell.
         line(text, format_args!("| flag | `{}` |", flag.replace('|', "\\|")));
     }
     line(
@@ -61,5 +61,5 @@ fn one(text: &mut String, setting: &Setting) {
 }
 
 fn line(text: &mut String, words: std::fmt::Arguments<'_>) {
-    writeln!(text, "{words}").expect("a String takes all that is written");
+    writeln!(text, "{words}").expect("writing to a String does not fail");
 }

@@ -1,4 +1,4 @@
-//! What the tests of gh-net share: the lab, the simulation, the targets of fuzzing, the generated documents.
+//! Shared by gh-net's tests: the lab, the simulation, the fuzz targets, the generated documents.
 
 pub mod docs;
 pub mod fuzzing;

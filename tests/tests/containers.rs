@@ -1,6 +1,6 @@
 //! The Feature, the image and the compose example, with a real Docker engine and the real dev container CLI.
 //!
-//! `cargo xtask test-containers` makes what these need and runs them, one after the other.
+//! `cargo xtask test-containers` prepares what these tests need and runs them one after the other.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -12,10 +12,10 @@ use anyhow::{Context, Result, ensure};
 use gh_net_tests::lab::{Binaries, Bridge, Docker, LAPTOP_HOME, Options, Output};
 use gh_net_tests::root;
 
-/// What the base image stands for: images that can't be had without a registry.
+/// The names of images that the base image replaces, because they would need a registry.
 const STANDS_FOR: [&str; 2] = ["mcr.microsoft.com/devcontainers/base:debian", "debian:stable-slim"];
 const CLI: &str = "node /srv/tools/node_modules/@devcontainers/cli/devcontainer.js";
-/// The dev containers' sshd; the codespace has one of its own at 2222.
+/// The port of the dev containers' sshd; the codespace's own one has 2222.
 const PORT: &str = "2224";
 
 static DOCKER: LazyLock<Docker> = LazyLock::new(|| start().expect("a Docker engine"));
@@ -37,30 +37,30 @@ fn start() -> Result<Docker> {
     Ok(docker)
 }
 
-/// The Feature as it is published, with the sidecar beside it: where images are built there is no network.
+/// Lays out the Feature as it is published, with the sidecar in its folder, because image builds have no network.
 fn lay_out_feature(docker: &Docker, folder: &str) -> Result<()> {
     docker.copy(&root().join("devcontainer-feature/src/gh-net"), folder)?;
     let sidecar = format!("{folder}/gh-net-sidecar-{}", env::consts::ARCH);
     docker.lab.codespace.install(&Binaries::get()?.sidecar, &sidecar)?;
-    // The CLI asks the registry for the Features it may have to be installed after, also for those nobody wants.
+    // The CLI looks up these Features in the registry, even if they are not installed.
     let manifest = format!("{folder}/devcontainer-feature.json");
     let mut feature: serde_json::Value = serde_json::from_str(&docker.lab.codespace.read(&manifest)?)?;
     feature.as_object_mut().context("an object")?.remove("installsAfter");
     docker.lab.codespace.write(manifest, 0o644, serde_json::to_vec(&feature)?)
 }
 
-/// What gh-net could have changed in a container.
+/// Prints everything that gh-net could change in a container.
 const STATE: &str = "ip rule; ip -6 rule; ip route show table all; ip -6 route show table all; ip link; ip addr; \
     cat /etc/resolv.conf; stat -c '%a %u %g %i' /etc/resolv.conf; cat /etc/hosts; ls -A /run; ls -A /dev";
 
-/// A container in which programs are to reach what the laptop reaches.
+/// A container whose programs use the bridge.
 struct Container<'a> {
     docker: &'a Docker,
-    /// What precedes a program and its arguments.
+    /// The command line that precedes a program and its arguments.
     exec: String,
-    /// What precedes a URL.
+    /// The command line that precedes a URL.
     fetch: &'static str,
-    /// What it is to reach.
+    /// The URLs that it must reach.
     urls: &'static [&'static str],
 }
 
@@ -71,23 +71,23 @@ impl Container<'_> {
         self.docker.run(&format!("{} sh -c '{line}'", self.exec))
     }
 
-    fn says(&self, line: &str) -> Result<String> {
+    fn shell(&self, line: &str) -> Result<String> {
         self.run(line)?.ok()
     }
 
     fn state(&self) -> Result<String> {
-        self.says(&STATE.replace('\'', "\""))
+        self.shell(&STATE.replace('\'', "\""))
     }
 
     fn is_cut_off(&self) -> Result<()> {
         let output = self.run(&format!("{} {}", self.fetch, self.urls[0]))?;
-        ensure!(output.code() != 0, "it is reached without gh-net: {}", output.text());
+        ensure!(output.code() != 0, "the corporate network is reachable without gh-net: {}", output.text());
         Ok(())
     }
 
     fn reaches_corp(&self) -> Result<()> {
         for url in self.urls {
-            assert_eq!(self.says(&format!("{} {url}", self.fetch))?, "hello from corp", "{url}");
+            assert_eq!(self.shell(&format!("{} {url}", self.fetch))?, "hello from corp", "{url}");
         }
         Ok(())
     }
@@ -98,7 +98,7 @@ const BY_IPV4: &str = "http://10.20.0.10/";
 const BY_IPV6: &str = "http://[fd20:20::10]/";
 
 #[test]
-#[ignore = "takes a Docker engine: cargo xtask test-containers"]
+#[ignore = "needs a Docker engine: cargo xtask test-containers"]
 fn the_feature_passes_its_tests_by_the_dev_container_cli() -> Result<()> {
     let docker = &*DOCKER;
     docker.copy(&root().join("devcontainer-feature/test"), "/srv/feature/test")?;
@@ -106,40 +106,41 @@ fn the_feature_passes_its_tests_by_the_dev_container_cli() -> Result<()> {
     let base = STANDS_FOR[0];
     let output =
         docker.run(&format!("{CLI} features test --project-folder /srv/feature --base-image {base}"))?;
-    let said = output.text() + &output.errors();
-    assert_eq!(output.code(), 0, "{said}");
+    let printed = output.text() + &output.errors();
+    assert_eq!(output.code(), 0, "{printed}");
     let scenarios = std::fs::read_to_string(root().join("devcontainer-feature/test/gh-net/scenarios.json"))?;
     let scenarios: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&scenarios)?;
     let others = ["gh-net", "gh-net executed twice with randomized options"];
     for test in scenarios.keys().map(String::as_str).chain(others) {
-        assert!(said.contains(&format!("Passed:      '{test}'")), "{test} was not run: {said}");
+        assert!(printed.contains(&format!("Passed:      '{test}'")), "{test} was not run: {printed}");
     }
     Ok(())
 }
 
 #[test]
-#[ignore = "takes the dev container CLI: cargo xtask test-containers"]
-fn the_readme_of_the_feature_is_what_the_dev_container_cli_makes_of_it() -> Result<()> {
+#[ignore = "needs the dev container CLI: cargo xtask test-containers"]
+fn the_readme_of_the_feature_is_what_the_dev_container_cli_generates() -> Result<()> {
     let docker = &*DOCKER;
     docker.copy(&root().join("devcontainer-feature/src"), "/srv/docs/devcontainer-feature/src")?;
     docker.shell(&format!(
         "cd /srv/docs && {CLI} features generate-docs --project-folder devcontainer-feature/src \
          --namespace gh-net/gh-net --github-owner gh-net --github-repo gh-net"
     ))?;
-    let made = docker.lab.codespace.read("/srv/docs/devcontainer-feature/src/gh-net/README.md")?;
-    let ours = root().join("devcontainer-feature/src/gh-net/README.md");
+    let generated = docker.lab.codespace.read("/srv/docs/devcontainer-feature/src/gh-net/README.md")?;
+    let committed = root().join("devcontainer-feature/src/gh-net/README.md");
     if env::var_os("GH_NET_WRITE").is_some() {
-        std::fs::write(&ours, &made)?;
+        std::fs::write(&committed, &generated)?;
     }
     assert_eq!(
-        made,
-        std::fs::read_to_string(ours)?,
-        "to write it anew: GH_NET_WRITE=1 cargo xtask test-containers"
+        generated,
+        std::fs::read_to_string(committed)?,
+        "to write it: GH_NET_WRITE=1 cargo xtask test-containers"
     );
     Ok(())
 }
 
-/// What `devcontainer up` made of a project with the Feature, in the codespace's own network, as GitHub's are.
+/// A dev container that `devcontainer up` started from a project with the Feature. Like GitHub's, it is in the codespace's
+/// own network.
 struct DevContainer {
     container: Container<'static>,
     user: &'static str,
@@ -160,19 +161,19 @@ impl DevContainer {
         });
         let file = format!("{project}/.devcontainer/devcontainer.json");
         docker.lab.codespace.write(file, 0o644, json.to_string())?;
-        let said = docker.shell(&format!("{CLI} up --workspace-folder {project} --buildkit never"))?;
-        let last = said.lines().last().context("devcontainer up says something")?;
-        let up: serde_json::Value = serde_json::from_str(last).with_context(|| said.clone())?;
-        let id = up["containerId"].as_str().with_context(|| said.clone())?.to_owned();
-        // The image's own entry, which allows everything. What is left is the Feature's.
+        let output = docker.shell(&format!("{CLI} up --workspace-folder {project} --buildkit never"))?;
+        let last = output.lines().last().context("devcontainer up printed nothing")?;
+        let up: serde_json::Value = serde_json::from_str(last).with_context(|| output.clone())?;
+        let id = up["containerId"].as_str().with_context(|| output.clone())?.to_owned();
+        // Removes the image's own entry, which allows everything, so that only the Feature's remains.
         docker.shell(&format!("docker exec --user root {id} rm -f /etc/sudoers.d/vscode"))?;
         let exec = format!("{CLI} exec --workspace-folder {project}");
         let container = Container { docker, exec, fetch: CURL, urls: &[BY_NAME, BY_IPV4, BY_IPV6] };
-        assert_eq!(container.says("id -un")?, user);
+        assert_eq!(container.shell("id -un")?, user);
         Ok(Self { container, user, id })
     }
 
-    /// It reaches the corporate network while gh-net runs, and all is as before afterwards.
+    /// Checks that it reaches the corporate network while gh-net runs, and that everything is as before afterwards.
     fn is_bridged(&self, gh_net: &[&str]) -> Result<()> {
         let Self { container, .. } = self;
         container.is_cut_off()?;
@@ -180,7 +181,7 @@ impl DevContainer {
         let bridge = container.docker.gh_net(gh_net)?.ready()?;
         container.reaches_corp()?;
         let log = bridge.log();
-        assert!(!log.contains("copying the sidecar"), "the Feature's was not found: {log}");
+        assert!(!log.contains("copying the sidecar"), "the Feature's sidecar was not found: {log}");
         bridge.stop()?;
         assert_eq!(before.0.diff(&container.docker.lab.codespace.state()?), "");
         assert_eq!(before.1, container.state()?);
@@ -196,7 +197,7 @@ impl DevContainer {
         let Self { container, user, id } = self;
         let docker = container.docker;
         let key = docker.lab.laptop.read(format!("{LAPTOP_HOME}/.ssh/id_ed25519.pub"))?;
-        container.says(&format!("mkdir -p ~/.ssh; echo {} > ~/.ssh/authorized_keys", key.trim()))?;
+        container.shell(&format!("mkdir -p ~/.ssh; echo {} > ~/.ssh/authorized_keys", key.trim()))?;
         docker.shell(&format!("docker exec --user root {id} mkdir -p /run/sshd"))?;
         let mut sshd = docker.command("docker");
         sshd.args([
@@ -228,7 +229,7 @@ impl DevContainer {
 }
 
 #[test]
-#[ignore = "takes a Docker engine: cargo xtask test-containers"]
+#[ignore = "needs a Docker engine: cargo xtask test-containers"]
 fn a_dev_container_is_bridged_as_root() -> Result<()> {
     let up = DevContainer::up(STANDS_FOR[0], "root", &serde_json::json!({}))?;
     up.is_bridged_by_docker_exec()?;
@@ -236,9 +237,9 @@ fn a_dev_container_is_bridged_as_root() -> Result<()> {
     up.down()
 }
 
-/// By sudo.
+/// With sudo.
 #[test]
-#[ignore = "takes a Docker engine: cargo xtask test-containers"]
+#[ignore = "needs a Docker engine: cargo xtask test-containers"]
 fn a_dev_container_is_bridged_as_the_user_vscode() -> Result<()> {
     let up = DevContainer::up(STANDS_FOR[0], "vscode", &serde_json::json!({}))?;
     up.is_bridged_by_docker_exec()?;
@@ -247,7 +248,7 @@ fn a_dev_container_is_bridged_as_the_user_vscode() -> Result<()> {
 }
 
 #[test]
-#[ignore = "takes a Docker engine: cargo xtask test-containers"]
+#[ignore = "needs a Docker engine: cargo xtask test-containers"]
 fn a_dev_container_is_bridged_by_the_capabilities_of_the_file() -> Result<()> {
     let options = serde_json::json!({ "privileges": "capabilities" });
     let up = DevContainer::up(STANDS_FOR[0], "vscode", &options)?;
@@ -255,11 +256,11 @@ fn a_dev_container_is_bridged_by_the_capabilities_of_the_file() -> Result<()> {
     up.down()
 }
 
-/// What fetches a page there.
+/// Fetches a page in an image without curl.
 const FETCH: &str = r#"#!/bin/sh
 printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 10 "$1" 80 | tail -n 1 | grep .
 "#;
-/// An image of busybox and nothing else, as near to Alpine as it gets without a registry.
+/// An image that contains only busybox, as close to Alpine as possible without a registry.
 const BUSYBOX: &str = r#"
 FROM scratch
 COPY busybox fetch /bin/
@@ -270,7 +271,7 @@ CMD ["/bin/sh"]
 "#;
 
 #[test]
-#[ignore = "takes a Docker engine: cargo xtask test-containers"]
+#[ignore = "needs a Docker engine: cargo xtask test-containers"]
 fn a_dev_container_of_busybox_is_bridged() -> Result<()> {
     let docker = &*DOCKER;
     docker.lab.codespace.install(Path::new("/bin/busybox"), "/srv/busybox/busybox")?;
@@ -278,13 +279,13 @@ fn a_dev_container_of_busybox_is_bridged() -> Result<()> {
     docker.lab.codespace.write("/srv/busybox/Dockerfile", 0o644, BUSYBOX)?;
     docker.shell("docker build --quiet --tag busybox:local /srv/busybox")?;
     let mut up = DevContainer::up("busybox:local", "root", &serde_json::json!({}))?;
-    // Debian's static busybox crashes where it looks things up, as its wget does.
+    // Debian's static busybox crashes in name look-ups, so its wget can't be used.
     (up.container.fetch, up.container.urls) = ("fetch", &["10.20.0.10"]);
     up.is_bridged_by_docker_exec()?;
     up.down()
 }
 
-/// Builds the image as releases do, from prebuilt sidecars, and names it as they do.
+/// Builds and tags the image as releases do, from prebuilt sidecars.
 fn image(docker: &Docker) -> Result<String> {
     let name = format!("ghcr.io/gh-net/gh-net-sidecar:{}", env!("CARGO_PKG_VERSION"));
     for file in ["Dockerfile", ".dockerignore", "LICENSE"] {
@@ -299,7 +300,7 @@ fn image(docker: &Docker) -> Result<String> {
     Ok(name)
 }
 
-/// What stands for an image with cargo: it looks whether it is given what cargo would need.
+/// Replaces an image with cargo: its cargo checks that everything is there that the real one would need.
 const BUILDER: &str = r#"
 FROM mcr.microsoft.com/devcontainers/base:debian
 COPY gh-net-sidecar cargo /usr/local/bin/
@@ -314,11 +315,11 @@ mkdir -p target/shipped
 cp /usr/local/bin/gh-net-sidecar target/shipped/
 "#;
 
-/// How the image is compiled can't be shown without a registry to have Rust from, but what is given to cargo and what
-/// becomes of its result.
+/// Without a registry there is no image with Rust, so this does not compile. It checks cargo's input, and that its output
+/// ends up in the image.
 #[test]
-#[ignore = "takes a Docker engine: cargo xtask test-containers"]
-fn the_image_is_compiled_from_what_the_build_is_given() -> Result<()> {
+#[ignore = "needs a Docker engine: cargo xtask test-containers"]
+fn the_image_is_built_from_the_files_of_the_build_context() -> Result<()> {
     let docker = &*DOCKER;
     let codespace = &docker.lab.codespace;
     codespace.install(&Binaries::get()?.sidecar, "/srv/builder/gh-net-sidecar")?;
@@ -340,17 +341,17 @@ fn the_image_is_compiled_from_what_the_build_is_given() -> Result<()> {
     )?;
     let version = docker.shell("docker run --rm built --version")?;
     assert_eq!(version, format!("gh-net-sidecar {}", env!("CARGO_PKG_VERSION")));
-    // As `docker exec` finds it.
+    // By name, as `docker exec` looks it up.
     docker.shell("docker run --rm --entrypoint gh-net-sidecar built --version")?;
     Ok(())
 }
 
 #[test]
-#[ignore = "takes a Docker engine: cargo xtask test-containers"]
+#[ignore = "needs a Docker engine: cargo xtask test-containers"]
 fn the_image_runs_beside_a_container() -> Result<()> {
     let docker = &*DOCKER;
     let image = image(docker)?;
-    // A network of its own that leads nowhere.
+    // Its own network, which is not connected to anything.
     docker.shell(&format!(
         "docker run --detach --name app --network none --sysctl net.ipv6.conf.all.disable_ipv6=0 {} sleep infinity",
         STANDS_FOR[1]
@@ -365,7 +366,7 @@ fn the_image_runs_beside_a_container() -> Result<()> {
     docker.shell(&format!(
         "docker run --detach --name sidecar --network container:app --cap-add NET_ADMIN --device /dev/net/tun {image}"
     ))?;
-    assert_eq!(app.state()?, before, "it touches nothing until gh-net attaches");
+    assert_eq!(app.state()?, before, "it changes nothing until gh-net attaches");
     let attach = ["--exec", "docker exec -i sidecar gh-net-sidecar attach"];
 
     let bridge = docker.gh_net(&attach)?.ready()?;
@@ -386,8 +387,8 @@ fn the_image_runs_beside_a_container() -> Result<()> {
 }
 
 #[test]
-#[ignore = "takes a Docker engine: cargo xtask test-containers"]
-fn the_compose_example_works_as_it_is_written() -> Result<()> {
+#[ignore = "needs a Docker engine: cargo xtask test-containers"]
+fn the_compose_example_works_unmodified() -> Result<()> {
     let docker = &*DOCKER;
     image(docker)?;
     let example = std::fs::read(root().join("docs/examples/compose.yaml"))?;
@@ -397,12 +398,12 @@ fn the_compose_example_works_as_it_is_written() -> Result<()> {
     let id = docker.shell("cd /srv/example && docker-compose ps --quiet app")?;
     let app = Container { docker, exec: format!("docker exec {id}"), fetch: CURL, urls: &[BY_NAME, BY_IPV4] };
     let before = app.state()?;
-    assert!(before.contains("nameserver 127.0.0.11"), "not the engine's own resolver: {before}");
+    assert!(before.contains("nameserver 127.0.0.11"), "the resolver is not the engine's: {before}");
     let attach = "docker-compose -f /srv/example/compose.yaml exec -T gh-net gh-net-sidecar attach";
     let bridge = docker.gh_net(&["--exec", attach])?.ready()?;
     app.reaches_corp()?;
-    // The engine's resolver still knows what it is for.
-    app.says("getent hosts app")?;
+    // The engine's resolver still answers for the names of containers.
+    app.shell("getent hosts app")?;
     bridge.stop()?;
     assert_eq!(app.state()?, before);
     docker.shell("cd /srv/example && docker-compose down --timeout 5")?;

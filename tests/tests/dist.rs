@@ -1,4 +1,4 @@
-//! What a release holds, as `cargo xtask dist` made it: in the folder that `GH_NET_TEST_DIST` names.
+//! The files of a release, as built by `cargo xtask dist`, in the folder that `GH_NET_TEST_DIST` names.
 
 use std::collections::BTreeSet;
 use std::env;
@@ -13,15 +13,15 @@ use gh_net_tests::release::{self, sidecar};
 use gh_net_tests::root;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// Each architecture, as `uname -m` and as the forge says it.
+/// Each architecture by its names of `uname -m` and of GitHub.
 const ARCHITECTURES: [(&str, &str); 2] = [("x86_64", "amd64"), ("aarch64", "arm64")];
 const MANUAL: [&str; 2] = ["gh-net.1", "gh-net-sidecar.1"];
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Where it is. Where it was not made, or a program is missing to look at it, the test is skipped, after saying so.
+/// The release's folder. `None` skips the test, after a message, if there is no release or one of `programs` is missing.
 fn dist(programs: &[&str]) -> Option<PathBuf> {
     let Some(dist) = env::var_os("GH_NET_TEST_DIST") else {
-        skip_because("GH_NET_TEST_DIST does not say where the files of a release are");
+        skip_because("GH_NET_TEST_DIST, the folder of a release's files, is not set");
         return None;
     };
     (!skip_without(programs)).then(|| dist.into())
@@ -36,7 +36,7 @@ fn archive(forge: &str) -> String {
     release::archive(VERSION, forge)
 }
 
-/// The files for the architecture this runs on; for another, with the emulator that runs them.
+/// The emulator for programs of another architecture.
 fn emulator(architecture: &str) -> Option<String> {
     (architecture != env::consts::ARCH).then(|| format!("qemu-{architecture}-static"))
 }
@@ -44,8 +44,8 @@ fn emulator(architecture: &str) -> Option<String> {
 fn run(program: &str, arguments: &[&str], directory: &Path) -> Result<Output> {
     let output = Command::new(program).args(arguments).current_dir(directory).output();
     let output = output.with_context(|| format!("starting {program}"))?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{program} {arguments:?} ended with {}: {said}", output.status);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{program} {arguments:?} ended with {}: {errors}", output.status);
     Ok(output)
 }
 
@@ -54,7 +54,7 @@ fn text(output: &Output) -> String {
 }
 
 #[test]
-fn it_is_all_there_and_the_checksums_are_right() -> Result<()> {
+fn the_assets_are_complete_and_the_checksums_correct() -> Result<()> {
     let Some(dist) = dist(&[]) else { return Ok(()) };
     let assets: BTreeSet<_> = release::assets(VERSION).into_iter().collect();
     let sums = fs::read_to_string(dist.join("SHA256SUMS"))?;
@@ -74,26 +74,25 @@ fn it_is_all_there_and_the_checksums_are_right() -> Result<()> {
 }
 
 #[test]
-fn programs_need_nothing_of_the_system() -> Result<()> {
+fn programs_are_static() -> Result<()> {
     let Some(dist) = dist(&["readelf"]) else { return Ok(()) };
     for (program, machine) in programs(&dist).iter().zip(["X86-64", "X86-64", "AArch64", "AArch64"]) {
         let path = program.to_str().context("an ASCII path")?;
-        let said =
+        let printed =
             text(&run("readelf", &["--wide", "--file-header", "--segments", "--dynamic", path], &dist)?);
-        assert!(said.contains(machine), "{path} is for another machine:\n{said}");
+        assert!(printed.contains(machine), "{path} is for another machine:\n{printed}");
         for word in ["INTERP", "NEEDED"] {
-            assert!(!said.contains(word), "{path} needs a dynamic loader:\n{said}");
+            assert!(!printed.contains(word), "{path} needs a dynamic loader:\n{printed}");
         }
         // The stack is not executable.
-        let stack =
-            said.lines().find(|line| line.contains("GNU_STACK")).context("it says what its stack is")?;
+        let stack = printed.lines().find(|line| line.contains("GNU_STACK")).context("it has no GNU_STACK")?;
         assert!(stack.contains("RW ") && !stack.contains("RWE"), "{stack}");
     }
     Ok(())
 }
 
 #[test]
-fn programs_show_nothing_of_the_machine_that_made_them() -> Result<()> {
+fn programs_contain_no_paths_of_the_build_machine() -> Result<()> {
     let Some(dist) = dist(&[]) else { return Ok(()) };
     let workspace = root().display().to_string();
     let home = env::home_dir().context("HOME is set")?.join(".cargo").display().to_string();
@@ -102,19 +101,19 @@ fn programs_show_nothing_of_the_machine_that_made_them() -> Result<()> {
         let bytes = fs::read(&program)?;
         for path in [&workspace, &cargo_home] {
             let shows = bytes.windows(path.len()).any(|window| window == path.as_bytes());
-            assert!(!shows, "{} has {path} in it", program.display());
+            assert!(!shows, "{} contains {path}", program.display());
         }
     }
     Ok(())
 }
 
 #[test]
-fn archives_hold_what_an_installation_needs() -> Result<()> {
+fn archives_contain_what_an_installation_needs() -> Result<()> {
     let Some(dist) = dist(&[]) else { return Ok(()) };
     for (_, forge) in ARCHITECTURES {
         let name = archive(forge);
-        let said = text(&run("tar", &["-tvzf", &format!("{name}.tar.gz"), "--numeric-owner"], &dist)?);
-        let mut entries: Vec<_> = said
+        let printed = text(&run("tar", &["-tvzf", &format!("{name}.tar.gz"), "--numeric-owner"], &dist)?);
+        let mut entries: Vec<_> = printed
             .lines()
             .map(|line| {
                 let words: Vec<_> = line.split_whitespace().collect();
@@ -155,13 +154,13 @@ fn the_manual_is_readable() -> Result<()> {
         let output =
             run("groff", &["-man", "-ww", "-Tutf8", "-P-cbou", path.to_str().context("ASCII")?], &dist)?;
         assert!(output.stderr.is_empty(), "{page}: {}", String::from_utf8_lossy(&output.stderr));
-        let said = text(&output);
+        let printed = text(&output);
         let words = match page {
             "gh-net.1" => ["--route", "config.toml", "ended at once by a second Ctrl-C", "start"],
             _ => ["attach", "cleanup", "not enough privilege", "status"],
         };
         for word in words {
-            assert!(said.contains(word), "{page} does not say {word}:\n{said}");
+            assert!(printed.contains(word), "{page} does not contain {word}:\n{printed}");
         }
     }
     Ok(())
@@ -172,7 +171,7 @@ fn bash_completes_flags_and_their_values() -> Result<()> {
     let Some(dist) = dist(&["bash"]) else { return Ok(()) };
     let folder = Unpacked::new(&dist, &archive("amd64"))?;
     let complete = |words: &str| -> Result<BTreeSet<String>> {
-        // What bash does at a Tab after these words.
+        // What bash does when Tab is pressed after these words.
         let script = format!(
             ". share/bash-completion/completions/gh-net
             COMP_WORDS=(gh-net {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
@@ -216,10 +215,10 @@ fn programs_run_in_an_empty_root_directory() -> Result<()> {
 }
 
 #[test]
-fn one_file_is_enough_on_the_laptop() -> Result<()> {
+fn gh_net_alone_is_enough_on_the_laptop() -> Result<()> {
     let Some(dist) = dist(&["cc", "getent"]) else { return Ok(()) };
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
-    // A module that only the laptop's own glibc can load: what VPN clients and directory services bring.
+    // A module that only the laptop's own glibc can load, like those of VPN clients and directory services.
     let module = compile_nss_module()?;
     lab.laptop.install(&module, "/run/lab/nss/libnss_lab.so.2")?;
     lab.laptop.write("/etc/nsswitch.conf", 0o644, "hosts: files lab dns\n")?;
@@ -246,9 +245,9 @@ fn compile_nss_module() -> Result<PathBuf> {
     Ok(module)
 }
 
-/// The other architecture's gh-net, with all its sockets and netlink, by an emulator of system calls.
+/// The other architecture's gh-net, with its sockets and netlink, in an emulator of system calls.
 #[test]
-fn a_laptop_of_the_other_architecture_bridges_too() -> Result<()> {
+fn gh_net_of_the_other_architecture_works() -> Result<()> {
     let other = if env::consts::ARCH == "aarch64" { 0 } else { 1 };
     let (architecture, forge) = ARCHITECTURES[other];
     let emulator = format!("qemu-{architecture}-static");
@@ -263,7 +262,7 @@ fn a_laptop_of_the_other_architecture_bridges_too() -> Result<()> {
     bridge.stop().map(drop)
 }
 
-/// The other architecture's sidecar, up to where an emulator can follow: it speaks to gh-net and says why not.
+/// The other architecture's sidecar, as far as the emulator supports it: it reports to gh-net why it can't work.
 #[test]
 fn a_sidecar_of_the_other_architecture_answers() -> Result<()> {
     let other = if env::consts::ARCH == "aarch64" { 0 } else { 1 };
@@ -280,7 +279,7 @@ fn a_sidecar_of_the_other_architecture_answers() -> Result<()> {
     Ok(())
 }
 
-/// An archive's folder, for as long as this lives.
+/// An unpacked archive. The folder is removed when this is dropped.
 struct Unpacked(PathBuf);
 
 impl Unpacked {
@@ -303,7 +302,7 @@ impl Unpacked {
 
 impl Drop for Unpacked {
     fn drop(&mut self) {
-        // What is left is in the target folder, and harmless.
+        // If this fails, files are left in the target folder, which is harmless.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

@@ -1,5 +1,5 @@
-//! The gh extension: gh is the real one, and so are the shells. Which program the script finds is told by
-//! programs of the tests' own; that it bridges a codespace, by gh-net itself in the lab.
+//! The gh extension, with the real gh and real shells. Test programs in place of gh-net show which program the script
+//! finds. In the lab, the real gh-net bridges a codespace.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
@@ -18,13 +18,13 @@ use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use tempfile::TempDir;
 
-/// The shells that are sh where gh-net is used: Debian's, Alpine's, and where bash is sh.
+/// The shells that are used as sh: Debian's, Alpine's, and bash on other systems.
 const SHELLS: [&[&str]; 3] = [&["dash"], &["busybox", "sh"], &["bash", "--posix"]];
 
-/// All that the script may take from a machine. What finds gh-net, cargo or nix is each test's own.
+/// The only tools of the machine that the script may use. Tests provide gh-net, cargo or nix themselves.
 const TOOLS: [&str; 8] = ["uname", "readlink", "dirname", "find", "dd", "grep", "chmod", "sh"];
 
-/// Says what it was started as and with, in lines; an argument's own line breaks are shown.
+/// Prints how it was started, one fact per line. Line breaks in arguments are printed as `~`.
 const PROGRAM: &str = r#"#!/bin/sh
 PATH=/usr/bin:/bin
 printf '%s\n' "program=$0" "pid=$$" "extension=${GH_NET_EXTENSION-}" "sidecars=${GH_NET_SIDECAR_DIR-}" "directory=$PWD"
@@ -49,7 +49,7 @@ fn write_program(path: &Path, text: &str) {
     executable::write(path, text.as_bytes()).unwrap();
 }
 
-/// A checkout of the project, as far as the script looks at it, and a machine around it.
+/// A checkout with the files that the script uses, and directories for PATH.
 struct Checkout {
     directory: TempDir,
     shell: &'static [&'static str],
@@ -60,7 +60,7 @@ impl Checkout {
         let checkout = Self { directory: tempfile::tempdir().unwrap(), shell };
         fs::create_dir_all(checkout.path("tools")).unwrap();
         for tool in TOOLS {
-            // busybox is all of them.
+            // busybox implements all of them.
             let from = if shell[0] == "busybox" { which("busybox") } else { which(tool) };
             symlink(from, checkout.path("tools").join(tool)).unwrap();
         }
@@ -89,7 +89,7 @@ impl Checkout {
         fs::remove_file(self.path(name)).unwrap();
     }
 
-    /// Makes a file older than everything else here.
+    /// Sets a file's modification time some hours back.
     fn age(&self, name: &str, hours: u64) {
         let then = SystemTime::now() - Duration::from_secs(hours * 3600);
         File::options().append(true).open(self.path(name)).unwrap().set_modified(then).unwrap();
@@ -104,31 +104,32 @@ impl Checkout {
         command
     }
 
-    /// What the script ran, relative to here, and all it said.
-    fn run(&self, places: &[&str]) -> (String, Said) {
-        let said = said(&mut self.command("gh-net/gh-net", places));
+    /// Runs the script. Returns the path of the program that it ran, relative to this directory, and the output.
+    fn run(&self, places: &[&str]) -> (String, Ran) {
+        let ran = run(&mut self.command("gh-net/gh-net", places));
         let here = self.directory.path().to_str().unwrap().to_owned() + "/";
-        (said.value("program").replace(&here, ""), said)
+        (ran.value("program").replace(&here, ""), ran)
     }
 }
 
-struct Said {
+/// The result of a command.
+struct Ran {
     code: Option<i32>,
     stdout: String,
     stderr: String,
 }
 
-impl Said {
+impl Ran {
     fn value(&self, name: &str) -> &str {
         let line = self.stdout.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         line.unwrap_or_default()
     }
 }
 
-fn said(command: &mut Command) -> Said {
+fn run(command: &mut Command) -> Ran {
     let Output { status, stdout, stderr } = command.output().unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
-    Said { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
+    Ran { code: status.code(), stdout: text(stdout), stderr: text(stderr) }
 }
 
 fn which(program: &str) -> PathBuf {
@@ -143,7 +144,7 @@ fn in_each_shell(test: impl Fn(Checkout)) {
     }
 }
 
-/// cargo, as far as `cargo xtask build` makes a bundle; it says where it ran, on stdout.
+/// A fake cargo whose `xtask build` creates a bundle. It prints its directory on stdout.
 const CARGO: &str = "#!/bin/sh
 echo \"cargo $* in $PWD\"
 mkdir -p target/bundle && cat > target/bundle/gh-net < \"${0%/*}/built\" && chmod 755 target/bundle/gh-net
@@ -161,13 +162,13 @@ fn the_script_is_posix_sh() {
     if skip_without(&["shellcheck"]) {
         return;
     }
-    let said = said(Command::new("shellcheck").args(["--shell", "sh"]).arg(path_of_script()));
-    assert_eq!(said.code, Some(0), "{}", said.stdout);
+    let ran = run(Command::new("shellcheck").args(["--shell", "sh"]).arg(path_of_script()));
+    assert_eq!(ran.code, Some(0), "{}", ran.stdout);
 }
 
-/// All there is; then, one after the other, what was run is taken away.
+/// Starts with all programs that the script may find. After each run, the program that was run is removed.
 #[test]
-fn each_way_of_finding_is_tried_in_turn() {
+fn programs_are_found_in_the_documented_order() {
     in_each_shell(|checkout| {
         with_cargo(&checkout);
         let asset = format!("gh-net/{}", release_asset());
@@ -181,40 +182,40 @@ fn each_way_of_finding_is_tried_in_turn() {
         }
         let places = ["path", "nix", "cargo"];
         for file in files.into_iter().chain(["gh-net/target/release/gh-net"]) {
-            let (program, said) = checkout.run(&places);
-            assert_eq!(program, file, "{:?}: {}", checkout.shell, said.stderr);
-            assert_eq!(said.code, Some(7), "{:?}: {}", checkout.shell, said.stderr);
-            assert_eq!(said.value("extension"), "0", "it was not gh that ran it");
-            assert_eq!(said.stderr, "");
+            let (program, ran) = checkout.run(&places);
+            assert_eq!(program, file, "{:?}: {}", checkout.shell, ran.stderr);
+            assert_eq!(ran.code, Some(7), "{:?}: {}", checkout.shell, ran.stderr);
+            assert_eq!(ran.value("extension"), "0", "gh did not run it");
+            assert_eq!(ran.stderr, "");
             checkout.remove(file);
         }
 
-        let (program, said) = checkout.run(&places);
-        assert_eq!(program, "nix/nix", "{}", said.stderr);
-        assert!(said.stdout.contains("argument=run.~"), "{}", said.stdout);
-        assert!(said.stdout.contains("/gh-net#local.~\nargument=--.~"), "{}", said.stdout);
-        assert!(said.stderr.contains("nix run"), "{}", said.stderr);
+        let (program, ran) = checkout.run(&places);
+        assert_eq!(program, "nix/nix", "{}", ran.stderr);
+        assert!(ran.stdout.contains("argument=run.~"), "{}", ran.stdout);
+        assert!(ran.stdout.contains("/gh-net#local.~\nargument=--.~"), "{}", ran.stdout);
+        assert!(ran.stderr.contains("nix run"), "{}", ran.stderr);
 
         checkout.remove("nix/nix");
-        let (program, said) = checkout.run(&places);
-        assert_eq!(program, "gh-net/target/bundle/gh-net", "{}", said.stderr);
-        assert_eq!(said.code, Some(7), "{}", said.stderr);
-        let ran = format!("cargo xtask build in {}", checkout.path("gh-net").display());
-        assert!(said.stderr.contains(&ran), "what cargo says belongs on stderr: {}", said.stderr);
-        assert!(said.stderr.contains("building it by 'cargo xtask build'"), "{}", said.stderr);
-        assert!(!said.stdout.contains("cargo"), "{}", said.stdout);
+        let (program, ran) = checkout.run(&places);
+        assert_eq!(program, "gh-net/target/bundle/gh-net", "{}", ran.stderr);
+        assert_eq!(ran.code, Some(7), "{}", ran.stderr);
+        let built = format!("cargo xtask build in {}", checkout.path("gh-net").display());
+        assert!(ran.stderr.contains(&built), "cargo's output must go to stderr: {}", ran.stderr);
+        assert!(ran.stderr.contains("building it by 'cargo xtask build'"), "{}", ran.stderr);
+        assert!(!ran.stdout.contains("cargo"), "{}", ran.stdout);
 
         checkout.remove("gh-net/target/bundle/gh-net");
-        let (program, said) = checkout.run(&[]);
-        assert_eq!((program.as_str(), said.code), ("", Some(1)));
+        let (program, ran) = checkout.run(&[]);
+        assert_eq!((program.as_str(), ran.code), ("", Some(1)));
         for words in ["gh extension install gh-net/gh-net", "/releases into", "https://rustup.rs"] {
-            assert!(said.stderr.contains(words), "{}", said.stderr);
+            assert!(ran.stderr.contains(words), "{}", ran.stderr);
         }
     });
 }
 
 #[test]
-fn what_a_browser_saved_is_made_executable() {
+fn a_downloaded_program_is_made_executable() {
     in_each_shell(|checkout| {
         let asset = format!("gh-net/{}", release_asset());
         checkout.program(&asset);
@@ -223,9 +224,9 @@ fn what_a_browser_saved_is_made_executable() {
     });
 }
 
-/// A symlink, a hard link and a copy on PATH are passed by, for the program behind them.
+/// A symlink, a hard link and a copy of the script on PATH are skipped in favour of the program behind them.
 #[test]
-fn it_never_takes_itself_for_the_program() {
+fn the_script_never_runs_itself() {
     in_each_shell(|checkout| {
         for place in ["symlink", "hardlink", "copy", "directory/gh-net"] {
             fs::create_dir_all(checkout.path(place)).unwrap();
@@ -235,79 +236,79 @@ fn it_never_takes_itself_for_the_program() {
         executable::write(&checkout.path("copy/gh-net"), &script()).unwrap();
         checkout.program("odd * place/gh-net");
         let places = ["symlink", "hardlink", "copy", "directory", "odd * place"];
-        let (program, said) = checkout.run(&places);
-        assert_eq!(program, "odd * place/gh-net", "{:?}: {}", checkout.shell, said.stderr);
+        let (program, ran) = checkout.run(&places);
+        assert_eq!(program, "odd * place/gh-net", "{:?}: {}", checkout.shell, ran.stderr);
         for path in ["symlink/gh-net", "copy/gh-net"] {
-            let started = said_by(&checkout, path, &places);
+            let started = run(&mut checkout.command(path, &places));
             assert!(started.value("program").ends_with("odd * place/gh-net"), "{}", started.stderr);
         }
     });
 }
 
-fn said_by(checkout: &Checkout, path: &str, places: &[&str]) -> Said {
-    said(&mut checkout.command(path, places))
-}
-
-/// A `gh-net` of the user's that runs `gh net` must not run for ever.
+/// A user's own `gh-net` on PATH that runs `gh net` must not cause an endless loop.
 #[test]
-fn a_wrapper_on_path_that_leads_back_does_not_go_round_in_circles() {
+fn a_wrapper_on_path_that_runs_the_script_is_not_run_again() {
     in_each_shell(|checkout| {
         let back = format!("#!/bin/sh\nexec {} \"$@\"\n", checkout.path("gh-net/gh-net").display());
         checkout.file("path/gh-net", &back);
-        let (_, said) = checkout.run(&["path"]);
-        assert_eq!(said.code, Some(1), "{}", said.stderr);
+        let (_, ran) = checkout.run(&["path"]);
+        assert_eq!(ran.code, Some(1), "{}", ran.stderr);
         checkout.program("gh-net/target/bundle/gh-net");
         assert_eq!(checkout.run(&["path"]).0, "gh-net/target/bundle/gh-net");
     });
 }
 
-/// As after `gh extension upgrade`, which pulls.
+/// As after `gh extension upgrade`, which pulls newer sources.
 #[test]
-fn what_is_older_than_its_sources_is_built_again() {
+fn a_program_older_than_its_sources_is_built_again() {
     in_each_shell(|checkout| {
         checkout.program("gh-net/target/bundle/gh-net");
         checkout.age("gh-net/target/bundle/gh-net", 1);
-        let (program, said) = checkout.run(&[]);
-        assert_eq!(program, "gh-net/target/bundle/gh-net", "{}", said.stderr);
-        assert!(said.stderr.contains("older than its sources, and there is no cargo"), "{}", said.stderr);
+        let (program, ran) = checkout.run(&[]);
+        assert_eq!(program, "gh-net/target/bundle/gh-net", "{}", ran.stderr);
+        assert!(ran.stderr.contains("older than its sources, and there is no cargo"), "{}", ran.stderr);
 
         with_cargo(&checkout);
-        let (program, said) = checkout.run(&["cargo"]);
-        assert_eq!(program, "gh-net/target/bundle/gh-net", "{}", said.stderr);
-        assert!(said.stderr.contains("older than its sources; building it"), "{}", said.stderr);
-        let (_, said) = checkout.run(&["cargo"]);
-        assert_eq!(said.stderr, "", "built once is enough");
+        let (program, ran) = checkout.run(&["cargo"]);
+        assert_eq!(program, "gh-net/target/bundle/gh-net", "{}", ran.stderr);
+        assert!(ran.stderr.contains("older than its sources; building it"), "{}", ran.stderr);
+        let (_, ran) = checkout.run(&["cargo"]);
+        assert_eq!(ran.stderr, "", "it was built twice");
 
         checkout.age("gh-net/target/bundle/gh-net", 1);
         checkout.file("cargo/cargo", "#!/bin/sh\necho 'error: no linker' >&2\nexit 101\n");
-        let (program, said) = checkout.run(&["cargo"]);
-        assert_eq!((program.as_str(), said.code), ("", Some(1)), "an old program is not run unasked");
-        assert!(said.stderr.contains("error: no linker"), "{}", said.stderr);
-        assert!(said.stderr.contains("gh extension install gh-net/gh-net"), "{}", said.stderr);
+        let (program, ran) = checkout.run(&["cargo"]);
+        assert_eq!(
+            (program.as_str(), ran.code),
+            ("", Some(1)),
+            "the old program was run after a failed build"
+        );
+        assert!(ran.stderr.contains("error: no linker"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("gh extension install gh-net/gh-net"), "{}", ran.stderr);
     });
 }
 
-/// A plain `cargo build --release` is newer than the bundle, whose sidecars still are the ones to copy.
+/// After a plain `cargo build --release`, its program is newer than the bundle, which still has the sidecars to copy.
 #[test]
-fn the_newest_of_what_was_built_is_run_with_the_sidecars_there_are() {
+fn the_newest_program_is_run_with_the_bundles_sidecars() {
     in_each_shell(|checkout| {
         checkout.program("gh-net/target/bundle/gh-net");
         checkout.program("gh-net/target/release/gh-net");
         for file in ["Cargo.toml", "local/src/main.rs", "target/bundle/gh-net"] {
             checkout.age(&format!("gh-net/{file}"), 1);
         }
-        let (program, said) = checkout.run(&[]);
-        assert_eq!(program, "gh-net/target/release/gh-net", "{}", said.stderr);
-        assert_eq!(Path::new(said.value("sidecars")), checkout.path("gh-net/target/bundle"));
+        let (program, ran) = checkout.run(&[]);
+        assert_eq!(program, "gh-net/target/release/gh-net", "{}", ran.stderr);
+        assert_eq!(Path::new(ran.value("sidecars")), checkout.path("gh-net/target/bundle"));
         let named =
             checkout.command("gh-net/gh-net", &[]).env("GH_NET_SIDECAR_DIR", "/mine").output().unwrap();
         assert!(String::from_utf8(named.stdout).unwrap().contains("sidecars=/mine\n"));
     });
 }
 
-/// So a signal to it is a signal to the program.
+/// The script executes the program in its own process, so that signals reach the program.
 #[test]
-fn it_becomes_the_program() {
+fn the_script_becomes_the_program() {
     in_each_shell(|checkout| {
         checkout.program("path/gh-net");
         let mut command = checkout.command("gh-net/gh-net", &["path"]);
@@ -319,22 +320,22 @@ fn it_becomes_the_program() {
 }
 
 #[test]
-fn on_another_system_it_says_where_gh_net_runs() {
+fn on_another_system_the_message_names_the_supported_ones() {
     in_each_shell(|checkout| {
-        // Its uname is within the shell.
+        // busybox's shell uses its own uname.
         if checkout.shell[0] == "busybox" {
             return;
         }
         checkout.program("path/gh-net");
         checkout.file("mac/uname", "#!/bin/sh\necho Darwin\n");
-        let (program, said) = checkout.run(&["mac", "path"]);
-        assert_eq!((program.as_str(), said.code), ("", Some(1)));
-        assert!(said.stderr.contains("Linux only"), "{}", said.stderr);
-        assert!(said.stderr.contains("Darwin"), "{}", said.stderr);
+        let (program, ran) = checkout.run(&["mac", "path"]);
+        assert_eq!((program.as_str(), ran.code), ("", Some(1)));
+        assert!(ran.stderr.contains("Linux only"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("Darwin"), "{}", ran.stderr);
     });
 }
 
-/// The real gh, with a home of its own.
+/// The real gh, with its own home directory.
 fn gh(home: &Path) -> Command {
     let mut command = Command::new(which("gh"));
     command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", home).current_dir(home);
@@ -349,42 +350,42 @@ fn installed(program: &Path) -> TempDir {
     let checkout = home.path().join("src/gh-net");
     executable::write(&checkout.join("gh-net"), &script()).unwrap();
     executable::write(&checkout.join(release_asset()), &fs::read(program).unwrap()).unwrap();
-    let install = said(gh(home.path()).args(["extension", "install", "."]).current_dir(checkout));
+    let install = run(gh(home.path()).args(["extension", "install", "."]).current_dir(checkout));
     assert_eq!(install.code, Some(0), "{}", install.stderr);
     home
 }
 
 #[test]
-fn gh_passes_odd_arguments_the_directory_and_the_exit_code_through() {
+fn gh_passes_odd_arguments_the_directory_and_the_exit_code() {
     if skip_without(&["gh"]) {
         return;
     }
     let program = tempfile::tempdir().unwrap();
     write_program(&program.path().join("program"), PROGRAM);
     let home = installed(&program.path().join("program"));
-    let list = said(gh(home.path()).args(["extension", "list"]));
+    let list = run(gh(home.path()).args(["extension", "list"]));
     assert!(list.stdout.contains("gh net"), "{}", list.stdout);
 
     let elsewhere = home.path().join("some where");
     fs::create_dir(&elsewhere).unwrap();
     let odd = ["", " two  words ", "line\nbreak", "*", "$HOME", "-c", "--", "--version", "'\"\\"];
-    let ran = said(gh(home.path()).arg("net").args(odd).current_dir(&elsewhere));
+    let ran = run(gh(home.path()).arg("net").args(odd).current_dir(&elsewhere));
     assert_eq!(ran.code, Some(7), "{}", ran.stderr);
     assert_eq!(Path::new(ran.value("directory")), elsewhere);
     assert_eq!(ran.value("extension"), "1");
     let arguments: Vec<_> =
         ran.stdout.lines().filter_map(|l| l.strip_prefix("argument=")?.strip_suffix(".~")).collect();
     assert_eq!(arguments, odd.map(|argument| argument.replace('\n', "~")));
-    assert_eq!(said(gh(home.path()).arg("net")).code, Some(7), "and none at all");
+    assert_eq!(run(gh(home.path()).arg("net")).code, Some(7), "without arguments");
 }
 
 #[test]
-fn the_program_speaks_as_gh_net_under_gh() {
+fn under_gh_messages_name_the_program_gh_net() {
     if skip_without(&["gh"]) {
         return;
     }
     let home = installed(&Binaries::get().unwrap().gh_net);
-    let net = |args: &[&str]| said(gh(home.path()).arg("net").args(args));
+    let net = |args: &[&str]| run(gh(home.path()).arg("net").args(args));
     let version = net(&["--version"]);
     assert_eq!(version.stdout, format!("gh-net {}\n", env!("CARGO_PKG_VERSION")), "{}", version.stderr);
     let help = net(&["--help"]);
@@ -392,13 +393,12 @@ fn the_program_speaks_as_gh_net_under_gh() {
     let wrong = net(&["--no-such-flag"]);
     assert_eq!(wrong.code, Some(2));
     assert!(wrong.stderr.contains("Usage: gh net "), "{}", wrong.stderr);
-    // Without gh on its PATH: the remedy is to be typed as the program was.
-    let lost = said(gh(home.path()).args(["net", "-c", "big-fish"]).env("GH_PATH", "/nowhere/gh"));
+    // Without gh on its PATH. The remedy must name the command as the user typed it.
+    let lost = run(gh(home.path()).args(["net", "-c", "big-fish"]).env("GH_PATH", "/nowhere/gh"));
     assert!(lost.stderr.contains("gh net --ssh user@host"), "{}", lost.stderr);
 }
 
-/// A stand-in for api.github.com, reached as a proxy: a latest release whose assets are programs that say their
-/// own name.
+/// A fake api.github.com, used as a proxy: it has a latest release whose assets are programs that print their own name.
 fn releases(assets: Vec<String>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -427,7 +427,7 @@ fn releases(assets: Vec<String>) -> String {
     address
 }
 
-/// What gh downloads from a release is chosen by the names of its assets alone.
+/// gh selects the asset of a release only by its name.
 #[test]
 fn gh_installs_the_program_for_this_machine_from_a_release() {
     if skip_without(&["gh"]) {
@@ -435,11 +435,11 @@ fn gh_installs_the_program_for_this_machine_from_a_release() {
     }
     let home = tempfile::tempdir().unwrap();
     let api = releases(release::assets("9.9.9"));
-    // gh's own way to be pointed at a server without TLS.
+    // With this host name gh uses a server without TLS.
     let gh = |args: &[&str]| {
         let mut command = gh(home.path());
         command.args(args).env("GH_HOST", "github.localhost").env("http_proxy", &api);
-        said(&mut command)
+        run(&mut command)
     };
     let install = gh(&["extension", "install", "gh-net/gh-net"]);
     assert_eq!(install.code, Some(0), "{}", install.stderr);
@@ -450,7 +450,7 @@ fn gh_installs_the_program_for_this_machine_from_a_release() {
     let words: Vec<_> = ran.stdout.split_whitespace().collect();
     let [name, program, "-c", "big-fish"] = words[..] else { panic!("{words:?}") };
     assert_eq!(name, release_asset());
-    // By this path the program knows that gh runs it.
+    // The program recognizes by this path that gh runs it.
     assert!(Path::new(program).ends_with("gh/extensions/gh-net/gh-net"), "{program}");
 }
 
@@ -469,7 +469,7 @@ fn gh_net_bridges_a_codespace_and_ends_with_gh() -> anyhow::Result<()> {
         let net = lab.gh_net_by_gh(Account::Two, args)?.start()?;
         net.wait_for("ready", Duration::from_secs(40))?;
         assert_eq!(lab.codespace.shell("curl -sS http://www.corp.internal/")?, "hello from corp", "{args:?}");
-        // gh alone gets it, and dies of it.
+        // Only gh receives the signal, and dies of it.
         net.signal(Signal::SIGTERM)?;
         let output = net.finish(Duration::from_secs(20))?;
         assert_eq!(output.code(), 128 + Signal::SIGTERM as i32);
@@ -486,11 +486,11 @@ fn gh_net_without_a_name_takes_the_only_codespace_until_ctrl_c() -> anyhow::Resu
     let net = lab.gh_net_by_gh(Account::One, &[])?.start()?;
     net.wait_for("ready", Duration::from_secs(40))?;
     assert_eq!(lab.codespace.shell("curl -sS http://www.corp.internal/")?, "hello from corp");
-    // A terminal sends it to both. That gh has ended is no second Ctrl-C, which would skip the goodbye.
+    // A terminal sends SIGINT to both. gh's end must not count as a second Ctrl-C, which would skip the goodbye.
     net.signal(Signal::SIGINT)?;
     for program in lab.laptop.processes("gh-net")? {
         match kill(program, Signal::SIGINT) {
-            // With gh it may have ended already.
+            // It may have ended together with gh.
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(errno) => return Err(errno.into()),
         }

@@ -1,5 +1,5 @@
-//! What the forge does with a tag, as far as it can be run here: the scripts of the workflows are taken from
-//! them and run against a gh that says what it was asked for.
+//! The scripts of GitHub's workflows, as far as they can be tested here: they are extracted from the workflows and run
+//! with a fake gh that records its arguments.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
@@ -62,7 +62,7 @@ fn actions_are_pinned_by_commit() {
     }
 }
 
-/// What a shell reads must not be pasted into it: a branch or tag may be named `$(…)`.
+/// Values must not be pasted into a script, because a branch or tag may be named `$(…)`.
 #[test]
 fn scripts_take_values_from_the_environment_only() {
     for (path, text) in workflows() {
@@ -82,7 +82,7 @@ fn scripts_pass_shellcheck() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("script");
     for (name, script) in workflows().iter().flat_map(|(_, text)| scripts(text)) {
-        // The forge runs them by `bash -e`.
+        // GitHub runs them with `bash -e`.
         fs::write(&file, format!("set -e\n{script}")).unwrap();
         let checked = Command::new("shellcheck").args(["--shell", "bash"]).arg(&file).output().unwrap();
         assert!(checked.status.success(), "{name}: {}", String::from_utf8_lossy(&checked.stdout));
@@ -91,7 +91,7 @@ fn scripts_pass_shellcheck() {
     assert!(notes.status.success(), "{}", String::from_utf8_lossy(&notes.stdout));
 }
 
-/// The jobs that build what others wrote can't publish; no job can do anything by default.
+/// Jobs have no permissions by default, and jobs that build third-party code can't publish.
 #[test]
 fn only_the_jobs_that_publish_may_write() {
     for (path, text) in workflows() {
@@ -107,8 +107,7 @@ fn only_the_jobs_that_publish_may_write() {
     assert_eq!(writes, ["release", "image", "feature"]);
 }
 
-/// A checkout of its own, with a gh and a docker in it that note what they are asked for; gh does `state` when it
-/// is asked about the release.
+/// A checkout with a fake gh and docker, which record their arguments. `state` is gh's answer to `release view`.
 fn checkout(state: &str) -> TempDir {
     let directory = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| {
@@ -146,7 +145,7 @@ fn checkout(state: &str) -> TempDir {
     directory
 }
 
-/// Runs a step as the forge does, for this tag; gives what was said, and what gh or docker were asked for.
+/// Runs a step as GitHub does, for this tag. Returns its output and the recorded arguments of gh and docker.
 fn run(checkout: &TempDir, step: &str, tag: &str, environment: &[(&str, &str)]) -> (Output, String) {
     let release = workflow("release.yml");
     let (_, script) = scripts(&release).into_iter().find(|(name, _)| name == step).unwrap();
@@ -177,14 +176,14 @@ fn a_release_is_a_draft_until_every_asset_is_there() {
 }
 
 #[test]
-fn a_draft_that_was_left_behind_is_carried_on_with() {
+fn a_draft_of_an_earlier_run_is_continued() {
     let (output, asked) = run(&checkout("echo true"), PUBLISH, TAG, &[]);
     assert!(output.status.success(), "{output:?}");
     assert!(!asked.contains("release create") && asked.contains("--draft=false"), "{asked}");
 }
 
 #[test]
-fn what_is_published_is_never_replaced() {
+fn a_published_release_is_never_replaced() {
     let published = checkout("echo false");
     let (output, asked) = run(&published, PUBLISH, TAG, &[]);
     assert!(output.status.success(), "{output:?}");
@@ -195,7 +194,7 @@ fn what_is_published_is_never_replaced() {
 }
 
 #[test]
-fn only_a_release_proper_becomes_the_latest() {
+fn a_prerelease_does_not_become_the_latest() {
     if skip_without(&["jq"]) {
         return;
     }
@@ -217,7 +216,7 @@ fn only_a_release_proper_becomes_the_latest() {
         let built = asked.lines().last().unwrap();
         assert!(built.contains(&format!("--push --tag example.org/image:{} ", &tag[1..])), "{built}");
         assert_eq!(built.contains("image:latest"), latest, "{built}");
-        assert!(!asked.contains("secret"), "a token is not for the process list: {asked}");
+        assert!(!asked.contains("secret"), "a token must not be in the process list: {asked}");
         let digest = fs::read_to_string(checkout.path().join("output")).unwrap();
         assert_eq!(digest, "digest=sha256:1\n");
     }
@@ -232,16 +231,19 @@ fn a_tag_that_is_not_the_version_or_not_in_the_changelog_is_refused() {
         (output.status.success(), String::from_utf8(output.stderr).unwrap())
     };
     assert_eq!(check(TAG), (true, String::new()));
-    let (passed, said) = check("v99.0.0");
-    assert!(!passed && said.contains(&format!("v99.0.0 is not the version of Cargo.toml: {TAG}")), "{said}");
+    let (passed, errors) = check("v99.0.0");
+    assert!(
+        !passed && errors.contains(&format!("v99.0.0 is not the version of Cargo.toml: {TAG}")),
+        "{errors}"
+    );
     fs::write(checkout.path().join("CHANGELOG.md"), "## Unreleased\n\n- this\n").unwrap();
-    let (passed, said) = check(TAG);
-    assert!(!passed && said.contains("CHANGELOG.md says nothing about"), "{said}");
+    let (passed, errors) = check(TAG);
+    assert!(!passed && errors.contains("CHANGELOG.md says nothing about"), "{errors}");
 }
 
-/// gh installs a lone program for the machine it runs on: of all assets, one name each may end as it looks for.
+/// gh installs the asset whose name ends with the machine's type, so exactly one name may end with each.
 #[test]
-fn one_asset_for_each_machine_is_named_as_gh_looks_for_it() {
+fn each_machine_has_exactly_one_asset_that_gh_selects() {
     let assets = gh_net_tests::release::assets("1.2.3");
     for architecture in ["amd64", "arm64"] {
         let ending = format!("linux-{architecture}");

@@ -1,5 +1,5 @@
-//! TCP in virtual time: scenarios over many seeds. What holds in every run is asserted by
-//! [`gh_net_tests::sim::run`]; here are the scenarios, and what holds in one of them.
+//! TCP in virtual time: scenarios over many seeds. [`gh_net_tests::sim::run`] asserts what must hold in every run; the
+//! tests here assert what must hold in a particular scenario.
 
 use std::time::Duration;
 
@@ -15,9 +15,8 @@ fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }
 
-/// Runs what `scenario` makes of each seed; the seed of a failure is printed. `SIM_SEEDS=100` runs a hundred
-/// times as many.
-#[allow(clippy::print_stderr, reason = "a failure is found again by its seed")]
+/// Runs `scenario` for `count` seeds, and prints the seed of a failure. `SIM_SEEDS=100` multiplies their number by 100.
+#[allow(clippy::print_stderr, reason = "a failure is reproduced by its seed")]
 fn over_seeds(count: u64, scenario: impl Fn(&mut Rng) -> Scenario, check: impl Fn(&Report)) {
     let times = std::env::var("SIM_SEEDS").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
     for seed in 0..count * times {
@@ -34,7 +33,7 @@ fn pick<T: Copy>(rng: &mut Rng, choices: &[T]) -> T {
     choices[rng.below(choices.len() as u64) as usize]
 }
 
-/// A link and a codespace of any kind, which loses nothing.
+/// A random codespace on a random link without loss.
 fn any_pipe(rng: &mut Rng, flows: Vec<Flow>) -> Scenario {
     let delay = Duration::from_micros(pick(rng, &[20, 1000, 20_000, 150_000]));
     let pipe = Profile::pipe(delay, pick(rng, &[None, Some(2_000_000), Some(100_000_000)]));
@@ -50,13 +49,13 @@ fn any_pipe(rng: &mut Rng, flows: Vec<Flow>) -> Scenario {
     scenario
 }
 
-/// The same with loss, reordering and duplication.
+/// [`any_pipe`] with loss, reordering and duplication.
 fn any_rough_link(rng: &mut Rng, flows: Vec<Flow>) -> Scenario {
     let mut scenario = any_pipe(rng, flows);
     for profile in [&mut scenario.up, &mut scenario.down] {
         profile.loss = pick(rng, &[0, 5, 30]);
         profile.duplication = pick(rng, &[0, 20]);
-        // A few dozen of the smallest packets overtake each other, or a few of the larger ones.
+        // Reorders a few dozen of the smallest packets, or a few of the larger ones.
         profile.jitter = ms(pick(rng, &[0, 3]));
         profile.rate = Some(4_000_000);
     }
@@ -79,17 +78,17 @@ fn any_cuts(rng: &mut Rng) -> Vec<(Duration, Duration)> {
     (0..count).map(cut).collect()
 }
 
-/// Acknowledgments answer packets or tell of room.
+/// Asserts that acknowledgments are only sent in answer to packets or to announce room.
 fn assert_frugal(report: &Report) {
     let wire = &report.wire;
     assert!(wire.pure_acks <= wire.uplink + report.writes + 20, "{wire:?}");
 }
 
-/// Nothing that the engine offered room for was refused, and nothing was sent twice.
+/// Asserts that nothing within the engine's window was refused, and nothing was sent twice.
 fn assert_nothing_repeated(report: &Report) {
     assert_frugal(report);
-    assert_eq!(report.wire.uplink_repeated, 0, "refused although it was within the window");
-    assert_eq!(report.wire.downlink_repeated, 0, "sent again without a loss");
+    assert_eq!(report.wire.uplink_repeated, 0, "bytes within the window were refused");
+    assert_eq!(report.wire.downlink_repeated, 0, "bytes were retransmitted without a loss");
 }
 
 fn nothing_more(_: &Report) {}
@@ -105,7 +104,7 @@ fn bulk_down() {
     let flows = || vec![Flow::new(Plan::default(), Plan::sends(1500 * KB))];
     let scenario = |rng: &mut Rng| {
         let mut scenario = any_pipe(rng, flows());
-        // A larger one makes smoltcp scale its window, and it drops what rounding then takes back.
+        // With a larger buffer, smoltcp scales its window, and drops bytes in the part that rounding takes back.
         scenario.flows[0].client.buffer = pick(rng, &[3000, 65_535]);
         scenario
     };
@@ -161,8 +160,8 @@ fn a_server_that_stops_reading_blocks_the_client_and_loses_nothing() {
 }
 
 #[test]
-fn bytes_a_slow_server_has_not_taken_outlive_the_connection_in_the_codespace() {
-    // Everything is acknowledged and both ends have closed long before the server reads on.
+fn bytes_for_a_slow_server_outlive_the_connection_in_the_codespace() {
+    // Long before the server reads on, everything is acknowledged and both ends have closed.
     let pause = Some((ms(0), Duration::from_secs(300)));
     let down = |ends_after_end| Plan { pause, buffer: 3000, ends_after_end, ..Plan::sends(1000) };
     let flow = |ends_after_end| Flow::new(Plan::sends(200 * KB), down(ends_after_end));
@@ -170,7 +169,7 @@ fn bytes_a_slow_server_has_not_taken_outlive_the_connection_in_the_codespace() {
 }
 
 #[test]
-fn a_client_that_stops_reading_is_probed_and_goes_on() {
+fn a_client_that_stops_reading_is_probed_and_continues() {
     let client = Plan { pause: Some((ms(0), Duration::from_secs(300))), ..Plan::default() };
     over_seeds(
         20,
@@ -212,8 +211,8 @@ fn slow_readers() {
 }
 
 #[test]
-fn a_slow_link_is_not_filled_twice() {
-    // The link's window is 512 KiB at least, so that what is sent last arrives many time-outs later.
+fn a_slow_link_is_not_filled_with_retransmissions() {
+    // The link's window is at least 512 KiB, so the last bytes arrive after many retransmission time-outs.
     let flows = || vec![Flow::new(Plan::default(), Plan::sends(1_500 * KB)); 3];
     over_seeds(
         6,
@@ -223,14 +222,14 @@ fn a_slow_link_is_not_filled_twice() {
         },
         |report| {
             let repeated = report.wire.downlink_repeated;
-            assert!(repeated < 200 * KB, "{repeated} bytes sent again on a link that lost none");
+            assert!(repeated < 200 * KB, "{repeated} bytes were retransmitted on a link without loss");
         },
     );
 }
 
 #[test]
 fn a_reset_of_the_server_reaches_the_client() {
-    // Both still send then, whenever they were connected.
+    // At that time both still send, regardless of when they were connected.
     let slow = Plan { reads: Some(300), ..Plan::sends(50_000 * KB) };
     over_seeds(
         10,
@@ -248,7 +247,7 @@ fn a_reset_of_the_server_reaches_the_client() {
 
 #[test]
 fn a_reset_of_the_client_reaches_the_server() {
-    // Both still send then, whenever they were connected.
+    // At that time both still send, regardless of when they were connected.
     let slow = Plan { reads: Some(300), ..Plan::sends(50_000 * KB) };
     over_seeds(
         10,
@@ -265,7 +264,7 @@ fn a_reset_of_the_client_reaches_the_server() {
 }
 
 #[test]
-fn a_client_that_gives_up_connecting_takes_its_socket_with_it() {
+fn a_client_that_gives_up_connecting_closes_its_socket() {
     let client = Plan { resets: Some(ms(500)), ..Plan::default() };
     let connect = (Duration::from_secs(60), Ok(()));
     let flow = Flow { connect, ..Flow::new(client, Plan::default()) };
@@ -276,7 +275,7 @@ fn a_client_that_gives_up_connecting_takes_its_socket_with_it() {
     );
 }
 
-/// A connection that cannot be made, given up by the client after ten seconds.
+/// A connection that fails with `error`, given up by the client after ten seconds.
 fn refused(error: ConnectError, v6: bool) -> Scenario {
     let client = Plan { resets: Some(Duration::from_secs(10)), ..Plan::default() };
     let connect = (ms(30), Err(error));
@@ -298,7 +297,7 @@ fn a_refused_connection_is_refused_at_once() {
 }
 
 #[test]
-fn an_unreachable_host_is_told_by_icmp() {
+fn an_unreachable_host_is_reported_by_icmp() {
     let cases = [
         (ConnectError::NetworkUnreachable, (3, 0), (1, 0)),
         (ConnectError::HostUnreachable, (3, 1), (1, 3)),
@@ -310,7 +309,7 @@ fn an_unreachable_host_is_told_by_icmp() {
                 1,
                 |_| refused(error, is_v6),
                 |report| {
-                    // smoltcp takes no notice, and so its SYN comes a few times.
+                    // smoltcp ignores the error, so its SYN arrives several times.
                     assert!(!report.wire.errors.is_empty(), "{report:?}");
                     assert!(report.wire.errors.iter().all(|seen| *seen == code), "{report:?}");
                     assert_eq!(report.wire.resets, 0);

@@ -18,7 +18,7 @@
 //! the codespace as root.
 //!
 //! Several labs may run concurrently, because none of their resources has a machine-wide name. All processes of a lab
-//! are in a PID namespace of its own, so they end with the [`Lab`] or with the process that owns it, in whatever way that
+//! are in a PID namespace of its own, so they end with the [`Lab`] or with the process that owns it, however that
 //! ends.
 
 use std::path::Path;

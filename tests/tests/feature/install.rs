@@ -1,5 +1,5 @@
-//! install.sh, as a user of it sees it: run by dash and by busybox, below a directory that stands for /, with a PATH that
-//! has only what a test puts there.
+//! install.sh, run by dash and by busybox, with a directory in place of / and a PATH that contains only what a test
+//! provides.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -20,16 +20,16 @@ use crate::feature;
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const SUDOERS: &str = "etc/sudoers.d/gh-net";
 const PROGRAM: &str = "usr/local/bin/gh-net-sidecar";
-/// What every distribution has.
+/// Tools that every distribution has.
 const COREUTILS: &str =
     "cat chmod chown cp cut dirname find head id mkdir mktemp mv rm sha256sum sleep touch uname";
 
-/// A shell and the tools beside it.
+/// A shell and its tools.
 #[derive(Clone, Copy, PartialEq)]
 enum Shell {
     /// dash and GNU coreutils, as on Debian and Ubuntu.
     Dash,
-    /// Nothing but busybox, as on Alpine.
+    /// Only busybox, as on Alpine.
     Busybox,
 }
 
@@ -39,26 +39,27 @@ struct Machine {
     directory: TempDir,
 }
 
+/// The result of install.sh, with stdout and stderr in one text.
 struct Outcome {
     success: bool,
-    said: String,
+    output: String,
 }
 
-/// A machine for each shell; none, after saying so, where one is missing, or root.
+/// A machine for each shell. None, after a message, if a program or root is missing.
 fn machines() -> Vec<Machine> {
-    let is_user = || !nix::unistd::geteuid().is_root() && skip_because("installing takes root");
+    let is_user = || !nix::unistd::geteuid().is_root() && skip_because("installing needs root");
     if skip_without(&["dash", "busybox", "curl", "visudo"]) || is_user() {
         return vec![];
     }
     [Shell::Dash, Shell::Busybox].map(Machine::new).into()
 }
 
-/// Debian's busybox runs its own uname and wget whatever there is on the PATH, so these can't be taken from it.
+/// Machines for tests that replace uname or need a machine without wget: Debian's busybox always runs its own ones.
 fn machines_of_dash() -> impl Iterator<Item = Machine> {
     machines().into_iter().filter(|machine| machine.shell == Shell::Dash)
 }
 
-/// What stands for the sidecar.
+/// A fake sidecar.
 fn program(version: &str) -> String {
     format!("#!/bin/sh\necho gh-net-sidecar {version}\n")
 }
@@ -87,19 +88,19 @@ impl Machine {
         self.path("root").join(PROGRAM)
     }
 
-    /// A program of this machine is there.
+    /// Adds a program of this machine.
     fn has(&self, program: &str) {
         let places = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"];
         let there = places.iter().map(|place| Path::new(place).join(program)).find(|path| path.exists());
         symlink(there.unwrap_or_else(|| panic!("no {program}")), self.path("bin").join(program)).unwrap();
     }
 
-    /// A program of this name is there, and does `lines`.
+    /// Adds a fake program that runs `lines`.
     fn fakes(&self, program: &str, lines: &str) {
         write_program(&self.path("bin").join(program), &format!("#!/bin/sh\n{lines}\n"));
     }
 
-    /// The Feature comes with this file.
+    /// Adds a file to the Feature's folder.
     fn comes_with(&self, name: &str, text: &str) {
         write_program(&self.path("feature").join(name), text);
     }
@@ -115,11 +116,11 @@ impl Machine {
         command.arg(self.path("feature/install.sh")).env_clear().envs(options.iter().copied());
         command.env("PATH", self.path("bin")).env("GH_NET_INSTALL_ROOT", self.path("root"));
         let output = command.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        Outcome { success: output.status.success(), said: said.into_owned() }
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        Outcome { success: output.status.success(), output: text.into_owned() }
     }
 
-    /// What is in the directory of the program.
+    /// The names of the files in the program's directory.
     fn left(&self) -> Vec<String> {
         let Ok(entries) = fs::read_dir(self.installed().parent().unwrap()) else { return vec![] };
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
@@ -134,11 +135,11 @@ fn asset() -> String {
     format!("gh-net-sidecar-{}", std::env::consts::ARCH)
 }
 
-/// A mirror of releases with these files, by their path.
+/// Starts a mirror of releases with these files, by path. Returns its URL.
 fn mirror(files: Vec<(String, String)>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    // Ends with the tests.
+    // The thread ends with the test process.
     thread::spawn(move || listener.incoming().for_each(|stream| answer(stream.unwrap(), &files)));
     format!("http://{address}/releases/")
 }
@@ -157,7 +158,7 @@ fn answer(mut stream: TcpStream, files: &[(String, String)]) {
     let _ = stream.write_all((head + body).as_bytes());
 }
 
-/// A release's files: the program, and its checksum as sha256sum writes it.
+/// A release's files: the program, and its checksum in the format of sha256sum.
 fn release(folder: &str, program: &str) -> Vec<(String, String)> {
     let name = asset();
     let hash = hex(Sha256::new_with_prefix(program));
@@ -166,13 +167,13 @@ fn release(folder: &str, program: &str) -> Vec<(String, String)> {
 }
 
 #[test]
-fn a_sidecar_beside_it_is_installed_and_again_without_harm() {
+fn the_features_sidecar_is_installed_and_a_second_run_changes_nothing() {
     for machine in machines() {
         machine.comes_with(&asset(), &program(VERSION));
         for _ in 0..2 {
-            let Outcome { success, said } = machine.install(&[]);
-            assert!(success, "{said}");
-            assert!(said.contains(&format!("installed gh-net-sidecar {VERSION}")), "{said}");
+            let Outcome { success, output } = machine.install(&[]);
+            assert!(success, "{output}");
+            assert!(output.contains(&format!("installed gh-net-sidecar {VERSION}")), "{output}");
             let found = fs::metadata(machine.installed()).unwrap();
             assert_eq!((found.mode() & 0o7777, found.uid(), found.gid()), (0o755, 0, 0));
             assert_eq!(fs::read_to_string(machine.installed()).unwrap(), program(VERSION));
@@ -183,27 +184,27 @@ fn a_sidecar_beside_it_is_installed_and_again_without_harm() {
 }
 
 #[test]
-fn a_running_sidecar_is_replaced_and_goes_on() {
+fn a_running_sidecar_is_replaced_and_keeps_running() {
     for machine in machines() {
         fs::create_dir_all(machine.installed().parent().unwrap()).unwrap();
         executable::write(&machine.installed(), &fs::read("/bin/sleep").unwrap()).unwrap();
         let mut running = Command::new(machine.installed()).arg("600").stdin(Stdio::null()).spawn().unwrap();
         machine.comes_with("gh-net-sidecar", &program(VERSION));
-        let Outcome { success, said } = machine.install(&[]);
+        let Outcome { success, output } = machine.install(&[]);
         let goes_on = running.try_wait().unwrap().is_none();
         running.kill().unwrap();
         running.wait().unwrap();
-        assert!(success && goes_on, "{said}");
+        assert!(success && goes_on, "{output}");
         assert_eq!(fs::read_to_string(machine.installed()).unwrap(), program(VERSION));
     }
 }
 
 #[test]
-fn another_release_is_downloaded_although_one_lies_beside() {
+fn a_requested_release_is_downloaded_even_if_the_feature_contains_one() {
     for machine in machines() {
         match machine.shell {
             Shell::Dash => machine.has("curl"),
-            // Its own wget.
+            // busybox has its own wget.
             Shell::Busybox => {}
         }
         machine.comes_with(&asset(), &program(VERSION));
@@ -213,8 +214,8 @@ fn another_release_is_downloaded_although_one_lies_beside() {
             ("latest", "latest/download", "9.9.9"),
         ] {
             let mirror = mirror(release(folder, &program(found)));
-            let Outcome { success, said } = machine.install(&[("VERSION", version), ("MIRROR", &mirror)]);
-            assert!(success, "{said}");
+            let Outcome { success, output } = machine.install(&[("VERSION", version), ("MIRROR", &mirror)]);
+            assert!(success, "{output}");
             assert_eq!(fs::read_to_string(machine.installed()).unwrap(), program(found));
             assert_eq!(machine.left(), ["gh-net-sidecar"]);
         }
@@ -222,7 +223,7 @@ fn another_release_is_downloaded_although_one_lies_beside() {
 }
 
 #[test]
-fn what_is_not_what_it_should_be_is_refused_and_the_old_one_stays() {
+fn a_wrong_download_is_refused_and_the_old_program_kept() {
     for machine in machines() {
         machine.has("curl");
         machine.comes_with(&asset(), &program(VERSION));
@@ -241,8 +242,8 @@ fn what_is_not_what_it_should_be_is_refused_and_the_old_one_stays() {
         ];
         for (files, why) in cases {
             let mirror = mirror(files);
-            let Outcome { success, said } = machine.install(&[("VERSION", "2.0.0"), ("MIRROR", &mirror)]);
-            assert!(!success && said.contains(why), "{why}: {said}");
+            let Outcome { success, output } = machine.install(&[("VERSION", "2.0.0"), ("MIRROR", &mirror)]);
+            assert!(!success && output.contains(why), "{why}: {output}");
             assert_eq!(fs::read_to_string(machine.installed()).unwrap(), program(VERSION));
             assert_eq!(machine.left(), ["gh-net-sidecar"], "{why}");
         }
@@ -250,7 +251,7 @@ fn what_is_not_what_it_should_be_is_refused_and_the_old_one_stays() {
 }
 
 #[test]
-fn curl_is_installed_where_there_is_nothing_to_download_with() {
+fn curl_is_installed_if_there_is_no_downloader() {
     let managers = [
         ("apt-get", "apt-get install -q -y --no-install-recommends curl ca-certificates"),
         ("apk", "apk add --no-cache curl ca-certificates"),
@@ -264,44 +265,47 @@ fn curl_is_installed_where_there_is_nothing_to_download_with() {
             let bin = machine.path("bin").display().to_string();
             let log = machine.path("log").display().to_string();
             let curl = "/usr/bin/curl";
-            // Any of its commands brings curl.
+            // Each of its commands installs curl.
             machine.fakes(manager, &format!("echo {manager} \"$@\" >> {log}; cp {curl} {bin}/curl"));
             let mirror = mirror(release(&format!("download/v{VERSION}"), &program(VERSION)));
-            let Outcome { success, said } = machine.install(&[("MIRROR", &mirror)]);
-            assert!(success, "{manager}: {said}");
+            let Outcome { success, output } = machine.install(&[("MIRROR", &mirror)]);
+            assert!(success, "{manager}: {output}");
             let ran = fs::read_to_string(log).unwrap();
             assert!(ran.lines().any(|line| line == wanted), "{manager}: {ran}");
         }
     }
     for machine in machines_of_dash() {
-        let Outcome { success, said } = machine.install(&[]);
-        assert!(!success && said.contains("no package manager") && said.contains("curl or wget"), "{said}");
+        let Outcome { success, output } = machine.install(&[]);
+        assert!(
+            !success && output.contains("no package manager") && output.contains("curl or wget"),
+            "{output}"
+        );
     }
 }
 
 #[test]
-fn other_architectures_are_named() {
+fn unsupported_architectures_are_named_in_the_message() {
     for machine in machines_of_dash() {
         for (name, works) in [("amd64", true), ("arm64", true), ("riscv64", false), ("armv7l", false)] {
             fs::remove_file(machine.path("bin/uname")).unwrap();
             machine.fakes("uname", &format!("echo {name}"));
             machine.comes_with("gh-net-sidecar", &program(VERSION));
-            let Outcome { success, said } = machine.install(&[]);
-            assert_eq!(success, works, "{said}");
-            assert!(works || said.contains(&format!("architecture {name}")), "{said}");
+            let Outcome { success, output } = machine.install(&[]);
+            assert_eq!(success, works, "{output}");
+            assert!(works || output.contains(&format!("architecture {name}")), "{output}");
         }
     }
 }
 
 #[test]
-fn a_user_gets_an_entry_for_sudo_that_allows_the_sidecar_and_nothing_else() {
+fn a_user_gets_a_sudoers_entry_for_the_sidecar_only() {
     for machine in machines() {
         machine.comes_with(&asset(), &program(VERSION));
         machine.fakes("sudo", "exit 1");
         machine.has("visudo");
         let entry = machine.path("root").join(SUDOERS);
-        let Outcome { success, said } = machine.install(&[("_REMOTE_USER", "vscode")]);
-        assert!(success, "{said}");
+        let Outcome { success, output } = machine.install(&[("_REMOTE_USER", "vscode")]);
+        assert!(success, "{output}");
         let text = fs::read_to_string(&entry).unwrap();
         let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with('#')).collect();
         let commands = ["probe", "attach", "status", "status --json", "cleanup"];
@@ -312,19 +316,19 @@ fn a_user_gets_an_entry_for_sudo_that_allows_the_sidecar_and_nothing_else() {
         let found = fs::metadata(&entry).unwrap();
         assert_eq!((found.mode() & 0o7777, found.uid()), (0o440, 0));
 
-        // By number, as remoteUser may be.
+        // remoteUser may also be a number.
         assert!(machine.install(&[("_REMOTE_USER", "1000")]).success);
         assert!(
             fs::read_to_string(&entry).unwrap().contains("\n#1000 ALL=(root) NOPASSWD: /usr/local/bin/gh")
         );
-        // The last run decides.
+        // The last run applies.
         assert!(machine.install(&[("_REMOTE_USER", "vscode"), ("PRIVILEGES", "none")]).success);
         assert!(!entry.exists());
     }
 }
 
 #[test]
-fn what_sudo_would_choke_on_is_never_put_in_place() {
+fn an_invalid_sudoers_entry_is_never_installed() {
     for machine in machines() {
         machine.comes_with(&asset(), &program(VERSION));
         machine.fakes("sudo", "exit 1");
@@ -332,27 +336,30 @@ fn what_sudo_would_choke_on_is_never_put_in_place() {
         for (user, why) in
             [("vscode", "syntax error near line 2"), ("ALL, root", "can't be written into sudoers")]
         {
-            let Outcome { success, said } = machine.install(&[("_REMOTE_USER", user)]);
-            assert!(!success && said.contains(why), "{said}");
+            let Outcome { success, output } = machine.install(&[("_REMOTE_USER", user)]);
+            assert!(!success && output.contains(why), "{output}");
             assert_eq!(fs::read_dir(machine.path("root/etc/sudoers.d")).unwrap().count(), 0, "{user}");
         }
     }
 }
 
 #[test]
-fn without_sudo_the_file_gets_capabilities() {
+fn without_sudo_the_program_gets_capabilities() {
     for machine in machines() {
         machine.comes_with(&asset(), &program(VERSION));
         let user = ("_REMOTE_USER", "node");
-        let Outcome { success, said } = machine.install(&[user]);
-        assert!(success && said.contains("warning") && said.contains("node can't use gh-net"), "{said}");
-        let Outcome { success, said } = machine.install(&[user, ("PRIVILEGES", "capabilities")]);
-        assert!(!success && said.contains("can't be set"), "{said}");
+        let Outcome { success, output } = machine.install(&[user]);
+        assert!(
+            success && output.contains("warning") && output.contains("node can't use gh-net"),
+            "{output}"
+        );
+        let Outcome { success, output } = machine.install(&[user, ("PRIVILEGES", "capabilities")]);
+        assert!(!success && output.contains("can't be set"), "{output}");
 
         let log = machine.path("log").display().to_string();
         machine.fakes("setcap", &format!("echo \"$@\" > {log}"));
-        let Outcome { success, said } = machine.install(&[user]);
-        assert!(success && !said.contains("warning"), "{said}");
+        let Outcome { success, output } = machine.install(&[user]);
+        assert!(success && !output.contains("warning"), "{output}");
         let installed = machine.installed().display().to_string();
         let wanted = "cap_net_admin,cap_net_bind_service,cap_dac_override,cap_mknod+p";
         assert_eq!(fs::read_to_string(log).unwrap(), format!("{wanted} {installed}\n"));
@@ -360,16 +367,16 @@ fn without_sudo_the_file_gets_capabilities() {
 }
 
 #[test]
-fn options_that_do_not_exist_and_sudo_that_is_not_there_are_told() {
+fn unknown_options_and_a_missing_sudo_are_reported() {
     for machine in machines() {
         machine.comes_with(&asset(), &program(VERSION));
         for (value, why) in [
             ("all", "possible values are auto, sudoers, capabilities and none"),
             ("sudoers", "sudo is not installed"),
         ] {
-            let Outcome { success, said } =
+            let Outcome { success, output } =
                 machine.install(&[("PRIVILEGES", value), ("_REMOTE_USER", "node")]);
-            assert!(!success && said.contains(why), "{said}");
+            assert!(!success && output.contains(why), "{output}");
         }
     }
 }

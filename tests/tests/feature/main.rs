@@ -1,7 +1,11 @@
-//! The dev container Feature without an engine: its manifest, its scripts, and install.sh in a directory of its own, by
-//! each shell it may meet. `cargo xtask test-containers` has the rest.
+//! The dev container Feature without a Docker engine: its manifest, its scripts, and install.sh in a temporary directory,
+//! with each shell that may run it. `cargo xtask test-containers` runs the other tests.
 
-#![allow(clippy::print_stderr, clippy::unwrap_used, reason = "tests: what is not expected fails them")]
+#![allow(
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a failed unwrap is a failed test, in helpers too"
+)]
 
 mod install;
 mod manifest;

@@ -1,8 +1,8 @@
-//! devcontainer-feature.json is what the specification says it may be, and agrees with what lies around it.
+//! devcontainer-feature.json follows the specification, and agrees with the files around it.
 //!
-//! The types are those of <https://containers.dev/implementors/features/>, of the properties we use; `devcontainer
-//! features package` takes others without a word. Where the network is, `.github/workflows/ci.yml` holds it against the
-//! specification's own schema. That knows no `keywords`, which the page names: we have none.
+//! The types are those of <https://containers.dev/implementors/features/> for the properties that we use; `devcontainer
+//! features package` silently accepts others. With network access, `.github/workflows/ci.yml` validates the manifest with
+//! the specification's own schema. We don't use `keywords`: the page names it, but the schema does not contain it.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +26,7 @@ struct Manifest {
     installs_after: Vec<String>,
 }
 
-/// We have none that are boolean.
+/// An option. Boolean ones are not supported here, because there are none.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FeatureOption {
@@ -45,33 +45,39 @@ fn manifest() -> Manifest {
 }
 
 #[test]
-fn it_has_the_properties_of_the_specification_and_no_others() {
+fn the_manifest_has_only_specified_properties() {
     let manifest = manifest();
-    // It must be the name of its directory, and is a part of the image's.
+    // Must be the name of its directory, and is part of the image's name.
     assert_eq!(manifest.id, "gh-net");
     assert!(!manifest.name.is_empty());
-    assert!(!manifest.description.contains(['`', '*', '<']), "tools show it as it is");
+    assert!(
+        !manifest.description.contains(['`', '*', '<']),
+        "tools show the description without rendering Markdown"
+    );
     for url in [&manifest.documentation_url, &manifest.license_url] {
         assert!(url.starts_with("https://github.com/gh-net/gh-net/"), "{url}");
     }
     for (name, option) in &manifest.options {
         assert_eq!(option.kind, "string", "{name}");
-        assert!(option.allowed.is_none() || option.proposals.is_none(), "{name}: one of the two");
+        assert!(
+            option.allowed.is_none() || option.proposals.is_none(),
+            "{name}: enum and proposals exclude each other"
+        );
         assert!(option.allowed.as_ref().is_none_or(|allowed| allowed.contains(&option.default)), "{name}");
         assert!(!option.description.is_empty(), "{name}");
     }
     for other in &manifest.installs_after {
-        assert!(!other.contains(':'), "{other}: what it is installed after is named without a version");
+        assert!(!other.contains(':'), "{other}: installsAfter takes no versions");
     }
 }
 
 #[test]
-fn it_asks_for_the_least_that_makes_a_tunnel() {
+fn the_feature_requests_only_the_capability_for_a_tunnel() {
     assert_eq!(manifest().cap_add, ["NET_ADMIN"]);
 }
 
 #[test]
-fn one_release_has_one_version() {
+fn versions_of_all_parts_agree() {
     let version = env!("CARGO_PKG_VERSION");
     let manifest = manifest();
     assert_eq!(manifest.version, version);
@@ -83,9 +89,9 @@ fn one_release_has_one_version() {
     assert!(read(feature("NOTES.md")).contains(&format!("\"ghcr.io/gh-net/gh-net/gh-net:{major}\"")));
 }
 
-/// The very text is compared where the tool is that makes it.
+/// `cargo xtask test-containers`, which has the generator, compares the whole text.
 #[test]
-fn the_readme_is_of_this_manifest_and_these_notes() {
+fn the_readme_contains_the_notes_and_all_options() {
     let readme = read(feature("README.md"));
     assert!(readme.contains(&read(feature("NOTES.md"))), "the notes; see `cargo xtask test-containers`");
     for (name, option) in manifest().options {
@@ -94,7 +100,7 @@ fn the_readme_is_of_this_manifest_and_these_notes() {
     }
 }
 
-/// The notes show what the script writes.
+/// The notes agree with what the script writes.
 #[test]
 fn the_notes_show_every_option_and_the_entry_for_sudo() {
     let notes = read(feature("NOTES.md"));

@@ -1,7 +1,7 @@
-//! Writes what is generated from the programs' own types: `documents configuration` the reference of the
+//! Writes what is generated from the programs' own types: `documents configuration` writes the reference of the
 //! configuration, `documents manual FOLDER` the manual pages and completions below a folder.
 //!
-//! `cargo xtask` runs it. Being a program of its own, it lets xtask start without gh-net being compiled.
+//! `cargo xtask` runs it. As a separate program, it lets xtask start without compiling gh-net.
 
 #![allow(clippy::print_stdout, reason = "a command line tool")]
 
@@ -23,6 +23,6 @@ fn main() -> Result<()> {
             Ok(())
         }
         ["manual", folder] => manual::write(Path::new(folder)),
-        other => bail!("neither `configuration` nor `manual FOLDER`: {other:?}"),
+        other => bail!("expected `configuration` or `manual FOLDER`: {other:?}"),
     }
 }

@@ -11,7 +11,7 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 use gh_net_sidecar_cli::Arguments;
 
-/// Writes them below `share`, each where its reader looks for it.
+/// Writes them below `share`, each at its standard path.
 pub(crate) fn write(share: &Path) -> Result<()> {
     let man = share.join("man/man1");
     fs::create_dir_all(&man)?;
@@ -27,16 +27,16 @@ pub(crate) fn write(share: &Path) -> Result<()> {
         (Shell::Fish, "fish/vendor_completions.d/gh-net.fish"),
     ] {
         let path = share.join(file);
-        fs::create_dir_all(path.parent().expect("it lies in a folder"))?;
+        fs::create_dir_all(path.parent().expect("it is in a folder"))?;
         let mut script = Vec::new();
         clap_complete::generate(shell, &mut command, "gh-net", &mut script);
-        // clap_complete 4.6.11 writes a hyphen of bash's `start` in two ways, so that it finds it in neither.
+        // clap_complete 4.6.11 encodes the hyphen of gh-net's subcommands for bash in two ways that don't match.
         fs::write(path, String::from_utf8(script)?.replace("gh__subcmd__net", "gh__net"))?;
     }
     Ok(())
 }
 
-/// One page for a program and all its commands, with the sections that say what `--help` says at its end.
+/// One page for a program and all its commands. `sections` are the texts at the end of `--help`.
 fn page(command: Command, sections: &[(&str, &str)], path: &Path) -> Result<()> {
     let mut file = File::create(path)?;
     let commands: Vec<_> =
@@ -67,7 +67,7 @@ fn page(command: Command, sections: &[(&str, &str)], path: &Path) -> Result<()> 
     }
     for (title, text) in sections {
         roff.control("SH", [*title]).control("nf", []);
-        // A line for each, also of a sentence.
+        // One line per entry, also for entries in a sentence.
         let text = text.trim_start_matches("Exit codes:").trim();
         let lines: Vec<_> =
             if text.contains('\n') { text.lines().collect() } else { text.split(", ").collect() };
