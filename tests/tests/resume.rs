@@ -92,3 +92,121 @@ fn expected(lab: &Lab) -> Result<String> {
     let sum = lab.corp.shell("curl -sS http://10.20.0.10/bytes/268435456 | sha256sum")?;
     Ok(sum.split(' ').next().unwrap_or_default().to_owned())
 }
+
+/// Silently drops all packets between the laptop and the codespace.
+const BLACK_HOLE: &str = "nft 'table inet black_hole { chain forward { type filter hook forward priority -1; \
+     ip daddr 172.16.5.4 drop; ip saddr 172.16.5.4 drop; }; }'";
+const END_OF_BLACK_HOLE: &str = "nft delete table inet black_hole";
+/// A dead link is found after 29 s when it is idle.
+const LOST: Duration = Duration::from_secs(29 + 10);
+
+#[test]
+fn while_there_is_no_link_nothing_leaks_and_the_codespace_keeps_working() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let before = lab.codespace.state()?;
+    let leaks = lab.leaks()?;
+    let bridge = lab.bridge(&[])?;
+    let mut terminal = Terminal::open(&lab, "/run/lab/keys")?;
+    terminal.type_line(&lab)?;
+    lab.home.shell(BLACK_HOLE)?;
+    bridge.process().wait_for("link lost (", LOST)?;
+
+    let start = Instant::now();
+    let public = lab.codespace.shell("dig +short +tries=1 +time=4 example.com")?;
+    ensure!(public == "203.0.113.10", "a public name: {public:?}");
+    ensure!(start.elapsed() < Duration::from_secs(2), "a public name took {:?}", start.elapsed());
+    assert_eq!(lab.codespace.shell("curl -sS --max-time 5 http://example.com/whoami")?, "172.16.5.4");
+    // A new connection waits for the link, and does not go another way.
+    let waiting = lab.codespace.spawn("curl -sS --max-time 100 http://10.20.0.10/")?;
+    assert_ne!(lab.codespace.run("curl -sS --max-time 2 http://10.20.0.10/")?.code(), 0);
+    assert_eq!(lab.leaks()?, leaks, "packets for the laptop's networks reached the internet's router");
+
+    lab.home.shell(END_OF_BLACK_HOLE)?;
+    bridge.process().wait_for("reconnected after", Duration::from_secs(60))?;
+    assert!(bridge.log().contains("kept"), "{}", bridge.log());
+    let took = terminal.type_line(&lab)?;
+    ensure!(took < MOVES, "a keystroke took {took:?} after the link was there again");
+    assert_eq!(waiting.finish(Duration::from_secs(60))?.ok()?, "hello from corp");
+    assert_eq!(lab.leaks()?, leaks, "packets for the laptop's networks reached the internet's router");
+    bridge.stop()?;
+    assert_eq!(before.diff(&lab.codespace.state()?), "");
+    Ok(())
+}
+
+#[test]
+fn a_session_without_a_link_can_be_ended_and_the_next_start_takes_over() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let before = lab.codespace.state()?;
+    let bridge = lab.bridge(&[])?;
+    lab.home.shell(BLACK_HOLE)?;
+    bridge.process().wait_for("link lost (", LOST)?;
+    bridge.process().signal(Signal::SIGINT)?;
+    let ended = bridge.into_process().finish(Duration::from_secs(20))?;
+    assert_eq!(ended.code(), 0, "{}", ended.errors());
+    assert!(ended.errors().contains("its grace of 15m"), "{}", ended.errors());
+
+    lab.home.shell(END_OF_BLACK_HOLE)?;
+    let bridge = lab.bridge(&[])?;
+    assert_eq!(lab.codespace.shell("curl -sS http://www.corp.internal/")?, "hello from corp");
+    bridge.stop()?;
+    assert_eq!(before.diff(&lab.codespace.state()?), "");
+    Ok(())
+}
+
+#[test]
+fn a_suspended_laptop_goes_on_with_its_connections() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let bridge = lab.bridge(&[])?;
+    let mut terminal = Terminal::open(&lab, "/run/lab/keys")?;
+    terminal.type_line(&lab)?;
+    bridge.process().signal(Signal::SIGSTOP)?;
+    // Long enough for the sidecar to give the link up.
+    let sidecar_gave_up = Instant::now() + LOST;
+    while lab.codespace.processes("sshd")?.len() > 1 && Instant::now() < sidecar_gave_up {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    bridge.process().signal(Signal::SIGCONT)?;
+    bridge.process().wait_for("reconnected after", RECONNECTED)?;
+    let took = terminal.type_line(&lab)?;
+    ensure!(took < MOVES, "a keystroke took {took:?} after the link was there again");
+    bridge.stop().map(drop)
+}
+
+#[test]
+fn a_network_that_comes_and_goes_is_followed_and_its_connections_wait_for_it() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let bridge = lab.bridge(&[])?;
+    let mut terminal = Terminal::open(&lab, "/run/lab/keys")?;
+    terminal.type_line(&lab)?;
+    let routes = || lab.codespace.shell("ip route show table all dev ghnet0");
+    let changed_within = |seconds: u64, wanted: bool| -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(seconds);
+        while routes()?.contains("10.20.0.0/16") != wanted {
+            ensure!(
+                Instant::now() < deadline,
+                "the route did not follow within {seconds} s:\n{}",
+                bridge.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    };
+    let up = "ip addr add 10.8.0.2/24 dev corp0; ip route add 10.20.0.0/16 via 10.8.0.1";
+
+    // Gone for a moment: the connection waits.
+    lab.laptop.shell("ip addr del 10.8.0.2/24 dev corp0")?;
+    changed_within(4, false)?;
+    lab.laptop.shell(up)?;
+    changed_within(4, true)?;
+    let took = terminal.type_line(&lab)?;
+    ensure!(took < MOVES, "a keystroke took {took:?} after the network was there again");
+    assert!(bridge.log().contains("-10.20.0.0/16 (was: route on corp0)"), "{}", bridge.log());
+    assert!(bridge.log().contains("+10.20.0.0/16 (route on corp0)"), "{}", bridge.log());
+    assert_eq!(lab.codespace.shell("curl -sS http://10.20.0.10/")?, "hello from corp");
+
+    // Gone for good: the connection is reset.
+    lab.laptop.shell("ip addr del 10.8.0.2/24 dev corp0")?;
+    changed_within(4, false)?;
+    terminal.process.finish(Duration::from_secs(45))?;
+    bridge.stop().map(drop)
+}

@@ -36,7 +36,7 @@ fn both_ends_give_up_a_link_that_is_black_holed_and_meet_again() -> Result<()> {
     lab.wait_for_sidecars_end_by(deadline)?;
     assert_eq!(before.diff(&lab.codespace.state()?), "");
     let left = deadline.saturating_duration_since(Instant::now());
-    bridge.process().wait_for("link lost (nothing came from the codespace for 1", left)?;
+    bridge.process().wait_for("link lost (no data from the codespace for 1", left)?;
 
     lab.home.shell("nft delete table inet black_hole")?;
     bridge.process().wait_for("with a new session", RECONNECTED)?;

@@ -50,7 +50,7 @@ pub enum LostLink {
     #[error("the connection to the codespace failed: {0}")]
     Write(#[source] io::Error),
     /// Nothing arrived for too long.
-    #[error("nothing came from the codespace for {} seconds", .0.as_secs())]
+    #[error("no data from the codespace for {} seconds", .0.as_secs())]
     Silent(Duration),
 }
 
