@@ -1,4 +1,4 @@
-//! What the laptop's kernel knows of its networks: a [`Snapshot`] of links, addresses, routes and rules, and the
+//! What the laptop's kernel knows of its networks: a [`Snapshot`] of interfaces, addresses, routes and rules, and the
 //! [`Delta`] between two of them.
 //!
 //! Events drive nothing by themselves. [`Netwatch::changed`] only says that something changed, and whether more is coming;
@@ -15,7 +15,9 @@ pub use debounce::Changes;
 pub use delta::{Change, Delta};
 pub use gh_net_common::netlink::{Address, MAIN_TABLE, NextHop, Route, RouteKind};
 pub use netlink::{Error, Netwatch};
-pub use snapshot::{DEFAULT_TABLE, LOCAL_TABLE, Link, LinkFlags, LinkKind, Rule, RuleAction, Snapshot};
+pub use snapshot::{
+    DEFAULT_TABLE, Interface, InterfaceFlags, InterfaceKind, LOCAL_TABLE, Rule, RuleAction, Snapshot,
+};
 
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use netlink_packet_route::route::{
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Address {
     /// The index of the interface.
-    pub link: u32,
+    pub interface: u32,
     /// The address, and the length of the prefix that is on the link.
     pub address: IpNet,
     /// The other end of a point-to-point link; the prefix length is then that of the peer's network.
@@ -34,7 +34,7 @@ impl Address {
         // IFA_ADDRESS is the peer's address on point-to-point links and the own address elsewhere (linux/if_addr.h).
         let own = local.or(far)?;
         Some(Self {
-            link: message.header.index,
+            interface: message.header.index,
             address: IpNet::new(own, message.header.prefix_len).ok()?,
             peer: far.filter(|far| *far != own),
         })
@@ -70,7 +70,7 @@ pub struct Route {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct NextHop {
     /// The index of the interface.
-    pub link: u32,
+    pub interface: u32,
     /// The router on that link; `None` if the destination is on it.
     pub gateway: Option<IpAddr>,
 }
@@ -122,17 +122,17 @@ impl Route {
             _ => return None,
         };
         let (mut destination, mut metric) = (any, 0);
-        let (mut link, mut gateway, mut hops) = (None, None, Vec::new());
+        let (mut interface, mut gateway, mut hops) = (None, None, Vec::new());
         for attribute in message.attributes {
             match attribute {
                 RouteAttribute::Destination(address) => destination = ip(&address)?,
                 RouteAttribute::Priority(priority) => metric = priority,
-                RouteAttribute::Oif(index) => link = Some(index),
+                RouteAttribute::Oif(index) => interface = Some(index),
                 RouteAttribute::MultiPath(ways) => hops = ways.into_iter().map(next_hop).collect(),
                 other => gateway = gateway.or(router(&other)),
             }
         }
-        hops.extend(link.map(|link| NextHop { link, gateway }));
+        hops.extend(interface.map(|interface| NextHop { interface, gateway }));
         hops.sort();
         Some(Self {
             table,
@@ -161,7 +161,7 @@ pub fn table_of(route: &RouteMessage) -> u32 {
 }
 
 fn next_hop(hop: RouteNextHop) -> NextHop {
-    NextHop { link: hop.interface_index, gateway: hop.attributes.iter().find_map(router) }
+    NextHop { interface: hop.interface_index, gateway: hop.attributes.iter().find_map(router) }
 }
 
 fn router(attribute: &RouteAttribute) -> Option<IpAddr> {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use gh_net_common::netlink::{Address, Route, RouteKind};
 
-use super::snapshot::{Link, Rule, RuleAction, Snapshot};
+use super::snapshot::{Interface, Rule, RuleAction, Snapshot};
 
 /// Maximum number of changes in the text of a [`Delta`].
 const SHOWN: usize = 5;
@@ -13,50 +13,50 @@ const SHOWN: usize = 5;
 /// All that changed from one snapshot to another.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Delta {
-    /// The changes: links first, then addresses, routes, rules.
+    /// The changes: interfaces first, then addresses, routes, rules.
     pub changes: Vec<Change>,
 }
 
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// A link is new.
-    LinkAdded(String),
-    /// A link is gone.
-    LinkRemoved(String),
-    /// A link has another name, kind or master.
-    LinkChanged(String),
-    /// A link can carry packets now.
-    LinkUp(String),
-    /// A link can't carry packets any more.
-    LinkDown(String),
+    /// An interface is new.
+    InterfaceAdded(String),
+    /// An interface is gone.
+    InterfaceRemoved(String),
+    /// An interface has another name, kind or master.
+    InterfaceChanged(String),
+    /// An interface can carry packets now.
+    InterfaceUp(String),
+    /// An interface can't carry packets any more.
+    InterfaceDown(String),
     /// The laptop has a new address.
     AddressAdded {
         /// The address.
         address: Address,
-        /// Its link's name.
-        link: String,
+        /// Its interface's name.
+        interface: String,
     },
     /// The laptop has lost an address.
     AddressRemoved {
         /// The address.
         address: Address,
-        /// Its link's name.
-        link: String,
+        /// Its interface's name.
+        interface: String,
     },
     /// A route is new.
     RouteAdded {
         /// The route.
         route: Route,
-        /// The names of its links.
-        links: Vec<String>,
+        /// The names of its interfaces.
+        interfaces: Vec<String>,
     },
     /// A route is gone.
     RouteRemoved {
         /// The route.
         route: Route,
-        /// The names of its links.
-        links: Vec<String>,
+        /// The names of its interfaces.
+        interfaces: Vec<String>,
     },
     /// A rule is new.
     RuleAdded(Rule),
@@ -78,27 +78,28 @@ impl Delta {
     }
 
     fn between(before: &Snapshot, after: &Snapshot) -> Self {
-        let mut changes = link_changes(before, after);
-        let address =
-            |snapshot: &Snapshot, address: &Address| (address.clone(), snapshot.link_name(address.link));
+        let mut changes = interface_changes(before, after);
+        let address = |snapshot: &Snapshot, address: &Address| {
+            (address.clone(), snapshot.interface_name(address.interface))
+        };
         let (gone, new) = difference(&before.addresses, &after.addresses);
         changes.extend(gone.into_iter().map(|it| {
-            let (address, link) = address(before, it);
-            Change::AddressRemoved { address, link }
+            let (address, interface) = address(before, it);
+            Change::AddressRemoved { address, interface }
         }));
         changes.extend(new.into_iter().map(|it| {
-            let (address, link) = address(after, it);
-            Change::AddressAdded { address, link }
+            let (address, interface) = address(after, it);
+            Change::AddressAdded { address, interface }
         }));
         let (gone, new) = difference(&before.routes, &after.routes);
-        changes.extend(
-            gone.into_iter()
-                .map(|route| Change::RouteRemoved { route: route.clone(), links: link_names(before, route) }),
-        );
-        changes.extend(
-            new.into_iter()
-                .map(|route| Change::RouteAdded { route: route.clone(), links: link_names(after, route) }),
-        );
+        changes.extend(gone.into_iter().map(|route| Change::RouteRemoved {
+            route: route.clone(),
+            interfaces: interface_names(before, route),
+        }));
+        changes.extend(new.into_iter().map(|route| Change::RouteAdded {
+            route: route.clone(),
+            interfaces: interface_names(after, route),
+        }));
         let (gone, new) = difference(&before.rules, &after.rules);
         changes.extend(gone.into_iter().cloned().map(Change::RuleRemoved));
         changes.extend(new.into_iter().cloned().map(Change::RuleAdded));
@@ -106,37 +107,37 @@ impl Delta {
     }
 }
 
-fn link_changes(before: &Snapshot, after: &Snapshot) -> Vec<Change> {
-    let (old, new) = (links_by_index(before), links_by_index(after));
-    let usable = |link: &Link| link.flags.up && link.flags.running;
+fn interface_changes(before: &Snapshot, after: &Snapshot) -> Vec<Change> {
+    let (old, new) = (interfaces_by_index(before), interfaces_by_index(after));
+    let usable = |interface: &Interface| interface.flags.up && interface.flags.running;
     let mut changes = Vec::new();
-    for link in old.values().filter(|link| !new.contains_key(&link.index)) {
-        changes.push(Change::LinkRemoved(link.name.clone()));
+    for interface in old.values().filter(|interface| !new.contains_key(&interface.index)) {
+        changes.push(Change::InterfaceRemoved(interface.name.clone()));
     }
-    for link in new.values() {
-        let name = || link.name.clone();
-        let Some(was) = old.get(&link.index) else {
-            changes.push(Change::LinkAdded(name()));
+    for interface in new.values() {
+        let name = || interface.name.clone();
+        let Some(was) = old.get(&interface.index) else {
+            changes.push(Change::InterfaceAdded(name()));
             continue;
         };
-        if (&was.name, &was.kind, was.master) != (&link.name, &link.kind, link.master) {
-            changes.push(Change::LinkChanged(name()));
+        if (&was.name, &was.kind, was.master) != (&interface.name, &interface.kind, interface.master) {
+            changes.push(Change::InterfaceChanged(name()));
         }
-        match (usable(was), usable(link)) {
-            (false, true) => changes.push(Change::LinkUp(name())),
-            (true, false) => changes.push(Change::LinkDown(name())),
+        match (usable(was), usable(interface)) {
+            (false, true) => changes.push(Change::InterfaceUp(name())),
+            (true, false) => changes.push(Change::InterfaceDown(name())),
             (true, true) | (false, false) => {}
         }
     }
     changes
 }
 
-fn links_by_index(snapshot: &Snapshot) -> BTreeMap<u32, &Link> {
-    snapshot.links.iter().map(|link| (link.index, link)).collect()
+fn interfaces_by_index(snapshot: &Snapshot) -> BTreeMap<u32, &Interface> {
+    snapshot.interfaces.iter().map(|interface| (interface.index, interface)).collect()
 }
 
-fn link_names(snapshot: &Snapshot, route: &Route) -> Vec<String> {
-    route.hops.iter().map(|hop| snapshot.link_name(hop.link)).collect()
+fn interface_names(snapshot: &Snapshot, route: &Route) -> Vec<String> {
+    route.hops.iter().map(|hop| snapshot.interface_name(hop.interface)).collect()
 }
 
 /// What is only in the first list, and what is only in the second.
@@ -163,17 +164,21 @@ impl fmt::Display for Delta {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::LinkAdded(name) => write!(f, "link {name} added"),
-            Self::LinkRemoved(name) => write!(f, "link {name} removed"),
-            Self::LinkChanged(name) => write!(f, "link {name} changed"),
-            Self::LinkUp(name) => write!(f, "link {name} came up"),
-            Self::LinkDown(name) => write!(f, "link {name} went down"),
-            Self::AddressAdded { address, link } => write!(f, "address {} on {link} added", address.address),
-            Self::AddressRemoved { address, link } => {
-                write!(f, "address {} on {link} removed", address.address)
+            Self::InterfaceAdded(name) => write!(f, "interface {name} added"),
+            Self::InterfaceRemoved(name) => write!(f, "interface {name} removed"),
+            Self::InterfaceChanged(name) => write!(f, "interface {name} changed"),
+            Self::InterfaceUp(name) => write!(f, "interface {name} came up"),
+            Self::InterfaceDown(name) => write!(f, "interface {name} went down"),
+            Self::AddressAdded { address, interface } => {
+                write!(f, "address {} on {interface} added", address.address)
             }
-            Self::RouteAdded { route, links } => write!(f, "{} added", RouteWords(route, links)),
-            Self::RouteRemoved { route, links } => write!(f, "{} removed", RouteWords(route, links)),
+            Self::AddressRemoved { address, interface } => {
+                write!(f, "address {} on {interface} removed", address.address)
+            }
+            Self::RouteAdded { route, interfaces } => write!(f, "{} added", RouteWords(route, interfaces)),
+            Self::RouteRemoved { route, interfaces } => {
+                write!(f, "{} removed", RouteWords(route, interfaces))
+            }
             Self::RuleAdded(rule) => write!(f, "{} added", RuleWords(rule)),
             Self::RuleRemoved(rule) => write!(f, "{} removed", RuleWords(rule)),
         }
@@ -184,7 +189,7 @@ struct RouteWords<'a>(&'a Route, &'a [String]);
 
 impl fmt::Display for RouteWords<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(route, links) = self;
+        let Self(route, interfaces) = self;
         match route.kind {
             RouteKind::Unicast => f.write_str("route ")?,
             RouteKind::Blocked => f.write_str("blocking route ")?,
@@ -200,7 +205,7 @@ impl fmt::Display for RouteWords<'_> {
         } else {
             write!(f, "{}", route.prefix)?;
         }
-        if links.is_empty() { Ok(()) } else { write!(f, " via {}", links.join(" and ")) }
+        if interfaces.is_empty() { Ok(()) } else { write!(f, " via {}", interfaces.join(" and ")) }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The links and rules of a snapshot, from the kernel's messages. Pure.
+//! The interfaces and rules of a snapshot, from the kernel's messages. Pure.
 #![expect(clippy::wildcard_enum_match_arm, reason = "the crate's enums grow with the kernel's")]
 
 use ipnet::IpNet;
@@ -8,19 +8,19 @@ use netlink_packet_route::link::{self, InfoKind, LinkAttribute, LinkInfo, LinkLa
 use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::rule::{self, RuleAttribute, RuleFlags, RuleMessage};
 
-use super::snapshot::{Link, LinkFlags, LinkKind, Rule, RuleAction};
+use super::snapshot::{Interface, InterfaceFlags, InterfaceKind, Rule, RuleAction};
 
 /// `FRA_PAD` only aligns other attributes.
 const FRA_PAD: u16 = 18;
 
-impl From<LinkMessage> for Link {
+impl From<LinkMessage> for Interface {
     fn from(message: LinkMessage) -> Self {
         let flags = message.header.flags;
-        let mut link = Self {
+        let mut interface = Self {
             index: message.header.index,
             name: String::new(),
-            kind: LinkKind::Hardware,
-            flags: LinkFlags {
+            kind: InterfaceKind::Hardware,
+            flags: InterfaceFlags {
                 up: flags.contains(link::LinkFlags::Up),
                 running: flags.contains(link::LinkFlags::Running),
                 point_to_point: flags.contains(link::LinkFlags::Pointopoint),
@@ -29,29 +29,31 @@ impl From<LinkMessage> for Link {
         };
         let layer = message.header.link_layer_type;
         if layer == LinkLayerType::Loopback {
-            link.kind = LinkKind::Loopback;
+            interface.kind = InterfaceKind::Loopback;
         } else if layer == LinkLayerType::Ppp {
-            link.kind = LinkKind::Tunnel;
+            interface.kind = InterfaceKind::Tunnel;
         }
         for attribute in message.attributes {
             match attribute {
-                LinkAttribute::IfName(name) => link.name = name,
-                LinkAttribute::Controller(master) => link.master = Some(master).filter(|index| *index != 0),
+                LinkAttribute::IfName(name) => interface.name = name,
+                LinkAttribute::Controller(master) => {
+                    interface.master = Some(master).filter(|index| *index != 0)
+                }
                 LinkAttribute::LinkInfo(infos) => {
                     let kind = infos.into_iter().find_map(|info| match info {
                         LinkInfo::Kind(kind) => Some(kind.into()),
                         _ => None,
                     });
-                    link.kind = kind.unwrap_or(link.kind);
+                    interface.kind = kind.unwrap_or(interface.kind);
                 }
                 _ => {}
             }
         }
-        link
+        interface
     }
 }
 
-impl From<InfoKind> for LinkKind {
+impl From<InfoKind> for InterfaceKind {
     fn from(kind: InfoKind) -> Self {
         match kind {
             InfoKind::Bridge => Self::Bridge,

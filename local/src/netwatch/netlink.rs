@@ -15,9 +15,9 @@ use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
 
 use super::debounce::{Changes, Debounce};
 use super::message;
-use super::snapshot::{Link, Rule, Snapshot};
+use super::snapshot::{Interface, Rule, Snapshot};
 
-/// Every group about links, addresses, routes and rules.
+/// Every group about interfaces, addresses, routes and rules.
 const GROUPS: [u32; 7] = [
     libc::RTNLGRP_LINK,
     libc::RTNLGRP_IPV4_IFADDR,
@@ -81,17 +81,17 @@ impl Netwatch {
     pub fn snapshot(&mut self) -> Result<Snapshot, Error> {
         let read = |what| move |source| Error::Read { what, source };
         let mut netlink = Netlink::open().map_err(Error::Open)?;
-        let links = links(&mut netlink).map_err(read("links"))?;
+        let interfaces = interfaces(&mut netlink).map_err(read("interfaces"))?;
         let addresses = netlink.addresses().map_err(read("addresses"))?;
         let routes = netlink.routes(message::is_ordinary).map_err(read("routes"))?;
         let rules = rules(&mut netlink).map_err(read("rules"))?;
         let snapshot = Snapshot {
-            truncated: links.truncated || addresses.truncated || routes.truncated || rules.truncated,
-            interrupted: links.interrupted
+            truncated: interfaces.truncated || addresses.truncated || routes.truncated || rules.truncated,
+            interrupted: interfaces.interrupted
                 || addresses.interrupted
                 || routes.interrupted
                 || rules.interrupted,
-            links: links.items,
+            interfaces: interfaces.items,
             addresses: addresses.items,
             routes: routes.items,
             rules: rules.items,
@@ -124,7 +124,7 @@ async fn event(events: &mut TokioSocket) -> io::Result<()> {
     }
 }
 
-fn links(netlink: &mut Netlink) -> io::Result<Dump<Link>> {
+fn interfaces(netlink: &mut Netlink) -> io::Result<Dump<Interface>> {
     let mut request = LinkMessage::default();
     request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     netlink.dump_sorted(RouteNetlinkMessage::GetLink(request), |message| {

@@ -15,7 +15,7 @@ pub const DEFAULT_TABLE: u32 = 253;
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
     /// The network interfaces.
-    pub links: Vec<Link>,
+    pub interfaces: Vec<Interface>,
     /// The laptop's own addresses.
     pub addresses: Vec<Address>,
     /// The routes of all tables.
@@ -29,14 +29,14 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// The link with this index.
-    pub fn link(&self, index: u32) -> Option<&Link> {
-        self.links.iter().find(|link| link.index == index)
+    /// The interface with this index.
+    pub fn interface(&self, index: u32) -> Option<&Interface> {
+        self.interfaces.iter().find(|interface| interface.index == index)
     }
 
-    /// The name of the link with this index, or a description if it is unknown.
-    pub fn link_name(&self, index: u32) -> String {
-        self.link(index).map_or_else(|| format!("interface {index}"), |link| link.name.clone())
+    /// The name of the interface with this index, or a description if it is unknown.
+    pub fn interface_name(&self, index: u32) -> String {
+        self.interface(index).map_or_else(|| format!("interface {index}"), |interface| interface.name.clone())
     }
 }
 
@@ -44,18 +44,18 @@ impl Snapshot {
     /// This snapshot with what a `later` one adds to it. What is missing there stays.
     #[must_use]
     pub fn with_additions(&self, later: &Self) -> Self {
-        let kept = self.links.iter().filter(|link| later.link(link.index).is_none());
+        let kept = self.interfaces.iter().filter(|interface| later.interface(interface.index).is_none());
         let mut rules = joined(&self.rules, &later.rules);
         rules.sort_by_key(|rule| rule.priority); // Stable: equals keep their order.
         let mut joined = Self {
-            links: kept.chain(&later.links).cloned().collect(),
+            interfaces: kept.chain(&later.interfaces).cloned().collect(),
             addresses: joined(&self.addresses, &later.addresses),
             routes: joined(&self.routes, &later.routes),
             rules,
             truncated: self.truncated || later.truncated,
             interrupted: later.interrupted,
         };
-        joined.links.sort();
+        joined.interfaces.sort();
         joined.addresses.sort();
         joined.routes.sort();
         joined
@@ -70,22 +70,22 @@ fn joined<T: Clone + Ord>(earlier: &[T], later: &[T]) -> Vec<T> {
 
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Link {
+pub struct Interface {
     /// Its index, which routes and addresses refer to.
     pub index: u32,
     /// Its name.
     pub name: String,
     /// Its kind.
-    pub kind: LinkKind,
+    pub kind: InterfaceKind,
     /// Its state.
-    pub flags: LinkFlags,
+    pub flags: InterfaceFlags,
     /// The bridge, bond or VRF it belongs to.
     pub master: Option<u32>,
 }
 
-/// The kind of a link, as far as it matters here.
+/// The kind of an interface, as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LinkKind {
+pub enum InterfaceKind {
     /// The loopback interface.
     Loopback,
     /// A device that the kernel did not create: wired or wireless network hardware, or a hypervisor's emulation of it.
@@ -104,9 +104,9 @@ pub enum LinkKind {
     Other(String),
 }
 
-/// The state of a link.
+/// The state of an interface.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct LinkFlags {
+pub struct InterfaceFlags {
     /// It is administratively up (IFF_UP).
     pub up: bool,
     /// It has a carrier (IFF_RUNNING).

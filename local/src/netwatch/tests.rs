@@ -4,9 +4,9 @@ use gh_net_common::netlink::MAX_ITEMS;
 
 use super::*;
 
-fn link(index: u32, name: &str, up: bool) -> Link {
-    let flags = LinkFlags { up, running: up, point_to_point: false };
-    Link { index, name: name.to_owned(), kind: LinkKind::Hardware, flags, master: None }
+fn interface(index: u32, name: &str, up: bool) -> Interface {
+    let flags = InterfaceFlags { up, running: up, point_to_point: false };
+    Interface { index, name: name.to_owned(), kind: InterfaceKind::Hardware, flags, master: None }
 }
 
 fn route(prefix: &str, hops: &[u32]) -> Route {
@@ -17,7 +17,7 @@ fn route(prefix: &str, hops: &[u32]) -> Route {
         kind: RouteKind::Unicast,
         scope: 0,
         protocol: 4,
-        hops: hops.iter().map(|link| NextHop { link: *link, gateway: None }).collect(),
+        hops: hops.iter().map(|interface| NextHop { interface: *interface, gateway: None }).collect(),
     }
 }
 
@@ -27,45 +27,48 @@ fn said(before: &Snapshot, after: &Snapshot) -> String {
 
 #[test]
 fn equal_snapshots_have_no_delta() {
-    let one = Snapshot { links: vec![link(1, "eth0", true)], ..Snapshot::default() };
+    let one = Snapshot { interfaces: vec![interface(1, "eth0", true)], ..Snapshot::default() };
     assert!(one.delta(&one.clone()).is_empty());
 }
 
 #[test]
 fn a_vpn_that_comes_up_is_described() {
-    let before = Snapshot { links: vec![link(7, "wg0", false)], ..Snapshot::default() };
+    let before = Snapshot { interfaces: vec![interface(7, "wg0", false)], ..Snapshot::default() };
     let after = Snapshot {
-        links: vec![link(7, "wg0", true)],
-        addresses: vec![Address { link: 7, address: "10.8.0.2/24".parse().unwrap(), peer: None }],
+        interfaces: vec![interface(7, "wg0", true)],
+        addresses: vec![Address { interface: 7, address: "10.8.0.2/24".parse().unwrap(), peer: None }],
         routes: vec![route("10.0.0.0/8", &[7])],
         ..Snapshot::default()
     };
     assert_eq!(
         said(&before, &after),
-        "link wg0 came up, address 10.8.0.2/24 on wg0 added, route 10.0.0.0/8 via wg0 added"
+        "interface wg0 came up, address 10.8.0.2/24 on wg0 added, route 10.0.0.0/8 via wg0 added"
     );
     assert_eq!(
         said(&after, &before),
-        "link wg0 went down, address 10.8.0.2/24 on wg0 removed, route 10.0.0.0/8 via wg0 removed"
+        "interface wg0 went down, address 10.8.0.2/24 on wg0 removed, route 10.0.0.0/8 via wg0 removed"
     );
 }
 
 #[test]
 fn a_removed_link_is_named_as_it_was() {
     let before = Snapshot {
-        links: vec![link(7, "wg0", true)],
+        interfaces: vec![interface(7, "wg0", true)],
         routes: vec![route("0.0.0.0/0", &[7])],
         ..Snapshot::default()
     };
-    assert_eq!(said(&before, &Snapshot::default()), "link wg0 removed, route default via wg0 removed");
+    assert_eq!(said(&before, &Snapshot::default()), "interface wg0 removed, route default via wg0 removed");
 }
 
 #[test]
 fn a_route_that_moves_is_described_with_old_and_new_interfaces() {
-    let links = vec![link(1, "eth0", true), link(2, "wg0", true)];
-    let before =
-        Snapshot { links: links.clone(), routes: vec![route("10.0.0.0/8", &[1])], ..Snapshot::default() };
-    let after = Snapshot { links, routes: vec![route("10.0.0.0/8", &[1, 2])], ..Snapshot::default() };
+    let interfaces = vec![interface(1, "eth0", true), interface(2, "wg0", true)];
+    let before = Snapshot {
+        interfaces: interfaces.clone(),
+        routes: vec![route("10.0.0.0/8", &[1])],
+        ..Snapshot::default()
+    };
+    let after = Snapshot { interfaces, routes: vec![route("10.0.0.0/8", &[1, 2])], ..Snapshot::default() };
     assert_eq!(
         said(&before, &after),
         "route 10.0.0.0/8 via eth0 removed, route 10.0.0.0/8 via eth0 and wg0 added"
@@ -90,19 +93,22 @@ fn additions_keep_what_a_later_snapshot_lacks() {
         action: RuleAction::Table { table, suppress: None },
     };
     let before = Snapshot {
-        links: vec![link(1, "eth0", true), link(7, "wg0", true)],
+        interfaces: vec![interface(1, "eth0", true), interface(7, "wg0", true)],
         routes: vec![route("10.0.0.0/8", &[7]), route("192.168.0.0/16", &[1])],
         rules: vec![rule(5, 52), rule(32766, MAIN_TABLE)],
         ..Snapshot::default()
     };
     let later = Snapshot {
-        links: vec![link(1, "eth0", false), link(8, "wg1", true)],
+        interfaces: vec![interface(1, "eth0", false), interface(8, "wg1", true)],
         routes: vec![route("172.16.0.0/12", &[8]), route("192.168.0.0/16", &[1])],
         rules: vec![rule(6, 53), rule(32766, MAIN_TABLE)],
         ..Snapshot::default()
     };
     let joined = before.with_additions(&later);
-    assert_eq!(joined.links, [link(1, "eth0", false), link(7, "wg0", true), link(8, "wg1", true)]);
+    assert_eq!(
+        joined.interfaces,
+        [interface(1, "eth0", false), interface(7, "wg0", true), interface(8, "wg1", true)]
+    );
     let expected = [route("10.0.0.0/8", &[7]), route("172.16.0.0/12", &[8]), route("192.168.0.0/16", &[1])];
     assert_eq!(joined.routes, expected);
     assert_eq!(joined.rules, [rule(5, 52), rule(6, 53), rule(32766, MAIN_TABLE)]);
@@ -182,13 +188,17 @@ fn the_kernels_networks_are_read() {
     runtime().block_on(async {
         let snapshot = Netwatch::open().unwrap().snapshot().unwrap();
         assert!(!snapshot.truncated);
-        let link = |name: &str| snapshot.links.iter().find(|link| link.name == name).unwrap();
-        assert_eq!(link("lo").kind, LinkKind::Loopback);
-        assert_eq!(link("br0").kind, LinkKind::Bridge);
-        assert_eq!(link("inside").kind, LinkKind::Veth);
-        assert_eq!(link("inside").master, Some(link("br0").index));
-        assert_eq!((&link("vpn").kind, link("vpn").flags.point_to_point), (&LinkKind::Tun, true));
-        assert!(link("lan").flags.up && !link("inside").flags.up);
+        let interface =
+            |name: &str| snapshot.interfaces.iter().find(|interface| interface.name == name).unwrap();
+        assert_eq!(interface("lo").kind, InterfaceKind::Loopback);
+        assert_eq!(interface("br0").kind, InterfaceKind::Bridge);
+        assert_eq!(interface("inside").kind, InterfaceKind::Veth);
+        assert_eq!(interface("inside").master, Some(interface("br0").index));
+        assert_eq!(
+            (&interface("vpn").kind, interface("vpn").flags.point_to_point),
+            (&InterfaceKind::Tun, true)
+        );
+        assert!(interface("lan").flags.up && !interface("inside").flags.up);
 
         let address =
             |text: &str| snapshot.addresses.iter().find(|it| it.address.addr().to_string() == text).unwrap();
@@ -197,9 +207,9 @@ fn the_kernels_networks_are_read() {
         assert_eq!(address("10.8.0.6").network().to_string(), "10.8.0.5/32", "the peer's");
 
         let route = |text: &str| snapshot.routes.iter().find(|it| it.prefix.to_string() == text).unwrap();
-        let vpn = link("vpn").index;
+        let vpn = interface("vpn").index;
         assert_eq!(route("0.0.0.0/0").hops[0].gateway, Some("192.168.7.1".parse().unwrap()));
-        assert_eq!((route("10.20.0.0/16").metric, route("10.20.0.0/16").hops[0].link), (50, vpn));
+        assert_eq!((route("10.20.0.0/16").metric, route("10.20.0.0/16").hops[0].interface), (50, vpn));
         assert_eq!(route("10.20.9.0/24").kind, RouteKind::Blocked);
         assert_eq!(route("10.30.0.0/16").table, 51820);
         assert_eq!(route("10.40.0.0/16").hops.len(), 2);
@@ -235,7 +245,7 @@ fn changes_are_noticed_and_described() {
             assert!(told.iter().any(|change| change == expected), "{expected:?} is not in {told:?}");
             after
         };
-        let up = step(&before, &["link set wg0 up"], "link wg0 came up").await;
+        let up = step(&before, &["link set wg0 up"], "interface wg0 came up").await;
         let address = ["address add 10.8.0.2/24 dev wg0"];
         let addressed = step(&up, &address, "address 10.8.0.2/24 on wg0 added").await;
         let routed =

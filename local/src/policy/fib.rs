@@ -22,7 +22,8 @@ use super::prefix_map::PrefixMap;
 use super::ranges::{ALL_V4, ALL_V6, private_ranges};
 use crate::engine::InterfaceIndex;
 use crate::netwatch::{
-    DEFAULT_TABLE, LOCAL_TABLE, Link, LinkKind, MAIN_TABLE, NextHop, Route, RouteKind, RuleAction, Snapshot,
+    DEFAULT_TABLE, Interface, InterfaceKind, LOCAL_TABLE, MAIN_TABLE, NextHop, Route, RouteKind, RuleAction,
+    Snapshot,
 };
 
 /// The result of the kernel's route lookup for a destination.
@@ -79,11 +80,12 @@ struct Tables<'a> {
 
 impl<'a> Tables<'a> {
     fn new(snapshot: &'a Snapshot) -> Self {
-        let internal = snapshot.links.iter().filter(|link| is_internal(link, &snapshot.links));
+        let internal =
+            snapshot.interfaces.iter().filter(|interface| is_internal(interface, &snapshot.interfaces));
         let defaults = snapshot.routes.iter().filter(|route| is_default(route));
         Self {
             snapshot,
-            internal: internal.map(|link| link.index).collect(),
+            internal: internal.map(|interface| interface.index).collect(),
             default_hops: defaults.flat_map(|route| &route.hops).collect(),
         }
     }
@@ -193,7 +195,7 @@ impl<'a> Tables<'a> {
 
     fn unicast(&self, route: &Route, disguised: &BTreeSet<IpNet>) -> Lookup {
         let interface = single_interface(route);
-        let inside = |hop: &NextHop| self.internal.contains(&hop.link);
+        let inside = |hop: &NextHop| self.internal.contains(&hop.interface);
         if disguised.contains(&route.prefix) {
             Lookup::Default { interface, disguised: true }
         } else if is_default(route) || self.is_pin(route) {
@@ -224,7 +226,10 @@ fn is_private(prefix: IpNet) -> bool {
 
 fn single_interface(route: &Route) -> Option<InterfaceIndex> {
     let (first, rest) = route.hops.split_first()?;
-    rest.iter().all(|hop| hop.link == first.link).then(|| NonZeroU32::new(first.link)).flatten()
+    rest.iter()
+        .all(|hop| hop.interface == first.interface)
+        .then(|| NonZeroU32::new(first.interface))
+        .flatten()
 }
 
 /// The prefixes of routes that together make an interface the default one. `routes` are of one table and
@@ -255,19 +260,21 @@ fn disguised_defaults<'a>(routes: impl Iterator<Item = &'a Route>) -> BTreeSet<I
     defaults
 }
 
-/// Whether the link leads to this machine only.
-fn is_internal(link: &Link, links: &[Link]) -> bool {
-    match &link.kind {
-        LinkKind::Loopback => true,
-        LinkKind::Bridge => {
-            let mut members = links.iter().filter(|member| member.master == Some(link.index));
-            is_engine_bridge(&link.name) && !members.any(leads_out)
+/// Whether the interface leads to this machine only.
+fn is_internal(interface: &Interface, interfaces: &[Interface]) -> bool {
+    match &interface.kind {
+        InterfaceKind::Loopback => true,
+        InterfaceKind::Bridge => {
+            let mut members = interfaces.iter().filter(|member| member.master == Some(interface.index));
+            is_engine_bridge(&interface.name) && !members.any(leads_out)
         }
         // The host's end of a container's link. A veth that somebody made by hand has another name.
-        LinkKind::Veth => ["veth", "cali"].iter().any(|kind| is_generated(&link.name, kind, 6)),
-        LinkKind::Hardware | LinkKind::Tun | LinkKind::WireGuard | LinkKind::Tunnel | LinkKind::Other(_) => {
-            false
-        }
+        InterfaceKind::Veth => ["veth", "cali"].iter().any(|kind| is_generated(&interface.name, kind, 6)),
+        InterfaceKind::Hardware
+        | InterfaceKind::Tun
+        | InterfaceKind::WireGuard
+        | InterfaceKind::Tunnel
+        | InterfaceKind::Other(_) => false,
     }
 }
 
@@ -284,15 +291,15 @@ fn is_generated(name: &str, prefix: &str, digits: usize) -> bool {
 }
 
 /// Whether a bridge with this member reaches beyond the machine.
-fn leads_out(member: &Link) -> bool {
+fn leads_out(member: &Interface) -> bool {
     match &member.kind {
-        LinkKind::Hardware => true,
-        LinkKind::Other(kind) => ["vlan", "bond", "team"].contains(&kind.as_str()),
-        LinkKind::Loopback
-        | LinkKind::Bridge
-        | LinkKind::Veth
-        | LinkKind::Tun
-        | LinkKind::WireGuard
-        | LinkKind::Tunnel => false,
+        InterfaceKind::Hardware => true,
+        InterfaceKind::Other(kind) => ["vlan", "bond", "team"].contains(&kind.as_str()),
+        InterfaceKind::Loopback
+        | InterfaceKind::Bridge
+        | InterfaceKind::Veth
+        | InterfaceKind::Tun
+        | InterfaceKind::WireGuard
+        | InterfaceKind::Tunnel => false,
     }
 }

@@ -13,7 +13,7 @@ use super::hints::{Hint, Overlap};
 use super::prefix_map::PrefixMap;
 use super::refused;
 use crate::engine::InterfaceIndex;
-use crate::netwatch::{LinkKind, Snapshot};
+use crate::netwatch::{InterfaceKind, Snapshot};
 
 /// Maximum number of reported overlaps. The sidecar chooses the codespace's networks, and one that contains all of the
 /// laptop's overlaps each of them.
@@ -88,21 +88,21 @@ enum Cause {
 impl Cause {
     fn reason(self, snapshot: &Snapshot) -> Reason {
         match self {
-            Self::Connected(link) => Reason::Connected(snapshot.link_name(link)),
-            Self::Route(interface) => Reason::Route(interface.map(|it| snapshot.link_name(it.get()))),
+            Self::Connected(interface) => Reason::Connected(snapshot.interface_name(interface)),
+            Self::Route(interface) => Reason::Route(interface.map(|it| snapshot.interface_name(it.get()))),
             Self::Named(route) => Reason::Named(route),
         }
     }
 }
 
-/// Tells the networks on the laptop's links from those behind a router.
+/// Tells the networks on the laptop's interfaces from those behind a router.
 fn with_connected(forwarded: PrefixMap<Cause>, snapshot: &Snapshot) -> PrefixMap<Cause> {
     let mut connected = PrefixMap::default();
     for address in &snapshot.addresses {
         let network = PrefixMap::from_prefixes([address.network()]);
         connected = connected.or(&forwarded.within(&network).filter_map(|cause| match cause {
-            Cause::Route(Some(interface)) if interface.get() == address.link => {
-                Some(Cause::Connected(address.link))
+            Cause::Route(Some(interface)) if interface.get() == address.interface => {
+                Some(Cause::Connected(address.interface))
             }
             Cause::Route(_) | Cause::Connected(_) | Cause::Named(_) => None,
         }));
@@ -135,7 +135,7 @@ pub fn tunnel_avoid(choice: &Choice, snapshot: &Snapshot, codespace: &[IpNet]) -
 /// there.
 fn networks(choice: &Choice, snapshot: &Snapshot, fib: &Fib) -> Vec<(IpNet, Option<String>)> {
     let routes = fib.routes.iter().filter(|_| choice.has_auto()).filter_map(|(prefix, found)| match found {
-        Lookup::Network(interface) => Some((*prefix, interface.map(|it| snapshot.link_name(it.get())))),
+        Lookup::Network(interface) => Some((*prefix, interface.map(|it| snapshot.interface_name(it.get())))),
         Lookup::Default { .. } | Lookup::Internal | Lookup::Blocked(_) => None,
     });
     routes.chain(choice.named().map(|(network, _)| (network, None))).collect()
@@ -146,9 +146,9 @@ fn hints(choice: &Choice, snapshot: &Snapshot, fib: &Fib, nothing_forwarded: boo
         return Vec::new();
     }
     let tunnel = |index: InterfaceIndex| {
-        let link = snapshot.link(index.get());
-        let kinds = [LinkKind::Tun, LinkKind::WireGuard, LinkKind::Tunnel];
-        link.is_some_and(|link| link.flags.point_to_point || kinds.contains(&link.kind))
+        let interface = snapshot.interface(index.get());
+        let kinds = [InterfaceKind::Tun, InterfaceKind::WireGuard, InterfaceKind::Tunnel];
+        interface.is_some_and(|interface| interface.flags.point_to_point || kinds.contains(&interface.kind))
     };
     let full_tunnels: BTreeSet<InterfaceIndex> = fib
         .map
@@ -160,7 +160,7 @@ fn hints(choice: &Choice, snapshot: &Snapshot, fib: &Fib, nothing_forwarded: boo
         .collect();
     let mut hints: Vec<_> = full_tunnels
         .into_iter()
-        .map(|index| Hint::FullTunnel { interface: snapshot.link_name(index.get()) })
+        .map(|index| Hint::FullTunnel { interface: snapshot.interface_name(index.get()) })
         .collect();
     if hints.is_empty() && nothing_forwarded {
         hints.push(Hint::NoRoutes);

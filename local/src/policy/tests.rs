@@ -5,8 +5,8 @@ use ipnet::IpNet;
 use super::*;
 use crate::engine::{self, NewFlow};
 use crate::netwatch::{
-    Address, LOCAL_TABLE, Link, LinkFlags, LinkKind, MAIN_TABLE, NextHop, Route, RouteKind, Rule, RuleAction,
-    Snapshot,
+    Address, Interface, InterfaceFlags, InterfaceKind, LOCAL_TABLE, MAIN_TABLE, NextHop, Route, RouteKind,
+    Rule, RuleAction, Snapshot,
 };
 
 mod oracle;
@@ -20,8 +20,8 @@ impl Laptop {
     /// A laptop at home: its LAN, the default route by the LAN's router, an address of its own.
     fn at_home() -> Self {
         Self::default()
-            .link(1, "lo", LinkKind::Loopback)
-            .link(2, "wlan0", LinkKind::Hardware)
+            .interface(1, "lo", InterfaceKind::Loopback)
+            .interface(2, "wlan0", InterfaceKind::Hardware)
             .address(1, "127.0.0.1/8")
             .address(2, "192.168.1.5/24")
             .address(2, "2001:db8:1::5/64")
@@ -34,19 +34,19 @@ impl Laptop {
             .route("169.254.0.0/16", 2)
     }
 
-    fn link(mut self, index: u32, name: &str, kind: LinkKind) -> Self {
-        let flags = LinkFlags { up: true, running: true, point_to_point: kind == LinkKind::Tun };
-        self.0.links.push(Link { index, name: name.to_owned(), kind, flags, master: None });
+    fn interface(mut self, index: u32, name: &str, kind: InterfaceKind) -> Self {
+        let flags = InterfaceFlags { up: true, running: true, point_to_point: kind == InterfaceKind::Tun };
+        self.0.interfaces.push(Interface { index, name: name.to_owned(), kind, flags, master: None });
         self
     }
 
     fn master(mut self, index: u32) -> Self {
-        self.0.links.last_mut().unwrap().master = Some(index);
+        self.0.interfaces.last_mut().unwrap().master = Some(index);
         self
     }
 
-    fn address(mut self, link: u32, address: &str) -> Self {
-        self.0.addresses.push(Address { link, address: address.parse().unwrap(), peer: None });
+    fn address(mut self, interface: u32, address: &str) -> Self {
+        self.0.addresses.push(Address { interface, address: address.parse().unwrap(), peer: None });
         self
     }
 
@@ -58,12 +58,12 @@ impl Laptop {
         self
     }
 
-    fn route(self, prefix: &str, link: u32) -> Self {
-        self.add(prefix, RouteKind::Unicast, vec![NextHop { link, gateway: None }])
+    fn route(self, prefix: &str, interface: u32) -> Self {
+        self.add(prefix, RouteKind::Unicast, vec![NextHop { interface, gateway: None }])
     }
 
-    fn via(self, prefix: &str, link: u32, gateway: &str) -> Self {
-        self.add(prefix, RouteKind::Unicast, vec![NextHop { link, gateway: gateway.parse().ok() }])
+    fn via(self, prefix: &str, interface: u32, gateway: &str) -> Self {
+        self.add(prefix, RouteKind::Unicast, vec![NextHop { interface, gateway: gateway.parse().ok() }])
     }
 
     fn blocked(self, prefix: &str) -> Self {
@@ -159,8 +159,8 @@ fn verdict(policy: &Policy, address: &str) -> Outcome {
     outcome(policy, address.parse().unwrap())
 }
 
-fn by(link: u32) -> Outcome {
-    Ok(InterfaceIndex::new(link))
+fn by(interface: u32) -> Outcome {
+    Ok(InterfaceIndex::new(interface))
 }
 
 const ANY_WAY: Outcome = Ok(None);
@@ -182,7 +182,7 @@ fn a_laptop_at_home_forwards_its_lan_and_nothing_else() {
 #[test]
 fn a_split_tunnel_vpn_is_forwarded_by_its_interface() {
     let laptop = Laptop::at_home()
-        .link(7, "wg0", LinkKind::WireGuard)
+        .interface(7, "wg0", InterfaceKind::WireGuard)
         .route("10.0.0.0/8", 7)
         .route("10.1.0.0/16", 2)
         .blocked("10.66.0.0/16");
@@ -198,7 +198,7 @@ fn the_lowest_metric_wins_and_several_ways_name_no_interface() {
     let laptop = Laptop::at_home().route("10.0.0.0/8", 7).metric(200).route("10.0.0.0/8", 8).metric(100).add(
         "10.9.0.0/16",
         RouteKind::Unicast,
-        [7, 8].map(|link| NextHop { link, gateway: None }).into(),
+        [7, 8].map(|interface| NextHop { interface, gateway: None }).into(),
     );
     let policy = laptop.auto();
     assert_eq!(verdict(&policy, "10.1.0.1"), by(8));
@@ -207,7 +207,7 @@ fn the_lowest_metric_wins_and_several_ways_name_no_interface() {
 
 #[test]
 fn the_laptop_itself_is_never_reached() {
-    let laptop = Laptop::at_home().link(9, "docker0", LinkKind::Bridge).address(9, "172.17.0.1/16");
+    let laptop = Laptop::at_home().interface(9, "docker0", InterfaceKind::Bridge).address(9, "172.17.0.1/16");
     let policy = laptop.policy(&choice(&["auto", "0.0.0.0/0", "::/0"], &[]));
     let own = ["192.168.1.5", "2001:db8:1::5", "fe80::5", "172.17.0.1", "127.0.0.1", "127.9.9.9", "::1"];
     let disguised = ["0.0.0.0", "0.1.2.3", "::", "::ffff:127.0.0.1", "::ffff:10.0.0.1", "::127.0.0.1"];
@@ -268,13 +268,13 @@ fn blocks_that_are_never_forwarded_are_not_in_the_routes() {
 #[test]
 fn networks_inside_the_laptop_are_not_forwarded() {
     let laptop = Laptop::at_home()
-        .link(9, "docker0", LinkKind::Bridge)
+        .interface(9, "docker0", InterfaceKind::Bridge)
         .route("172.17.0.0/16", 9)
-        .link(10, "br-0a1b2c3d4e5f", LinkKind::Bridge)
+        .interface(10, "br-0a1b2c3d4e5f", InterfaceKind::Bridge)
         .route("172.18.0.0/16", 10)
-        .link(11, "virbr0", LinkKind::Bridge)
+        .interface(11, "virbr0", InterfaceKind::Bridge)
         .route("192.168.122.0/24", 11)
-        .link(12, "cali0123456789a", LinkKind::Veth)
+        .interface(12, "cali0123456789a", InterfaceKind::Veth)
         .route("10.244.0.7/32", 12)
         .route("10.99.0.0/16", 1);
     assert_eq!(routes(&laptop.auto()), ["192.168.1.0/24", "2001:db8:1::/64"]);
@@ -283,20 +283,20 @@ fn networks_inside_the_laptop_are_not_forwarded() {
 #[test]
 fn a_bridge_with_hardware_in_it_is_a_real_lan() {
     let laptop = Laptop::default()
-        .link(9, "virbr1", LinkKind::Bridge)
-        .link(3, "enp3s0", LinkKind::Hardware)
+        .interface(9, "virbr1", InterfaceKind::Bridge)
+        .interface(3, "enp3s0", InterfaceKind::Hardware)
         .master(9)
         .route("192.168.7.0/24", 9)
-        .link(10, "br-lan", LinkKind::Bridge)
+        .interface(10, "br-lan", InterfaceKind::Bridge)
         .route("192.168.8.0/24", 10)
-        .link(11, "corp", LinkKind::Veth)
+        .interface(11, "corp", InterfaceKind::Veth)
         .route("192.168.16.0/24", 11);
     assert_eq!(routes(&laptop.auto()), ["192.168.7.0/24", "192.168.8.0/24", "192.168.16.0/24"]);
 }
 
 #[test]
 fn a_full_tunnel_is_not_forwarded_but_hinted_at() {
-    let tunnel = || Laptop::at_home().link(7, "tun0", LinkKind::Tun);
+    let tunnel = || Laptop::at_home().interface(7, "tun0", InterfaceKind::Tun);
     let def1 = tunnel().route("0.0.0.0/1", 7).route("128.0.0.0/1", 7).route("::/1", 7).route("8000::/1", 7);
     let six = tunnel().route("2000::/3", 7);
     let plain = tunnel().route("default", 7).metric(0);
@@ -337,9 +337,11 @@ fn a_full_tunnel_is_not_forwarded_but_hinted_at() {
     for (name, mut laptop) in [("def1", def1), ("2000::/3", six), ("plain", plain), ("list", complement)] {
         if name == "plain" {
             // The VPN's default route stands before the LAN's.
-            laptop.0.routes.iter_mut().filter(|it| it.hops.iter().any(|hop| hop.link == 2)).for_each(|it| {
-                it.metric = 600;
-            });
+            laptop.0.routes.iter_mut().filter(|it| it.hops.iter().any(|hop| hop.interface == 2)).for_each(
+                |it| {
+                    it.metric = 600;
+                },
+            );
         }
         let policy = laptop.auto();
         assert_eq!(routes(&policy), ["192.168.1.0/24", "2001:db8:1::/64"], "{name}");
@@ -352,7 +354,7 @@ fn a_full_tunnel_is_not_forwarded_but_hinted_at() {
 #[test]
 fn what_a_full_tunnel_names_beside_its_default_is_forwarded() {
     let laptop = Laptop::at_home()
-        .link(7, "tun0", LinkKind::Tun)
+        .interface(7, "tun0", InterfaceKind::Tun)
         .route("0.0.0.0/1", 7)
         .route("128.0.0.0/1", 7)
         .route("10.0.0.0/8", 7)
@@ -366,14 +368,15 @@ fn what_a_full_tunnel_names_beside_its_default_is_forwarded() {
 
 #[test]
 fn an_ordinary_default_route_is_no_vpn() {
-    let policy = Laptop::default().link(2, "eth0", LinkKind::Hardware).via("default", 2, "10.0.0.1").auto();
+    let policy =
+        Laptop::default().interface(2, "eth0", InterfaceKind::Hardware).via("default", 2, "10.0.0.1").auto();
     assert_eq!(policy.hints(), [Hint::NoRoutes]);
     assert!(policy.routes().is_empty());
 }
 
 #[test]
 fn the_private_ranges_need_no_route() {
-    let laptop = Laptop::default().link(7, "wg0", LinkKind::WireGuard).route("default", 7);
+    let laptop = Laptop::default().interface(7, "wg0", InterfaceKind::WireGuard).route("default", 7);
     let policy = laptop.policy(&choice(&["private"], &[]));
     assert_eq!(
         routes(&policy),
@@ -396,8 +399,10 @@ fn excludes_are_taken_out_exactly() {
 
 #[test]
 fn choices_add_up_and_autos_interface_stays() {
-    let laptop =
-        Laptop::at_home().link(7, "wg0", LinkKind::WireGuard).route("10.1.0.0/16", 7).blocked("10.2.0.0/16");
+    let laptop = Laptop::at_home()
+        .interface(7, "wg0", InterfaceKind::WireGuard)
+        .route("10.1.0.0/16", 7)
+        .blocked("10.2.0.0/16");
     let policy = laptop.policy(&choice(&["auto", "10.0.0.0/8"], &[]));
     assert_eq!(verdict(&policy, "10.1.0.1"), by(7));
     assert_eq!(verdict(&policy, "10.2.0.1"), NO_ROUTE);
@@ -409,7 +414,7 @@ fn choices_add_up_and_autos_interface_stays() {
 #[test]
 fn tailscales_table_counts() {
     let laptop = Laptop::at_home()
-        .link(7, "tailscale0", LinkKind::Tun)
+        .interface(7, "tailscale0", InterfaceKind::Tun)
         .route("100.100.0.0/16", 7)
         .table(52)
         .route("10.5.0.0/16", 7)
@@ -439,7 +444,7 @@ fn a_table_that_no_rule_names_for_us_does_not_count() {
 #[test]
 fn a_default_that_stays_on_the_machine_is_no_network_by_a_rule_for_some_destinations() {
     let laptop = Laptop::at_home()
-        .link(4, "docker0", LinkKind::Bridge)
+        .interface(4, "docker0", InterfaceKind::Bridge)
         .route("default", 4)
         .table(52)
         .rule(100, 52, |rule| rule.destination = "10.5.0.0/16".parse().ok())
@@ -451,7 +456,7 @@ fn a_default_that_stays_on_the_machine_is_no_network_by_a_rule_for_some_destinat
 #[test]
 fn wg_quicks_default_is_a_full_tunnel_and_the_lan_stays() {
     let laptop = Laptop::at_home()
-        .link(7, "wg0", LinkKind::WireGuard)
+        .interface(7, "wg0", InterfaceKind::WireGuard)
         .route("default", 7)
         .table(51820)
         .route("10.0.0.0/8", 7)
@@ -466,7 +471,7 @@ fn wg_quicks_default_is_a_full_tunnel_and_the_lan_stays() {
 #[test]
 fn a_default_in_an_earlier_table_hides_later_routes_but_what_it_throws() {
     let laptop = Laptop::at_home()
-        .link(7, "tailscale0", LinkKind::Tun)
+        .interface(7, "tailscale0", InterfaceKind::Tun)
         .route("10.9.0.0/16", 2)
         .route("default", 7)
         .table(52)
@@ -483,7 +488,7 @@ fn a_default_in_an_earlier_table_hides_later_routes_but_what_it_throws() {
 fn a_default_for_some_destinations_is_a_network() {
     let to = "10.0.0.0/8".parse().ok();
     let laptop = Laptop::at_home()
-        .link(7, "wg0", LinkKind::WireGuard)
+        .interface(7, "wg0", InterfaceKind::WireGuard)
         .route("default", 7)
         .table(100)
         .rule(100, 100, |rule| rule.destination = to)

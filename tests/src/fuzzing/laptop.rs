@@ -32,8 +32,11 @@ pub(super) struct Laptop {
 impl Laptop {
     /// It forwards 10.0.0.0/8 and fd00::/8 and is itself 10.0.0.5 and fd00::5.
     pub(super) fn new() -> Self {
-        let own =
-            |address: &str| Address { link: 1, address: address.parse().expect("a network"), peer: None };
+        let own = |address: &str| Address {
+            interface: 1,
+            address: address.parse().expect("a network"),
+            peer: None,
+        };
         let snapshot =
             Snapshot { addresses: vec![own("10.0.0.5/24"), own("fd00::5/64")], ..Snapshot::default() };
         let routes = ["10.0.0.0/8", "fd00::/8"].map(|route| route.parse().expect("a route"));

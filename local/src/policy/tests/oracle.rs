@@ -27,9 +27,12 @@ fn route() -> impl Strategy<Value = Route> {
         1 => Just(RouteKind::Throw),
     ];
     (net(), kind, 1u32..5, 0u32..3, prop_oneof![Just(MAIN_TABLE), Just(52)]).prop_map(
-        |(prefix, kind, link, metric, table)| {
-            let hops =
-                if kind == RouteKind::Unicast { vec![NextHop { link, gateway: None }] } else { Vec::new() };
+        |(prefix, kind, interface, metric, table)| {
+            let hops = if kind == RouteKind::Unicast {
+                vec![NextHop { interface, gateway: None }]
+            } else {
+                Vec::new()
+            };
             Route { table, prefix, metric, kind, scope: 0, protocol: 4, hops }
         },
     )
@@ -58,20 +61,21 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
         // One route for each prefix and metric of a table, as in the kernel.
         routes.sort();
         routes.dedup_by_key(|it| (it.table, it.prefix, it.metric));
-        let addresses = own.into_iter().map(|address| Address { link: 2, address, peer: None }).collect();
+        let addresses =
+            own.into_iter().map(|address| Address { interface: 2, address, peer: None }).collect();
         let rules = if stock_rules { Vec::new() } else { rules };
-        let links = (1..5).map(|index| Link {
+        let interfaces = (1..5).map(|index| Interface {
             index,
             name: if index == 1 { "docker0".to_owned() } else { format!("eth{index}") },
-            kind: if index == 1 { LinkKind::Bridge } else { LinkKind::Hardware },
-            flags: LinkFlags::default(),
+            kind: if index == 1 { InterfaceKind::Bridge } else { InterfaceKind::Hardware },
+            flags: InterfaceFlags::default(),
             master: None,
         });
-        Snapshot { links: links.collect(), addresses, routes, rules, ..Snapshot::default() }
+        Snapshot { interfaces: interfaces.collect(), addresses, routes, rules, ..Snapshot::default() }
     })
 }
 
-/// What the kernel finds: a route's kind, link and prefix length. A rule for some destinations makes what it
+/// What the kernel finds: a route's kind, interface and prefix length. A rule for some destinations makes what it
 /// finds as specific as itself.
 fn look_up(snapshot: &Snapshot, address: IpAddr) -> Option<(RouteKind, Option<u32>, u8)> {
     let mut rules: Vec<_> = snapshot.rules.iter().filter(|rule| rule.v6 == address.is_ipv6()).collect();
@@ -94,8 +98,8 @@ fn look_up(snapshot: &Snapshot, address: IpAddr) -> Option<(RouteKind, Option<u3
                 let best = routes.max_by_key(|it| (it.prefix.prefix_len(), std::cmp::Reverse(it.metric)));
                 let kept = best.filter(|it| suppress.is_none_or(|most| it.prefix.prefix_len() > most));
                 if let Some(route) = kept.filter(|it| it.kind != RouteKind::Throw) {
-                    let link = route.hops.first().map(|hop| hop.link);
-                    return Some((route.kind, link, route.prefix.prefix_len().max(narrow)));
+                    let interface = route.hops.first().map(|hop| hop.interface);
+                    return Some((route.kind, interface, route.prefix.prefix_len().max(narrow)));
                 }
             }
         }
@@ -108,12 +112,12 @@ fn expected(snapshot: &Snapshot, choice: &Choice, address: IpAddr) -> Option<Opt
         return None;
     }
     let found = look_up(snapshot, address);
-    if let Some((RouteKind::Unicast, Some(link), length)) = found
+    if let Some((RouteKind::Unicast, Some(interface), length)) = found
         && choice.has_auto()
         && length > 0
-        && link != 1
+        && interface != 1
     {
-        return Some(InterfaceIndex::new(link));
+        return Some(InterfaceIndex::new(interface));
     }
     let mut named = choice.named().map(|(net, _)| net).filter(|net| net.contains(&address));
     let kept = match found {

@@ -13,11 +13,15 @@ fn told(choice: &Choice, laptop: &Laptop) -> Vec<String> {
 #[test]
 fn each_forwarded_network_has_its_reason() {
     let laptop = Laptop::at_home()
-        .link(7, "vpn0", LinkKind::Tun)
+        .interface(7, "vpn0", InterfaceKind::Tun)
         .route("10.20.0.0/16", 7)
         // Next to the LAN and by the same interface, but behind a router.
         .via("192.168.0.0/24", 2, "192.168.1.7")
-        .add("10.9.0.0/16", RouteKind::Unicast, [2, 7].map(|link| NextHop { link, gateway: None }).into());
+        .add(
+            "10.9.0.0/16",
+            RouteKind::Unicast,
+            [2, 7].map(|interface| NextHop { interface, gateway: None }).into(),
+        );
     let routes = told(&choice(&["auto", "172.16.0.0/12"], &[]), &laptop);
     assert_eq!(
         routes,
@@ -37,7 +41,7 @@ fn each_forwarded_network_has_its_reason() {
 
 #[test]
 fn a_network_is_named_where_no_route_of_the_laptops_leads_there() {
-    let laptop = Laptop::at_home().link(7, "vpn0", LinkKind::Tun).route("10.1.0.0/16", 7);
+    let laptop = Laptop::at_home().interface(7, "vpn0", InterfaceKind::Tun).route("10.1.0.0/16", 7);
     let routes = told(&choice(&["auto", "10.0.0.0/15"], &[]), &laptop);
     assert_eq!(routes[..2], ["10.0.0.0/16: --route 10.0.0.0/15", "10.1.0.0/16: route on vpn0"]);
 }
@@ -57,7 +61,7 @@ fn hints_have_codes() {
 
 #[test]
 fn overlaps_are_found_and_told() {
-    let laptop = Laptop::at_home().link(7, "wg0", LinkKind::WireGuard).route("172.16.0.0/12", 7);
+    let laptop = Laptop::at_home().interface(7, "wg0", InterfaceKind::WireGuard).route("172.16.0.0/12", 7);
     let codespace = Codespace {
         networks: ["172.16.5.4/24", "172.17.0.0/16", "10.0.0.0/24"].map(|net| net.parse().unwrap()).to_vec(),
         tunnel: Vec::new(),
@@ -84,7 +88,7 @@ fn a_codespace_with_countless_networks_costs_little() {
 #[test]
 fn one_network_of_the_codespace_that_contains_all_routes_of_the_laptop_costs_little() {
     let route = |n: u32| format!("{}/32", Ipv4Addr::from_bits((10 << 24) + 2 * n));
-    let laptop = Laptop::at_home().link(7, "vpn0", LinkKind::Tun);
+    let laptop = Laptop::at_home().interface(7, "vpn0", InterfaceKind::Tun);
     let laptop = (0..10_000).fold(laptop, |laptop, n| laptop.route(&route(n), 7));
     let twice = ["10.0.0.0/8", "10.0.0.0/8"].map(|network| network.parse().unwrap());
     let codespace = Codespace { networks: twice.to_vec(), tunnel: Vec::new() };
@@ -94,7 +98,7 @@ fn one_network_of_the_codespace_that_contains_all_routes_of_the_laptop_costs_lit
 #[test]
 fn the_tunnel_stays_clear_of_what_both_sides_have() {
     let laptop = Laptop::at_home()
-        .link(9, "docker0", LinkKind::Bridge)
+        .interface(9, "docker0", InterfaceKind::Bridge)
         .address(9, "172.17.0.1/16")
         .route("10.0.0.0/8", 7);
     let codespace = ["172.16.5.4/24".parse().unwrap()];

@@ -1,33 +1,35 @@
 use gh_net_common::frame::TunnelAddress;
 
 use super::*;
-use crate::netwatch::{Link, LinkFlags, LinkKind, MAIN_TABLE, NextHop, Route as KernelRoute, RouteKind};
+use crate::netwatch::{
+    Interface, InterfaceFlags, InterfaceKind, MAIN_TABLE, NextHop, Route as KernelRoute, RouteKind,
+};
 use crate::policy::RouteChoice;
 use crate::status::RouteReason;
 
 /// A laptop with a default route on wlan0, and routes on interfaces that are named by their index.
 fn snapshot(routes: &[(&str, u32)]) -> Snapshot {
-    let link = |index, name: &str| Link {
+    let interface = |index, name: &str| Interface {
         index,
         name: name.to_owned(),
-        kind: LinkKind::Hardware,
-        flags: LinkFlags { up: true, running: true, point_to_point: false },
+        kind: InterfaceKind::Hardware,
+        flags: InterfaceFlags { up: true, running: true, point_to_point: false },
         master: None,
     };
-    let route = |prefix: &str, link| KernelRoute {
+    let route = |prefix: &str, interface| KernelRoute {
         table: MAIN_TABLE,
         prefix: prefix.parse().unwrap(),
         metric: 0,
         kind: RouteKind::Unicast,
         scope: 0,
         protocol: 4,
-        hops: vec![NextHop { link, gateway: None }],
+        hops: vec![NextHop { interface, gateway: None }],
     };
-    let mut routes: Vec<_> = routes.iter().map(|&(prefix, link)| route(prefix, link)).collect();
+    let mut routes: Vec<_> = routes.iter().map(|&(prefix, interface)| route(prefix, interface)).collect();
     routes.push(route("0.0.0.0/0", 1));
     routes.sort();
     Snapshot {
-        links: vec![link(1, "wlan0"), link(2, "vpn0"), link(3, "vpn1")],
+        interfaces: vec![interface(1, "wlan0"), interface(2, "vpn0"), interface(3, "vpn1")],
         routes,
         ..Snapshot::default()
     }
