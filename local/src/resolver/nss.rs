@@ -21,7 +21,7 @@ use super::source::Source;
 use c_library::{getaddrinfo, getnameinfo};
 use getent::Getent;
 
-pub(super) use c_library::Nothing;
+pub(super) use c_library::LookupError;
 
 /// Maximum number of lookups at a time. One that hangs holds its slot until the C library gives up.
 const MAX_LOOKUPS: usize = 16;
@@ -54,9 +54,9 @@ impl Found {
 }
 
 /// The addresses of a name.
-type Forward = dyn Fn(&str) -> Result<Vec<IpAddr>, Nothing> + Send + Sync;
+type Forward = dyn Fn(&str) -> Result<Vec<IpAddr>, LookupError> + Send + Sync;
 /// The name of an address.
-type Backward = dyn Fn(IpAddr) -> Result<String, Nothing> + Send + Sync;
+type Backward = dyn Fn(IpAddr) -> Result<String, LookupError> + Send + Sync;
 
 /// The switch, with the two calls it consists of.
 pub(super) struct Nss {
@@ -92,8 +92,8 @@ pub(super) fn can_answer(question: &Query) -> bool {
 
 impl Nss {
     pub(super) fn new(
-        forward: impl Fn(&str) -> Result<Vec<IpAddr>, Nothing> + Send + Sync + 'static,
-        backward: impl Fn(IpAddr) -> Result<String, Nothing> + Send + Sync + 'static,
+        forward: impl Fn(&str) -> Result<Vec<IpAddr>, LookupError> + Send + Sync + 'static,
+        backward: impl Fn(IpAddr) -> Result<String, LookupError> + Send + Sync + 'static,
     ) -> Self {
         let slots = Arc::new(Semaphore::new(MAX_LOOKUPS));
         Self { forward: Arc::new(forward), backward: Arc::new(backward), slots }
@@ -126,7 +126,7 @@ fn look_up(forward: &Forward, backward: &Backward, question: &Query) -> Option<F
     let found = if question.query_type() == RecordType::PTR {
         backward(address_of(question.name())?).and_then(|name| {
             let name = Name::from_ascii(format!("{}.", name.trim_end_matches('.')));
-            name.map(Found::name).map_err(|_| Nothing::Failed)
+            name.map(Found::name).map_err(|_| LookupError::Failed)
         })
     } else {
         let name = plain_name(question.name())?;
@@ -138,9 +138,9 @@ fn look_up(forward: &Forward, backward: &Backward, question: &Query) -> Option<F
     };
     match found {
         Ok(found) => Some(found),
-        Err(Nothing::NoName) => Some(Found::NoName),
-        Err(Nothing::NoData) => Some(Found::NoData),
-        Err(Nothing::Failed) => None,
+        Err(LookupError::NoName) => Some(Found::NoName),
+        Err(LookupError::NoData) => Some(Found::NoData),
+        Err(LookupError::Failed) => None,
     }
 }
 
@@ -238,7 +238,7 @@ mod tests {
     #[tokio::test]
     async fn lookups_that_hang_are_bounded() {
         static RUNNING: AtomicUsize = AtomicUsize::new(0);
-        fn hang(_: &str) -> Result<Vec<IpAddr>, Nothing> {
+        fn hang(_: &str) -> Result<Vec<IpAddr>, LookupError> {
             RUNNING.fetch_add(1, Ordering::SeqCst);
             loop {
                 std::thread::park();

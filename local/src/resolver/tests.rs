@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
 
-use super::nss::Nothing;
+use super::nss::LookupError;
 use super::*;
 
 /// What a server of the tests says, over UDP or TCP.
@@ -66,19 +66,23 @@ impl World {
 }
 
 /// The switch of the tests: one name that nothing else knows, with an IPv4 address only.
-fn forward(name: &str) -> Result<Vec<IpAddr>, Nothing> {
+fn forward(name: &str) -> Result<Vec<IpAddr>, LookupError> {
     match name {
         "nas.local." => Ok(vec!["192.168.1.9".parse().unwrap()]),
-        "broken.example." => Err(Nothing::Failed),
+        "broken.example." => Err(LookupError::Failed),
         "hanging.example." => loop {
             std::thread::park();
         },
-        _ => Err(Nothing::NoName),
+        _ => Err(LookupError::NoName),
     }
 }
 
-fn backward(address: IpAddr) -> Result<String, Nothing> {
-    if address == IpAddr::from([192, 168, 1, 9]) { Ok("nas.local".to_owned()) } else { Err(Nothing::NoName) }
+fn backward(address: IpAddr) -> Result<String, LookupError> {
+    if address == IpAddr::from([192, 168, 1, 9]) {
+        Ok("nas.local".to_owned())
+    } else {
+        Err(LookupError::NoName)
+    }
 }
 
 fn addresses() -> impl Iterator<Item = IpAddr> {

@@ -9,7 +9,7 @@ use socket2::{SockAddr, SockAddrStorage};
 
 /// Why a lookup has no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::resolver) enum Nothing {
+pub(in crate::resolver) enum LookupError {
     /// There is no such name (EAI_NONAME).
     NoName,
     /// The name has no addresses (EAI_NODATA).
@@ -18,19 +18,19 @@ pub(in crate::resolver) enum Nothing {
     Failed,
 }
 
-fn reason(code: libc::c_int) -> Nothing {
+fn reason(code: libc::c_int) -> LookupError {
     /// As in glibc and musl; the libc crate does not define it.
     const EAI_NODATA: libc::c_int = -5;
     match code {
-        libc::EAI_NONAME => Nothing::NoName,
-        EAI_NODATA => Nothing::NoData,
-        _ => Nothing::Failed,
+        libc::EAI_NONAME => LookupError::NoName,
+        EAI_NODATA => LookupError::NoData,
+        _ => LookupError::Failed,
     }
 }
 
 /// The addresses of a name, of both families. Blocks.
-pub(super) fn getaddrinfo(name: &str) -> Result<Vec<IpAddr>, Nothing> {
-    let name = CString::new(name).map_err(|_| Nothing::Failed)?;
+pub(super) fn getaddrinfo(name: &str) -> Result<Vec<IpAddr>, LookupError> {
+    let name = CString::new(name).map_err(|_| LookupError::Failed)?;
     let mut list = ptr::null_mut();
     // SAFETY: the C library requires zero in the other fields of the hints. No AI_ADDRCONFIG, since the codespace's
     // families matter, not the laptop's, and no AI_V4MAPPED.
@@ -68,7 +68,7 @@ fn address_in(info: &libc::addrinfo) -> Option<IpAddr> {
 }
 
 /// The name of an address. Blocks.
-pub(super) fn getnameinfo(address: IpAddr) -> Result<String, Nothing> {
+pub(super) fn getnameinfo(address: IpAddr) -> Result<String, LookupError> {
     let socket = SockAddr::from(SocketAddr::new(address, 0));
     // NI_MAXHOST.
     let mut host = [0 as libc::c_char; 1025];
@@ -89,7 +89,7 @@ pub(super) fn getnameinfo(address: IpAddr) -> Result<String, Nothing> {
     }
     // SAFETY: on success there is a NUL within the buffer.
     let host = unsafe { CStr::from_ptr(host.as_ptr()) };
-    host.to_str().map(str::to_owned).map_err(|_| Nothing::Failed)
+    host.to_str().map(str::to_owned).map_err(|_| LookupError::Failed)
 }
 
 #[cfg(test)]
@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn the_c_library_is_asked() {
         assert!(getaddrinfo("localhost").unwrap().iter().all(IpAddr::is_loopback));
-        assert_eq!(getaddrinfo("nul\0byte"), Err(Nothing::Failed));
+        assert_eq!(getaddrinfo("nul\0byte"), Err(LookupError::Failed));
         assert!(getnameinfo("127.0.0.1".parse().unwrap()).is_ok_and(|name| !name.is_empty()));
     }
 }

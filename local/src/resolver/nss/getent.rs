@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::c_library::{Nothing, getaddrinfo, getnameinfo};
+use super::c_library::{LookupError, getaddrinfo, getnameinfo};
 
 /// The system's own getent. PATH is not used: the getent of another C library does not know this system's switch.
 const PATHS: [&str; 3] = ["/usr/bin/getent", "/bin/getent", "/run/current-system/sw/bin/getent"];
@@ -45,7 +45,7 @@ impl Getent {
     }
 
     /// The addresses of a name, of both families.
-    pub(super) fn forward(&self, name: &str) -> Result<Vec<IpAddr>, Nothing> {
+    pub(super) fn forward(&self, name: &str) -> Result<Vec<IpAddr>, LookupError> {
         // It returns only families that the laptop has (AI_ADDRCONFIG). That suffices: the laptop connects.
         let Some(output) = self.ask("ahosts", name)? else { return getaddrinfo(name) };
         let mut addresses = Vec::new();
@@ -55,19 +55,19 @@ impl Getent {
                 addresses.push(address);
             }
         }
-        if addresses.is_empty() { Err(Nothing::Failed) } else { Ok(addresses) }
+        if addresses.is_empty() { Err(LookupError::Failed) } else { Ok(addresses) }
     }
 
     /// The name of an address.
-    pub(super) fn backward(&self, address: IpAddr) -> Result<String, Nothing> {
+    pub(super) fn backward(&self, address: IpAddr) -> Result<String, LookupError> {
         let Some(output) = self.ask("hosts", &address.to_string())? else { return getnameinfo(address) };
-        output.split_whitespace().nth(1).map(str::to_owned).ok_or(Nothing::Failed)
+        output.split_whitespace().nth(1).map(str::to_owned).ok_or(LookupError::Failed)
     }
 
     /// Its output for a key; `None` if it does not work, so that the caller uses the C library.
-    fn ask(&self, database: &str, key: &str) -> Result<Option<String>, Nothing> {
+    fn ask(&self, database: &str, key: &str) -> Result<Option<String>, LookupError> {
         if key.starts_with('-') {
-            return Err(Nothing::Failed);
+            return Err(LookupError::Failed);
         }
         let (program, arguments) = self.command.split_first().expect("a command has a program");
         let child = Command::new(program)
@@ -80,8 +80,8 @@ impl Getent {
         match child.and_then(|child| finish(child, Instant::now() + self.limit)) {
             Ok((status, output)) if status.success() => Ok(Some(output)),
             // The name does not exist, or the lookup failed: getent does not tell which.
-            Ok((status, _)) if status.code() == Some(NOT_FOUND) => Err(Nothing::Failed),
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(Nothing::Failed),
+            Ok((status, _)) if status.code() == Some(NOT_FOUND) => Err(LookupError::Failed),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(LookupError::Failed),
             other => {
                 tracing::debug!(?other, "{program} does not work");
                 Ok(None)
@@ -145,7 +145,7 @@ mod tests {
         );
         let addresses = getent.forward("www.corp.internal.").unwrap();
         assert_eq!(addresses, ["10.20.0.10", "fd00::1"].map(|a| a.parse::<IpAddr>().unwrap()));
-        assert_eq!(quick("echo nonsense").forward("www."), Err(Nothing::Failed));
+        assert_eq!(quick("echo nonsense").forward("www."), Err(LookupError::Failed));
     }
 
     #[test]
@@ -155,13 +155,13 @@ mod tests {
         assert!(expect("ahosts db_1.corp.").forward("db_1.corp.").is_ok());
         let name = expect("hosts fd00::1").backward("fd00::1".parse().unwrap());
         assert_eq!(name.as_deref(), Ok("name"));
-        assert_eq!(quick("echo 10.0.0.1").forward("--service=files."), Err(Nothing::Failed));
+        assert_eq!(quick("echo 10.0.0.1").forward("--service=files."), Err(LookupError::Failed));
     }
 
     #[test]
     fn what_it_does_not_find_may_be_there_all_the_same() {
-        assert_eq!(quick("exit 2").forward("www."), Err(Nothing::Failed));
-        assert_eq!(quick("exit 2").backward("10.0.0.1".parse().unwrap()), Err(Nothing::Failed));
+        assert_eq!(quick("exit 2").forward("www."), Err(LookupError::Failed));
+        assert_eq!(quick("exit 2").backward("10.0.0.1".parse().unwrap()), Err(LookupError::Failed));
     }
 
     #[test]
@@ -180,7 +180,7 @@ mod tests {
         // The limit grows until the script had time to write its pid.
         let mut limit = Duration::from_millis(50);
         let pid = loop {
-            assert_eq!(script(&lines, limit).forward("www."), Err(Nothing::Failed));
+            assert_eq!(script(&lines, limit).forward("www."), Err(LookupError::Failed));
             match std::fs::read_to_string(pid.path()).unwrap().trim().parse() {
                 Ok(pid) => break pid,
                 Err(_) => limit *= 2,
@@ -204,6 +204,6 @@ mod tests {
         let Some(getent) = Getent::of_system() else { return };
         assert!(getent.forward("localhost").unwrap().iter().all(IpAddr::is_loopback));
         assert!(getent.backward("127.0.0.1".parse().unwrap()).is_ok_and(|name| !name.is_empty()));
-        assert_eq!(getent.forward("no-such-name.invalid."), Err(Nothing::Failed));
+        assert_eq!(getent.forward("no-such-name.invalid."), Err(LookupError::Failed));
     }
 }
