@@ -1,6 +1,6 @@
 //! Connecting to a sidecar's stdin and stdout: over ssh to a codespace or any host, or through a command of the user's.
 //!
-//! [`Transport::connect`] returns a [`Link`]: two streams of bytes, and the [`Carrier`] that owns the processes under them.
+//! [`Transport::connect`] returns a [`Connection`]: two streams of bytes, and the [`Carrier`] that owns the processes under them.
 //! Everything a transport starts lives in a task of the carrier, and ends when the carrier is dropped.
 
 mod carrier;
@@ -12,7 +12,7 @@ pub mod ssh;
 mod stderr_tail;
 
 use crate::config::{Config, Sidecar, Target};
-pub use carrier::{Carrier, Link, LinkEnd};
+pub use carrier::{Carrier, Connection, ExitReport};
 pub use error::Error;
 
 /// How to reach a sidecar. It can connect any number of times.
@@ -65,8 +65,8 @@ impl Transport {
     /// future ends the processes that it started.
     ///
     /// # Errors
-    /// See [`Error`]. A failure of the remote command itself shows on the link.
-    pub async fn connect(&self) -> Result<Link, Error> {
+    /// See [`Error`]. A failure of the remote command itself shows on the connection.
+    pub async fn connect(&self) -> Result<Connection, Error> {
         let (master, settings) = match &self.kind {
             Kind::Exec(words) => return Ok(exec::connect(words)?),
             Kind::Ssh { destination, settings } => {

@@ -102,7 +102,7 @@ pub enum Error {
         /// What went wrong.
         error: HandshakeError,
         /// How the transport ended.
-        carrier: transport::LinkEnd,
+        carrier: transport::ExitReport,
     },
     /// The session ended, and the user did not ask for it.
     #[error("{end}")]
@@ -110,7 +110,7 @@ pub enum Error {
         /// How.
         end: LinkEnd,
         /// How the transport ended.
-        carrier: transport::LinkEnd,
+        carrier: transport::ExitReport,
     },
 }
 

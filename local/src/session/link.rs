@@ -22,8 +22,8 @@ pub(super) struct Link {
 
 impl Link {
     /// A link over a connected transport. Nothing has been sent.
-    pub(super) fn new(transport: transport::Link) -> Self {
-        let transport::Link { reader, writer, carrier } = transport;
+    pub(super) fn new(transport: transport::Connection) -> Self {
+        let transport::Connection { reader, writer, carrier } = transport;
         let streams =
             LinkIo { reader: FrameReader::new(reader), writer: FrameWriter::new(writer), settled: None };
         Self { streams, carrier }
@@ -49,7 +49,7 @@ impl Link {
     }
 
     /// Closes the link without a goodbye.
-    pub(super) async fn close(self) -> transport::LinkEnd {
+    pub(super) async fn close(self) -> transport::ExitReport {
         // The sidecar learns of the end by the end of its stdin.
         drop(self.streams);
         self.carrier.close().await

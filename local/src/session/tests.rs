@@ -10,7 +10,7 @@ fn goodbye(reason: Reason) -> Goodbye {
 
 #[test]
 fn what_a_sidecar_says_is_said_once_and_has_its_exit_code() {
-    let carrier = transport::LinkEnd { status: Some(3), stderr: "gh-net-sidecar: enough".into() };
+    let carrier = transport::ExitReport { status: Some(3), stderr: "gh-net-sidecar: enough".into() };
     let refused = |reason| Error::Handshake {
         error: HandshakeError::Refused(goodbye(reason)),
         carrier: carrier.clone(),

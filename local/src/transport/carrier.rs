@@ -12,7 +12,7 @@ use super::stderr_tail::StderrTail;
 pub(super) const TERMINATION_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A connected pair of streams.
-pub struct Link {
+pub struct Connection {
     /// What the sidecar writes.
     pub reader: Box<dyn AsyncRead + Send + Unpin>,
     /// What the sidecar reads.
@@ -21,13 +21,13 @@ pub struct Link {
     pub carrier: Carrier,
 }
 
-impl std::fmt::Debug for Link {
+impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Link").field("carrier", &self.carrier).finish_non_exhaustive()
+        f.debug_struct("Connection").field("carrier", &self.carrier).finish_non_exhaustive()
     }
 }
 
-/// The processes under a link. Dropping it ends them.
+/// The processes under a connection. Dropping it ends them.
 #[derive(Debug)]
 pub struct Carrier {
     stderr: StderrTail,
@@ -36,16 +36,16 @@ pub struct Carrier {
     end: Option<Option<i32>>,
 }
 
-/// How a link ended.
+/// How a connection ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LinkEnd {
+pub struct ExitReport {
     /// The exit status of the remote command; `None` if the connection was cut or a signal ended it.
     pub status: Option<i32>,
     /// The last lines of its stderr, and of ssh's, from before the session was open.
     pub stderr: String,
 }
 
-impl LinkEnd {
+impl ExitReport {
     /// All that is known, for an error message.
     pub fn explained(&self) -> String {
         let status = match self.status {
@@ -60,7 +60,7 @@ impl LinkEnd {
 }
 
 impl Carrier {
-    /// `task` ends when the link has ended; it ends the link when `stop` is dropped.
+    /// `task` ends when the connection has ended; it ends the connection when `stop` is dropped.
     pub(super) fn new(stderr: StderrTail, stop: oneshot::Sender<()>, task: JoinHandle<Option<i32>>) -> Self {
         Self { stderr, stop: Some(stop), task, end: None }
     }
@@ -70,17 +70,17 @@ impl Carrier {
         self.stderr.opened();
     }
 
-    /// Waits until the link has ended by itself. Cancel safe.
-    pub async fn ended(&mut self) -> LinkEnd {
+    /// Waits until the connection has ended by itself. Cancel safe.
+    pub async fn ended(&mut self) -> ExitReport {
         let status = match self.end {
             Some(status) => status,
             None => *self.end.insert((&mut self.task).await.unwrap_or(None)),
         };
-        LinkEnd { status, stderr: self.stderr.complete().await }
+        ExitReport { status, stderr: self.stderr.complete().await }
     }
 
-    /// Ends the link. Drop both streams first: a running sidecar ends by itself at the end of its stdin.
-    pub async fn close(mut self) -> LinkEnd {
+    /// Ends the connection. Drop both streams first: a running sidecar ends by itself at the end of its stdin.
+    pub async fn close(mut self) -> ExitReport {
         self.stop.take();
         self.ended().await
     }

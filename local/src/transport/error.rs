@@ -4,7 +4,7 @@ use super::{exec, provision, ssh};
 use crate::codespaces::gh;
 use crate::exit::{Exit, Explain};
 
-/// Why there is no link.
+/// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The user's command could not be run.

@@ -9,7 +9,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::carrier::{Carrier, Link, TERMINATION_TIMEOUT};
+use super::carrier::{Carrier, Connection, TERMINATION_TIMEOUT};
 use super::stderr_tail::StderrTail;
 use crate::exit::{Exit, Explain};
 
@@ -52,7 +52,7 @@ impl Explain for Error {
 /// Starts the command in a session of its own, so that Ctrl-C in the terminal does not end it before our goodbye has
 /// passed through it. Without a controlling terminal it can't ask questions either; from the background, it would be
 /// stopped by the kernel for asking.
-pub(super) fn connect(words: &[String]) -> Result<Link, Error> {
+pub(super) fn connect(words: &[String]) -> Result<Connection, Error> {
     let name = words.first().cloned().unwrap_or_default();
     let mut command = Command::new(&name);
     command
@@ -72,7 +72,7 @@ pub(super) fn connect(words: &[String]) -> Result<Link, Error> {
     }
     let (stop, stopped) = oneshot::channel();
     let carrier = Carrier::new(tail, stop, tokio::spawn(watch(Running(child), stopped)));
-    Ok(Link { reader: Box::new(reader), writer: Box::new(writer), carrier })
+    Ok(Connection { reader: Box::new(reader), writer: Box::new(writer), carrier })
 }
 
 fn not_started(name: &str, source: io::Error) -> Error {
@@ -123,7 +123,7 @@ async fn watch(mut command: Running, stopped: oneshot::Receiver<()>) -> Option<i
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    use super::super::carrier::LinkEnd;
+    use super::super::carrier::ExitReport;
     use super::*;
 
     fn words(line: &str) -> Vec<String> {
@@ -132,13 +132,13 @@ mod tests {
 
     #[tokio::test]
     async fn bytes_pass_both_ways_and_the_end_has_status_and_stderr() {
-        let mut link =
+        let mut connection =
             connect(&words("sh -c 'read line; echo \"got $line\"; echo oops >&2; exit 3'")).unwrap();
-        link.writer.write_all(b"hello\n").await.unwrap();
+        connection.writer.write_all(b"hello\n").await.unwrap();
         let mut answer = String::new();
-        link.reader.read_to_string(&mut answer).await.unwrap();
+        connection.reader.read_to_string(&mut answer).await.unwrap();
         assert_eq!(answer, "got hello\n");
-        assert_eq!(link.carrier.ended().await, LinkEnd { status: Some(3), stderr: "oops".into() });
+        assert_eq!(connection.carrier.ended().await, ExitReport { status: Some(3), stderr: "oops".into() });
     }
 
     #[tokio::test]
@@ -150,7 +150,8 @@ mod tests {
 
     #[tokio::test]
     async fn closing_ends_a_command_that_reads_to_the_end_of_its_stdin() {
-        let Link { reader, writer, carrier } = connect(&words("sh -c 'cat >/dev/null; exit 7'")).unwrap();
+        let Connection { reader, writer, carrier } =
+            connect(&words("sh -c 'cat >/dev/null; exit 7'")).unwrap();
         drop((reader, writer));
         assert_eq!(carrier.close().await.status, Some(7));
     }
@@ -158,7 +159,7 @@ mod tests {
     #[tokio::test]
     async fn closing_ends_a_command_that_ignores_it_and_its_children() {
         let line = "sh -c 'trap \"\" TERM; sleep 600 & echo $!; wait; wait; sleep 600'";
-        let Link { mut reader, writer, carrier } = connect(&words(line)).unwrap();
+        let Connection { mut reader, writer, carrier } = connect(&words(line)).unwrap();
         let mut buffer = [0; 32];
         assert!(reader.read(&mut buffer).await.unwrap() > 0);
         drop(writer);

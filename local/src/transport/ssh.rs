@@ -29,7 +29,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::carrier::{Carrier, Link, TERMINATION_TIMEOUT};
+use super::carrier::{Carrier, Connection, TERMINATION_TIMEOUT};
 use super::stderr_tail::StderrTail;
 use dial::{Dialling, SOCKET, Watcher};
 pub use error::Error;
@@ -209,8 +209,8 @@ impl Master {
         timeout(limit, work).await.map_err(|_| timed_out())?
     }
 
-    /// Runs `command`, and returns its stdin and stdout as a link.
-    pub(super) async fn attach(self, command: &str) -> Result<Link, Error> {
+    /// Runs `command`, and returns its stdin and stdout as a connection.
+    pub(super) async fn attach(self, command: &str) -> Result<Connection, Error> {
         let mut child = self.spawn(command).await?;
         let missing = || Error::Command("its pipes are missing".to_owned());
         let writer = child.stdin().take().ok_or_else(missing)?;
@@ -221,7 +221,7 @@ impl Master {
         let (stop, stopped) = oneshot::channel();
         let tail = self.stderr.clone();
         let task = tokio::spawn(watch(child, self, stopped));
-        Ok(Link {
+        Ok(Connection {
             reader: Box::new(reader),
             writer: Box::new(writer),
             carrier: Carrier::new(tail, stop, task),

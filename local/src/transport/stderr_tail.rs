@@ -1,4 +1,4 @@
-//! The stderr of a link's processes, shown to the user once. Until the session is open, the last lines are kept for the
+//! The stderr of a connection's processes, shown to the user once. Until the session is open, the last lines are kept for the
 //! error message in case it never opens; from then on, lines are logged as they arrive and not kept.
 //!
 //! The remote side is not trusted: the length and the number of lines are bounded, and control characters are replaced.

@@ -4,7 +4,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use gh_net::config::{self, Environment, Flags};
-use gh_net::transport::{Error, Link, LinkEnd, Transport, provision};
+use gh_net::transport::{Connection, Error, ExitReport, Transport, provision};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -25,13 +25,13 @@ fn transport(sshd: &Sshd, sidecar: Option<&str>, sources: &Path) -> Transport {
     Transport::new(&config::load(&flags, &Environment::from([sources])).unwrap()).unwrap()
 }
 
-/// Sends a line through the sidecar and back, and closes the link.
-async fn echo(mut link: Link) -> LinkEnd {
-    link.writer.write_all(b"there and back\n").await.unwrap();
+/// Sends a line through the sidecar and back, and closes the connection.
+async fn echo(mut connection: Connection) -> ExitReport {
+    connection.writer.write_all(b"there and back\n").await.unwrap();
     let mut answer = [0; 15];
-    link.reader.read_exact(&mut answer).await.unwrap();
+    connection.reader.read_exact(&mut answer).await.unwrap();
     assert_eq!(&answer, b"there and back\n");
-    let Link { reader, writer, carrier } = link;
+    let Connection { reader, writer, carrier } = connection;
     drop((reader, writer));
     carrier.close().await
 }
@@ -83,9 +83,9 @@ async fn output_of_a_login_shell_is_skipped() {
     // bash also reads it for commands over ssh.
     std::fs::write(sshd.home().join(".bashrc"), "echo Welcome to the codespace!; printf 'no newline'\n")
         .unwrap();
-    let mut link = transport(&sshd, None, &sidecar::directory()).connect().await.unwrap();
-    link.writer.write_all(b"there and back\n").await.unwrap();
-    let Link { mut reader, writer, carrier } = link;
+    let mut connection = transport(&sshd, None, &sidecar::directory()).connect().await.unwrap();
+    connection.writer.write_all(b"there and back\n").await.unwrap();
+    let Connection { mut reader, writer, carrier } = connection;
     drop(writer);
     let mut answer = String::new();
     reader.read_to_string(&mut answer).await.unwrap();
@@ -107,8 +107,9 @@ async fn a_named_sidecar_is_run_without_a_copy() {
 #[tokio::test]
 async fn a_missing_named_sidecar_is_a_status_with_stderr() {
     let sshd = Sshd::start();
-    let mut link = transport(&sshd, Some("/no/such/sidecar"), Path::new("/nowhere")).connect().await.unwrap();
-    let end = link.carrier.ended().await;
+    let mut connection =
+        transport(&sshd, Some("/no/such/sidecar"), Path::new("/nowhere")).connect().await.unwrap();
+    let end = connection.carrier.ended().await;
     assert_eq!(end.status, Some(127));
     assert!(end.stderr.contains("/no/such/sidecar"), "{end:?}");
 }
@@ -148,10 +149,10 @@ async fn a_cut_connection_ends_the_link_without_a_status() {
     let mut flags = flags(&sshd, &relayed);
     flags.set("sidecar", sidecar::directory().join("gh-net-sidecar").display().to_string());
     let transport = Transport::new(&config::load(&flags, &Environment::new()).unwrap()).unwrap();
-    let mut link = transport.connect().await.unwrap();
+    let mut connection = transport.connect().await.unwrap();
     cut.send(()).unwrap();
-    assert_eq!(link.reader.read(&mut [0; 1]).await.unwrap(), 0);
-    let end = link.carrier.ended().await;
+    assert_eq!(connection.reader.read(&mut [0; 1]).await.unwrap(), 0);
+    let end = connection.carrier.ended().await;
     assert_eq!(end.status, None);
     assert!(end.explained().contains("cut"), "{end:?}");
 }
@@ -159,7 +160,7 @@ async fn a_cut_connection_ends_the_link_without_a_status() {
 #[tokio::test]
 async fn dropping_a_link_ends_the_connection() {
     let mut sshd = Sshd::start();
-    let link = transport(&sshd, None, &sidecar::directory()).connect().await.unwrap();
-    drop(link);
+    let connection = transport(&sshd, None, &sidecar::directory()).connect().await.unwrap();
+    drop(connection);
     tokio::task::spawn_blocking(move || sshd.wait_for("Received disconnect")).await.unwrap();
 }
