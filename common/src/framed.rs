@@ -38,32 +38,32 @@ impl Default for NoiseLimit {
     }
 }
 
-/// No preamble came. The message shows what came instead.
+/// No preamble was received. The message shows what was received instead.
 #[derive(Debug, thiserror::Error)]
 pub enum PreambleError {
     /// The stream ended first.
-    #[error("the other side closed the connection before it spoke our protocol{}", instead(.0))]
+    #[error("the other side closed the connection before it spoke the gh-net protocol{}", instead(.0))]
     Ended(Vec<u8>),
     /// Too much came first.
-    #[error("the other side sends something else than our protocol{}", instead(.0))]
+    #[error("the other side does not speak the gh-net protocol{}", instead(.0))]
     Noise(Vec<u8>),
     /// It took too long.
-    #[error("the other side did not speak our protocol within {} seconds{}", .1.as_secs(), instead(.0))]
+    #[error("the other side did not speak the gh-net protocol within {} seconds{}", .1.as_secs(), instead(.0))]
     Silence(Vec<u8>, Duration),
     /// The stream failed.
     #[error("reading from the other side failed: {0}")]
     Io(#[from] io::Error),
 }
 
-/// What came instead, truncated to fit a message.
+/// What was received instead, truncated to fit a message.
 fn instead(seen: &[u8]) -> String {
     const SHOWN: usize = 400;
     if seen.is_empty() {
-        return "; nothing came".to_owned();
+        return "; received nothing".to_owned();
     }
     let text = printable(&String::from_utf8_lossy(&seen[..seen.len().min(SHOWN)]));
     let more = if seen.len() > SHOWN { " …" } else { "" };
-    format!("; what came instead ({} bytes): {}{more}", seen.len(), text.trim_end())
+    format!("; received instead ({} bytes): {}{more}", seen.len(), text.trim_end())
 }
 
 /// Why no further frame can be read.
@@ -105,7 +105,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     async fn find_preamble(&mut self, max_noise: usize) -> Result<Vec<u8>, PreambleError> {
-        // Where the preamble may begin at the earliest: all before has been searched.
+        // Where the preamble may begin at the earliest: everything before that has been searched.
         let mut from = 0;
         loop {
             let unsearched = self.buffer.get(from..).unwrap_or_default();

@@ -7,7 +7,7 @@
 //! - **Reports.** The receiver of packets reports how many bytes of them it has received in all ([`Frame::Delivered`]).
 //!   A report is due at once after [`REPORT_BYTES`], else it travels with the next packet of the other direction or
 //!   after [`REPORT_DELAY`]: a report of its own for each keystroke would cost more than the keystroke.
-//! - **Keepalive.** Each end pings and answers pings, and each end takes a link for dead that stays silent for
+//! - **Keepalive.** Each end pings and answers pings, and each end declares a link dead that stays silent for
 //!   [`SILENCE`] after a ping ([`LinkControl::silence`]). Any frame counts as a sign of life.
 //!
 //! A congested end (one whose writer does not accept more) sends only pings, of which one at most is unanswered. A
@@ -78,8 +78,8 @@ impl LinkControl {
         self.keepalive.packet_passed();
     }
 
-    /// The other end reports `total` bytes of packet frames. A total that decreases, or exceeds what was sent, is
-    /// not believed.
+    /// The other end reports `total` bytes of packet frames. The total is clamped: it never decreases, and never
+    /// exceeds what was sent.
     pub fn delivered(&mut self, total: u64, now: Instant) {
         self.window.delivered(total, now);
     }

@@ -87,15 +87,15 @@ fn check(name: &str, output: &Output, words: &[&str]) {
 fn output_of_something_other_than_a_sidecar_is_shown() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     let cases: [(&str, &str, &[&str]); 9] = [
-        ("eof", "exit 0", &["nothing came"]),
+        ("eof", "exit 0", &["received nothing"]),
         ("words", "echo 'This account is currently not available.'", &["currently not available"]),
         ("stderr", "echo 'sudo: a password is required' >&2; exit 1", &["a password is required"]),
         ("banner", "exec yes 'Welcome to nowhere'", &["Welcome to nowhere"]),
-        ("zeros", "exec cat /dev/zero", &["what came instead"]),
-        ("garbage", "exec cat /dev/urandom", &["what came instead"]),
+        ("zeros", "exec cat /dev/zero", &["received instead"]),
+        ("garbage", "exec cat /dev/urandom", &["received instead"]),
         ("escapes", "printf '\\033[2J\\033]0;owned\\007some text'", &["some text"]),
         ("half", "printf '\\000gh-n'", &[]),
-        ("bytes", "head -c 70000 /dev/urandom", &["what came instead"]),
+        ("bytes", "head -c 70000 /dev/urandom", &["received instead"]),
     ];
     for (name, lines, words) in cases {
         let output = against(&lab, &script(&lab, name, lines)?)?;
@@ -108,7 +108,7 @@ fn output_of_something_other_than_a_sidecar_is_shown() -> Result<()> {
 fn a_silent_command_times_out() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     let output = against(&lab, "sleep 1000")?;
-    check("silence", &output, &["nothing came"]);
+    check("silence", &output, &["received nothing"]);
     Ok(())
 }
 

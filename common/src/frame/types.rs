@@ -179,7 +179,7 @@ pub struct Dns {
 pub enum DnsMode {
     /// No resolver hook at all.
     Off,
-    /// The laptop's domains go to the laptop; all else to the codespace, then to the laptop.
+    /// The laptop's domains go to the laptop; everything else to the codespace, then to the laptop.
     Split,
     /// The laptop first, then the codespace.
     Local,

@@ -90,7 +90,7 @@ impl Window {
         self.delivered >= total
     }
 
-    /// The shortest round trip seen of late.
+    /// The shortest recent round trip.
     pub fn round_trip(&self) -> Option<Duration> {
         self.round_trip.map(|(_, trip)| trip)
     }
@@ -110,8 +110,8 @@ impl Window {
         }
     }
 
-    /// The other side has received `total` bytes since the link began. A total that decreases, or exceeds what was
-    /// sent, is not believed.
+    /// The other side has received `total` bytes since the link began. The total is clamped: it never decreases,
+    /// and never exceeds what was sent.
     pub fn delivered(&mut self, total: u64, now: Instant) {
         self.delivered = total.clamp(self.delivered, self.sent);
         if let Some((end, sent)) = self.timed

@@ -22,8 +22,8 @@ use super::schedule::Schedule;
 use super::{Engine, icmp, udp};
 
 impl Engine {
-    /// The sidecar reports how many bytes of packet frames it has taken off this link. A count that goes back, or
-    /// that says more than was sent, is not believed.
+    /// The sidecar reports how many bytes of packet frames it has taken off this link. The count is clamped: it
+    /// never decreases, and never exceeds what was sent.
     pub fn handle_delivered(&mut self, total: u64) {
         self.link.delivered = total.clamp(self.link.delivered, self.link.sent);
     }

@@ -52,8 +52,9 @@ impl Peers {
     /// The address that the codespace knows `source` by; `None` if it has sent nothing there, or if its network has
     /// vanished.
     ///
-    /// A host that was asked by its own address may answer from any port, as TFTP servers do. Of a host that stands
-    /// in for another one only the very port is known to the codespace, and no other is to be.
+    /// A host that was asked by its own address may answer from any port, as TFTP servers do. If the
+    /// policy replaced the destination, the answer must come from exactly the address and port that it chose: the
+    /// codespace did not ask for any other port of that host.
     pub(super) fn asked(&self, source: SocketAddr) -> Option<SocketAddr> {
         let mut peers = self.0.iter().rev().filter(|known| !known.held).map(|known| known.peer);
         let translated = peers.clone().find(|peer| peer.is_translated() && peer.actual == source);

@@ -70,8 +70,8 @@ impl engine::Policy for Policy {
     }
 }
 
-/// The networks that are forwarded: those of the laptop's routes with what `known` makes of their interface, and
-/// those that the user names with what `named` makes of the name.
+/// The networks that are forwarded, each with a value: `known` gives it for the interface of a route of the laptop,
+/// `named` for a network that the user names.
 pub(super) fn forwarded<V: Clone + Eq>(
     choice: &Choice,
     fib: &Fib,

@@ -98,7 +98,7 @@ impl<'a> Tables<'a> {
                 RuleAction::Table { table, suppress } => {
                     let table = self.table(v6, table, suppress).into_iter();
                     let table =
-                        table.map(|(prefix, found)| (prefix, found.map(|it| self.seen_by(it, step.named))));
+                        table.map(|(prefix, found)| (prefix, found.map(|it| self.adjusted(it, step.named))));
                     let table: Vec<_> = table.collect();
                     routes.extend(table.iter().filter_map(|(prefix, found)| {
                         let known = if prefix.contains(&step.named) { step.named } else { *prefix };
@@ -108,7 +108,7 @@ impl<'a> Tables<'a> {
                     PrefixMap::longest_prefix(table).filter_map(|found| *found)
                 }
                 RuleAction::Blocked => {
-                    PrefixMap::longest_prefix([(all, self.seen_by(Lookup::Blocked(0), step.named))])
+                    PrefixMap::longest_prefix([(all, self.adjusted(Lookup::Blocked(0), step.named))])
                 }
                 RuleAction::Other => continue,
             };
@@ -117,9 +117,9 @@ impl<'a> Tables<'a> {
         map
     }
 
-    /// The result in the light of the rule that led to it: where the rule names destinations, a default route is a
-    /// route to these, and a block is as narrow as the rule.
-    fn seen_by(&self, found: Lookup, named: IpNet) -> Lookup {
+    /// Adjusts a result to the rule that selected its table: if the rule names destinations, a default route is a route
+    /// to these, and a block is as narrow as the rule.
+    fn adjusted(&self, found: Lookup, named: IpNet) -> Lookup {
         let inside = |interface: InterfaceIndex| self.internal.contains(&interface.get());
         match found {
             Lookup::Default { interface, .. } if named.prefix_len() > 0 => {

@@ -40,7 +40,7 @@ impl fmt::Display for Hint {
                  name them with --route CIDR"
             ),
             Self::NoRoutes => f.write_str(
-                "there is no network to forward: this machine has only a default route, or all else is excluded; \
+                "there is no network to forward: this machine has only a default route, or everything else is excluded; \
                  forward all private networks with --route private, or name them with --route CIDR",
             ),
             Self::TooManyRoutes => f.write_str(
@@ -81,8 +81,8 @@ impl fmt::Display for Overlap {
         let shared = self.shared();
         write!(
             f,
-            " overlaps the codespace's own {codespace}: in the codespace, {shared} stays its own, and the \
-             laptop's hosts there are out of reach; reach them by another address, or give the codespace's network \
+            " overlaps the codespace's own {codespace}: the codespace keeps {shared} for itself, so the \
+             laptop's hosts in it can't be reached; reach them by another address, or give the codespace's network \
              another range (a container network's subnet), or accept it with --exclude {shared}"
         )
     }

@@ -99,7 +99,7 @@ fd00::5 six.corp.example
     }
 
     #[test]
-    fn loopback_is_no_address_of_the_laptop_over_there() {
+    fn the_laptops_own_name_does_not_resolve_to_loopback() {
         assert_eq!(answer("mylaptop.", RecordType::A), None);
         assert_eq!(texts(answer("localhost.", RecordType::A)), ["127.0.0.1"]);
     }

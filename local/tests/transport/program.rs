@@ -91,8 +91,8 @@ fn the_output_of_what_is_not_a_sidecar_is_shown() {
             "sh -c 'echo Segmentation fault; echo core dumped >&2; exit 139'",
             vec!["Segmentation fault", "core dumped", "139"],
         ),
-        ("true", vec!["nothing came", "exit status 0"]),
-        ("cat /dev/zero", vec!["something else"]),
+        ("true", vec!["received nothing", "exit status 0"]),
+        ("cat /dev/zero", vec!["does not speak the gh-net protocol"]),
     ] {
         let (code, said) = failure(&mut gh_net(), &["--exec", command]);
         assert_eq!(code, 5, "{said}");

@@ -70,8 +70,8 @@ fn overlaps_are_found_and_told() {
     let [overlap] = &report.overlaps[..] else { panic!("{:?}", report.overlaps) };
     assert_eq!(
         overlap.to_string(),
-        "the laptop's network 172.16.0.0/12 (wg0) overlaps the codespace's own 172.16.5.0/24: in the codespace, \
-         172.16.5.0/24 stays its own, and the laptop's hosts there are out of reach; reach them by another \
+        "the laptop's network 172.16.0.0/12 (wg0) overlaps the codespace's own 172.16.5.0/24: the codespace \
+         keeps 172.16.5.0/24 for itself, so the laptop's hosts in it can't be reached; reach them by another \
          address, or give the codespace's network another range (a container network's subnet), or accept it with \
          --exclude 172.16.5.0/24"
     );
