@@ -24,7 +24,7 @@ fn revert(change: &Change) -> io::Result<()> {
         Change::DeviceNode { path, directory } => device::remove_node(path, *directory),
         Change::ResolvConf { path, original } => {
             // A journal that was tampered with must not become a way to write any file as root.
-            if !path.to_string_lossy().ends_with("resolv.conf") {
+            if path.file_name().is_none_or(|name| name != "resolv.conf") {
                 return Err(io::Error::other("the journal names a file that is no resolv.conf"));
             }
             resolv::restore(path, original)
@@ -49,11 +49,13 @@ mod tests {
 
     #[test]
     fn a_journal_that_names_another_file_than_resolv_conf_is_not_followed() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut journal = Journal::open(&directory.path().join("journal")).unwrap();
-        let path = directory.path().join("shadow");
-        journal.record(Change::ResolvConf { path: path.clone(), original: Some(b"x".to_vec()) }).unwrap();
-        assert_eq!(all(&mut journal).failed.len(), 1);
-        assert!(!path.exists() && !journal.is_empty());
+        for other in ["shadow", "evilresolv.conf", "resolv.conf/shadow"] {
+            let directory = tempfile::tempdir().unwrap();
+            let mut journal = Journal::open(&directory.path().join("journal")).unwrap();
+            let path = directory.path().join(other);
+            journal.record(Change::ResolvConf { path: path.clone(), original: Some(b"x".to_vec()) }).unwrap();
+            assert_eq!(all(&mut journal).failed.len(), 1, "{other}");
+            assert!(!path.exists() && !journal.is_empty(), "{other}");
+        }
     }
 }
