@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use gh_net_common::frame::{Reason, TunnelAddress};
-use gh_net_common::netlink::{Netlink, Route};
+use gh_net_common::netlink::{Netlink, Route, RouteKind};
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
@@ -156,7 +156,7 @@ impl Device {
         }
         let request = RouteNetlinkMessage::NewAddress(message);
         Netlink::open()?.request(request, NLM_F_CREATE | NLM_F_EXCL)?;
-        if own.addr().is_ipv6() && !has_settled(&events, own.addr())? {
+        if own.addr().is_ipv6() && !has_settled(own.addr(), |left| events.wait(left), is_routed)? {
             tracing::warn!("{own} does not receive yet");
         }
         Ok(())
@@ -212,12 +212,25 @@ impl Device {
 }
 
 /// Waits for the kernel's own route to a new IPv6 address. Returns whether it appeared in time.
-fn has_settled(events: &Netlink, own: IpAddr) -> io::Result<bool> {
+fn has_settled(
+    own: IpAddr,
+    wait: impl Fn(Duration) -> io::Result<Vec<RouteNetlinkMessage>>,
+    is_routed: impl Fn(IpAddr) -> io::Result<bool>,
+) -> io::Result<bool> {
     let deadline = Instant::now() + SETTLE;
     loop {
         // Other routes may come and go all the time.
         let left = deadline.saturating_duration_since(Instant::now());
-        let events = events.wait(left)?;
+        let events = match wait(left) {
+            // There were more events than the socket holds. The one we wait for may have been lost.
+            Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                if is_routed(own)? {
+                    return Ok(true);
+                }
+                continue;
+            }
+            events => events?,
+        };
         if events.is_empty() && left.is_zero() {
             return Ok(false);
         }
@@ -229,6 +242,12 @@ fn has_settled(events: &Netlink, own: IpAddr) -> io::Result<bool> {
             }
         }
     }
+}
+
+/// Whether the kernel has a route of its own to this address.
+fn is_routed(own: IpAddr) -> io::Result<bool> {
+    let routes = Netlink::open()?.routes(|_| true)?.items;
+    Ok(routes.iter().any(|route| route.kind == RouteKind::Local && route.prefix == IpNet::from(own)))
 }
 
 fn set_up(index: u32, mtu: u16) -> io::Result<()> {
@@ -313,4 +332,22 @@ pub(crate) fn remove_node(path: &Path, directory: bool) -> io::Result<()> {
         let _ = fs::remove_dir(parent);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_events_make_it_look_at_the_routes() {
+        let own = IpAddr::from([0xfd67, 0, 0, 0, 0, 0, 0, 1]);
+        let overflow = |_| Err(io::Error::from_raw_os_error(libc::ENOBUFS));
+        let looks = std::cell::Cell::new(0);
+        let is_routed = |_| {
+            looks.set(looks.get() + 1);
+            Ok(looks.get() == 3)
+        };
+        assert!(has_settled(own, overflow, is_routed).unwrap());
+        has_settled(own, |_| Err(io::ErrorKind::BrokenPipe.into()), |_| Ok(true)).unwrap_err();
+    }
 }
