@@ -8,13 +8,14 @@ use std::net::IpAddr;
 use gh_net_common::frame::{Level, Open, Reason, TunnelAddress};
 use ipnet::IpNet;
 
-use crate::hook::plan::Plan;
+use crate::hook::plan::{Plan, Target};
 use crate::journal::Journal;
 use crate::notify::Notifier;
 
 mod address;
 pub(crate) mod device;
 pub(crate) mod gateway;
+mod table;
 mod transition;
 
 use device::{Device, MAX_MTU, MIN_MTU};
@@ -82,6 +83,13 @@ impl Tunnel {
     /// Communication with the kernel failed.
     pub(crate) fn follow(&mut self, plan: &Plan) -> io::Result<Vec<String>> {
         self.gateway.follow(plan)
+    }
+
+    /// The networks of `plan` that the kernel routes into the tunnel.
+    pub(crate) fn forwarded(&self, plan: &Plan) -> Vec<IpNet> {
+        let installed = self.gateway.installed();
+        let is_forwarded = |net: &&IpNet| installed.get(*net) == Some(&Target::Tunnel);
+        plan.laptop().iter().filter(is_forwarded).copied().collect()
     }
 }
 

@@ -409,7 +409,7 @@ impl Session {
             uptime: self.started.elapsed().as_secs(),
             dns: self.dns.mode,
             resolver_hook: self.dns.hook.is_some(),
-            routes: u32::try_from(self.plan.laptop().len()).unwrap_or(u32::MAX),
+            routes: u32::try_from(self.tunnel.forwarded(&self.plan).len()).unwrap_or(u32::MAX),
             counters: frame::SidecarCounters {
                 uplink_packets,
                 uplink_bytes,
@@ -440,7 +440,7 @@ impl Session {
                 .iter()
                 .map(|a| status::Address { sidecar: a.sidecar, gateway: a.gateway })
                 .collect(),
-            routes: self.plan.laptop().iter().copied().collect(),
+            routes: self.tunnel.forwarded(&self.plan),
             dns: match self.dns.mode {
                 DnsMode::Off => "off",
                 DnsMode::Split => "split",

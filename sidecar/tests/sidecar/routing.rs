@@ -46,6 +46,15 @@ fn addresses_that_carry_the_session_stay_direct_even_if_their_network_is_forward
             assert!(route_to(direct).contains("via 172.16.5.1"), "{}", route_to(direct));
         }
         assert!(route_to("172.16.5.1").contains("dev eth0"));
+        // The status counts what is forwarded, which is not all that was announced.
+        laptop.send(&[Frame::AskStatus]).await;
+        let routes = laptop
+            .until(|frame| match frame {
+                Frame::SidecarStatus(status) => Some(status.routes),
+                _ => None,
+            })
+            .await;
+        assert_eq!(routes, 2);
     });
 }
 

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use gh_net_common::frame::Families;
-use gh_net_common::netlink::{Dump, MAIN_TABLE, Netlink, table_of};
+use gh_net_common::netlink::{Dump, MAIN_TABLE, Netlink, RouteKind, table_of};
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::{
@@ -24,12 +24,12 @@ use netlink_packet_route::route::{
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::transition::Transition;
+use super::table::{Kernel, OwnTable, Step, is_gone};
 use crate::hook::plan::{Plan, Table, Target};
 use crate::journal::{Change, Journal, Rule};
 
 /// Our own routing table.
-pub(crate) const TABLE: u32 = 26_727;
+const TABLE: u32 = 26_727;
 /// The priority of the first of our two rules; the second has the next. The kernel's own rules are 0 (local), 32766
 /// (main) and 32767 (default).
 const PRIORITY: u32 = 30_000;
@@ -50,11 +50,7 @@ fn rules(families: Families) -> Vec<Rule> {
 
 /// The hook's routes and rules in the kernel.
 #[derive(Debug)]
-pub(crate) struct Gateway {
-    netlink: Netlink,
-    device: u32,
-    installed: Table,
-}
+pub(crate) struct Gateway(OwnTable<Routes>);
 
 impl Gateway {
     /// Fills our table, then adds the rules that lead to it.
@@ -62,16 +58,18 @@ impl Gateway {
     /// # Errors
     /// The kernel refused a route or a rule, or communication failed. Whatever was done is in the journal.
     pub(crate) fn install(plan: &Plan, device: u32, journal: &mut Journal) -> io::Result<Self> {
-        let mut gateway = Self { netlink: Netlink::open()?, device, installed: Table::new() };
+        let mut routes = Routes { netlink: Netlink::open()?, device };
         journal.record(Change::Table { table: TABLE })?;
         // Only we use this table: routes in it were left by an owner whose journal was lost.
-        gateway.flush(TABLE)?;
+        routes.flush(TABLE)?;
+        let mut gateway = Self(OwnTable::new(routes));
         if let Some(failure) = gateway.follow(plan)?.into_iter().next() {
             return Err(io::Error::other(failure));
         }
+        let mut netlink = Netlink::open()?;
         for rule in rules(plan.families()) {
             journal.record(Change::Rule(rule.clone()))?;
-            match gateway.netlink.request(new_rule(&rule), NLM_F_CREATE | NLM_F_EXCL) {
+            match netlink.request(new_rule(&rule), NLM_F_CREATE | NLM_F_EXCL) {
                 Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
                 result => result?,
             }
@@ -79,39 +77,54 @@ impl Gateway {
         Ok(gateway)
     }
 
-    /// Makes our table what `plan` says, without a wrong route in between: see [`transition`](super::transition).
-    /// Returns, as text, the routes that the kernel refused; they are tried again the next time.
+    /// Makes our table what `plan` says. Returns, as text, the routes that the kernel refused; they are tried again the
+    /// next time.
     ///
     /// # Errors
     /// Communication with the kernel failed.
     pub(crate) fn follow(&mut self, plan: &Plan) -> io::Result<Vec<String>> {
-        let Transition { set, remove } = Transition::between(&self.installed, &plan.table());
-        let message =
-            |(net, target): &(IpNet, Target)| RouteNetlinkMessage::NewRoute(self.route(net, *target));
-        let requests = set.iter().map(|route| (message(route), NLM_F_CREATE | NLM_F_REPLACE)).collect();
-        let failures: BTreeMap<usize, io::Error> = self.netlink.batch(requests)?.into_iter().collect();
-        let mut refused = Vec::new();
-        for (index, (net, target)) in set.into_iter().enumerate() {
-            match failures.get(&index) {
-                Some(error) => refused.push(format!("{net}: {error}")),
-                None => {
-                    self.installed.insert(net, target);
-                }
-            }
-        }
-        let message =
-            |(net, target): &(IpNet, Target)| RouteNetlinkMessage::DelRoute(self.route(net, *target));
-        let requests = remove.iter().map(|route| (message(route), 0)).collect();
-        for (index, error) in self.netlink.batch(requests)? {
-            // The kernel removes routes by itself, for example when the device is set down.
-            tracing::debug!(%error, "removing the route to {}", remove[index].0);
-        }
-        for (net, _) in &remove {
-            self.installed.remove(net);
-        }
-        Ok(refused)
+        self.0.follow(&plan.table())
     }
 
+    /// The routes in our table.
+    pub(crate) fn installed(&self) -> &Table {
+        self.0.installed()
+    }
+}
+
+/// Changes routes of our table.
+#[derive(Debug)]
+struct Routes {
+    netlink: Netlink,
+    device: u32,
+}
+
+impl Kernel for Routes {
+    fn carry_out(&mut self, steps: Vec<Step>) -> io::Result<BTreeMap<usize, io::Error>> {
+        let request = |step| match step {
+            Step::Set(net, target) => {
+                (RouteNetlinkMessage::NewRoute(self.route(&net, target)), NLM_F_CREATE | NLM_F_REPLACE)
+            }
+            Step::Remove(net, target) => (RouteNetlinkMessage::DelRoute(self.route(&net, target)), 0),
+        };
+        let requests = steps.into_iter().map(request).collect();
+        Ok(self.netlink.batch(requests)?.into_iter().collect())
+    }
+
+    fn read(&mut self) -> io::Result<Table> {
+        // Answers to requests that failed may still wait at the old socket.
+        self.netlink = Netlink::open()?;
+        let routes = self.netlink.routes(is_own)?.items;
+        let target = |kind| match kind == RouteKind::Throw {
+            true => Target::Direct,
+            false => Target::Tunnel,
+        };
+        // A dump is bounded. A route that is missing here is set once more, which does no harm.
+        Ok(routes.into_iter().map(|route| (route.prefix, target(route.kind))).collect())
+    }
+}
+
+impl Routes {
     fn route(&self, net: &IpNet, target: Target) -> RouteMessage {
         let mut route = RouteMessage::default();
         route.header.address_family = family(matches!(net, IpNet::V6(_)));
@@ -148,8 +161,7 @@ impl Gateway {
             let count = removals.len();
             let failures = self.netlink.batch(removals)?;
             let progress = failures.len() < count;
-            let gone = |error: &io::Error| error.raw_os_error() == Some(libc::ESRCH);
-            if let Some((_, error)) = failures.into_iter().find(|(_, error)| !gone(error)) {
+            if let Some((_, error)) = failures.into_iter().find(|(_, error)| !is_gone(error)) {
                 return Err(error);
             }
             // A dump is bounded, so a large table takes several.
@@ -158,6 +170,11 @@ impl Gateway {
             }
         }
     }
+}
+
+/// Whether a route is in our table.
+pub(crate) fn is_own(route: &RouteMessage) -> bool {
+    table_of(route) == TABLE
 }
 
 /// What identifies a route, without the kernel's own attributes such as cache information.
@@ -180,7 +197,7 @@ fn only_key(mut route: RouteMessage) -> RouteMessage {
 /// # Errors
 /// The kernel's answer.
 pub(crate) fn flush_table(table: u32) -> io::Result<()> {
-    Gateway { netlink: Netlink::open()?, device: 0, installed: Table::new() }.flush(table)
+    Routes { netlink: Netlink::open()?, device: 0 }.flush(table)
 }
 
 /// Removes a rule. No error if it does not exist.

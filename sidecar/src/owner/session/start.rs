@@ -5,12 +5,12 @@ use std::io;
 use std::net::IpAddr;
 
 use gh_net_common::frame::{Goodbye, Open, Reason, Token};
-use gh_net_common::netlink::{Netlink, Route, table_of};
+use gh_net_common::netlink::{Netlink, Route};
 use ipnet::IpNet;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::hook::plan::Plan;
-use crate::hook::tun::{Tunnel, gateway::TABLE};
+use crate::hook::tun::{Tunnel, gateway};
 use crate::journal::Journal;
 use crate::names::resolv;
 use crate::notify::Notifier;
@@ -43,7 +43,7 @@ pub(super) fn install_hook(
 /// # Errors
 /// The kernel's answer.
 pub(super) fn routes_of_codespace() -> io::Result<Vec<Route>> {
-    Ok(Netlink::open()?.routes(|route| table_of(route) != TABLE)?.items)
+    Ok(Netlink::open()?.routes(|route| !gateway::is_own(route))?.items)
 }
 
 /// The addresses that carry the session: the ssh peer, the next hops of the default routes, the resolvers.

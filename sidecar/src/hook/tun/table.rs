@@ -1,0 +1,220 @@
+//! Our routing table: makes it what the plan says, whatever the kernel refuses.
+//!
+//! Between any two calls, [`OwnTable`] knows what the kernel holds, or knows that it doesn't: a table that it believes
+//! to be another would later keep a route of an old network, or remove one whose replacement was refused.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+
+use ipnet::IpNet;
+
+use super::transition::Transition;
+use crate::hook::plan::{Table, Target};
+
+/// A change of one route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Creates the route or replaces the one to the same prefix.
+    Set(IpNet, Target),
+    /// Removes the route.
+    Remove(IpNet, Target),
+}
+
+/// What carries the steps out.
+pub(super) trait Kernel {
+    /// Carries the steps out, in order. Returns those that were refused, by index.
+    fn carry_out(&mut self, steps: Vec<Step>) -> io::Result<BTreeMap<usize, io::Error>>;
+    /// The table as it is.
+    fn read(&mut self) -> io::Result<Table>;
+}
+
+/// Our table, and what it holds.
+#[derive(Debug)]
+pub(super) struct OwnTable<K> {
+    kernel: K,
+    installed: Table,
+    /// Whether `installed` is what the kernel holds.
+    is_known: bool,
+}
+
+impl<K: Kernel> OwnTable<K> {
+    /// A table that is empty.
+    pub(super) fn new(kernel: K) -> Self {
+        Self { kernel, installed: Table::new(), is_known: true }
+    }
+
+    /// The routes in it.
+    pub(super) fn installed(&self) -> &Table {
+        &self.installed
+    }
+
+    /// Makes it `wanted`, without a wrong route in between: see [`transition`](super::transition). Returns, as text,
+    /// the routes that the kernel refused; they are tried again the next time.
+    ///
+    /// # Errors
+    /// Communication with the kernel failed. The next call begins by reading the table.
+    pub(super) fn follow(&mut self, wanted: &Table) -> io::Result<Vec<String>> {
+        if !self.is_known {
+            self.installed = self.kernel.read()?;
+        }
+        self.is_known = false;
+        let Transition { set, mut remove } = Transition::between(&self.installed, wanted);
+        let (errors, refused) = self.set(set)?;
+        // Without its replacement an old route is still the best answer for its addresses.
+        remove.retain(|(net, _)| !overlaps(&refused, net));
+        self.remove(remove)?;
+        self.is_known = true;
+        Ok(errors)
+    }
+
+    /// Returns the refused routes, as text and by prefix.
+    fn set(&mut self, routes: Vec<(IpNet, Target)>) -> io::Result<(Vec<String>, BTreeSet<IpNet>)> {
+        let steps = routes.iter().map(|(net, target)| Step::Set(*net, *target)).collect();
+        let failures = self.kernel.carry_out(steps)?;
+        let (mut errors, mut refused) = (Vec::new(), BTreeSet::new());
+        for (index, (net, target)) in routes.into_iter().enumerate() {
+            if let Some(error) = failures.get(&index) {
+                errors.push(format!("{net}: {error}"));
+                refused.insert(net);
+            } else {
+                self.installed.insert(net, target);
+            }
+        }
+        Ok((errors, refused))
+    }
+
+    fn remove(&mut self, routes: Vec<(IpNet, Target)>) -> io::Result<()> {
+        let steps = routes.iter().map(|(net, target)| Step::Remove(*net, *target)).collect();
+        let failures = self.kernel.carry_out(steps)?;
+        for (index, (net, _)) in routes.into_iter().enumerate() {
+            match failures.get(&index) {
+                Some(error) if !is_gone(error) => {
+                    tracing::warn!(%error, "the route to {net} is not removed yet");
+                }
+                // The kernel removes routes by itself, for example when the device is set down.
+                Some(_) | None => drop(self.installed.remove(&net)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether there is no such route.
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ESRCH)
+}
+
+/// Whether `net` contains one of `nets`, or is contained in one.
+fn overlaps(nets: &BTreeSet<IpNet>, net: &IpNet) -> bool {
+    // Prefixes are sorted by address, and those that begin within `net` overlap it.
+    let first = IpNet::new_assert(net.network(), 0);
+    let last = IpNet::new_assert(net.broadcast(), net.max_prefix_len());
+    let mut wider = std::iter::successors(Some(*net), IpNet::supernet);
+    nets.range(first..=last).next().is_some() || wider.any(|wider| nets.contains(&wider))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A kernel that refuses what it is told to.
+    #[derive(Default)]
+    struct Fake {
+        table: Table,
+        refuses: BTreeMap<IpNet, i32>,
+        /// The connection breaks after so many steps.
+        breaks_after: Option<usize>,
+    }
+
+    impl Kernel for Fake {
+        fn carry_out(&mut self, steps: Vec<Step>) -> io::Result<BTreeMap<usize, io::Error>> {
+            let mut failures = BTreeMap::new();
+            for (index, step) in steps.into_iter().enumerate() {
+                match self.breaks_after.as_mut() {
+                    Some(0) => return Err(io::ErrorKind::BrokenPipe.into()),
+                    Some(left) => *left -= 1,
+                    None => {}
+                }
+                let (Step::Set(net, _) | Step::Remove(net, _)) = step;
+                if let Some(code) = self.refuses.get(&net) {
+                    failures.insert(index, io::Error::from_raw_os_error(*code));
+                } else if let Step::Set(net, target) = step {
+                    self.table.insert(net, target);
+                } else if self.table.remove(&net).is_none() {
+                    failures.insert(index, io::Error::from_raw_os_error(libc::ESRCH));
+                }
+            }
+            Ok(failures)
+        }
+
+        fn read(&mut self) -> io::Result<Table> {
+            Ok(self.table.clone())
+        }
+    }
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    fn tunnel(nets: &[&str]) -> Table {
+        nets.iter().map(|text| (net(text), Target::Tunnel)).collect()
+    }
+
+    fn own_table(nets: &[&str]) -> OwnTable<Fake> {
+        let mut own = OwnTable::new(Fake::default());
+        assert!(own.follow(&tunnel(nets)).unwrap().is_empty());
+        own
+    }
+
+    #[test]
+    fn a_route_whose_replacement_is_refused_stays_until_it_is_accepted() {
+        let mut own = own_table(&["10.0.0.0/8", "10.1.1.0/24", "172.16.0.0/12"]);
+        own.kernel.refuses.insert(net("10.1.0.0/16"), libc::ENOMEM);
+        let wanted = tunnel(&["10.1.0.0/16"]);
+        assert_eq!(own.follow(&wanted).unwrap().len(), 1);
+        assert_eq!(own.kernel.table, tunnel(&["10.0.0.0/8", "10.1.1.0/24"]));
+        assert_eq!(own.installed(), &own.kernel.table);
+        own.kernel.refuses.clear();
+        assert!(own.follow(&wanted).unwrap().is_empty());
+        assert_eq!(own.kernel.table, wanted);
+    }
+
+    #[test]
+    fn a_route_that_could_not_be_removed_is_removed_the_next_time() {
+        let mut own = own_table(&["10.0.0.0/8"]);
+        own.kernel.refuses.insert(net("10.0.0.0/8"), libc::ENOBUFS);
+        own.follow(&Table::new()).unwrap();
+        own.kernel.refuses.clear();
+        own.follow(&Table::new()).unwrap();
+        assert!(own.kernel.table.is_empty());
+    }
+
+    #[test]
+    fn a_route_that_the_kernel_has_removed_is_forgotten() {
+        let mut own = own_table(&["10.0.0.0/8"]);
+        own.kernel.table.clear();
+        own.follow(&Table::new()).unwrap();
+        assert!(own.installed().is_empty());
+    }
+
+    #[test]
+    fn after_a_broken_connection_the_table_is_read_again() {
+        let mut own = own_table(&["10.0.0.0/8"]);
+        own.kernel.breaks_after = Some(1);
+        own.follow(&tunnel(&["10.1.0.0/16", "10.2.0.0/16"])).unwrap_err();
+        own.kernel.breaks_after = None;
+        own.follow(&Table::new()).unwrap();
+        assert!(own.kernel.table.is_empty());
+    }
+
+    #[test]
+    fn prefixes_overlap_if_one_contains_the_other() {
+        let nets = BTreeSet::from([net("10.1.0.0/16"), net("fd20::/32")]);
+        for other in ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "0.0.0.0/0", "fd20:0:1::/48", "::/0"] {
+            assert!(overlaps(&nets, &net(other)), "{other}");
+        }
+        for other in ["10.0.0.0/16", "10.2.0.0/15", "11.0.0.0/8", "fd21::/32"] {
+            assert!(!overlaps(&nets, &net(other)), "{other}");
+        }
+    }
+}
