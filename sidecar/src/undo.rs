@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::hook::tun::{device, gateway};
+use crate::hook;
 use crate::journal::{Change, Journal, Report};
 use crate::names::resolv;
 
@@ -19,9 +19,7 @@ pub(crate) fn names(journal: &mut Journal) -> Report {
 /// Reverts one change. No error if there is nothing to revert.
 fn revert(change: &Change) -> io::Result<()> {
     match change {
-        Change::Rule(rule) => gateway::delete_rule(rule),
-        Change::Table { table } => gateway::flush_table(*table),
-        Change::DeviceNode { path, directory } => device::remove_node(path, *directory),
+        Change::Rule(_) | Change::Table { .. } | Change::DeviceNode { .. } => hook::revert(change),
         Change::ResolvConf { path, original } => {
             // A journal that was tampered with must not become a way to write any file as root.
             if path.file_name().is_none_or(|name| name != "resolv.conf") {

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until};
 use super::handover;
 use super::link::{Link, protocol, pump::Event};
 use crate::hook::plan::{MAX_ROUTES, Plan, Refused};
-use crate::hook::tun::{Tunnel, device};
+use crate::hook::{Hook, routes_of_codespace};
 use crate::journal::{Journal, Report};
 use crate::names::resolv;
 use crate::names::responder::{self, Responder};
@@ -30,7 +30,7 @@ mod holder;
 mod start;
 
 pub(crate) use holder::Holder;
-use start::{exceptions, routes_of_codespace};
+use start::exceptions;
 
 /// What a session tells its owner.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ pub(crate) struct Session {
     deadline: Option<Instant>,
     link: Option<Link>,
     plan: Plan,
-    tunnel: Tunnel,
+    hook: Hook,
     dns: Dns,
     journal: Journal,
     counters: Counters,
@@ -97,7 +97,7 @@ impl Session {
     ) -> Result<Self, Goodbye> {
         let made = start::identity()
             .and_then(|identity| Ok((identity, start::install_hook(open, peer, &mut journal, &notifier)?)));
-        let ((id, token), (tunnel, plan)) = match made {
+        let ((id, token), (hook, plan)) = match made {
             Ok(made) => made,
             Err(mut goodbye) => {
                 for failure in undo::all(&mut journal).failed {
@@ -116,7 +116,7 @@ impl Session {
             deadline: None,
             link: None,
             plan,
-            tunnel,
+            hook,
             dns: Dns { mode: DnsMode::Off, responder: None, hook: None, search: vec![] },
             journal,
             counters: Counters::default(),
@@ -186,9 +186,9 @@ impl Session {
             session: self.id,
             token: self.token,
             resumed: open.resume.is_some(),
-            mtu: self.tunnel.device.mtu(),
-            addresses: self.tunnel.addresses.clone(),
-            device: device::NAME.to_owned(),
+            mtu: self.hook.mtu(),
+            addresses: self.hook.addresses().to_vec(),
+            device: self.hook.name().to_owned(),
             networks: self.networks(&routes),
             resolvers: resolv::nameservers(),
         }));
@@ -205,7 +205,7 @@ impl Session {
 
     /// The codespace's own networks: the routes of `main`, which win over ours.
     fn networks(&self, routes: &[Route]) -> Vec<IpNet> {
-        let own = |net: &IpNet| self.tunnel.addresses.iter().any(|a| a.sidecar.trunc().contains(net));
+        let own = |net: &IpNet| self.hook.addresses().iter().any(|a| a.sidecar.trunc().contains(net));
         let mut networks: Vec<IpNet> = routes
             .iter()
             .filter(|route| route.table == MAIN_TABLE && route.kind == RouteKind::Unicast)
@@ -230,7 +230,7 @@ impl Session {
             };
             let (pump, control) = link.parts();
             let event = select! {
-                event = poll_fn(|cx| pump.poll(cx, &self.tunnel.device, &mut self.counters)) => event,
+                event = poll_fn(|cx| pump.poll(cx, &self.hook, &mut self.counters)) => event,
                 () = handover::closed(control) => Event::Cut("attach was ended".to_owned()),
             };
             if let Some(end) = self.handle(event) {
@@ -266,7 +266,7 @@ impl Session {
             Event::Violation(text) => Some(SessionEvent::Over(protocol(text))),
             Event::DeviceLost(error) => Some(SessionEvent::Over(Goodbye {
                 reason: Reason::Tun,
-                text: format!("another program removed the device {}: {error}", device::NAME),
+                text: format!("another program removed the device {}: {error}", self.hook.name()),
             })),
             Event::Cut(why) => Some(self.cut(why)),
         }
@@ -287,7 +287,7 @@ impl Session {
     }
 
     fn follow_plan(&mut self) {
-        match self.tunnel.follow(&self.plan) {
+        match self.hook.follow(&self.plan) {
             Ok(refused) => {
                 if let Some(first) = refused.first()
                     && self.notified.insert("kernel")
@@ -361,13 +361,13 @@ impl Session {
 
     /// Starts the responder first, then makes resolv.conf name it.
     fn hook_dns(&mut self, dns: frame::Dns) -> anyhow::Result<()> {
-        let listen: Vec<IpAddr> = self.tunnel.addresses.iter().map(|a| a.sidecar.addr()).collect();
+        let listen: Vec<IpAddr> = self.hook.addresses().iter().map(|a| a.sidecar.addr()).collect();
         let search = dns.search.clone();
         let responder = match self.dns.responder.take() {
             Some(responder) => responder,
             None => Responder::start(responder::Config {
                 listen: listen.clone(),
-                laptop: self.tunnel.addresses.iter().map(|a| a.gateway).collect(),
+                laptop: self.hook.addresses().iter().map(|a| a.gateway).collect(),
                 resolvers: resolv::nameservers(),
             })?,
         };
@@ -409,7 +409,7 @@ impl Session {
             uptime: self.started.elapsed().as_secs(),
             dns: self.dns.mode,
             resolver_hook: self.dns.hook.is_some(),
-            routes: u32::try_from(self.tunnel.forwarded(&self.plan).len()).unwrap_or(u32::MAX),
+            routes: u32::try_from(self.hook.forwarded(&self.plan).len()).unwrap_or(u32::MAX),
             counters: frame::SidecarCounters {
                 uplink_packets,
                 uplink_bytes,
@@ -432,15 +432,15 @@ impl Session {
                 Some(link) => status::LinkState::Up { peer: link.peer },
                 None => status::LinkState::Grace { seconds: left.unwrap_or_default().as_secs() },
             },
-            device: device::NAME.to_owned(),
-            mtu: self.tunnel.device.mtu(),
+            device: self.hook.name().to_owned(),
+            mtu: self.hook.mtu(),
             addresses: self
-                .tunnel
-                .addresses
+                .hook
+                .addresses()
                 .iter()
                 .map(|a| status::Address { sidecar: a.sidecar, gateway: a.gateway })
                 .collect(),
-            routes: self.tunnel.forwarded(&self.plan),
+            routes: self.hook.forwarded(&self.plan),
             dns: match self.dns.mode {
                 DnsMode::Off => "off",
                 DnsMode::Split => "split",
@@ -454,12 +454,12 @@ impl Session {
 
     /// Undoes everything, in reverse. Returns the link, if there is one, for the goodbye.
     pub(crate) fn undo(self) -> (Option<Link>, Report) {
-        let Self { link, tunnel, mut journal, dns, .. } = self;
+        let Self { link, hook, mut journal, dns, .. } = self;
         let mut report = undo::all(&mut journal);
         // Stopped only after resolv.conf no longer names the responder.
         drop(dns);
-        drop(tunnel);
-        report.undone.push(format!("device {}", device::NAME));
+        report.undone.push(format!("device {}", hook.name()));
+        drop(hook);
         (link, report)
     }
 }

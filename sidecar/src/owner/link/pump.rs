@@ -17,7 +17,7 @@ use gh_net_common::framed::{FrameReader, FrameWriter, ReadError};
 use gh_net_common::link::{LinkControl, SILENCE};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::hook::tun::device::Device;
+use crate::hook::Hook;
 use crate::status::Counters;
 
 /// Maximum bytes of packets queued for the link. Frames queued behind them, including control frames, wait no longer
@@ -95,21 +95,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
     }
 
     /// Pumps until there is an event for the session.
-    pub(crate) fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        device: &Device,
-        counters: &mut Counters,
-    ) -> Poll<Event> {
-        if let Poll::Ready(error) = device.poll_lost(cx) {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, hook: &Hook, counters: &mut Counters) -> Poll<Event> {
+        if let Poll::Ready(error) = hook.poll_lost(cx) {
             return Poll::Ready(Event::DeviceLost(error));
         }
         for _ in 0..TURNS {
-            let downlink = match self.poll_downlink(cx, device, counters) {
+            let downlink = match self.poll_downlink(cx, hook, counters) {
                 Ok(progress) => progress,
                 Err(event) => return Poll::Ready(event),
             };
-            let uplink = match self.poll_uplink(cx, device, counters) {
+            let uplink = match self.poll_uplink(cx, hook, counters) {
                 Ok(progress) => progress,
                 Err(error) => return Poll::Ready(Event::DeviceLost(error)),
             };
@@ -142,7 +137,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
     fn poll_downlink(
         &mut self,
         cx: &mut Context<'_>,
-        device: &Device,
+        hook: &Hook,
         counters: &mut Counters,
     ) -> Result<bool, Event> {
         // Told only now, because a frame may be an event by itself.
@@ -170,7 +165,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             if let Frame::Packet(packet) = frame {
                 bytes += packet.len();
                 self.control.packet_received(packet.len(), now);
-                deliver(&packet, device, counters);
+                deliver(&packet, hook, counters);
             } else {
                 self.take_frame(frame, now)?;
             }
@@ -210,13 +205,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
     fn poll_uplink(
         &mut self,
         cx: &mut Context<'_>,
-        device: &Device,
+        hook: &Hook,
         counters: &mut Counters,
     ) -> io::Result<bool> {
         let now = Instant::now();
         let mut progress = false;
         while self.control.has_room() && self.writer.queued() < BATCH {
-            let Poll::Ready(packet) = device.poll_read(cx, &mut self.arena)? else { break };
+            let Poll::Ready(packet) = hook.poll_read(cx, &mut self.arena)? else { break };
             counters.uplink_packets += 1;
             counters.uplink_bytes += packet.len() as u64;
             self.control.packet_sent(packet.len(), now);
@@ -228,12 +223,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
 }
 
 /// Hands a packet to the kernel. One bad packet never ends anything: it is dropped and counted.
-fn deliver(packet: &Bytes, device: &Device, counters: &mut Counters) {
+fn deliver(packet: &Bytes, hook: &Hook, counters: &mut Counters) {
     if !is_packet(packet) {
         counters.downlink_malformed += 1;
         return;
     }
-    match device.write(packet) {
+    match hook.write(packet) {
         Ok(()) => {
             counters.downlink_packets += 1;
             counters.downlink_bytes += packet.len() as u64;

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::hook::plan::Plan;
-use crate::hook::tun::{Tunnel, gateway};
+use crate::hook::{Hook, routes_of_codespace};
 use crate::journal::Journal;
 use crate::names::resolv;
 use crate::notify::Notifier;
@@ -27,23 +27,14 @@ pub(super) fn install_hook(
     peer: Option<IpAddr>,
     journal: &mut Journal,
     notifier: &Notifier,
-) -> Result<(Tunnel, Plan), Goodbye> {
+) -> Result<(Hook, Plan), Goodbye> {
     let routes = routes_of_codespace().map_err(failed("reading the routes"))?;
     let addresses = Netlink::open().and_then(|mut netlink| netlink.addresses());
     let addresses = addresses.map_err(failed("reading the addresses"))?.items;
     let mut taken: Vec<IpNet> = open.avoid.clone();
     taken.extend(routes.iter().map(|route| route.prefix));
     taken.extend(addresses.iter().flat_map(|address| [address.address, address.network()]));
-    Tunnel::install(open, &taken, exceptions(&routes, peer), journal, notifier)
-        .map_err(|error| Goodbye { reason: error.reason(), text: error.to_string() })
-}
-
-/// The routes of all tables except our own, which may be larger than all others together.
-///
-/// # Errors
-/// The kernel's answer.
-pub(super) fn routes_of_codespace() -> io::Result<Vec<Route>> {
-    Ok(Netlink::open()?.routes(|route| !gateway::is_own(route))?.items)
+    Hook::install(open, &taken, exceptions(&routes, peer), journal, notifier)
 }
 
 /// The addresses that carry the session: the ssh peer, the next hops of the default routes, the resolvers.
