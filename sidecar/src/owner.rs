@@ -25,6 +25,7 @@ use crate::undo;
 mod client;
 mod contender;
 pub(crate) mod handover;
+mod held;
 pub(crate) mod link;
 pub(crate) mod session;
 pub(crate) mod state;

@@ -1,10 +1,13 @@
 //! A session: the gateway hook, the resolver hook and the current link, from the first `Open` until everything is undone.
 
 use std::collections::BTreeSet;
-use std::future::{pending, poll_fn};
+use std::future::poll_fn;
+use std::io;
 use std::net::IpAddr;
+use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::BytesMut;
 use gh_net_common::frame::{
     self, DnsMode, Frame, Goodbye, Level, MAX_PREFIXES, Notice, Open, Opened, Reason, Token,
 };
@@ -16,6 +19,7 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use super::handover;
+use super::held::Held;
 use super::link::{Link, protocol, pump::Event};
 use crate::hook::plan::{MAX_ROUTES, Plan, Refused};
 use crate::hook::{Hook, routes_of_codespace};
@@ -31,6 +35,9 @@ mod start;
 
 pub(crate) use holder::Holder;
 use start::exceptions;
+
+/// Packets read without a link until other tasks get their turn.
+const HOLD_BATCH: usize = 256;
 
 /// What a session tells its owner.
 #[derive(Debug)]
@@ -58,6 +65,8 @@ pub(crate) struct Session {
     link: Option<Link>,
     plan: Plan,
     hook: Hook,
+    /// Packets that wait for the next link.
+    held: Held,
     dns: Dns,
     journal: Journal,
     counters: Counters,
@@ -69,6 +78,27 @@ pub(crate) struct Session {
 pub(crate) fn is_same(one: &([u8; 16], Token), other: &([u8; 16], Token)) -> bool {
     let bytes = |(id, token): &([u8; 16], Token)| [&id[..], &token.0[..]].concat();
     bytes(one).iter().zip(bytes(other)).fold(0, |differences, (a, b)| differences | (a ^ b)) == 0
+}
+
+/// Reads the device while there is no link. Ready when the device is lost.
+fn hold(cx: &mut Context<'_>, hook: &Hook, arena: &mut BytesMut, held: &mut Held) -> Poll<io::Error> {
+    for _ in 0..HOLD_BATCH {
+        if let Poll::Ready(error) = hook.poll_lost(cx) {
+            return Poll::Ready(error);
+        }
+        match hook.poll_read(cx, arena) {
+            Poll::Ready(Ok(packet)) => held.offer(&packet),
+            Poll::Ready(Err(error)) => return Poll::Ready(error),
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+    cx.waker().wake_by_ref();
+    Poll::Pending
+}
+
+fn device_lost(hook: &Hook, error: &io::Error) -> Goodbye {
+    let text = format!("another program removed the device {}: {error}", hook.name());
+    Goodbye { reason: Reason::Tun, text }
 }
 
 fn grace_over() -> Goodbye {
@@ -117,6 +147,7 @@ impl Session {
             link: None,
             plan,
             hook,
+            held: Held::default(),
             dns: Dns { mode: DnsMode::Off, responder: None, hook: None, search: vec![] },
             journal,
             counters: Counters::default(),
@@ -222,15 +253,19 @@ impl Session {
     pub(crate) async fn run(&mut self) -> SessionEvent {
         loop {
             let Some(link) = &mut self.link else {
-                match self.deadline {
-                    Some(deadline) => sleep_until(deadline).await,
-                    None => pending().await,
-                }
-                return SessionEvent::Over(grace_over());
+                let mut arena = BytesMut::new();
+                let lost = poll_fn(|cx| hold(cx, &self.hook, &mut arena, &mut self.held));
+                return SessionEvent::Over(match self.deadline {
+                    Some(deadline) => select! {
+                        () = sleep_until(deadline) => grace_over(),
+                        error = lost => device_lost(&self.hook, &error),
+                    },
+                    None => device_lost(&self.hook, &lost.await),
+                });
             };
             let (pump, control) = link.parts();
             let event = select! {
-                event = poll_fn(|cx| pump.poll(cx, &self.hook, &mut self.counters)) => event,
+                event = poll_fn(|cx| pump.poll(cx, &self.hook, &mut self.held, &mut self.counters)) => event,
                 () = handover::closed(control) => Event::Cut("attach was ended".to_owned()),
             };
             if let Some(end) = self.handle(event) {
@@ -264,10 +299,7 @@ impl Session {
             Event::Alive => Some(SessionEvent::Alive),
             Event::Goodbye => Some(SessionEvent::Over(Goodbye { reason: Reason::Done, text: String::new() })),
             Event::Violation(text) => Some(SessionEvent::Over(protocol(text))),
-            Event::DeviceLost(error) => Some(SessionEvent::Over(Goodbye {
-                reason: Reason::Tun,
-                text: format!("another program removed the device {}: {error}", self.hook.name()),
-            })),
+            Event::DeviceLost(error) => Some(SessionEvent::Over(device_lost(&self.hook, &error))),
             Event::Cut(why) => Some(self.cut(why)),
         }
     }

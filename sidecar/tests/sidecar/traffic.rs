@@ -8,7 +8,7 @@ use gh_net_common::frame::{Frame, Goodbye, HEADER_LEN, Reason};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::codespace::{in_codespace, owner, sidecar};
+use crate::codespace::{device_statistics, in_codespace, owner, sidecar};
 use crate::laptop::{Laptop, open, routes};
 
 const OURS: Ipv4Addr = Ipv4Addr::new(198, 19, 240, 1);
@@ -192,6 +192,50 @@ fn control_frames_pass_a_full_window() {
             socket.send_to(&[7; 1000], (SERVER, 9)).unwrap();
         }
         laptop.settle().await;
+    });
+}
+
+#[test]
+fn what_wakes_connections_up_is_kept_without_a_link_and_nothing_stale_is() {
+    in_codespace(|| async {
+        let (mut laptop, opened) = Laptop::session(60).await;
+        laptop.send(&[routes(&["10.20.0.0/16"])]).await;
+        laptop.settle().await;
+        laptop.cut().await;
+        let read = || device_statistics("tx")["packets"].as_u64().unwrap();
+        let before = read();
+        let datagrams = socket([0, 0, 0, 0].into());
+        for _ in 0..100 {
+            datagrams.send_to(b"stale", (SERVER, 9)).unwrap();
+        }
+        let program = tokio::net::TcpStream::connect((SERVER, 80));
+        tokio::pin!(program);
+        while read() < before + 101 {
+            tokio::select! {
+                biased;
+                _ = &mut program => panic!("nobody answers"),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+
+        let mut laptop = Laptop::connect().await;
+        let mut request = open(0);
+        request.resume = Some((opened.session, opened.token));
+        laptop.ask(request).await.unwrap();
+        let first = packet(&mut laptop).await;
+        assert_eq!(
+            (first[9], &first[16..20], &first[22..24]),
+            (6, &SERVER.octets()[..], &80_u16.to_be_bytes()[..])
+        );
+        // Then the device is read as usual.
+        datagrams.send_to(b"fresh", (SERVER, 9)).unwrap();
+        let datagram = laptop
+            .until(|frame| match frame {
+                Frame::Packet(packet) if packet[9] == 17 => Some(packet),
+                _ => None,
+            })
+            .await;
+        assert_eq!(datagram[28..], *b"fresh");
     });
 }
 

@@ -18,6 +18,7 @@ use gh_net_common::link::{LinkControl, SILENCE};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::hook::Hook;
+use crate::owner::held::Held;
 use crate::status::Counters;
 
 /// Maximum bytes of packets queued for the link. Frames queued behind them, including control frames, wait no longer
@@ -94,8 +95,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
         self.probe = Probe::Unanswered;
     }
 
-    /// Pumps until there is an event for the session.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, hook: &Hook, counters: &mut Counters) -> Poll<Event> {
+    /// Pumps until there is an event for the session. What is `held` is sent first.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        hook: &Hook,
+        held: &mut Held,
+        counters: &mut Counters,
+    ) -> Poll<Event> {
         if let Poll::Ready(error) = hook.poll_lost(cx) {
             return Poll::Ready(Event::DeviceLost(error));
         }
@@ -104,7 +111,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
                 Ok(progress) => progress,
                 Err(event) => return Poll::Ready(event),
             };
-            let uplink = match self.poll_uplink(cx, hook, counters) {
+            let uplink = match self.poll_uplink(cx, hook, held, counters) {
                 Ok(progress) => progress,
                 Err(error) => return Poll::Ready(Event::DeviceLost(error)),
             };
@@ -201,17 +208,24 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
         Ok(())
     }
 
-    /// From the device to the queue. Tells whether there was anything.
+    /// From the device to the queue, after what was held while there was no link. Tells whether there was anything.
     fn poll_uplink(
         &mut self,
         cx: &mut Context<'_>,
         hook: &Hook,
+        held: &mut Held,
         counters: &mut Counters,
     ) -> io::Result<bool> {
         let now = Instant::now();
         let mut progress = false;
         while self.control.has_room() && self.writer.queued() < BATCH {
-            let Poll::Ready(packet) = hook.poll_read(cx, &mut self.arena)? else { break };
+            let packet = match held.pop() {
+                Some(packet) => packet,
+                None => match hook.poll_read(cx, &mut self.arena)? {
+                    Poll::Ready(packet) => packet,
+                    Poll::Pending => break,
+                },
+            };
             counters.uplink_packets += 1;
             counters.uplink_bytes += packet.len() as u64;
             self.control.packet_sent(packet.len(), now);
