@@ -44,6 +44,8 @@ pub struct Config {
     pub exclude: Vec<IpNet>,
     /// How long the codespace keeps the session while the link is lost.
     pub grace: Duration,
+    /// Whether a codespace that has stopped while the link was lost is started again.
+    pub keep_started: bool,
     /// How names are resolved.
     pub dns: DnsMode,
     /// Whether to draw a full-screen view if there is a terminal.
@@ -186,6 +188,7 @@ fn resolve(raw: Raw, warnings: Vec<String>) -> Config {
         sidecar: raw.sidecar.map_or(Sidecar::Provision, |path| Sidecar::At(path.0.0)),
         sidecar_dir: raw.sidecar_dir,
         grace: raw.grace.0.0,
+        keep_started: raw.keep_started.0,
         routes,
         exclude: raw.exclude.map_or_else(Vec::new, |list| list.0.into_iter().map(|n| n.0).collect()),
         dns: raw.dns.0.0,

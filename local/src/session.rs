@@ -135,7 +135,9 @@ impl<'a> Session<'a> {
     async fn connect(&mut self) -> Result<Option<(Link, Connected)>, ConnectError> {
         self.control.connecting();
         let transport = self.transport;
-        let Some(connected) = self.unlinked(transport.connect()).await? else { return Ok(None) };
+        let again = self.identity.is_some();
+        let attempt = async { if again { transport.reconnect().await } else { transport.connect().await } };
+        let Some(connected) = self.unlinked(attempt).await? else { return Ok(None) };
         let mut link = Link::new(connected?);
         self.control.refresh().map_err(Error::from)?;
         let mut notices = Notices::default();

@@ -25,7 +25,7 @@ pub struct Transport {
 enum Kind {
     Exec(Vec<String>),
     Ssh { destination: String, settings: SshSettings },
-    Codespace { name: String, settings: SshSettings },
+    Codespace { name: String, keep_started: bool, settings: SshSettings },
 }
 
 /// What ssh is used with, to a codespace or another host.
@@ -47,7 +47,11 @@ impl Transport {
         let kind = match &config.target {
             Target::Exec(words) => Kind::Exec(words.clone()),
             Target::Ssh(destination) => Kind::Ssh { destination: destination.clone(), settings: settings() },
-            Target::Codespace(name) => Kind::Codespace { name: name.clone()?, settings: settings() },
+            Target::Codespace(name) => Kind::Codespace {
+                name: name.clone()?,
+                keep_started: config.keep_started,
+                settings: settings(),
+            },
         };
         Some(Self { kind })
     }
@@ -59,6 +63,17 @@ impl Transport {
             Kind::Ssh { destination, .. } => destination.clone(),
             Kind::Codespace { name, .. } => format!("codespace {name}"),
         }
+    }
+
+    /// Connects again. A codespace that has stopped in the meantime stays stopped, unless the user wants it started.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn reconnect(&self) -> Result<Connection, Error> {
+        if let Kind::Codespace { name, keep_started: false, .. } = &self.kind {
+            codespace::check_running(name).await?;
+        }
+        self.connect().await
     }
 
     /// Connects, copies the sidecar if necessary, and starts it. ssh may ask questions on the terminal. Dropping the
@@ -73,7 +88,7 @@ impl Transport {
                 let host = ssh::Host::of(destination, &settings.options)?;
                 (ssh::Master::dial(host).await?, settings)
             }
-            Kind::Codespace { name, settings } => {
+            Kind::Codespace { name, settings, .. } => {
                 let host = codespace::host(name, &settings.options).await?;
                 (ssh::Master::dial(host).await?, settings)
             }

@@ -58,6 +58,14 @@ pub enum Error {
         /// gh's messages.
         stderr: String,
     },
+    /// The codespace does not run.
+    #[error("codespace {name} is stopped ({})", printable(state))]
+    Stopped {
+        /// Its name.
+        name: String,
+        /// Its state, in gh's word.
+        state: String,
+    },
     /// No sshd runs in the codespace.
     #[error("codespace {name} has no ssh server")]
     NoSshServer {
@@ -89,7 +97,9 @@ impl Explain for Error {
     fn exit(&self) -> Exit {
         match self {
             Self::NotLoggedIn { .. } | Self::Scope { .. } | Self::SingleSignOn { .. } => Exit::Denied,
-            Self::Unknown { .. } | Self::NoSshServer { .. } | Self::NoEntry { .. } => Exit::Unreachable,
+            Self::Unknown { .. } | Self::Stopped { .. } | Self::NoSshServer { .. } | Self::NoEntry { .. } => {
+                Exit::Unreachable
+            }
             Self::Missing | Self::Spawn(_) | Self::Failed { .. } | Self::List(_) => Exit::Failed,
         }
     }
@@ -102,7 +112,9 @@ impl Explain for Error {
             | Self::Unknown { stderr, .. }
             | Self::NoSshServer { stderr, .. }
             | Self::Failed { stderr, .. } => Some(stderr.clone()).filter(|stderr| !stderr.is_empty()),
-            Self::Missing | Self::Spawn(_) | Self::NoEntry { .. } | Self::List(_) => None,
+            Self::Missing | Self::Spawn(_) | Self::Stopped { .. } | Self::NoEntry { .. } | Self::List(_) => {
+                None
+            }
         }
     }
 
@@ -116,6 +128,10 @@ impl Explain for Error {
             Self::NotLoggedIn { .. } => Some(format!(
                 "Run: gh auth login -h github.com -s codespace{}",
                 under_sudo().unwrap_or_default()
+            )),
+            Self::Stopped { name, .. } => Some(format!(
+                "It is not started automatically, because a running codespace costs money. Start it, for example with \
+                 gh codespace ssh -c {name}, or use --keep-started."
             )),
             Self::Scope { .. } => Some("Run: gh auth refresh -h github.com -s codespace".to_owned()),
             Self::SingleSignOn { .. } => {

@@ -78,7 +78,7 @@ fn argument(setting: &Setting) -> Arg {
         Some(default) => format!("{} [default: {default}]", setting.meaning),
         None => setting.meaning.to_owned(),
     };
-    Arg::new(setting.key)
+    let argument = Arg::new(setting.key)
         .long(setting.key)
         .short(setting.short)
         .alias(setting.hidden_alias)
@@ -89,7 +89,11 @@ fn argument(setting: &Setting) -> Arg {
         .hide_possible_values(true)
         .action(if setting.repeatable { ArgAction::Append } else { ArgAction::Set })
         .groups(setting.group)
-        .help(help)
+        .help(help);
+    if !setting.is_switch {
+        return argument;
+    }
+    argument.num_args(0..=1).require_equals(true).default_missing_value("true")
 }
 
 /// Accepts any text; completions offer some.

@@ -25,6 +25,7 @@ pub(super) struct Raw {
     pub(super) sidecar: Option<Text<RemotePath>>,
     pub(super) sidecar_dir: Option<PathBuf>,
     pub(super) grace: Text<Grace>,
+    pub(super) keep_started: Text<bool>,
     pub(super) route: List<RouteChoice>,
     pub(super) exclude: Option<List<Network>>,
     pub(super) dns: Text<Dns>,

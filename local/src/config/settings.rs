@@ -25,6 +25,8 @@ pub struct Setting {
     pub choices: &'static [&'static str],
     /// What completions offer beside `choices`.
     pub hint: ValueHint,
+    /// Whether the flag works without a value, and then means `true`. A value has to follow an equals sign.
+    pub is_switch: bool,
     /// Whether the flag may be repeated, and the file may hold an array.
     pub repeatable: bool,
     /// Flags of one group exclude each other.
@@ -64,6 +66,7 @@ const PLAIN: Setting = Setting {
     value: "",
     choices: &[],
     hint: ValueHint::Unknown,
+    is_switch: false,
     repeatable: false,
     group: None,
     meaning: "",
@@ -74,7 +77,7 @@ const PLAIN: Setting = Setting {
 };
 
 /// All settings, in the order of `--help`.
-pub const SETTINGS: [Setting; 14] = [
+pub const SETTINGS: [Setting; 15] = [
     Setting {
         key: "codespace",
         short: Some('c'),
@@ -137,6 +140,17 @@ pub const SETTINGS: [Setting; 14] = [
                   at most 24h",
         default: Unset::Value("15m"),
         example: r#""2h""#,
+        ..PLAIN
+    },
+    Setting {
+        key: "keep-started",
+        value: "true|false",
+        choices: &["true", "false"],
+        is_switch: true,
+        meaning: "Start the codespace again if it has stopped while the link was lost. Otherwise gh-net waits until you \
+                  start it: a running codespace costs money",
+        default: Unset::Value("false"),
+        example: "true",
         ..PLAIN
     },
     Setting {
@@ -231,7 +245,8 @@ impl Setting {
     /// Its flag as usage lines show it, such as `-c, --codespace <NAME>`.
     pub fn usage(&self) -> Option<String> {
         let short = self.short.map(|short| format!("-{short}, ")).unwrap_or_default();
-        self.is_flag.then(|| format!("{short}--{} <{}>", self.key, self.value))
+        let value = if self.is_switch { String::new() } else { format!(" <{}>", self.value) };
+        self.is_flag.then(|| format!("{short}--{}{value}", self.key))
     }
 
     /// What applies without it, in words.

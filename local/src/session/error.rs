@@ -59,9 +59,9 @@ fn transport_outlook(error: &transport::Error) -> Outlook {
     use transport::ssh::{Error as Ssh, Reason as Why};
     match error {
         transport::Error::Ssh(Ssh::Failed { reason: Why::Denied | Why::HostKey | Why::Options, .. })
-        | transport::Error::Gh(Gh::NotLoggedIn { .. } | Gh::Scope { .. } | Gh::SingleSignOn { .. }) => {
-            Outlook::User
-        }
+        | transport::Error::Gh(
+            Gh::NotLoggedIn { .. } | Gh::Scope { .. } | Gh::SingleSignOn { .. } | Gh::Stopped { .. },
+        ) => Outlook::User,
         transport::Error::Ssh(Ssh::Interrupted | Ssh::Missing) | transport::Error::Gh(Gh::Unknown { .. }) => {
             Outlook::Final
         }

@@ -27,6 +27,18 @@ pub(super) async fn host(name: &str, options: &[String]) -> Result<Host, Error> 
     })
 }
 
+/// Asks gh whether the codespace runs: `gh codespace ssh` would start it.
+pub(super) async fn check_running(name: &str) -> Result<(), Error> {
+    const RUNNING: &str = "Available";
+    let codespaces = Gh::find().list().await?;
+    let unknown = || gh::Error::Unknown { name: name.to_owned(), stderr: String::new() };
+    let codespace = codespaces.into_iter().find(|codespace| codespace.name == name).ok_or_else(unknown)?;
+    if codespace.state == RUNNING {
+        return Ok(());
+    }
+    Err(gh::Error::Stopped { name: name.to_owned(), state: codespace.state }.into())
+}
+
 fn cannot_write(source: io::Error) -> Error {
     ssh::Error::Local { what: "the ssh configuration can't be written", source }.into()
 }

@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -66,6 +67,7 @@ done
 case "$name" in
 big-fish-x7)
     if [ "$stdio" ]; then exec nc 172.16.5.4 2222; fi
+    echo config >> "$HOME/gh-config-calls"
     if [ -z "$config" ]; then echo "the shim does not support: $all" >&2; exit 1; fi
     cat <<END
 Host cs.big-fish-x7.main
@@ -97,7 +99,23 @@ END
 esac
 "#;
 
+/// Whether the API says that the codespaces are stopped: for all labs of the process.
+static STOPPED: AtomicBool = AtomicBool::new(false);
+
 impl Lab {
+    /// Lets the API say that the codespaces run or are stopped. It applies to all labs of the process.
+    pub fn set_codespaces_running(running: bool) {
+        STOPPED.store(!running, Ordering::Relaxed);
+    }
+
+    /// How often gh was asked for the ssh configuration of the codespace, which starts it.
+    ///
+    /// # Errors
+    /// The file can't be read.
+    pub fn codespace_starts(&self) -> Result<usize> {
+        Ok(self.laptop.read("/home/dev/gh-config-calls")?.lines().count())
+    }
+
     /// Installs gh on the laptop: the shim, the key that gh would have created, and the fake API.
     ///
     /// # Errors
@@ -196,7 +214,7 @@ fn list(names: &[&str]) -> (&'static str, Value) {
                 "display_name": name.replace('-', " "),
                 "created_at": "2024-05-01T10:00:00Z",
                 "last_used_at": "2024-05-02T10:00:00Z",
-                "state": "Available",
+                "state": if STOPPED.load(Ordering::Relaxed) { "Shutdown" } else { "Available" },
                 "owner": {"login": "octocat"},
                 "repository": {"full_name": "octocat/ocean"},
                 "git_status": {"ref": "main", "has_uncommitted_changes": false},
