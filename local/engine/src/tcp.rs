@@ -66,6 +66,8 @@ pub(super) struct SocketActions {
 struct Due {
     syn: bool,
     ack: bool,
+    /// How many more acknowledgments that say nothing new.
+    duplicates: u8,
     probe: bool,
     reset: bool,
 }
@@ -142,6 +144,8 @@ pub(super) struct Connection {
     failed: bool,
     /// Whether the codespace has reset the connection after its FIN.
     abandoned: bool,
+    /// Whether the link has changed, and no segment has shown since what the codespace lost with the old one.
+    resumed: bool,
 }
 
 impl Connection {
@@ -173,6 +177,7 @@ impl Connection {
             has_socket: true,
             failed: false,
             abandoned: false,
+            resumed: false,
         }
     }
 

@@ -45,6 +45,7 @@ impl Connection {
         if !self.handle_acknowledgment(&segment, position, now) {
             return;
         }
+        self.report_loss_of_old_link(position);
         self.handle_payload(segment, position, now);
     }
 
@@ -99,6 +100,25 @@ impl Connection {
         self.leave_persist(now);
         self.actions.service |= !had_room && self.send.room() > 0 && self.has_socket;
         true
+    }
+
+    /// The first segment on a new link that is not the next one shows that bytes were lost with the old link. After a
+    /// long cut their sender has backed off for up to two minutes. Three duplicate acknowledgments make it send
+    /// them now (fast retransmit, RFC 5681, 3.2). The segments that would otherwise cause three are lost, too.
+    ///
+    /// Linux does not take that for a reason once its time-out has passed. There the sidecar's part helps: it sends the
+    /// latest retransmission of each connection first, and the acknowledgment of that ends the backing off. ICMP
+    /// unreachable errors about the lost segment would do so as well (RFC 6069), but are not sent: a program that
+    /// has set IP_RECVERR gets them as errors of its connection.
+    ///
+    /// A gap of one may be a FIN. Nothing follows a FIN that could cause duplicates, and a stack may be unprepared for
+    /// them: smoltcp 0.14 then stops to retransmit it.
+    fn report_loss_of_old_link(&mut self, position: u64) {
+        if self.resumed && position > self.receive.next() + 1 && self.state.is_synchronized() {
+            self.resumed = false;
+            self.due.ack = true;
+            self.due.duplicates = 3;
+        }
     }
 
     fn probe_answered(&mut self, now: Instant) {

@@ -11,7 +11,7 @@ use crate::packet::build::{self, FIN, PSH, RST, SYN};
 impl Connection {
     /// Whether a segment without payload is due.
     pub(crate) fn has_control(&self) -> bool {
-        self.due.syn || self.due.ack || self.due.probe || self.due.reset
+        self.due.syn || self.due.ack || self.due.duplicates > 0 || self.due.probe || self.due.reset
     }
 
     /// The next segment without payload.
@@ -23,9 +23,10 @@ impl Connection {
         if due.syn {
             return Some(self.build_syn(now));
         }
-        if due.ack {
+        if due.ack || due.duplicates > 0 {
             // A probe does not replace it: the peer ignores the acknowledgment of a segment out of its window.
             self.due.probe = due.probe;
+            self.due.duplicates = due.duplicates.saturating_sub(u8::from(!due.ack));
             return Some(self.build(self.send.control_sequence(), 0, Bytes::new()));
         }
         due.probe.then(|| self.build(self.send.probe_sequence(), 0, Bytes::new()))

@@ -116,10 +116,13 @@ impl Connection {
     /// - If there is nothing to send, or the window forbids it, a probe asks for the peer's acknowledgment and window:
     ///   the segment that opened the window may have been lost.
     ///
+    /// What that makes the codespace send may show that it has lost bytes, too: see `report_loss_of_old_link`.
+    ///
     /// Otherwise timers go on from where they stood when the old link was lost.
     pub(crate) fn handle_link_up(&mut self, pause: Pause) {
         let now = pause.to;
         self.send.restart();
+        self.resumed = true;
         match self.state {
             State::Connecting => {}
             // Nothing is due in TIME-WAIT: a peer that misses the last acknowledgment sends its FIN again.

@@ -220,3 +220,21 @@ fn a_connection_that_is_refused_during_the_cut_is_refused_on_the_next_link() {
     assert_eq!((reset.flags, reset.ack), ("R", Some(1)));
     assert_eq!((script.engine.flow_count(), script.engine.poll_timeout()), (0, None));
 }
+
+#[test]
+fn a_hole_that_the_old_link_left_is_reported_once_by_three_duplicate_acknowledgments() {
+    for shows in [seg("", 1001, 1, b""), seg("", 1001, 1, b"later")] {
+        let (mut script, _) = Script::established();
+        script.engine.handle_link_down(script.now);
+        script.engine.handle_link_up(script.now);
+        script.expect(seg("", 1, 1, b""));
+        script.expect(seg("", 0, 1, b""));
+        // The answer to the probe, or new data: a thousand bytes before it are missing.
+        script.send(shows.clone());
+        let acks: Vec<_> = std::iter::from_fn(|| script.recv()).collect();
+        assert_eq!(acks.len(), 4, "{acks:?}");
+        assert!(acks.iter().all(|ack| *ack == acks[0] && ack.ack == Some(1) && ack.seq == 1), "{acks:?}");
+        script.send(shows);
+        assert!(std::iter::from_fn(|| script.recv()).count() <= 1);
+    }
+}
