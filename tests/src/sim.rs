@@ -12,6 +12,7 @@ pub mod inspect;
 pub mod link;
 pub mod plan;
 pub mod rng;
+pub mod sidecar;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -30,6 +31,7 @@ use self::inspect::Inspector;
 use self::link::{Direction, Fate, Profile};
 use self::plan::{Flow, Pattern, Seen};
 use self::rng::Rng;
+use self::sidecar::Sidecar;
 
 /// The codespace's addresses on the tunnel.
 pub const CLIENT_V4: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 2);
@@ -74,6 +76,17 @@ fn engine(mtu: u16) -> Engine {
     })
 }
 
+/// A time without a link.
+#[derive(Debug, Clone, Copy)]
+pub struct Cut {
+    /// When packets stop to arrive.
+    pub at: Duration,
+    /// How much later both ends notice.
+    pub unnoticed: Duration,
+    /// When the next link is there.
+    pub ends: Duration,
+}
+
 /// The parameters of a run.
 #[derive(Debug, Clone)]
 pub struct Scenario {
@@ -85,8 +98,12 @@ pub struct Scenario {
     pub up: Profile,
     /// The link to the codespace.
     pub down: Profile,
-    /// When the link is cut, and for how long.
-    pub cuts: Vec<(Duration, Duration)>,
+    /// When the link is cut, in ascending order.
+    pub cuts: Vec<Cut>,
+    /// Whether the sidecar keeps a packet of each connection while there is no link.
+    pub keeps: bool,
+    /// The time after each cut within which bytes must arrive on every connection, in each direction that has some.
+    pub moves_within: Option<Duration>,
     /// The connections.
     pub flows: Vec<Flow>,
     /// The time by which all programs must be done.
@@ -103,6 +120,8 @@ impl Scenario {
             up: pipe,
             down: pipe,
             cuts: Vec::new(),
+            keeps: true,
+            moves_within: None,
             flows,
             patience: Duration::from_secs(600),
         }
@@ -129,13 +148,13 @@ pub fn run(scenario: &Scenario, seed: u64) -> Report {
     let mut world = World::new(scenario, seed);
     while !world.is_done() {
         world.turn();
-        assert!(world.now <= scenario.patience, "not done after {:?}: {}", world.now, world.state());
+        assert!(world.now <= scenario.patience, "not done after {:?}: {}", world.now, world.story());
     }
     let took = world.now;
     // What is left ends by time-out: TIME-WAIT, and connections whose other end has vanished.
     while world.engine.flow_count() > 0 || world.engine.poll_timeout().is_some() {
         world.turn();
-        assert!(world.now <= took + Duration::from_secs(4 * 3600), "never idle: {}", world.state());
+        assert!(world.now <= took + Duration::from_secs(4 * 3600), "never idle: {}", world.story());
     }
     assert_eq!(world.hosts.open(), 0, "sockets are left behind");
     world.assert_outcome();
@@ -147,6 +166,18 @@ pub fn run(scenario: &Scenario, seed: u64) -> Report {
         took,
     }
 }
+
+/// The link as both ends see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LinkState {
+    Up,
+    /// Nothing arrives any more, and nobody has noticed.
+    Dead,
+    Down,
+}
+
+/// Bytes of a connection that the server and the client have read; `None` if it is not open.
+type Progress = Option<(u64, u64)>;
 
 /// Both ends and the link between them.
 struct World<'a> {
@@ -167,7 +198,10 @@ struct World<'a> {
     reports: VecDeque<(Duration, u64)>,
     delivered: u64,
     window: Window,
-    linked: bool,
+    state: LinkState,
+    sidecar: Sidecar,
+    /// When it is due, and how far every connection was when the link came back.
+    check: Option<(Duration, Vec<Progress>)>,
     traced: bool,
 }
 
@@ -188,7 +222,9 @@ impl<'a> World<'a> {
             reports: VecDeque::new(),
             delivered: 0,
             window: Window::default(),
-            linked: true,
+            state: LinkState::Up,
+            sidecar: Sidecar::default(),
+            check: None,
             traced: std::env::var_os("SIM_TRACE").is_some(),
             rng,
             scenario,
@@ -209,7 +245,7 @@ impl<'a> World<'a> {
         }
     }
 
-    fn state(&self) -> String {
+    fn story(&self) -> String {
         let servers: Vec<_> = (0..self.scenario.flows.len()).map(|n| self.hosts.seen(n)).collect();
         let clients: Vec<_> = self.codespace.seen().collect();
         format!("clients {clients:#?}, servers {servers:#?}, on the wire {:?}", self.wire)
@@ -230,44 +266,74 @@ impl<'a> World<'a> {
         self.drive();
         self.codespace.run(self.now, &self.pattern);
         while let Some(packet) = self.codespace.transmit() {
-            if self.linked {
-                self.up.send(packet, self.now, &mut self.rng);
+            match self.state {
+                LinkState::Up => self.up.send(packet, self.now, &mut self.rng),
+                LinkState::Down if self.scenario.keeps => self.sidecar.keep(packet, self.now),
+                LinkState::Dead | LinkState::Down => {}
             }
         }
         self.check_bounds();
+        self.check_progress();
         let next = self.next();
         self.turns = if next > self.now { 0 } else { self.turns + 1 };
-        assert!(self.turns < 10_000, "busy at {:?}: {}", self.now, self.state());
+        assert!(self.turns < 10_000, "busy at {:?}: {}", self.now, self.story());
         self.now = next;
     }
 
     fn next(&mut self) -> Duration {
         let engine = self.engine.poll_timeout().map(|at| at.saturating_duration_since(self.start));
-        let cuts = self.scenario.cuts.iter().flat_map(|(at, length)| [*at, *at + *length]);
+        let cuts = self.scenario.cuts.iter().flat_map(|cut| [cut.at, cut.at + cut.unnoticed, cut.ends]);
         let cuts = cuts.filter(|at| *at > self.now).min();
+        let check = self.check.as_ref().map(|(at, _)| *at);
         let report = self.reports.front().map(|(at, _)| *at);
-        let events = [self.codespace.wakes(self.now), self.hosts.wakes(self.now), engine, cuts, report];
+        let events =
+            [self.codespace.wakes(self.now), self.hosts.wakes(self.now), engine, cuts, report, check];
         let link = [self.up.next(), self.down.next()];
         let next = events.into_iter().chain(link).flatten().min();
         next.unwrap_or(self.now + Duration::from_secs(1)).max(self.now)
     }
 
     fn cut_and_mend(&mut self) {
-        let down = self.scenario.cuts.iter().any(|(at, length)| self.now >= *at && self.now < *at + *length);
-        if self.linked && down {
-            self.linked = false;
-            self.up.cut(self.now);
-            self.down.cut(self.now);
-            self.reports.clear();
-            self.engine.handle_link_down(self.at());
-        } else if !self.linked && !down {
-            self.link_up();
+        let cut = self.scenario.cuts.iter().find(|cut| (cut.at..cut.ends).contains(&self.now));
+        let state = match cut {
+            None => LinkState::Up,
+            Some(cut) if self.now < cut.at + cut.unnoticed => LinkState::Dead,
+            Some(_) => LinkState::Down,
+        };
+        if state == self.state {
+            return;
         }
+        if self.state == LinkState::Up {
+            self.break_link();
+        }
+        match state {
+            LinkState::Dead => {}
+            LinkState::Down => self.engine.handle_link_down(self.at()),
+            LinkState::Up => {
+                self.link_up();
+                self.check = self.scenario.moves_within.map(|time| (self.now + time, self.progress()));
+            }
+        }
+        self.state = state;
+    }
+
+    fn break_link(&mut self) {
+        for packet in self.up.cut(self.now, &mut self.rng) {
+            self.wire.uplink(&packet);
+            self.engine.handle_packet(packet, self.at());
+        }
+        for packet in self.down.cut(self.now, &mut self.rng) {
+            self.codespace.receive(packet);
+        }
+        self.reports.clear();
+        self.check = None;
     }
 
     fn link_up(&mut self) {
-        self.linked = true;
         self.delivered = 0;
+        for packet in self.sidecar.resume() {
+            self.up.send(packet, self.now, &mut self.rng);
+        }
         self.engine.handle_link_up(self.at());
         self.window = Window::default();
         self.window.measured(self.scenario.up.delay + self.scenario.down.delay, self.at());
@@ -317,12 +383,14 @@ impl<'a> World<'a> {
             while self.down.is_writable(self.now)
                 && let Some(packet) = self.engine.poll_transmit(self.window.is_open(), at)
             {
-                assert!(self.linked, "a packet without a link");
+                assert_ne!(self.state, LinkState::Down, "a packet without a link");
                 self.window.sent((packet.len() + HEADER_LEN) as u64, at);
                 let packet = flatten(&packet);
                 self.trace("down", &packet);
                 self.wire.downlink(&packet);
-                self.down.send(packet, self.now, &mut self.rng);
+                if self.state == LinkState::Up {
+                    self.down.send(packet, self.now, &mut self.rng);
+                }
                 busy = true;
             }
             if !busy {
@@ -338,6 +406,26 @@ impl<'a> World<'a> {
             let (offered, sent) = self.wire.progress(number, flow.v6);
             assert!(offered <= accepted + MOST_UPLINK, "flow {number}: {offered} offered, {accepted} taken");
             assert!(taken <= sent + MOST_UNSENT, "flow {number}: {taken} taken, {sent} sent");
+        }
+    }
+
+    fn progress(&self) -> Vec<Progress> {
+        let open = |(number, client): (usize, Seen)| {
+            let server = self.hosts.seen(number).filter(|_| client.connected)?;
+            Some((server.received, client.received))
+        };
+        self.codespace.seen().enumerate().map(open).collect()
+    }
+
+    /// Some time after a cut every connection that was open has moved.
+    fn check_progress(&mut self) {
+        let Some((_, before)) = self.check.take_if(|(at, _)| *at <= self.now) else { return };
+        for (number, (before, now)) in before.into_iter().zip(self.progress()).enumerate() {
+            let (Some((up_before, down_before)), Some((up, down))) = (before, now) else { continue };
+            let flow = &self.scenario.flows[number];
+            let story = || format!("flow {number} at {:?}: {}", self.now, self.story());
+            assert!(up > up_before || up == flow.client.bytes, "nothing goes up, {}", story());
+            assert!(down > down_before || down == flow.server.bytes, "nothing comes down, {}", story());
         }
     }
 

@@ -86,19 +86,18 @@ impl Codespace {
     pub fn wakes(&mut self, now: Duration) -> Option<Duration> {
         let kernel = self.interface.poll_at(instant(now), &self.sockets);
         let kernel = kernel.map(|at| Duration::from_micros(at.total_micros().max(0) as u64).max(now));
-        self.programs.iter().filter_map(|program| program.wakes(now)).chain(kernel).min()
+        self.programs.iter().filter_map(|program| program.wakes(&self.sockets, now)).chain(kernel).min()
     }
 }
 
 impl Program {
-    fn wakes(&self, now: Duration) -> Option<Duration> {
-        if self.handle.is_none() && !self.seen.done {
-            return Some(self.flow.starts);
-        }
+    fn wakes(&self, sockets: &SocketSet<'static>, now: Duration) -> Option<Duration> {
         if self.seen.done {
             return None;
         }
-        let pace = self.flow.client.reads.map(|_| now + Duration::from_millis(1));
+        let Some(handle) = self.handle else { return Some(self.flow.starts) };
+        let waiting = self.flow.client.reads.is_some() && sockets.get::<Socket>(handle).recv_queue() > 0;
+        let pace = waiting.then(|| now + Duration::from_millis(1));
         self.flow.client.wakes(now).into_iter().chain(pace).min()
     }
 

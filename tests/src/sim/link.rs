@@ -100,9 +100,14 @@ impl Direction {
         self.flying.peek().map(|Reverse((at, ..))| *at)
     }
 
-    /// Loses everything in flight.
-    pub fn cut(&mut self, now: Duration) {
-        self.flying.clear();
+    /// Loses everything in flight but a few packets, which arrive: the link may break at any byte.
+    pub fn cut(&mut self, now: Duration, rng: &mut Rng) -> Vec<Bytes> {
+        let mut flying = std::mem::take(&mut self.flying).into_sorted_vec();
+        // Sorted for `Reverse`: the first to arrive is the last.
+        flying.reverse();
+        flying.truncate(rng.below(flying.len() as u64 + 1) as usize);
         self.busy = now;
+        let arrives = |Reverse((_, _, fate, packet))| (fate != Fate::Lost).then_some(packet);
+        flying.into_iter().filter_map(arrives).collect()
     }
 }

@@ -1,6 +1,8 @@
 //! TCP in virtual time: scenarios over many seeds. [`gh_net_tests::sim::run`] asserts what must hold in every run; the
 //! tests here assert what must hold in a particular scenario.
 
+mod roaming;
+
 use std::time::Duration;
 
 use gh_net_engine::ConnectError;
@@ -61,21 +63,6 @@ fn any_rough_link(rng: &mut Rng, flows: Vec<Flow>) -> Scenario {
     }
     scenario.patience = Duration::from_secs(3600);
     scenario
-}
-
-/// One to four cuts during the first seconds.
-fn any_cuts(rng: &mut Rng) -> Vec<(Duration, Duration)> {
-    let mut at = Duration::ZERO;
-    let count = 1 + rng.below(4);
-    let cut = |_| {
-        at += ms(1) + rng.time(ms(600));
-        let most = ms(pick(rng, &[10, 3000, 60_000]));
-        let length = ms(1) + rng.time(most);
-        let cut = (at, length);
-        at += length;
-        cut
-    };
-    (0..count).map(cut).collect()
 }
 
 /// Asserts that acknowledgments are only sent in answer to packets or to announce room.
@@ -342,97 +329,6 @@ fn half_close_over_a_rough_link() {
     over_seeds(
         40,
         |rng| any_rough_link(rng, vec![Flow::new(first, last), Flow::new(last, first)]),
-        nothing_more,
-    );
-}
-
-#[test]
-fn cuts_during_transfers() {
-    over_seeds(
-        40,
-        |rng| {
-            let flow = |n: u64| Flow {
-                starts: ms(40 * n),
-                ..Flow::new(Plan::sends(300 * KB), Plan::sends(300 * KB))
-            };
-            let cuts = any_cuts(rng);
-            Scenario { cuts, ..any_pipe(rng, (0..5).map(flow).collect()) }
-        },
-        nothing_more,
-    );
-}
-
-#[test]
-fn cuts_during_half_closes() {
-    let last = Plan { sends_after_end: true, ..Plan::sends(100 * KB) };
-    let first = Plan::sends(100 * KB);
-    over_seeds(
-        40,
-        |rng| {
-            let cuts = any_cuts(rng);
-            let flows = [Flow::new(first, last), Flow::new(last, first), Flow::new(first, first)];
-            let flows = (0..9).map(|n| Flow { starts: ms(60 * n), ..flows[n as usize % 3] }).collect();
-            Scenario { cuts, ..any_pipe(rng, flows) }
-        },
-        nothing_more,
-    );
-}
-
-#[test]
-fn cuts_with_closed_windows() {
-    over_seeds(
-        40,
-        |rng| {
-            let pause =
-                |rng: &mut Rng| Some((rng.time(ms(400)), ms(500) + rng.time(Duration::from_secs(90))));
-            let client = Plan { pause: pause(rng), ..Plan::sends(2_000 * KB) };
-            let server = Plan { pause: pause(rng), ..Plan::sends(2_000 * KB) };
-            let cuts = any_cuts(rng);
-            Scenario { cuts, ..any_pipe(rng, vec![Flow::new(client, server)]) }
-        },
-        nothing_more,
-    );
-}
-
-#[test]
-fn cuts_during_resets_leave_nothing_behind() {
-    over_seeds(
-        40,
-        |rng| {
-            let cuts = any_cuts(rng);
-            let mut flow = |n: u64| {
-                let mut flow = Flow::new(Plan::sends(300 * KB), Plan::sends(300 * KB));
-                flow.starts = ms(n * 50);
-                let at = Some(ms(20) + rng.time(ms(2000)));
-                if n.is_multiple_of(2) {
-                    flow.client.resets = at
-                } else {
-                    flow.server.resets = at
-                }
-                flow
-            };
-            let flows = (0..8).map(&mut flow).collect();
-            Scenario { cuts, ..any_pipe(rng, flows) }
-        },
-        nothing_more,
-    );
-}
-
-#[test]
-fn cuts_while_connecting() {
-    over_seeds(
-        40,
-        |rng| {
-            let cuts = any_cuts(rng);
-            let flow = |n: u64| {
-                let outcome = if n.is_multiple_of(3) { Err(ConnectError::Refused) } else { Ok(()) };
-                let mut flow = Flow::new(Plan::sends(1000), Plan::sends(1000));
-                flow.starts = ms(70 * n);
-                flow.connect = (ms(30 * n), outcome);
-                flow
-            };
-            Scenario { cuts, ..Scenario::new((0..12).map(flow).collect()) }
-        },
         nothing_more,
     );
 }
