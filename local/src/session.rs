@@ -31,12 +31,13 @@ mod wake;
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gh_net_common::frame::{Families, Open, Opened, Token};
 use ipnet::IpNet;
 use tokio::sync::mpsc;
 
+use self::backoff::Backoff;
 pub use self::control::Stop;
 use self::control::{ControlPlane, Ports};
 use self::error::ConnectError;
@@ -54,6 +55,9 @@ use crate::transport::Transport;
 /// The tunnel's MTU: the largest that leaves room for a packet's headers in its length field.
 const MTU: u16 = 65_520;
 
+/// After a link of this age, the attempts to replace it begin with the shortest wait.
+const STABLE: Duration = Duration::from_secs(10);
+
 /// See the [module's documentation](self).
 #[derive(Debug)]
 pub struct Session<'a> {
@@ -66,6 +70,7 @@ pub struct Session<'a> {
     /// From the first time the session is open.
     io: Option<Io>,
     identity: Option<Identity>,
+    backoff: Backoff,
 }
 
 /// Identifies a session to the sidecar.
@@ -98,6 +103,7 @@ impl<'a> Session<'a> {
             resolver,
             io: None,
             identity: None,
+            backoff: Backoff::new(),
         })
     }
 
@@ -122,10 +128,16 @@ impl<'a> Session<'a> {
     async fn run_links(&mut self) -> Result<(), Failure> {
         let mut connected = self.connect().await?;
         while let Some((link, opened)) = connected {
+            let up = Instant::now();
             match self.carry(link, &opened).await? {
                 Carried::ToTheEnd => return Ok(()),
-                Carried::Lost => connected = self.reconnect().await?,
+                Carried::Lost => {}
             }
+            // A link that is lost again and again is not redialled in a tight loop.
+            if up.elapsed() >= STABLE {
+                self.backoff = Backoff::new();
+            }
+            connected = self.reconnect().await?;
         }
         Ok(())
     }

@@ -20,9 +20,8 @@ impl Session<'_> {
     /// # Errors
     /// No attempt will succeed any more.
     pub(super) async fn reconnect(&mut self) -> Result<Option<(Link, Connected)>, Failure> {
-        let mut backoff = Backoff::new();
         let mut reported = String::new();
-        let mut wait = backoff.wait(random());
+        let mut wait = self.backoff.wait(random());
         loop {
             let nudge = self.control.nudge();
             let waited = self.unlinked(async {
@@ -33,7 +32,7 @@ impl Session<'_> {
             });
             match waited.await? {
                 None => return Ok(self.ended_without_a_link()),
-                Some(true) => backoff = Backoff::new(),
+                Some(true) => self.backoff = Backoff::new(),
                 Some(false) => {}
             }
             let error = match self.attempt().await {
@@ -53,7 +52,7 @@ impl Session<'_> {
                     }
                     Duration::ZERO
                 }
-                Outlook::Retry => backoff.wait(random()),
+                Outlook::Retry => self.backoff.wait(random()),
                 Outlook::User => UNTIL_USER,
             };
             report(&error, &mut reported, wait);
