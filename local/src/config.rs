@@ -42,7 +42,7 @@ pub struct Config {
     pub routes: Vec<RouteChoice>,
     /// What is taken away from `routes`.
     pub exclude: Vec<IpNet>,
-    /// How long the codespace keeps the session while the link is lost.
+    /// How long a session waits for its next link. Zero: a lost link ends it.
     pub grace: Duration,
     /// Whether a codespace that has stopped while the link was lost is started again.
     pub keep_started: bool,

@@ -1,22 +1,19 @@
-//! A running gh-net can be found and asked: a socket for each bridged destination, in a folder of the user's own.
+//! A running gh-net can be found and asked: each process has a socket in a folder of its user's own.
 //!
 //! The folder is `$XDG_RUNTIME_DIR/gh-net`, or `/tmp/gh-net-UID` where there is no such directory. It has to belong to
-//! the user and be closed to everybody else, and each side checks that the other is the same user. A lock beside the
-//! socket says which process bridges a destination, and vanishes with it.
+//! the user and be closed to everybody else, and each side checks that the other is the same user.
 //!
 //! A client sends one line, `status` or `stop`, and receives one line of JSON.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::geteuid;
-use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
@@ -35,17 +32,9 @@ const MAX_REQUEST: u64 = 16;
 /// Maximum length of an answer in bytes: a status with thousands of flows.
 const MAX_ANSWER: u64 = 16 * 1024 * 1024;
 
-/// Why a destination can't be claimed, or a session not be asked.
+/// Why a session can't be found or asked.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Another process of the user bridges the destination.
-    #[error("{target} is bridged already, by process {pid}")]
-    Taken {
-        /// The destination.
-        target: String,
-        /// The process.
-        pid: String,
-    },
     /// The folder belongs to somebody else, or is open to others.
     #[error("{} belongs to another user or is accessible to others; remove it", .0.display())]
     Unsafe(PathBuf),
@@ -63,57 +52,32 @@ impl Explain for Error {
     fn exit(&self) -> Exit {
         Exit::Failed
     }
-
-    fn remedy(&self) -> Option<String> {
-        match self {
-            Self::Taken { .. } => Some("End that session first: Ctrl-C there, or gh-net stop.".to_owned()),
-            Self::Unsafe(_) | Self::Io { .. } => None,
-        }
-    }
 }
 
-/// The only session of this user with a destination.
+/// This process, as it can be found.
 #[derive(Debug)]
 pub struct Instance {
     listener: UnixListener,
     socket: PathBuf,
-    _lock: Flock<File>,
 }
 
 impl Instance {
-    /// Claims `target`. Must be called within a tokio runtime.
+    /// Listens. Must be called within a tokio runtime.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn claim(target: &str) -> Result<Self, Error> {
-        Self::claim_in(&folder(), target)
+    pub fn listen() -> Result<Self, Error> {
+        Self::listen_in(&folder(), &std::process::id().to_string())
     }
 
-    fn claim_in(folder: &Path, target: &str) -> Result<Self, Error> {
+    fn listen_in(folder: &Path, name: &str) -> Result<Self, Error> {
         prepare(folder)?;
-        let socket = folder.join(format!("{}.sock", name(target)));
-        let lock = socket.with_extension("lock");
-        let failed = |path: &Path| {
-            let path = path.to_owned();
-            move |error| Error::Io { path, error }
-        };
-        let mut options = OpenOptions::new();
-        let file =
-            options.read(true).append(true).create(true).mode(0o600).open(&lock).map_err(failed(&lock))?;
-        let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => file,
-            Err((mut file, _)) => {
-                let mut pid = String::new();
-                // Only for the message.
-                let _ = file.read_to_string(&mut pid);
-                return Err(Error::Taken { target: target.to_owned(), pid: pid.trim().to_owned() });
-            }
-        };
-        file.set_len(0).and_then(|()| writeln!(&*file, "{}", std::process::id())).map_err(failed(&lock))?;
-        // What a process that was killed has left.
+        let socket = folder.join(format!("{name}.sock"));
+        // What a process of the same id has left that was killed.
         let _ = fs::remove_file(&socket);
-        let listener = UnixListener::bind(&socket).map_err(failed(&socket))?;
-        Ok(Self { listener, socket, _lock: file })
+        let listener =
+            UnixListener::bind(&socket).map_err(|error| Error::Io { path: socket.clone(), error })?;
+        Ok(Self { listener, socket })
     }
 
     /// Answers clients until dropped. `stop` turns true when one of them ends the session.
@@ -138,7 +102,7 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        // The lock file stays: removing it would let two processes lock two files of the same name.
+        // What stays behind is passed over by those who look.
         let _ = fs::remove_file(&self.socket);
     }
 }
@@ -261,11 +225,6 @@ fn prepare(folder: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// A file name for a destination: destinations may contain any character.
-fn name(target: &str) -> String {
-    Sha256::digest(target)[..8].iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -274,18 +233,17 @@ mod tests {
     use crate::status::request;
 
     #[tokio::test]
-    async fn a_destination_is_claimed_once_and_free_again_afterwards() {
-        let folder = tempfile::tempdir().unwrap().path().join("gh-net");
-        fs::create_dir_all(folder.parent().unwrap()).unwrap();
-        let first = Instance::claim_in(&folder, "codespace x").unwrap();
-        let other = Instance::claim_in(&folder, "codespace y").unwrap();
-        let error = Instance::claim_in(&folder, "codespace x").unwrap_err();
-        assert!(error.to_string().contains(&std::process::id().to_string()), "{error}");
+    async fn sessions_are_found_for_as_long_as_they_run() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("gh-net");
+        assert!(Running::all_in(&folder).unwrap().is_empty());
+        let first = Instance::listen_in(&folder, "1").unwrap();
+        let _other = Instance::listen_in(&folder, "2").unwrap();
         assert_eq!(Running::all_in(&folder).unwrap().len(), 2);
         drop(first);
+        // A process that was killed leaves its socket.
+        drop(std::os::unix::net::UnixListener::bind(folder.join("3.sock")).unwrap());
         assert_eq!(Running::all_in(&folder).unwrap().len(), 1);
-        Instance::claim_in(&folder, "codespace x").unwrap();
-        drop(other);
     }
 
     #[tokio::test]
@@ -294,7 +252,7 @@ mod tests {
         let folder = parent.path().join("gh-net");
         fs::create_dir(&folder).unwrap();
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(matches!(Instance::claim_in(&folder, "x"), Err(Error::Unsafe(_))));
+        assert!(matches!(Instance::listen_in(&folder, "x"), Err(Error::Unsafe(_))));
         fs::remove_dir(&folder).unwrap();
         std::os::unix::fs::symlink(parent.path(), &folder).unwrap();
         assert!(matches!(Running::all_in(&folder), Err(Error::Unsafe(_))));
@@ -304,7 +262,7 @@ mod tests {
     async fn a_client_stops_the_session_and_nonsense_does_nothing() {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("gh-net");
-        let instance = Instance::claim_in(&folder, "x").unwrap();
+        let instance = Instance::listen_in(&folder, "x").unwrap();
         let (status, _requests) = request::channel();
         let (stop, stopped) = watch::channel(false);
         let client = tokio::task::spawn_blocking({

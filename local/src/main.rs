@@ -142,7 +142,7 @@ async fn run(mut config: Config, mut stop: session::Stop, wish: watch::Sender<bo
         config.target = Target::Codespace(Some(name));
     }
     let transport = Transport::new(&config).ok_or(codespaces::Error::Cancelled)?;
-    let instance = Instance::claim(&transport.name())?;
+    let instance = Instance::listen()?;
     let session = Session::new(&config, &transport, stop)?;
     let status = session.status();
     tokio::select! {

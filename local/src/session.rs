@@ -209,8 +209,9 @@ impl<'a> Session<'a> {
             never = control.run() => match never {},
             end = io.run(&mut link.streams, controls) => end,
         };
-        control.link_ended(&end);
-        if matches!(end, Ok(LinkEnd::Lost(_))) {
+        let waits = matches!(end, Ok(LinkEnd::Lost(_))) && !self.grace.is_zero();
+        control.link_ended(&end, waits);
+        if waits {
             // Processes that hang are killed, while the session goes on.
             self.unlinked(link.close()).await?;
             return Ok(Carried::Lost);

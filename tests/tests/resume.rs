@@ -61,7 +61,7 @@ fn a_download_and_a_terminal_survive_ssh_being_killed_again_and_again() -> Resul
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     let before = lab.codespace.state()?;
     let leaks = lab.leaks()?;
-    let bridge = lab.bridge(&[])?;
+    let bridge = lab.bridge(&["--grace", "15m"])?;
     let mut terminal = Terminal::open(&lab, "/run/lab/keys")?;
     terminal.type_line(&lab)?;
     let download = lab
@@ -105,7 +105,7 @@ fn while_there_is_no_link_nothing_leaks_and_the_codespace_keeps_working() -> Res
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     let before = lab.codespace.state()?;
     let leaks = lab.leaks()?;
-    let bridge = lab.bridge(&[])?;
+    let bridge = lab.bridge(&["--grace", "15m"])?;
     let mut terminal = Terminal::open(&lab, "/run/lab/keys")?;
     terminal.type_line(&lab)?;
     lab.home.shell(BLACK_HOLE)?;
@@ -137,7 +137,7 @@ fn while_there_is_no_link_nothing_leaks_and_the_codespace_keeps_working() -> Res
 fn a_session_without_a_link_can_be_ended_and_the_next_start_takes_over() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     let before = lab.codespace.state()?;
-    let bridge = lab.bridge(&[])?;
+    let bridge = lab.bridge(&["--grace", "15m"])?;
     lab.home.shell(BLACK_HOLE)?;
     bridge.process().wait_for("link lost (", LOST)?;
     bridge.process().signal(Signal::SIGINT)?;
@@ -156,7 +156,7 @@ fn a_session_without_a_link_can_be_ended_and_the_next_start_takes_over() -> Resu
 #[test]
 fn a_suspended_laptop_goes_on_with_its_connections() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
-    let bridge = lab.bridge(&[])?;
+    let bridge = lab.bridge(&["--grace", "15m"])?;
     let mut terminal = Terminal::open(&lab, "/run/lab/keys")?;
     terminal.type_line(&lab)?;
     bridge.process().signal(Signal::SIGSTOP)?;
@@ -175,7 +175,7 @@ fn a_suspended_laptop_goes_on_with_its_connections() -> Result<()> {
 #[test]
 fn a_network_that_comes_and_goes_is_followed_and_its_connections_wait_for_it() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
-    let bridge = lab.bridge(&[])?;
+    let bridge = lab.bridge(&["--grace", "15m"])?;
     let mut terminal = Terminal::open(&lab, "/run/lab/keys")?;
     terminal.type_line(&lab)?;
     let routes = || lab.codespace.shell("ip route show table all dev ghnet0");

@@ -25,7 +25,29 @@ fn works(lab: &Lab) -> Result<()> {
 }
 
 #[test]
-fn both_ends_give_up_a_link_that_is_black_holed_and_meet_again() -> Result<()> {
+fn both_ends_give_up_a_link_that_is_black_holed() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let before = lab.codespace.state()?;
+    let bridge = lab.bridge(&[])?;
+    works(&lab)?;
+    lab.home.shell(BLACK_HOLE)?;
+    let deadline = Instant::now() + GIVEN_UP;
+    lab.wait_for_sidecars_end_by(deadline)?;
+    assert_eq!(before.diff(&lab.codespace.state()?), "");
+    let output = bridge.into_process().finish(deadline.saturating_duration_since(Instant::now()))?;
+    assert_eq!(output.code(), 1);
+    assert!(output.errors().contains("no data from the codespace for 1"), "{}", output.errors());
+
+    lab.home.shell("nft delete table inet black_hole")?;
+    let bridge = lab.bridge(&[])?;
+    works(&lab)?;
+    bridge.stop()?;
+    assert_eq!(before.diff(&lab.codespace.state()?), "");
+    Ok(())
+}
+
+#[test]
+fn with_a_grace_both_ends_of_a_black_holed_link_meet_again() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     let before = lab.codespace.state()?;
     let bridge = lab.bridge(&["--grace", "1s"])?;
@@ -79,7 +101,7 @@ fn another_laptop_takes_over_while_the_link_of_the_first_is_black_holed() -> Res
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     lab.make_laptop(&lab.lan)?;
     let before = lab.codespace.state()?;
-    let first = lab.bridge(&[])?;
+    let first = lab.bridge(&["--grace", "15m"])?;
     works(&lab)?;
     lab.home.shell(BLACK_HOLE)?;
 

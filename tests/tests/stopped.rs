@@ -13,7 +13,7 @@ fn a_stopped_codespace_stays_stopped_unless_the_user_wants_it_started() -> Resul
     for keep_started in [false, true] {
         let Some(mut lab) = Lab::for_test(Options::default())? else { return Ok(()) };
         lab.start_github()?;
-        let mut args = vec!["-c", CODESPACE];
+        let mut args = vec!["-c", CODESPACE, "--grace", "15m"];
         args.extend(keep_started.then_some("--keep-started"));
         let bridge = lab.gh_net(&args)?.with_gh(Account::Two).ready()?;
         assert_eq!(lab.codespace_starts()?, 1);

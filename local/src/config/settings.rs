@@ -136,10 +136,10 @@ pub const SETTINGS: [Setting; 15] = [
     Setting {
         key: "grace",
         value: "DURATION",
-        meaning: "How long the codespace keeps the session, with its connections and routes, while the link is lost; \
-                  at most 24h",
-        default: Unset::Value("15m"),
-        example: r#""2h""#,
+        meaning: "How long a session waits for its next link when one is lost, at most 24h. Meanwhile gh-net reconnects, \
+                  and connections and routes are kept. With 0s, a lost link ends the session",
+        default: Unset::Value("0s"),
+        example: r#""15m""#,
         ..PLAIN
     },
     Setting {

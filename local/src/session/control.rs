@@ -146,14 +146,14 @@ impl ControlPlane {
         self.settled = Some(settled);
     }
 
-    /// The link has ended.
-    pub(super) fn link_ended(&mut self, end: &Result<LinkEnd, ReactorError>) {
+    /// The link has ended; `waits` says whether the session waits for the next one.
+    pub(super) fn link_ended(&mut self, end: &Result<LinkEnd, ReactorError>, waits: bool) {
         self.settled = None;
         self.state.record.link_ended(match end {
             Ok(end) => end.to_string(),
             Err(error) => error.to_string(),
         });
-        if matches!(end, Ok(LinkEnd::Lost(_))) {
+        if waits {
             self.state.link_lost();
         }
     }

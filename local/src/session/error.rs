@@ -153,7 +153,9 @@ impl Explain for Error {
             // The goodbye's text is the whole explanation.
             Self::Ended { end: LinkEnd::Goodbye(_), .. } => None,
             Self::Ended { .. } => Some(
-                "The sidecar restores the codespace by itself. Start gh-net again to continue.".to_owned(),
+                "The sidecar restores the codespace by itself. Start gh-net again to continue; with --grace 15m it \
+                 reconnects by itself."
+                    .to_owned(),
             ),
             Self::Handshake { .. }
             | Self::Netwatch(_)
