@@ -48,7 +48,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::engine::Engine;
 use crate::policy::Policy;
 use crate::resolver::Resolver;
-use dns::Questions;
+use dns::Queries;
 use flows::Flows;
 use limit::RateLimit;
 
@@ -123,18 +123,18 @@ struct Linked<'a, R, W> {
 }
 
 /// Why io stops carrying packets over a link.
-enum Stop {
+enum StopReason {
     Link(LinkEnd),
     Reactor(ReactorError),
 }
 
-impl From<LinkEnd> for Stop {
+impl From<LinkEnd> for StopReason {
     fn from(end: LinkEnd) -> Self {
         Self::Link(end)
     }
 }
 
-impl From<ReactorError> for Stop {
+impl From<ReactorError> for StopReason {
     fn from(error: ReactorError) -> Self {
         Self::Reactor(error)
     }
@@ -148,7 +148,7 @@ impl Io {
     pub fn new(engine: Engine, resolver: Arc<Resolver>) -> std::io::Result<Self> {
         Ok(Self {
             engine,
-            flows: Flows::new(Questions::new(resolver))?,
+            flows: Flows::new(Queries::new(resolver))?,
             alarm: Alarm::new(),
             counters: Counters::default(),
             notices: Notices::default(),
@@ -170,7 +170,7 @@ impl Io {
             sockets: self.flows.count(),
             sockets_refused: failures.sockets,
             datagrams_dropped: failures.datagrams,
-            questions_dropped: self.flows.questions_dropped(),
+            queries_dropped: self.flows.queries_dropped(),
             ..self.counters
         }
     }
@@ -197,8 +197,8 @@ impl Io {
         self.engine.handle_link_up(now);
         let mut linked = Linked { link, control: LinkControl::new(now), failed: None };
         let end = match poll_fn(|cx| self.poll_linked(cx, &mut linked, control)).await {
-            Stop::Link(end) => Ok(end),
-            Stop::Reactor(error) => Err(error),
+            StopReason::Link(end) => Ok(end),
+            StopReason::Reactor(error) => Err(error),
         };
         if matches!(end, Ok(LinkEnd::Shutdown | LinkEnd::Ending) | Err(_)) {
             self.reset_flows(&mut linked.link.writer, Instant::now());
@@ -263,7 +263,7 @@ impl Io {
         cx: &mut Context<'_>,
         linked: &mut Linked<'_, R, W>,
         control: &mut mpsc::Receiver<Control>,
-    ) -> Poll<Stop> {
+    ) -> Poll<StopReason> {
         for _ in 0..TURNS {
             match self.turn(cx, linked, control, Instant::now()) {
                 Ok(true) => {}
@@ -282,7 +282,7 @@ impl Io {
         linked: &mut Linked<'_, R, W>,
         control: &mut mpsc::Receiver<Control>,
         now: Instant,
-    ) -> Result<bool, Stop> {
+    ) -> Result<bool, StopReason> {
         self.take_control(cx, control, Some((&mut linked.link.writer, &mut linked.control)), now)
             .map_err(|Shutdown| LinkEnd::Shutdown)?;
         let mut more = self.take_frames(cx, linked, now)?;

@@ -105,7 +105,9 @@ impl Resolver {
     pub fn reload(&self) {
         match System::load(&self.shared.paths) {
             Ok(system) => self.replace(system),
-            Err(error) => tracing::warn!("the resolver keeps its old configuration: {error}"),
+            Err(error) => {
+                tracing::warn!("can't reload the resolver's configuration, the old one stays in use: {error}")
+            }
         }
     }
 

@@ -20,7 +20,7 @@
 mod backoff;
 mod control;
 mod error;
-mod farewell;
+mod goodbye;
 mod handshake;
 mod link;
 mod networks;
@@ -76,7 +76,7 @@ pub struct Session<'a> {
 /// Identifies a session to the sidecar.
 #[derive(Debug)]
 struct Identity {
-    /// `None` once the sidecar has said that it does not have the session any more.
+    /// `None` once the sidecar has answered that it no longer has the session.
     session: Option<([u8; 16], Token)>,
     /// The prefixes of the tunnel's addresses: a new session asks for the same.
     tunnel: Vec<IpNet>,
@@ -118,7 +118,7 @@ impl<'a> Session<'a> {
     /// There was no session, or it ended by itself.
     pub async fn run(mut self) -> Result<(), Failure> {
         let result = self.run_links().await;
-        // The hosts learn of the end, however it came.
+        // The hosts learn of every kind of end.
         if let Some(io) = self.io.take() {
             io.abort();
         }
@@ -256,13 +256,13 @@ impl Identity {
     }
 }
 
-/// Takes io's messages in its place until `attempt` is done. `None` if told to stop first.
+/// Receives control messages in place of io until `attempt` is done. `None` if the session is stopped first.
 async fn without_io<F: Future>(attempt: F, controls: &mut mpsc::Receiver<Control>) -> Option<F::Output> {
     let stopped = async {
         loop {
             match controls.recv().await {
                 Some(Control::Shutdown) | None => return,
-                // There are no flows to which they could apply. The asker for a report learns that there is none.
+                // Without io there are no flows to apply them to. Dropping a report's sender means that there is none.
                 Some(
                     Control::Policy(_)
                     | Control::Send(_)

@@ -300,7 +300,7 @@ impl Owner {
                 goodbye.clone()
             }
             Some(_) | None => {
-                let text = "that session does not exist any more: it ended, or its grace ran out".to_owned();
+                let text = "that session does not exist any more: it ended, or its grace expired".to_owned();
                 Goodbye { reason: Reason::NoSession, text }
             }
         }

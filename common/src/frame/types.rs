@@ -295,7 +295,7 @@ pub struct SidecarCounters {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// The length field is over the bound.
-    #[error("a frame of kind {kind} announces {length} bytes, the most is {MAX_PAYLOAD}")]
+    #[error("a frame of kind {kind} announces {length} bytes; the maximum is {MAX_PAYLOAD}")]
     TooLong {
         /// The frame's kind.
         kind: u8,

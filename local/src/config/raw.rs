@@ -92,7 +92,7 @@ impl FromStr for Words {
         match shlex::split(text) {
             None => Err(format!("a quote is not closed in {text:?}")),
             Some(words) if words.first().is_none_or(String::is_empty) => {
-                Err("it names no command".to_owned())
+                Err("the command is empty".to_owned())
             }
             Some(words) => Ok(Self(words)),
         }

@@ -35,7 +35,7 @@ const SLICES: usize = 16;
 
 /// How a query arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Asker {
+pub(super) enum Client {
     /// In a datagram.
     Datagram(QueryId),
     /// On a stream.
@@ -43,37 +43,37 @@ pub(super) enum Asker {
 }
 
 /// The resolver's answer; `None` if the message was not a query.
-pub(super) type Answer = (Asker, Option<Bytes>);
+pub(super) type Answer = (Client, Option<Bytes>);
 
 /// A finished query.
 struct Finished {
-    asker: Asker,
+    client: Client,
     answer: Option<resolver::Answer>,
     took: Duration,
 }
 
 /// The queries under way.
-pub(super) struct Questions {
+pub(super) struct Queries {
     resolver: Arc<Resolver>,
     pending: FuturesUnordered<Pin<Box<dyn Future<Output = Finished> + Send>>>,
     lookups: Lookups,
     dropped: u64,
 }
 
-impl fmt::Debug for Questions {
+impl fmt::Debug for Queries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Questions").field("pending", &self.pending.len()).finish_non_exhaustive()
+        f.debug_struct("Queries").field("pending", &self.pending.len()).finish_non_exhaustive()
     }
 }
 
-impl Questions {
+impl Queries {
     /// No query yet.
     pub(super) fn new(resolver: Arc<Resolver>) -> Self {
         Self { resolver, pending: FuturesUnordered::new(), lookups: Lookups::default(), dropped: 0 }
     }
 
     /// Starts a query. Returns whether there was room for it.
-    pub(super) fn ask(&mut self, asker: Asker, message: Bytes) -> bool {
+    pub(super) fn ask(&mut self, client: Client, message: Bytes) -> bool {
         if self.pending.len() >= MAX_PENDING {
             self.dropped += 1;
             return false;
@@ -81,11 +81,11 @@ impl Questions {
         let resolver = Arc::clone(&self.resolver);
         self.pending.push(Box::pin(async move {
             let begun = Instant::now();
-            let answer = match asker {
-                Asker::Datagram(_) => resolver.answer_udp(message).await,
-                Asker::Stream(_) => resolver.answer_tcp(message).await,
+            let answer = match client {
+                Client::Datagram(_) => resolver.answer_udp(message).await,
+                Client::Stream(_) => resolver.answer_tcp(message).await,
             };
-            Finished { asker, answer, took: begun.elapsed() }
+            Finished { client, answer, took: begun.elapsed() }
         }));
         true
     }
@@ -93,14 +93,14 @@ impl Questions {
     /// The next answer.
     pub(super) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
         match self.pending.poll_next_unpin(cx) {
-            Poll::Ready(Some(Finished { asker, answer, took })) => {
+            Poll::Ready(Some(Finished { client, answer, took })) => {
                 let message = answer.map(|answer| {
                     if let Some(lookup) = answer.lookup {
                         self.lookups.add(Lookup { lookup, answered: Instant::now(), took });
                     }
                     answer.message
                 });
-                Poll::Ready((asker, message))
+                Poll::Ready((client, message))
             }
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
@@ -155,7 +155,7 @@ impl Stream {
         &mut self,
         flow: FlowId,
         engine: &mut Engine,
-        questions: &mut Questions,
+        queries: &mut Queries,
         now: Instant,
     ) -> Served {
         if self.ended {
@@ -168,7 +168,7 @@ impl Stream {
         }
         loop {
             let taken = self.take(flow, engine, now);
-            match self.ask(flow, questions) {
+            match self.ask(flow, queries) {
                 Err(Malformed) => return Served::Failed,
                 Ok(0) if taken == 0 => break,
                 Ok(_) => {}
@@ -209,7 +209,7 @@ impl Stream {
     }
 
     /// Starts the first query if it is complete and there is room. Returns the number of queries started.
-    fn ask(&mut self, flow: FlowId, questions: &mut Questions) -> Result<usize, Malformed> {
+    fn ask(&mut self, flow: FlowId, queries: &mut Queries) -> Result<usize, Malformed> {
         let Some(announced) = self.announced() else { return Ok(0) };
         if announced < LENGTH_LEN + MIN_MESSAGE {
             return Err(Malformed);
@@ -219,7 +219,7 @@ impl Stream {
         }
         let mut message = self.inbound.split_to(announced);
         message.advance(LENGTH_LEN);
-        self.pending += usize::from(questions.ask(Asker::Stream(flow), message.freeze()));
+        self.pending += usize::from(queries.ask(Client::Stream(flow), message.freeze()));
         Ok(1)
     }
 

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::arena::Arena;
 use super::datagram::{self, SendError};
-use super::dns::{Answer, Asker, Questions, Stream};
+use super::dns::{Answer, Client, Queries, Stream};
 use super::icmp::{self, Echo};
 use super::names::Lookup;
 use super::reactor::{Reactor, Readiness};
@@ -72,7 +72,7 @@ pub(super) struct Flows {
     /// Flows to be served, each once.
     ready: VecDeque<FlowId>,
     reactor: Reactor,
-    questions: Questions,
+    queries: Queries,
     arena: Arena,
     /// When flows that wait for time to pass are served next.
     tick: Option<Instant>,
@@ -82,12 +82,12 @@ pub(super) struct Flows {
 
 impl Flows {
     /// No sockets yet. Must be called within a tokio runtime.
-    pub(super) fn new(questions: Questions) -> io::Result<Self> {
+    pub(super) fn new(queries: Queries) -> io::Result<Self> {
         Ok(Self {
             table: HashMap::new(),
             ready: VecDeque::new(),
             reactor: Reactor::new()?,
-            questions,
+            queries,
             arena: Arena::default(),
             tick: None,
             failures: Failures::default(),
@@ -107,12 +107,12 @@ impl Flows {
 
     /// The latest DNS lookups, oldest first.
     pub(super) fn lookups(&self) -> Vec<Lookup> {
-        self.questions.lookups()
+        self.queries.lookups()
     }
 
     /// DNS queries dropped because too many were under way.
-    pub(super) fn questions_dropped(&self) -> u64 {
-        self.questions.dropped()
+    pub(super) fn queries_dropped(&self) -> u64 {
+        self.queries.dropped()
     }
 
     /// How many sockets there are.
@@ -147,11 +147,11 @@ impl Flows {
         engine: &mut Engine,
         now: Instant,
     ) -> Poll<()> {
-        let (asker, message): Answer = std::task::ready!(self.questions.poll_answer(cx));
-        match (asker, message) {
-            (Asker::Datagram(query), Some(message)) => engine.handle_dns_answer(query, message),
-            (Asker::Datagram(_), None) => {}
-            (Asker::Stream(id), message) => {
+        let (client, message): Answer = std::task::ready!(self.queries.poll_answer(cx));
+        match (client, message) {
+            (Client::Datagram(query), Some(message)) => engine.handle_dns_answer(query, message),
+            (Client::Datagram(_), None) => {}
+            (Client::Stream(id), message) => {
                 if let Some(Flow { socket: Socket::Dns(stream), .. }) = self.table.get_mut(&id) {
                     stream.answer(message, now);
                     self.mark(id);
@@ -189,7 +189,7 @@ impl Flows {
             flow.queued = false;
             let served = match &mut flow.socket {
                 Socket::Tcp(connection) => connection.serve(id, engine, &mut self.arena, now),
-                Socket::Dns(stream) => stream.serve(id, engine, &mut self.questions, now),
+                Socket::Dns(stream) => stream.serve(id, engine, &mut self.queries, now),
                 Socket::Udp(mapping) => mapping.serve(id, engine, &mut self.arena, now),
                 Socket::Echo(echo) => echo.serve(id, engine, &mut self.arena, now),
                 Socket::Closed { .. } => Served::Idle,
@@ -257,7 +257,7 @@ impl Flows {
                 self.account(flow, SocketAddr::new(destination, 0), Some(sequence), sent, engine);
             }
             Command::Resolve { query, message } => {
-                self.questions.ask(Asker::Datagram(query), message);
+                self.queries.ask(Client::Datagram(query), message);
             }
         }
     }

@@ -30,7 +30,7 @@ pub enum LinkEnd {
     Ending,
     /// The sidecar violated the protocol.
     Protocol(ProtocolError),
-    /// The session told io to stop.
+    /// The session stopped io.
     Shutdown,
 }
 
@@ -61,7 +61,7 @@ pub enum ProtocolError {
     #[error("the sidecar broke the protocol: {0}")]
     Frame(#[from] FrameError),
     /// It sent a frame that is not allowed after the handshake.
-    #[error("the sidecar broke the protocol: it sent {0}, which has no place after the handshake")]
+    #[error("the sidecar broke the protocol: it sent {0}, which is not allowed after the handshake")]
     Unexpected(&'static str),
 }
 
@@ -73,7 +73,7 @@ impl fmt::Display for LinkEnd {
             Self::Goodbye(goodbye) => write!(f, "the sidecar ended the session: {}", goodbye.text),
             Self::Protocol(error) => error.fmt(f),
             Self::Ending => f.write_str("the sidecar is ending the session"),
-            Self::Shutdown => f.write_str("the session was told to end"),
+            Self::Shutdown => f.write_str("the session was stopped"),
         }
     }
 }

@@ -26,7 +26,7 @@ pub struct Counters {
     /// Datagrams and echo requests that the laptop's kernel did not accept.
     pub datagrams_dropped: u64,
     /// DNS queries dropped because too many were under way.
-    pub questions_dropped: u64,
+    pub queries_dropped: u64,
 }
 
 /// A snapshot of io, made on request.

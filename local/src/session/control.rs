@@ -93,7 +93,7 @@ impl ControlPlane {
         let record = Record::new(target, dns);
         let wake = WakeWatch::new();
         if let Err(error) = &wake {
-            tracing::debug!(%error, "wakes of this machine are not noticed");
+            tracing::debug!(%error, "can't detect wakes of this machine");
         }
         let state = State {
             networks,
@@ -158,7 +158,7 @@ impl ControlPlane {
         }
     }
 
-    /// Works until dropped. When the user wants the session to end, io is told to stop.
+    /// Works until dropped. When the user ends the session, io gets [`Control::Shutdown`].
     pub(super) async fn run(&mut self) -> Infallible {
         let Self { stop, netwatch, requests, settled, wake, state } = self;
         let mut following = true;
@@ -176,7 +176,7 @@ impl ControlPlane {
                 slept = woken(wake) => state.woken(slept),
                 () = sleep_until(state.next_expiry()) => state.expire_addresses(),
                 Some(request) = requests.recv() => {
-                    // The asker may be gone.
+                    // The requester may be gone.
                     let _ = request.send(state.status().await);
                 }
                 changes = changed => match changes {
@@ -232,7 +232,7 @@ impl State {
     }
 
     fn next_expiry(&self) -> Instant {
-        // A time that no session lives to see.
+        // Far beyond the end of any session.
         let never = || Instant::now() + Duration::from_secs(365 * 86_400);
         self.lost_addresses.values().min().copied().unwrap_or_else(never)
     }
@@ -257,7 +257,7 @@ impl State {
     fn follow(&mut self, netwatch: &mut Netwatch, changes: Changes) {
         match netwatch.snapshot() {
             Ok(snapshot) => self.update(snapshot, changes),
-            Err(error) => tracing::warn!("a change of the laptop's networks is missed: {error}"),
+            Err(error) => tracing::warn!("the laptop's networks have changed but can't be read: {error}"),
         }
     }
 
@@ -300,7 +300,7 @@ impl State {
     fn tell(&self, control: Control) {
         // The session holds the other end for as long as it lives.
         if let Err(mpsc::error::TrySendError::Full(control)) = self.io.try_send(control) {
-            tracing::error!(?control, "too many messages wait for the session's io");
+            tracing::error!(?control, "the control channel is full; a message is dropped");
         }
     }
 }
@@ -310,16 +310,16 @@ async fn woken(wake: &mut Option<WakeWatch>) -> Duration {
     if let Some(watch) = wake {
         match watch.woken().await {
             Ok(slept) => return slept,
-            Err(error) => tracing::debug!(%error, "wakes of this machine are not noticed any more"),
+            Err(error) => tracing::debug!(%error, "can't detect wakes of this machine any more"),
         }
     }
     *wake = None;
     std::future::pending().await
 }
 
-/// Waits until the user wants an end.
+/// Waits until the user ends the session.
 async fn stopped(stop: &mut Stop) {
-    // If the sender is gone, nobody can end the session this way any more; that is no reason to end it.
+    // A dropped sender can no longer request the end, so the session goes on.
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
     }

@@ -25,7 +25,7 @@ pub(super) enum Outlook {
     Retry,
     /// The sidecar does not have the session any more: the next attempt has to ask for a new one.
     NewSession,
-    /// The user has to do something first.
+    /// The user has to act first.
     User,
     /// No attempt will succeed.
     Final,
@@ -88,7 +88,7 @@ pub enum Error {
     #[error("the laptop's networks can't be read: {0}")]
     Netwatch(#[from] netwatch::Error),
     /// The kernel provides no epoll instance.
-    #[error("the laptop's kernel refuses what gh-net needs to run: {0}")]
+    #[error("the laptop's kernel provides no epoll instance: {0}")]
     Io(#[from] std::io::Error),
     /// The laptop's sockets can't be watched any more.
     #[error(transparent)]
@@ -147,9 +147,9 @@ impl Explain for Error {
 
     fn remedy(&self) -> Option<String> {
         match self {
-            Self::Handshake { error: HandshakeError::Preamble(_), .. } => {
-                Some("It must be `gh-net-sidecar attach` that answers there (--sidecar, --exec).".to_owned())
-            }
+            Self::Handshake { error: HandshakeError::Preamble(_), .. } => Some(
+                "The remote command must run `gh-net-sidecar attach`: check --sidecar or --exec.".to_owned(),
+            ),
             // The goodbye's text is the whole explanation.
             Self::Ended { end: LinkEnd::Goodbye(_), .. } => None,
             Self::Ended { .. } => Some(

@@ -35,7 +35,7 @@ pub enum HandshakeError {
     #[error("the sidecar broke the protocol: {0}")]
     Protocol(&'static str),
     /// The sidecar refuses.
-    #[error("{}", if .0.text.is_empty() { "the sidecar refuses and does not say why".into() } else { printable(&.0.text) })]
+    #[error("{}", if .0.text.is_empty() { "the sidecar refused the session without a reason".into() } else { printable(&.0.text) })]
     Refused(Goodbye),
 }
 
@@ -63,13 +63,16 @@ where
     );
     let noise = noise?;
     if !noise.is_empty() {
-        tracing::debug!("before the sidecar spoke: {}", printable(&String::from_utf8_lossy(&noise)));
+        tracing::debug!(
+            "output before the sidecar's preamble: {}",
+            printable(&String::from_utf8_lossy(&noise))
+        );
     }
     let mut negotiation = Negotiation { reader, writer, notices, left: MAX_NOTICES };
     timeout(ANSWER, negotiation.run(&ours, request)).await.map_err(|_| HandshakeError::Silence)?
 }
 
-/// Maximum number of notices before the answers; more are a flood.
+/// Maximum number of notices before the answer. [`HandshakeError`] names this number.
 const MAX_NOTICES: usize = 32;
 
 struct Negotiation<'a, R, W> {
@@ -83,7 +86,7 @@ struct Negotiation<'a, R, W> {
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Negotiation<'_, R, W> {
     async fn run(&mut self, ours: &Hello, request: Open) -> Result<Opened, HandshakeError> {
         let Frame::Hello(theirs) = self.next().await? else {
-            return Err(HandshakeError::Protocol("its first frame is no hello"));
+            return Err(HandshakeError::Protocol("its first frame is not a hello"));
         };
         if let Err(mismatch) = hello::negotiate(Side::Laptop, ours, &theirs) {
             let goodbye = Goodbye { reason: Reason::Version, text: mismatch.to_string() };
@@ -95,7 +98,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Negotiation<'_, R, W> {
         match self.next().await? {
             Frame::Opened(opened) => check(opened),
             Frame::Open(_) => Err(HandshakeError::Protocol(
-                "it sends back what it is sent; it must be `gh-net-sidecar attach` that answers there",
+                "it echoes our frames; the remote command must be `gh-net-sidecar attach`",
             )),
             Frame::Hello(_)
             | Frame::Packet(_)
@@ -108,7 +111,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Negotiation<'_, R, W> {
             | Frame::Goodbye(_)
             | Frame::Ending
             | Frame::AskStatus
-            | Frame::SidecarStatus(_) => Err(HandshakeError::Protocol("it does not answer the request")),
+            | Frame::SidecarStatus(_) => Err(HandshakeError::Protocol("it did not answer the request")),
         }
     }
 
@@ -126,9 +129,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Negotiation<'_, R, W> {
                     self.notices.show(&notice, Instant::now());
                 }
                 Frame::Notice(_) => {
-                    return Err(HandshakeError::Protocol(
-                        "it sends one notice after the other instead of an answer",
-                    ));
+                    return Err(HandshakeError::Protocol("it sent more than 32 notices before its answer"));
                 }
                 Frame::Goodbye(goodbye) => return Err(HandshakeError::Refused(goodbye)),
                 // There are no flows yet. The sidecar's own goodbye follows, with its reason.
@@ -167,7 +168,7 @@ fn check(opened: Opened) -> Result<Opened, HandshakeError> {
         [_, _, ..] => return Err(HandshakeError::Protocol("the tunnel has two addresses of one family")),
     }
     if !opened.addresses.iter().all(|address| address.sidecar.contains(&address.gateway)) {
-        return Err(HandshakeError::Protocol("the tunnel's two addresses are not of one network"));
+        return Err(HandshakeError::Protocol("the tunnel's two addresses are not in one network"));
     }
     Ok(opened)
 }
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_is_given_in_the_sidecars_own_words() {
+    async fn a_refusal_shows_the_sidecars_text() {
         let text = "no TUN device here".to_owned();
         let goodbye = Frame::Goodbye(Goodbye { reason: Reason::Tun, text });
         let error = with_sidecar(&[Frame::Hello(hello::ours()), goodbye]).await.unwrap_err();
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_refusal_is_heard_from_a_sidecar_that_is_gone_already() {
+    async fn a_refusal_is_read_even_if_the_sidecar_has_exited() {
         let (near, far) = duplex(64 * 1024);
         let mut sidecar = FrameWriter::new(far);
         sidecar.push(&Frame::Hello(hello::ours()));

@@ -6,7 +6,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 
 use super::error::Error;
-use super::farewell::farewell;
+use super::goodbye::exchange_goodbyes;
 use super::handshake::{self, HandshakeError};
 use crate::io::{LinkEnd, LinkIo, LostLink, Notices, ReactorError};
 use crate::transport::{self, Carrier};
@@ -62,7 +62,7 @@ impl Link {
     pub(super) async fn end(mut self, end: Result<LinkEnd, ReactorError>) -> Result<(), Error> {
         match end {
             Ok(LinkEnd::Shutdown) => {
-                if farewell(&mut self.streams, Reason::Done, "ended by the user").await.is_none() {
+                if exchange_goodbyes(&mut self.streams, Reason::Done, "ended by the user").await.is_none() {
                     tracing::warn!(
                         "the sidecar did not confirm that the codespace is restored; it restores the codespace by \
                          itself once the connection is closed"
@@ -72,7 +72,7 @@ impl Link {
                 Ok(())
             }
             Ok(LinkEnd::Ending) => {
-                let goodbye = farewell(&mut self.streams, Reason::Done, "").await;
+                let goodbye = exchange_goodbyes(&mut self.streams, Reason::Done, "").await;
                 let end = goodbye.map_or(LinkEnd::Lost(LostLink::Ended), LinkEnd::Goodbye);
                 Err(Error::Ended { end, carrier: self.close().await })
             }
@@ -80,7 +80,7 @@ impl Link {
                 Err(Error::Ended { end, carrier: self.close().await })
             }
             Err(error) => {
-                farewell(&mut self.streams, Reason::Failed, &error.to_string()).await;
+                exchange_goodbyes(&mut self.streams, Reason::Failed, &error.to_string()).await;
                 self.close().await;
                 Err(error.into())
             }

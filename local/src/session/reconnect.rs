@@ -1,4 +1,4 @@
-//! The way back after a lost link: attempts with a backoff, at once when the laptop's networks come back or it wakes.
+//! Reconnecting after a lost link: attempts with a backoff, at once when the laptop's networks come back or it wakes.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
@@ -72,8 +72,8 @@ impl Session<'_> {
     fn ended_without_a_link<T>(&self) -> Option<T> {
         let grace = humantime::format_duration(self.grace);
         tracing::warn!(
-            "there is no link to end the session over: the sidecar restores the codespace once its grace of {grace} \
-             is over, or when `gh-net-sidecar cleanup` is run there"
+            "the session ends without a link: the sidecar restores the codespace once its grace of {grace} \
+             is over, or when `gh-net-sidecar cleanup` is run in the codespace"
         );
         None
     }

@@ -138,7 +138,7 @@ fn counters_of(counters: &io::Counters) -> Counters {
         unsupported: engine.unsupported,
         sockets_refused: counters.sockets_refused,
         datagrams_dropped: counters.datagrams_dropped,
-        queries_dropped: counters.questions_dropped,
+        queries_dropped: counters.queries_dropped,
     }
 }
 

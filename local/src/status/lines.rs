@@ -12,7 +12,7 @@ const LISTED: usize = 8;
 /// Packets flow.
 pub fn ready(status: &Status) -> String {
     let dns = match status.session.dns {
-        DnsMode::Off => "names stay with its own resolver",
+        DnsMode::Off => "names are resolved in the codespace only",
         DnsMode::Split => "names by split DNS",
         DnsMode::Local => "names by the laptop's resolver first",
     };
@@ -28,16 +28,16 @@ pub fn link_lost(link: &Link) -> String {
     }
 }
 
-/// What became of the session when a new link was there.
+/// The outcome of a reconnection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reconnected {
-    /// Whether it is the same session.
+    /// Whether the old session was resumed.
     pub resumed: bool,
-    /// How many flows it had.
+    /// How many flows the old session had.
     pub flows: usize,
 }
 
-/// The session is open on another link, after so long without one.
+/// The session is open on another link, after this time without one.
 pub fn reconnected(after: Duration, outcome: Reconnected) -> String {
     let seconds = after.as_secs();
     let connections = match outcome.flows {

@@ -66,7 +66,7 @@ fn the_ready_line_names_the_target_its_networks_and_dns() {
     status.session.dns = DnsMode::Off;
     assert_eq!(
         lines::ready(&status),
-        "ready: codespace big-fish reaches no network of the laptop; names stay with its own resolver"
+        "ready: codespace big-fish reaches no network of the laptop; names are resolved in the codespace only"
     );
     status.routes = (0..10).map(|n| route(&format!("10.{n}.0.0/16"), "vpn0")).collect();
     assert!(lines::ready(&status).contains("10.7.0.0/16, and 2 more;"), "{}", lines::ready(&status));

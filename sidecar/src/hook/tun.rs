@@ -28,7 +28,7 @@ pub(crate) enum Error {
     #[error(transparent)]
     Device(#[from] device::Error),
     /// No address, for these reasons.
-    #[error("{0}; the tunnel has no addresses at all")]
+    #[error("the tunnel has no addresses: {0}")]
     Addresses(String),
     /// No routes or rules.
     #[error("setting up the routing hook: {0}")]

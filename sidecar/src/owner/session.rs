@@ -102,7 +102,7 @@ fn device_lost(hook: &Hook, error: &io::Error) -> Goodbye {
 }
 
 fn grace_over() -> Goodbye {
-    Goodbye { reason: Reason::Done, text: "nobody resumed the session".to_owned() }
+    Goodbye { reason: Reason::Done, text: "the session was not resumed within its grace".to_owned() }
 }
 
 /// What names are resolved by.

@@ -14,7 +14,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::super::arena::Arena;
 use super::super::datagram::{DatagramSocket, QueuedError};
-use super::super::dns::Questions;
+use super::super::dns::Queries;
 use super::super::flows::Flows;
 use super::super::icmp::Echo;
 use super::super::reactor::{Reactor, Readiness};
@@ -328,7 +328,7 @@ fn a_mapping_that_got_no_socket_gets_one_when_there_are_some_again() {
             let config =
                 Config { gateways: vec![], mtu: 1500, policy: Box::new(Policy::everything()), secret: 1 };
             let mut engine = Engine::new(config);
-            let mut flows = Flows::new(Questions::new(Arc::new(Resolver::default()))).unwrap();
+            let mut flows = Flows::new(Queries::new(Arc::new(Resolver::default()))).unwrap();
             let mut carry_out = |command| flows.carry_out(command, &mut engine, Instant::now());
             let send = |payload: &'static [u8]| engine::Command::SendUdp {
                 flow: FlowId(1),

@@ -79,12 +79,12 @@ impl Explain for Error {
         match self {
             Self::Ssh(error) => error.remedy(),
             Self::None { .. } => Some(
-                "Install gh-net-sidecar there (--sidecar PATH names it), or get one for that architecture and name its\n\
-                 directory on this computer: GH_NET_SIDECAR_DIR."
+                "Install gh-net-sidecar there and pass its path (--sidecar PATH), or get one for that architecture and set\n\
+                 GH_NET_SIDECAR_DIR to its directory on this computer."
                     .to_owned(),
             ),
             Self::Copy { .. } => {
-                Some("Install gh-net-sidecar there by hand, and name it: --sidecar PATH".to_owned())
+                Some("Install gh-net-sidecar there by hand, and pass its path: --sidecar PATH".to_owned())
             }
             Self::NoReport { .. } => Some("Its login shell must be able to run: sh".to_owned()),
             Self::System { .. } | Self::Read { .. } => None,

@@ -157,7 +157,7 @@ impl Device {
         let request = RouteNetlinkMessage::NewAddress(message);
         Netlink::open()?.request(request, NLM_F_CREATE | NLM_F_EXCL)?;
         if own.addr().is_ipv6() && !has_settled(own.addr(), |left| events.wait(left), is_routed)? {
-            tracing::warn!("{own} does not receive yet");
+            tracing::warn!("the kernel has no route to {own} yet: it may not receive packets");
         }
         Ok(())
     }
@@ -264,7 +264,7 @@ fn set_up(index: u32, mtu: u16) -> io::Result<()> {
     let no_link_local = AfSpecInet6::AddrGenMode(In6AddrGenMode::None);
     let no_link_local = vec![AfSpecUnspec::Inet6(vec![no_link_local])];
     if let Err(error) = set(LinkFlags::empty(), vec![LinkAttribute::AfSpecUnspec(no_link_local)]) {
-        tracing::debug!(%error, "setting the address generation mode; there may be no IPv6");
+        tracing::debug!(%error, "can't set the address generation mode; IPv6 may be disabled");
     }
     set(LinkFlags::empty(), vec![LinkAttribute::Mtu(mtu.into())])?;
     // Settings of our own device, which disappear with it. /proc/sys is read-only in most containers. Without them only
@@ -274,7 +274,7 @@ fn set_up(index: u32, mtu: u16) -> io::Result<()> {
         (format!("/proc/sys/net/ipv4/conf/{NAME}/rp_filter"), "2"),
     ] {
         if let Err(error) = fs::write(&setting, value) {
-            tracing::debug!(%error, "{setting} is not changed");
+            tracing::debug!(%error, "can't write {setting}");
         }
     }
     set(LinkFlags::Up, vec![])

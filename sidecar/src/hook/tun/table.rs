@@ -89,7 +89,7 @@ impl<K: Kernel> OwnTable<K> {
         for (index, (net, _)) in routes.into_iter().enumerate() {
             match failures.get(&index) {
                 Some(error) if !is_gone(error) => {
-                    tracing::warn!(%error, "the route to {net} is not removed yet");
+                    tracing::warn!(%error, "can't remove the route to {net}; will try again");
                 }
                 // The kernel removes routes by itself, for example when the device is set down.
                 Some(_) | None => drop(self.installed.remove(&net)),

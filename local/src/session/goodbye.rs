@@ -10,11 +10,15 @@ use tokio::time::timeout;
 use crate::io::{LinkIo, Notices};
 
 /// How long the sidecar may take to undo its changes and to answer our goodbye.
-const FAREWELL: Duration = Duration::from_secs(5);
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Says goodbye and waits for the sidecar's goodbye, which comes once everything is undone. Its text is printable.
 /// `None` if it does not come in time. What is queued in the link, resets of flows for example, is sent first.
-pub(super) async fn farewell<R, W>(link: &mut LinkIo<R, W>, reason: Reason, text: &str) -> Option<Goodbye>
+pub(super) async fn exchange_goodbyes<R, W>(
+    link: &mut LinkIo<R, W>,
+    reason: Reason,
+    text: &str,
+) -> Option<Goodbye>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -32,7 +36,7 @@ where
             () = write => None,
         }
     };
-    timeout(FAREWELL, exchange).await.ok().flatten()
+    timeout(GOODBYE_TIMEOUT, exchange).await.ok().flatten()
 }
 
 async fn answer<R: AsyncRead + Unpin>(reader: &mut gh_net_common::framed::FrameReader<R>) -> Option<Goodbye> {
@@ -79,23 +83,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_answer_ends_the_farewell_even_if_our_goodbye_can_not_be_written() {
+    async fn the_answer_is_received_even_if_our_goodbye_cannot_be_written() {
         let (mut link, mut far) = link(4096);
         link.writer.push_packet(vec![0; 60_000].into());
         let notice = Notice { level: Level::Info, code: "undone".into(), text: "undone".into() };
         write(&mut far, &[Frame::Notice(notice), Frame::Goodbye(goodbye("\x07bye"))]).await;
         let begun = tokio::time::Instant::now();
-        assert_eq!(farewell(&mut link, Reason::Done, "").await, Some(goodbye("\u{fffd}bye")));
-        assert!(begun.elapsed() < FAREWELL);
+        assert_eq!(exchange_goodbyes(&mut link, Reason::Done, "").await, Some(goodbye("\u{fffd}bye")));
+        assert!(begun.elapsed() < GOODBYE_TIMEOUT);
     }
 
     #[tokio::test(start_paused = true)]
     async fn neither_an_end_nor_silence_is_an_answer() {
         let (mut ended, far) = link(4096);
         drop(far);
-        assert_eq!(farewell(&mut ended, Reason::Done, "").await, None);
+        assert_eq!(exchange_goodbyes(&mut ended, Reason::Done, "").await, None);
         let (mut silent, _far) = link(4096);
-        assert_eq!(farewell(&mut silent, Reason::Done, "").await, None);
+        assert_eq!(exchange_goodbyes(&mut silent, Reason::Done, "").await, None);
     }
 
     #[tokio::test]
@@ -115,7 +119,8 @@ mod tests {
             Frame::Goodbye(goodbye("undone")).encode(&mut bytes);
             write_half.write_all(&bytes).await.unwrap();
         };
-        let (answer, ()) = tokio::join!(farewell(&mut link, Reason::Done, "ended by the user"), sidecar);
+        let (answer, ()) =
+            tokio::join!(exchange_goodbyes(&mut link, Reason::Done, "ended by the user"), sidecar);
         assert_eq!(answer, Some(goodbye("undone")));
     }
 }
