@@ -13,7 +13,7 @@ use super::policy::Judgement;
 use super::tcp::{self, Segment};
 use super::{Config, Engine, InterfaceIndex, NewFlow, Policy, Protocol, Refusal, Verdict, dns, icmp, udp};
 
-/// Where an admitted flow goes.
+/// The destination and interface of an admitted flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Admitted {
     pub destination: SocketAddr,
@@ -61,10 +61,10 @@ impl Engine {
     ///
     /// Nothing of a held flow leaves the laptop, because another interface might now be the way there: its socket is
     /// neither written to nor shut down. A TCP connection is still served towards the codespace. Its segments are
-    /// acknowledged as far as the window goes, so that the codespace's kernel does not back off and the connection
-    /// moves as soon as its network is back. A connection attempt is not held but refused, since it is the host's
-    /// kernel that would send its SYN another way. Datagrams get the refusal's answer, ICMP network unreachable, which
-    /// is a soft error (RFC 1122, 4.2.3.9): the program's socket stays usable, and the mapping keeps its port.
+    /// acknowledged within the window, so that the codespace's kernel does not back off and the connection continues as
+    /// soon as its network is back. A connection attempt is not held but refused, since the laptop's kernel would
+    /// retransmit its SYN by another interface. Datagrams get the refusal's answer, ICMP network unreachable, which is
+    /// a soft error (RFC 1122, 4.2.3.9): the program's socket stays usable, and the mapping keeps its port.
     pub fn set_policy(&mut self, policy: Box<dyn Policy>, now: Instant) {
         self.config.policy = policy;
         for id in self.table.ids() {
@@ -165,7 +165,7 @@ impl Engine {
     /// codespace from now on is refused.
     ///
     /// Take the last packets with [`Self::poll_transmit`] and the last commands with [`Self::poll_command`]. Without
-    /// a link the codespace can't be told, and its connections find out by themselves.
+    /// a link the codespace can't be informed, and its connections time out or are reset later.
     pub fn reset_all(&mut self, now: Instant) {
         self.ended = true;
         self.queries = dns::Queries::default();

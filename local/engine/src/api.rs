@@ -1,4 +1,4 @@
-//! What goes in and out of the engine.
+//! The engine's inputs and outputs.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -44,7 +44,7 @@ pub enum Command {
     Service(FlowId),
     /// Close the TCP socket with a reset (SO_LINGER 0), also while it connects.
     Abort(FlowId),
-    /// Close the socket, whatever kind it is, and forget the flow.
+    /// Close the socket, of any kind, and forget the flow.
     Close(FlowId),
     /// Open an unconnected UDP socket for a new mapping. Errors of its datagrams are wanted
     /// (IP_RECVERR) and answered with [`super::Engine::handle_unreachable`].
@@ -113,7 +113,7 @@ pub enum ConnectError {
     HostUnreachable,
     /// EACCES, EPERM: ICMP administratively prohibited.
     Prohibited,
-    /// ETIMEDOUT: no answer is sent, and the client's attempt times out, too.
+    /// ETIMEDOUT: no answer is sent, so the client's attempt times out as well.
     TimedOut,
     /// The laptop is short of a resource (EMFILE, ENOBUFS, …): no answer is sent, and the client tries again.
     Local,
@@ -124,9 +124,9 @@ pub enum ConnectError {
 pub struct Unreachable {
     /// Who sent the error; `None` if it was the laptop itself.
     pub offender: Option<IpAddr>,
-    /// Where the datagram was going (for echo the port is 0).
+    /// The destination of the datagram (for echo the port is 0).
     pub destination: SocketAddr,
-    /// For echo: the sequence number of the request, as far as it is known.
+    /// For echo: the sequence number of the request, if known.
     pub sequence: Option<u16>,
     /// The error.
     pub kind: UnreachableKind,
@@ -139,7 +139,7 @@ pub enum UnreachableKind {
     Network,
     /// No such host (ICMP 3/1, ICMPv6 1/3).
     Host,
-    /// Nobody listens (ICMP 3/3, ICMPv6 1/4).
+    /// Port unreachable: no socket listens (ICMP 3/3, ICMPv6 1/4).
     Port,
     /// Forbidden (ICMP 3/13, ICMPv6 1/1).
     Prohibited,
@@ -259,7 +259,7 @@ pub struct FlowView {
     pub downlink_bytes: u64,
     /// When its first packet came.
     pub opened: Instant,
-    /// When payload passed last.
+    /// When payload last passed.
     pub last_active: Instant,
 }
 

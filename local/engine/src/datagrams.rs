@@ -1,5 +1,5 @@
-//! The engine's UDP and ICMP, and DNS to its own address: packets from the codespace find or open their flow, and the
-//! sockets' events find theirs.
+//! The engine's UDP, ICMP, and DNS to its own address: looks up or opens the flow of a packet from the codespace, and
+//! passes socket events to their flow.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
@@ -55,7 +55,7 @@ impl Engine {
         if server.port() != dns::PORT {
             return self.answer(packet, Message::Unreachable(UnreachableKind::Port));
         }
-        match self.queries.add(dns::Asker { client, server }, now) {
+        match self.queries.add(dns::Endpoints { client, server }, now) {
             Some(query) => self.commands.push_back(Command::Resolve { query, message }),
             None => self.counters.dropped += 1,
         }
@@ -63,9 +63,9 @@ impl Engine {
 
     /// The resolver's answer to a [`Command::Resolve`], made to fit the query's UDP size.
     pub fn handle_dns_answer(&mut self, query: QueryId, message: Bytes) {
-        if let Some(asker) = self.queries.remove(query) {
+        if let Some(endpoints) = self.queries.remove(query) {
             let id = self.next_datagram_id();
-            self.send_urgent(build::udp(asker.server, asker.client, id, message));
+            self.send_urgent(build::udp(endpoints.server, endpoints.client, id, message));
         }
     }
 

@@ -58,8 +58,7 @@ pub(super) struct Pause {
 }
 
 impl Pause {
-    /// A moment before or within the pause, moved so that as little time has passed since then as if the pause had
-    /// not been.
+    /// Moves an instant before or within the pause forward, so that the pause does not count.
     pub(super) fn shift(self, moment: Instant) -> Instant {
         self.to - self.from.saturating_duration_since(moment)
     }

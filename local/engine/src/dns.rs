@@ -16,10 +16,10 @@ const MAX_WAITING: usize = 4096;
 
 /// The endpoints of a query.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asker {
+pub(super) struct Endpoints {
     /// The client.
     pub client: SocketAddr,
-    /// The server that it asked: the engine's own address and port.
+    /// The address that it sent the query to: one of the engine's own, and port 53.
     pub server: SocketAddr,
 }
 
@@ -27,26 +27,26 @@ pub(super) struct Asker {
 #[derive(Debug, Default)]
 pub(super) struct Queries {
     /// Ids count up, so the first is the oldest.
-    waiting: BTreeMap<QueryId, (Instant, Asker)>,
+    waiting: BTreeMap<QueryId, (Instant, Endpoints)>,
     next: u64,
 }
 
 impl Queries {
     /// Remembers a query; `None` if too many wait already.
-    pub(super) fn add(&mut self, asker: Asker, now: Instant) -> Option<QueryId> {
+    pub(super) fn add(&mut self, endpoints: Endpoints, now: Instant) -> Option<QueryId> {
         self.expire(now);
         if self.waiting.len() >= MAX_WAITING {
             return None;
         }
         let query = QueryId(self.next);
         self.next += 1;
-        self.waiting.insert(query, (now, asker));
+        self.waiting.insert(query, (now, endpoints));
         Some(query)
     }
 
-    /// The query is answered.
-    pub(super) fn remove(&mut self, query: QueryId) -> Option<Asker> {
-        self.waiting.remove(&query).map(|(_, asker)| asker)
+    /// Takes out a query that has been answered.
+    pub(super) fn remove(&mut self, query: QueryId) -> Option<Endpoints> {
+        self.waiting.remove(&query).map(|(_, endpoints)| endpoints)
     }
 
     fn expire(&mut self, now: Instant) {
@@ -62,17 +62,17 @@ impl Queries {
 mod tests {
     use super::*;
 
-    fn asker() -> Asker {
+    fn endpoints() -> Endpoints {
         let address = SocketAddr::from(([10, 0, 0, 1], 53));
-        Asker { client: address, server: address }
+        Endpoints { client: address, server: address }
     }
 
     #[test]
     fn one_query_without_an_answer_does_not_hold_up_the_others() {
         let (mut queries, now) = (Queries::default(), Instant::now());
-        let _never_answered = queries.add(asker(), now);
+        let _never_answered = queries.add(endpoints(), now);
         for _ in 0..2 * MAX_WAITING {
-            let query = queries.add(asker(), now).expect("room");
+            let query = queries.add(endpoints(), now).expect("room");
             assert!(queries.remove(query).is_some());
             assert!(queries.remove(query).is_none(), "answered twice");
         }
@@ -81,12 +81,12 @@ mod tests {
     #[test]
     fn queries_that_wait_are_bounded_and_forgotten_after_a_while() {
         let (mut queries, now) = (Queries::default(), Instant::now());
-        let first = queries.add(asker(), now).expect("room");
+        let first = queries.add(endpoints(), now).expect("room");
         for _ in 1..MAX_WAITING {
-            assert!(queries.add(asker(), now).is_some());
+            assert!(queries.add(endpoints(), now).is_some());
         }
-        assert!(queries.add(asker(), now).is_none());
-        assert!(queries.add(asker(), now + TIMEOUT).is_some());
+        assert!(queries.add(endpoints(), now).is_none());
+        assert!(queries.add(endpoints(), now + TIMEOUT).is_some());
         assert!(queries.remove(first).is_none());
     }
 }

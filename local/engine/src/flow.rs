@@ -13,7 +13,7 @@ use super::{icmp, udp};
 
 /// TCP connections at once, not counting those in TIME-WAIT.
 const MAX_CONNECTIONS: usize = 8192;
-/// Finished TCP connections that are remembered; beyond that the oldest is forgotten early.
+/// Maximum number of connections in TIME-WAIT; beyond that, the oldest is forgotten early.
 const MAX_TIME_WAIT: usize = 4096;
 /// UDP mappings at once.
 const MAX_MAPPINGS: usize = 4096;
@@ -190,7 +190,7 @@ impl Table {
         self.entries.get_mut(&id)
     }
 
-    /// The connection, if its host's socket may be served.
+    /// The connection, if its host socket may be served.
     pub(super) fn served(&self, id: FlowId) -> Option<&Connection> {
         let entry = self.get(id)?;
         match &entry.flow {

@@ -41,7 +41,7 @@ impl Session {
         self.last = now;
     }
 
-    /// A time without a link is over. It does not count.
+    /// Ends a time without a link, which does not count towards time-outs.
     pub(super) fn resume(&mut self, pause: Pause) {
         self.last = pause.shift(self.last);
     }

@@ -19,9 +19,9 @@
 //!    hand them over with [`Engine::handle_data`]; an end of file is [`Engine::handle_end`], an error
 //!    [`Engine::handle_failed`].
 //!
-//! A [`FlowId`] may be stale (the flow ended while an event was under way): every call with one does nothing.
+//! A [`FlowId`] may be stale (the flow ended while an event was under way): calls with a stale id have no effect.
 //!
-//! Which flows are forwarded is up to the [`Policy`], the one question that the engine asks of the outside.
+//! The [`Policy`] decides which flows are forwarded. It is the engine's only callback.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests start at any instant"))]
@@ -79,7 +79,7 @@ pub struct Engine {
     reassembly: Reassembly,
     queries: dns::Queries,
     link: Link,
-    /// Whether [`Self::reset_all`] was called.
+    /// Whether [`Self::reset_all`] has been called.
     ended: bool,
     commands: VecDeque<Command>,
     urgent: VecDeque<Transmit>,

@@ -1,14 +1,14 @@
 //! The engine's side of the link: what is sent next, and how much of it has been delivered.
 //!
-//! How much may be under way on a link is the business of its driver, which says with each
+//! How much may be under way on a link is decided by the driver, which says with each
 //! [`Engine::poll_transmit`] whether there is room for bulk. The engine counts only what TCP's timers need: whether
 //! what a flow sent has been delivered.
 //!
 //! A session outlives its links. While there is none, all timers of flows stand still: a peer that can't be reached
 //! has not failed to answer. On the next link every deadline is later by the time without one, and every TCP
-//! connection sends at once what makes the codespace's kernel go on (see `Connection::handle_link_up`). What the host
-//! sockets give meanwhile is bounded: TCP's send buffers fill up and the sockets are read no more; datagrams are
-//! dropped, because after a minute nobody waits for them, and they would only delay what follows.
+//! connection at once sends what makes the codespace's kernel continue (see `Connection::handle_link_up`). Until then,
+//! data from host sockets is bounded: sockets are not read once TCP's send buffers are full; datagrams are dropped,
+//! because stale ones are useless and would only delay later packets.
 
 pub(super) mod state;
 

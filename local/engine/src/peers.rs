@@ -1,20 +1,20 @@
 //! The destinations of a UDP mapping or an echo session.
 //!
 //! Filtering is address-dependent (RFC 4787 REQ-8, RFC 5508 REQ-2): only hosts that the codespace has sent to may
-//! answer, so the laptop's networks get no way into the codespace that nobody there asked for.
+//! answer, so hosts in the laptop's networks can't send unsolicited packets into the codespace.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use super::policy::Judgement;
 
-/// Destinations remembered for one flow; beyond that the one that was added first is forgotten.
+/// Maximum number of destinations remembered for one flow; beyond that, the oldest is forgotten.
 const MAX_PEERS: usize = 1024;
 
 /// A destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Peer {
-    /// As the codespace names it.
+    /// The address that the codespace uses.
     pub asked: SocketAddr,
     /// Where its packets are sent to; the policy may have chosen another host or port.
     pub actual: SocketAddr,

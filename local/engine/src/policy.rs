@@ -1,7 +1,7 @@
-//! The one question that the engine asks its owner: the verdict on a new flow.
+//! The interface to the policy: the verdict on a new flow, which is the engine's only callback.
 //!
-//! The types are the engine's own, so that it depends on no configuration and no operating system. Whoever owns the
-//! engine implements [`Policy`].
+//! The types are the engine's own, so that it depends on no configuration and no operating system. The
+//! engine's owner implements [`Policy`].
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ pub enum Protocol {
     Echo,
 }
 
-/// What is known of a flow when the policy is asked about it.
+/// The properties of a flow that the policy decides by.
 #[derive(Debug, Clone, Copy)]
 pub struct NewFlow<'a> {
     /// The transport protocol.
@@ -60,7 +60,7 @@ pub enum Verdict {
     },
     /// The flow is refused.
     Refuse {
-        /// What the codespace is told.
+        /// The answer to the codespace.
         refusal: Refusal,
         /// The rule that decided.
         rule: RuleId,

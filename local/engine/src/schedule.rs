@@ -75,7 +75,7 @@ impl Schedule {
         }
     }
 
-    /// The candidate does not exist any more.
+    /// The candidate no longer exists.
     pub(super) fn remove(&mut self, candidate: Candidate) {
         if candidate.fresh {
             self.fresh.pop_front();
@@ -85,7 +85,7 @@ impl Schedule {
     }
 }
 
-/// Packets of one datagram flow that wait for their turn. What does not fit is dropped, as a router does.
+/// Queued packets of one datagram flow. When the queue is full, new packets are dropped, as in a router.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     packets: VecDeque<Transmit>,

@@ -1,5 +1,5 @@
-//! The engine's TCP: segments find or open their connection, and connections meet their sockets. What a
-//! connection does with either is in [`super::tcp`].
+//! The engine's TCP: looks up or opens the connection of a segment, and passes socket events to their connection. The
+//! connection itself is in [`super::tcp`].
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::IoSlice;
@@ -17,7 +17,7 @@ use super::tcp::{self, Connection, Endpoints, Segment, Shares};
 use super::{Engine, ORDINARY_HOPS, Protocol, dns, packet};
 
 /// Bytes that all connections together may hold for the hosts' sockets, and as many again for the codespace. Older
-/// connections keep the larger shares that they were given, so the sum may be several times that.
+/// connections keep their larger shares, so the sum may be several times that.
 const BUDGET: usize = 128 * 1024 * 1024;
 /// The smallest share of one connection, in bytes: one of the largest segments.
 const MIN_SHARE: usize = 64 * 1024;
@@ -136,7 +136,7 @@ impl Engine {
         }
     }
 
-    /// Fills `slices` with the bytes the flow's socket is to be given next; returns how many slices.
+    /// Fills `slices` with the next bytes for the flow's socket; returns the number of slices.
     pub fn uplink<'a>(&'a self, flow: FlowId, slices: &mut [IoSlice<'a>]) -> usize {
         self.table.served(flow).map_or(0, |connection| connection.uplink(slices))
     }
@@ -157,7 +157,7 @@ impl Engine {
     }
 
     /// How many bytes the engine would take from the flow's socket now. An end of file or an error may be
-    /// reported whatever this says.
+    /// reported even if this is 0.
     pub fn downlink_room(&self, flow: FlowId) -> usize {
         self.table.served(flow).map_or(0, Connection::downlink_room)
     }

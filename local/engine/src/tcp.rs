@@ -50,7 +50,7 @@ const MIN_MSS: u16 = 48;
 /// 4 minutes (RFC 5382 REQ-5).
 const IDLE: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
 
-/// What io is to do with the connection's host socket.
+/// The action that io takes on the connection's host socket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct SocketActions {
     /// Serve it.
@@ -66,7 +66,7 @@ pub(super) struct SocketActions {
 struct Due {
     syn: bool,
     ack: bool,
-    /// How many more acknowledgments that say nothing new.
+    /// Number of duplicate acknowledgments still to send.
     duplicates: u8,
     probe: bool,
     reset: bool,
@@ -115,12 +115,12 @@ pub(super) struct Shares {
     pub downlink: usize,
 }
 
-/// Who is connected to whom.
+/// The connection's endpoints.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Endpoints {
     /// The program in the codespace.
     pub client: SocketAddr,
-    /// The host, as the program names it.
+    /// The host, by the address that the program uses.
     pub server: SocketAddr,
     /// What the host's socket is connected to.
     pub target: Target,
@@ -144,7 +144,7 @@ pub(super) struct Connection {
     failed: bool,
     /// Whether the codespace has reset the connection after its FIN.
     abandoned: bool,
-    /// Whether the link has changed, and no segment has shown since what the codespace lost with the old one.
+    /// Set on a new link until a segment shows what the codespace lost with the old one.
     resumed: bool,
 }
 
@@ -234,9 +234,9 @@ impl Connection {
     /// Ends the connection from our side: a reset to both.
     ///
     /// The abort of RFC 9293, 3.10.5 sends no RST in CLOSING and LAST-ACK. It is sent here in those states, too: our
-    /// FIN may not have arrived, and a program that still reads would wait for it without end.
+    /// FIN may not have arrived, and a program that still reads would wait for it forever.
     pub(super) fn reset(&mut self) {
-        // One that is due already stays due.
+        // A reset that is already due stays due.
         self.due.reset |= !matches!(self.state, State::TimeWait | State::Closed);
         self.finish(true);
     }

@@ -54,7 +54,8 @@ impl Mapping {
         self.peers.add(peer);
     }
 
-    /// A datagram from `source` has arrived. Returns the source that the endpoint is shown, if it may pass.
+    /// A datagram from `source` has arrived. Returns the source address that the endpoint knows, or `None` if the
+    /// datagram is filtered.
     pub(super) fn receives(&mut self, source: SocketAddr, now: Instant) -> Option<SocketAddr> {
         let source = self.peers.asked(source)?;
         self.answered = true;
@@ -62,7 +63,7 @@ impl Mapping {
         Some(source)
     }
 
-    /// A time without a link is over. It does not count.
+    /// Ends a time without a link, which does not count towards time-outs.
     pub(super) fn resume(&mut self, pause: Pause) {
         self.last = pause.shift(self.last);
     }

@@ -16,7 +16,7 @@ const V6_LIMIT: usize = 1280;
 /// The content of an ICMP error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Message {
-    /// An error that sockets report, too.
+    /// An error that sockets also report.
     Unreachable(UnreachableKind),
     /// The transport protocol is not supported.
     Protocol,
@@ -63,8 +63,8 @@ pub(crate) fn about(packet: &Packet, offender: IpAddr, message: Message) -> Opti
     error(offender, packet.source, message, packet.whole.clone())
 }
 
-/// The error `message` from `offender` about a UDP datagram that is no longer at hand. The quotation is rebuilt, as far
-/// as the receiver looks at it.
+/// The error `message` from `offender` about a UDP datagram that is no longer stored. Only the quoted fields that the
+/// receiver examines are rebuilt.
 pub(crate) fn about_udp(
     source: SocketAddr,
     destination: SocketAddr,
@@ -133,7 +133,7 @@ fn error(offender: IpAddr, to: IpAddr, message: Message, mut quoted: Bytes) -> O
     build::icmp(offender, to, 0, message.wire(v6), quoted)
 }
 
-/// Whether the packet is itself an ICMP error, as far as its first byte shows.
+/// Whether the packet is itself an ICMP error, judged by the first byte of its message.
 fn is_error(packet: &Packet) -> bool {
     let kind = packet.payload.first().copied().unwrap_or(0);
     match packet.protocol {

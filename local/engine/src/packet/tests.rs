@@ -1,4 +1,4 @@
-//! What is built is parsed again, by us and by etherparse, and nothing that comes can do harm.
+//! Built packets are parsed by our parser and by etherparse, and no input causes a panic.
 
 use std::net::SocketAddr;
 
@@ -79,7 +79,7 @@ proptest! {
     #[test]
     fn no_bytes_do_harm(bytes in prop::collection::vec(any::<u8>(), 0..200), v6: bool, protocol: u8) {
         let mut bytes = bytes;
-        // Most random bytes are not even IP; give them a chance.
+        // Most random bytes are not IP; set the version so that some are.
         if bytes.len() >= 40 {
             bytes[0] = if v6 { 0x60 } else { 0x45 | (bytes[0] & 3) };
             bytes[if v6 { 6 } else { 9 }] = protocol;

@@ -1,4 +1,4 @@
-//! The host's side of a connection: its socket connects, takes bytes, gives bytes, and ends.
+//! The host's side of a connection: events of its socket.
 
 use std::io::IoSlice;
 use std::time::Instant;
@@ -95,8 +95,8 @@ impl Connection {
         }
     }
 
-    /// Closes the socket when both directions have ended and it has all bytes, or when nobody is left in the
-    /// codespace to read the server's.
+    /// Closes the socket when both directions have ended and it has accepted all bytes, or when the program in the
+    /// codespace is gone.
     fn close_socket_if_done(&mut self) {
         if self.has_socket && self.receive.is_drained() && (self.send.has_ended() || self.abandoned) {
             self.actions.close = self.send.has_ended();
@@ -105,7 +105,7 @@ impl Connection {
         }
     }
 
-    /// What io is to do with the host's socket. Each action is returned once.
+    /// The next action for io on the host's socket. Each is returned once.
     pub(crate) fn take_actions(&mut self) -> SocketActions {
         self.close_socket_if_done();
         let mut actions = std::mem::take(&mut self.actions);
@@ -113,7 +113,7 @@ impl Connection {
         actions
     }
 
-    /// How much it may hold from now on. What it holds or has offered stays valid.
+    /// Sets how many bytes it may hold. Bytes already held or offered stay valid.
     pub(crate) fn set_shares(&mut self, shares: Shares) {
         self.receive.set_capacity(shares.uplink);
         self.send.set_most_kept(shares.downlink);

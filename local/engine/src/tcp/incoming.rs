@@ -1,4 +1,4 @@
-//! The codespace's side of a connection: what its segments do (RFC 9293, 3.10.7).
+//! The codespace's side of a connection: processing of its segments (RFC 9293, 3.10.7).
 
 use std::time::Instant;
 
@@ -73,7 +73,7 @@ impl Connection {
         }
     }
 
-    /// Returns whether the rest of the segment is to be processed.
+    /// Returns whether to process the rest of the segment.
     fn handle_acknowledgment(&mut self, segment: &Segment, position: u64, now: Instant) -> bool {
         let Some(number) = segment.acknowledgment else {
             return false;
@@ -106,13 +106,13 @@ impl Connection {
     /// long cut their sender has backed off for up to two minutes. Three duplicate acknowledgments make it send
     /// them now (fast retransmit, RFC 5681, 3.2). The segments that would otherwise cause three are lost, too.
     ///
-    /// Linux does not take that for a reason once its time-out has passed. There the sidecar's part helps: it sends the
-    /// latest retransmission of each connection first, and the acknowledgment of that ends the backing off. ICMP
+    /// Linux ignores them once its retransmission timer has expired. For this case the sidecar sends the latest
+    /// retransmission of each connection first, and its acknowledgment ends the backoff. ICMP
     /// unreachable errors about the lost segment would do so as well (RFC 6069), but are not sent: a program that
     /// has set IP_RECVERR gets them as errors of its connection.
     ///
-    /// A gap of one may be a FIN. Nothing follows a FIN that could cause duplicates, and a stack may be unprepared for
-    /// them: smoltcp 0.14 then stops to retransmit it.
+    /// A gap of one may be a FIN. No segment after a FIN could cause duplicates, and some stacks can't handle them:
+    /// smoltcp 0.14 then stops retransmitting the FIN.
     fn report_loss_of_old_link(&mut self, position: u64) {
         if self.resumed && position > self.receive.next() + 1 && self.state.is_synchronized() {
             self.resumed = false;

@@ -1,4 +1,4 @@
-//! What a connection sends to the codespace.
+//! Segments from a connection to the codespace.
 
 use std::time::Instant;
 

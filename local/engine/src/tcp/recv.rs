@@ -1,4 +1,4 @@
-//! The receiving half of a connection (uplink): what the codespace sent, until the host's socket takes it.
+//! The receiving half of a connection (uplink): bytes from the codespace, until the host's socket accepts them.
 //!
 //! The window is credit. Room is reserved for every byte that was ever offered, so nothing within the window is
 //! dropped and no retransmission, which costs a round trip of the link, is caused here. The right edge of the window
@@ -6,7 +6,7 @@
 //!
 //! What has been received is acknowledged, although the host's socket may not have taken it yet. If bytes stayed
 //! unacknowledged because a server reads slowly, the codespace's kernel would retransmit them and end the connection
-//! after some fifteen minutes; a closed window may stay closed for ever.
+//! after some fifteen minutes; a closed window may stay closed indefinitely.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
@@ -15,12 +15,12 @@ use bytes::{Buf, Bytes, BytesMut};
 
 use super::seq;
 
-/// Segments smaller than this are copied together. A slice keeps the whole buffer alive that it was read into, so
-/// keeping small ones by reference would let a peer pin many times its credit.
+/// Segments smaller than this are copied together. A slice pins the whole buffer that it was read into, so keeping
+/// small ones by reference would let a peer pin many times its credit.
 const COPY_BELOW: usize = 16 * 1024;
 /// Copied segments are gathered in pieces of this size.
 const GATHER: usize = 64 * 1024;
-/// Segments that may wait for one before them.
+/// Maximum number of segments kept behind a gap.
 const MAX_AHEAD: usize = 512;
 /// How far the offered edge may overshoot the credit because the window field counts in units of
 /// 2^shift bytes.
@@ -31,7 +31,7 @@ pub(super) struct Receive {
     initial: u32,
     /// The next position expected: everything before it was received.
     next: u64,
-    /// The position up to which the host's socket has taken everything.
+    /// The host's socket has accepted everything before this position.
     accepted: u64,
     /// The credit: bytes before this position have room.
     edge: u64,
@@ -191,12 +191,12 @@ impl Receive {
         self.fin_received() && self.queued() == 0
     }
 
-    /// Bytes that the host's socket is still to take.
+    /// Bytes not yet accepted by the host's socket.
     pub(super) fn queued(&self) -> u64 {
         self.next - u64::from(self.fin_received()) - self.accepted
     }
 
-    /// The bytes the host's socket is to take next.
+    /// The next bytes for the host's socket.
     pub(super) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let tail = (!self.tail.is_empty()).then_some(&self.tail[..]);
         let mut count = 0;
@@ -208,7 +208,7 @@ impl Receive {
     }
 
     /// The host's socket took `count` of the bytes in [`Self::slices`]. Returns whether the window opened
-    /// so far that the codespace should be told.
+    /// far enough for a window update.
     pub(super) fn accept(&mut self, count: usize) -> bool {
         let mut left = count.min(self.queued() as usize);
         self.accepted += left as u64;
@@ -225,7 +225,7 @@ impl Receive {
         self.move_edge()
     }
 
-    /// The most that may be in flight and queued. What was offered before stays offered.
+    /// Sets the maximum in flight and queued. Credit already offered stays valid.
     pub(super) fn set_capacity(&mut self, capacity: usize) {
         self.capacity = capacity as u64;
     }

@@ -1,5 +1,5 @@
-//! The sending half of a connection (downlink): what the host's socket gave, until the codespace's kernel
-//! has acknowledged it.
+//! The sending half of a connection (downlink): bytes from the host's socket, until the codespace's kernel
+//! has acknowledged them.
 //!
 //! The link to the codespace is a reliable, ordered pipe. Loss happens only in the codespace's own queues, and when
 //! the link is cut. So there is no congestion window: the link's budget and the peer's window bound what is in flight,
@@ -17,8 +17,8 @@ use super::seq;
 const MIN_RTO: Duration = Duration::from_secs(1);
 /// The longest (RFC 6298, 2.5).
 const MAX_RTO: Duration = Duration::from_secs(60);
-/// Bytes read from the host's socket before the link takes them. Few, because the host kernel's back pressure does not
-/// reach them.
+/// Maximum bytes read from the host's socket before the link takes them. Small, so that waiting bytes stay in the host
+/// kernel, whose back pressure reaches the server.
 const MAX_UNSENT: u64 = 256 * 1024;
 /// Chunks shorter than this are copied together to fill a segment.
 const GATHER_BELOW: usize = 16 * 1024;
@@ -153,7 +153,7 @@ impl Send {
         self.next - self.acknowledged
     }
 
-    /// Whether something waits to be sent, whatever the window says.
+    /// Whether something waits to be sent, regardless of the window.
     pub(super) fn is_waiting(&self) -> bool {
         self.next < self.end + u64::from(self.fin)
     }
@@ -173,15 +173,15 @@ impl Send {
         self.fin
     }
 
-    /// How many more bytes are wanted from the host's socket.
+    /// How many more bytes to read from the host's socket.
     pub(super) fn room(&self) -> usize {
         if self.fin {
             return 0;
         }
         let unsent = self.end - self.next.clamp(1, self.end);
         let kept = self.end - self.acknowledged.max(1);
-        // One segment is read even if the window is closed. Otherwise nothing would wait, the window would not be
-        // probed, and if the segment that opens it was lost with a link, nobody would notice.
+        // One segment is read even if the window is closed. Otherwise there would be nothing to probe the window with,
+        // and the connection would stall if the window update was lost with a link.
         let one = if unsent == 0 { self.mss as u64 } else { 0 };
         let ahead = self.edge.saturating_sub(self.end).max(one);
         let room = MAX_UNSENT.saturating_sub(unsent).min(self.most_kept.saturating_sub(kept)).min(ahead);
@@ -189,7 +189,7 @@ impl Send {
         if room < ahead.min(self.mss as u64) { 0 } else { room as usize }
     }
 
-    /// The most that may be kept from now on.
+    /// Sets the maximum number of bytes kept.
     pub(super) fn set_most_kept(&mut self, bytes: usize) {
         self.most_kept = bytes as u64;
     }

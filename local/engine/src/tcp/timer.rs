@@ -1,4 +1,4 @@
-//! A connection's one timer, and what is sent again or given up when it expires.
+//! A connection's single timer, and the retransmissions, probes and time-outs when it expires.
 
 use std::time::{Duration, Instant};
 
@@ -109,14 +109,14 @@ impl Connection {
 
     /// A new link: what was in flight on the old one may be lost in either direction.
     ///
-    /// The connection must move at once, however long the codespace's kernel has backed off meanwhile:
+    /// The connection must continue at once, even if the codespace's kernel has backed off for minutes:
     /// - What is not acknowledged is sent again from its first byte.
-    /// - The current acknowledgment and window are sent. They may have been lost, and an acknowledgment that tells of
-    ///   progress makes the kernel send again by itself.
+    /// - The current acknowledgment and window are sent. They may have been lost, and an acknowledgment of new data
+    ///   makes the kernel retransmit by itself.
     /// - If there is nothing to send, or the window forbids it, a probe asks for the peer's acknowledgment and window:
     ///   the segment that opened the window may have been lost.
     ///
-    /// What that makes the codespace send may show that it has lost bytes, too: see `report_loss_of_old_link`.
+    /// The codespace's answer may show that its own bytes were lost as well: see `report_loss_of_old_link`.
     ///
     /// Otherwise timers go on from where they stood when the old link was lost.
     pub(crate) fn handle_link_up(&mut self, pause: Pause) {

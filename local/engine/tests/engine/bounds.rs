@@ -1,4 +1,4 @@
-//! What a hostile peer can make the engine hold.
+//! Bounds on what a hostile peer can make the engine hold.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ fn connections_are_bounded_and_those_in_time_wait_make_room() {
     assert!(!open(&mut script, 8192));
     assert_eq!(script.engine.counters().dropped, 1);
     script.quiet();
-    // One that is reset makes room for one.
+    // A reset connection makes room for another.
     script.client = socket("10.1.0.2:10017");
     script.send(seg("R", 1, None, b""));
     assert!(matches!(script.command(), Some(Command::Abort(_))));
@@ -83,7 +83,7 @@ fn hosts_that_may_answer_one_endpoint_are_bounded() {
 }
 
 #[test]
-fn answers_of_the_engine_itself_do_not_pile_up() {
+fn the_engines_own_answers_are_bounded() {
     let mut script = Script::new();
     for _ in 0..10_000 {
         script.send_raw(&echo("10.1.0.2", "10.1.0.1", 1, 1, &[0; 1000]));
@@ -103,7 +103,7 @@ fn a_flood_of_segments_with_gaps_is_bounded() {
     let answers = std::iter::from_fn(|| script.recv()).count();
     assert!(answers <= 1, "acknowledgments are coalesced, here {answers}");
     assert_eq!(script.take(flow, 10), b"");
-    // What was not kept is asked for again, by staying unacknowledged.
+    // Dropped bytes stay unacknowledged, so the peer sends them again.
     let filler: Vec<u8> = vec![b'y'; 3000];
     script.send(seg("", 1, 1, &filler));
     let next = script.recv().unwrap().ack.unwrap();
@@ -112,7 +112,7 @@ fn a_flood_of_segments_with_gaps_is_bounded() {
 }
 
 #[test]
-fn a_codespace_that_acknowledges_nothing_is_not_held_without_bound() {
+fn memory_for_a_codespace_that_acknowledges_nothing_is_bounded() {
     let mut script = Script::new();
     let mut flows = Vec::new();
     for n in 0..1000 {

@@ -106,7 +106,7 @@ fn a_mapping_used_both_ways_lives_five_minutes() {
     script.pass(Duration::from_secs(100));
     answered(&mut script, flow, "10.20.0.1:7", CLIENT, true);
     script.pass(Duration::from_secs(299));
-    // What is filtered keeps nothing alive.
+    // Filtered datagrams do not extend the lifetime.
     answered(&mut script, flow, "10.20.0.9:7", CLIENT, false);
     script.quiet();
     script.pass(Duration::from_secs(1));
@@ -186,7 +186,7 @@ fn the_probes_of_a_traceroute_lose_one_hop() {
 }
 
 #[test]
-fn a_client_that_does_not_keep_up_loses_datagrams_and_no_memory() {
+fn a_slow_client_loses_datagrams_within_bounded_memory() {
     let mut script = Script::new();
     let (flow, _) = forwarded(&mut script, CLIENT, "10.20.0.1:7", b"");
     for _ in 0..100 {
@@ -265,7 +265,7 @@ fn dns_answers_come_from_where_the_query_went() {
         assert_eq!(&message[..], b"query");
         queries.push((query, from, to));
     }
-    // In whatever order they come.
+    // In any order.
     for (query, from, to) in queries.into_iter().rev() {
         script.engine.handle_dns_answer(query, b"answer"[..].into());
         assert_eq!(script.sent().unwrap().udp(), (socket(to), socket(from), &b"answer"[..]));

@@ -1,4 +1,4 @@
-//! Packet scripts: what a peer sends as raw packets, and what it gets, by the engine's public interface alone.
+//! Packet scripts: raw packets of a peer and the engine's answers, by the engine's public interface alone.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -80,7 +80,7 @@ pub(crate) struct Script {
     pub theirs: u32,
     commands: VecDeque<Command>,
     delivered: u64,
-    /// Whether the sidecar reports what it takes off the link.
+    /// Whether the sidecar reports delivered bytes.
     pub reports: bool,
     /// Whether the link has room for bulk.
     pub bulk: bool,
@@ -111,7 +111,7 @@ impl Script {
         Self { client, server, ..Self::new() }
     }
 
-    /// A script behind the handshake, the client's SYN having announced an MSS of 1000 and a scale of 0.
+    /// A script after the handshake. The client's SYN announced an MSS of 1000 and a scale of 0.
     pub(crate) fn established() -> (Self, FlowId) {
         Self::new().connected(seg("S", 0, None, b"").mss(1000).scale(0))
     }
@@ -213,7 +213,7 @@ impl Script {
         segment
     }
 
-    /// Nothing is sent and nothing is asked for.
+    /// No packet is sent and there are no commands.
     #[track_caller]
     pub(crate) fn quiet(&mut self) {
         assert_eq!(self.command(), None);
@@ -221,9 +221,9 @@ impl Script {
         assert!(packet.is_none(), "{packet:?}");
     }
 
-    /// Nothing is sent, and nothing but service is asked for.
+    /// Nothing is sent, and the only commands are [`Command::Service`].
     #[track_caller]
-    pub(crate) fn quiet_but_for_service(&mut self) {
+    pub(crate) fn quiet_except_service(&mut self) {
         while let Some(command) = self.command() {
             assert!(matches!(command, Command::Service(_)), "{command:?}");
         }
@@ -249,7 +249,7 @@ impl Script {
         driver::pass(&mut self.engine, &mut self.now, time);
     }
 
-    /// The laptop's socket gives bytes.
+    /// Bytes are read from the laptop's socket.
     #[track_caller]
     pub(crate) fn serve(&mut self, flow: FlowId, data: &[u8]) {
         assert!(self.engine.downlink_room(flow) >= data.len(), "no room for {} bytes", data.len());
@@ -261,7 +261,7 @@ impl Script {
         self.engine.handle_data(flow, Bytes::copy_from_slice(data), self.now);
     }
 
-    /// The laptop's socket takes all there is, or as much as `most`.
+    /// The laptop's socket accepts all available bytes, at most `most`.
     pub(crate) fn take(&mut self, flow: FlowId, most: usize) -> Vec<u8> {
         let mut taken = Vec::new();
         loop {

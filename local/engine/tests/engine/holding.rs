@@ -1,4 +1,4 @@
-//! Flows of a network that has vanished wait half a minute for its return, and nothing of theirs leaves meanwhile.
+//! Flows of a vanished network are held for 30 s, and nothing of a held flow leaves the laptop.
 
 use std::time::Duration;
 
@@ -45,15 +45,15 @@ fn passes(script: &mut Script, flow: FlowId, from: &str) -> bool {
 }
 
 #[test]
-fn a_connection_goes_on_when_its_network_is_back() {
+fn a_connection_continues_when_its_network_returns() {
     let (mut script, flow) = Script::established();
     vanish(&mut script);
     script.quiet();
     assert!(is_held(&script));
-    // The codespace's kernel is answered, so that it does not back off. The host gets nothing, not even the end.
+    // The codespace's kernel is answered, so that it does not back off. The host gets nothing, not even the FIN.
     script.send(seg("F", 1, 1, b"request"));
     script.expect(seg("", 1, 9, b""));
-    script.quiet_but_for_service();
+    script.quiet_except_service();
     assert_eq!(script.take(flow, 100), b"");
     assert!(!script.engine.uplink_ended(flow));
     assert_eq!(script.engine.downlink_room(flow), 0);
@@ -70,7 +70,7 @@ fn a_connection_goes_on_when_its_network_is_back() {
 }
 
 #[test]
-fn a_connection_whose_network_stays_away_is_reset_on_both_sides() {
+fn a_connection_whose_network_does_not_return_is_reset_on_both_sides() {
     let (mut script, flow) = Script::established();
     vanish(&mut script);
     script.pass(HOLD / 2);
@@ -86,7 +86,7 @@ fn a_connection_whose_network_stays_away_is_reset_on_both_sides() {
 }
 
 #[test]
-fn each_absence_has_its_own_half_minute() {
+fn each_absence_has_its_own_holding_time() {
     let (mut script, flow) = Script::established();
     for _ in 0..5 {
         vanish(&mut script);
@@ -113,13 +113,13 @@ fn what_the_host_sent_before_still_arrives() {
 }
 
 #[test]
-fn a_network_that_returns_otherwise_resets_the_connection() {
-    let otherwise = [
+fn a_changed_verdict_on_return_resets_the_connection() {
+    let changed = [
         rules().bind(3),
         rules().translate("10.20.0.10:80", "10.20.0.11:80"),
         rules().prohibit(&["10.20.0.0/16"]),
     ];
-    for rules in otherwise {
+    for rules in changed {
         let (mut script, flow) = Script::established();
         vanish(&mut script);
         set(&mut script, rules);
@@ -147,7 +147,7 @@ fn an_attempt_to_connect_is_not_held() {
     script.send(seg("S", 0, None, b""));
     let Some(Command::Connect { flow, .. }) = script.command() else { panic!() };
     vanish(&mut script);
-    // The host's kernel would send its SYN another way.
+    // The laptop's kernel would retransmit its SYN by another interface.
     assert_eq!(script.command(), Some(Command::Abort(flow)));
     assert_eq!(script.recv().expect("a reset").flags, "R");
     assert!(is_over(&script));
@@ -182,14 +182,14 @@ fn a_mapping_outlives_one_of_its_networks() {
     set(&mut script, Rules::forward(&["10.20.2.0/24"]));
     script.pass(HOLD);
     assert!(!is_held(&script));
-    // The one that stayed away is forgotten: its return does not let it in.
+    // The other network's hosts were forgotten, so they stay filtered when it returns.
     set(&mut script, rules());
     assert!(!passes(&mut script, flow, SERVER));
     assert!(passes(&mut script, flow, "10.20.2.1:7"));
 }
 
 #[test]
-fn a_mapping_whose_networks_stay_away_is_closed() {
+fn a_mapping_whose_networks_do_not_return_is_closed() {
     let mut script = Script::new();
     let flow = mapping(&mut script);
     vanish(&mut script);
@@ -199,8 +199,8 @@ fn a_mapping_whose_networks_stay_away_is_closed() {
 }
 
 #[test]
-fn the_half_minute_stands_still_without_a_link() {
-    // A laptop that moves loses both: its VPN returns some time after the link.
+fn the_holding_time_is_paused_without_a_link() {
+    // A laptop that moves loses both; its VPN returns some time after the link.
     for first in [true, false] {
         let (mut script, flow) = Script::established();
         if first {

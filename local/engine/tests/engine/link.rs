@@ -30,7 +30,7 @@ fn pause(script: &mut Script, time: Duration) {
     script.engine.handle_link_down(script.now);
     assert_eq!(script.engine.poll_timeout(), None, "nothing is due without a link");
     script.pass(time);
-    script.quiet_but_for_service();
+    script.quiet_except_service();
     script.engine.handle_link_up(script.now);
 }
 
@@ -57,7 +57,7 @@ fn mappings_and_echo_sessions_do_not_age_without_a_link() {
 }
 
 #[test]
-fn a_datagram_of_the_host_during_the_cut_does_not_make_a_mapping_live_longer_than_afterwards() {
+fn a_datagram_during_the_cut_extends_a_mapping_no_longer_than_one_after_it() {
     let mut script = Script::new();
     let flow = opened(&mut script, &udp(CLIENT, SERVER, b"x"));
     script.engine.handle_link_down(script.now);
@@ -103,7 +103,7 @@ fn an_idle_connection_does_not_age_without_a_link() {
 }
 
 #[test]
-fn probes_of_an_idle_connection_stay_unanswered_no_longer_for_a_cut() {
+fn a_cut_does_not_count_towards_unanswered_keepalive_probes() {
     let (mut script, _) = Script::established();
     script.pass(seconds(2 * 3600 + 4 * 60));
     script.expect(seg("", 0, 1, b""));
@@ -115,7 +115,7 @@ fn probes_of_an_idle_connection_stay_unanswered_no_longer_for_a_cut() {
 }
 
 #[test]
-fn a_finished_connection_is_remembered_for_its_minute_of_linked_time() {
+fn time_wait_counts_only_time_with_a_link() {
     let (mut script, flow) = Script::established();
     script.engine.handle_end(flow, script.now);
     script.expect(seg("FP", 1, 1, b""));
@@ -132,7 +132,7 @@ fn a_finished_connection_is_remembered_for_its_minute_of_linked_time() {
 }
 
 #[test]
-fn an_unanswered_retransmission_is_not_given_up_without_a_link_and_starts_anew_on_the_next() {
+fn retransmissions_do_not_time_out_without_a_link_and_restart_on_the_next() {
     let (mut script, flow) = Script::established();
     script.serve(flow, b"anybody?");
     script.expect(seg("P", 1, 1, b"anybody?"));
@@ -148,7 +148,7 @@ fn an_unanswered_retransmission_is_not_given_up_without_a_link_and_starts_anew_o
 }
 
 #[test]
-fn a_window_that_opened_during_the_cut_is_asked_for_at_once() {
+fn a_window_that_opened_during_the_cut_is_probed_at_once() {
     let (mut script, flow) = Script::established();
     script.send(seg("", 1, 1, b"").window(0));
     script.serve(flow, b"waiting");
@@ -163,7 +163,7 @@ fn a_window_that_opened_during_the_cut_is_asked_for_at_once() {
 }
 
 #[test]
-fn our_own_window_is_told_again() {
+fn our_own_window_is_announced_again() {
     // The window closed before the cut, and the server read during it.
     let (mut script, flow) = Script::established();
     let mut position = 1;
@@ -180,13 +180,13 @@ fn our_own_window_is_told_again() {
     let taken = script.take(flow, usize::MAX);
     assert!(taken.len() > 4_000_000, "{} bytes", taken.len());
     script.pass(seconds(600));
-    script.quiet_but_for_service();
+    script.quiet_except_service();
     script.engine.handle_link_up(script.now);
     assert!(script.recv().expect("an acknowledgment").window > 30_000);
 }
 
 #[test]
-fn sockets_are_read_no_more_when_the_send_buffer_is_full() {
+fn sockets_are_not_read_while_the_send_buffer_is_full() {
     let (mut script, flow) = Script::established();
     script.engine.handle_link_down(script.now);
     let mut read = 0;
@@ -222,7 +222,7 @@ fn a_connection_that_is_refused_during_the_cut_is_refused_on_the_next_link() {
 }
 
 #[test]
-fn a_hole_that_the_old_link_left_is_reported_once_by_three_duplicate_acknowledgments() {
+fn a_gap_left_by_the_old_link_is_reported_once_by_three_duplicate_acknowledgments() {
     for shows in [seg("", 1001, 1, b""), seg("", 1001, 1, b"later")] {
         let (mut script, _) = Script::established();
         script.engine.handle_link_down(script.now);

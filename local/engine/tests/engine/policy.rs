@@ -1,4 +1,4 @@
-//! What the policy's verdicts do to flows, also after it has changed, and the orderly end.
+//! The effect of the policy's verdicts on flows, also after a change of the policy, and the orderly end.
 
 use std::time::Duration;
 
@@ -157,7 +157,7 @@ fn an_echo_session_ends_with_its_last_destination() {
 }
 
 #[test]
-fn an_echo_reply_nobody_asked_for_is_dropped() {
+fn an_unsolicited_echo_reply_is_dropped() {
     let mut script = Script::new();
     let flow = opened(&mut script, &echo("10.1.0.2", "10.20.1.1", 7, 1, b""));
     script.engine.handle_echo_reply(flow, ip("10.20.1.2"), 1, Bytes::new(), script.now);
@@ -261,7 +261,7 @@ fn after_the_end_everything_is_refused() {
 }
 
 #[test]
-fn without_a_link_the_sockets_are_reset_all_the_same() {
+fn without_a_link_the_sockets_are_still_reset() {
     let (mut script, flow) = Script::established();
     script.engine.handle_link_down(script.now);
     script.engine.reset_all(script.now);
@@ -272,7 +272,7 @@ fn without_a_link_the_sockets_are_reset_all_the_same() {
 }
 
 #[test]
-fn more_connections_than_urgent_packets_have_room_are_all_reset() {
+fn all_connections_are_reset_even_beyond_the_bound_on_urgent_packets() {
     let mut script = Script::new();
     for n in 0..8192 {
         script.client = socket(&format!("10.1.0.2:{}", 10_000 + n));

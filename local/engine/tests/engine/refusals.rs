@@ -1,4 +1,4 @@
-//! What is not forwarded, and what the codespace is told about it.
+//! Refused packets and the answers that the codespace gets.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -10,7 +10,7 @@ use gh_net_testkit::{ip, socket};
 use crate::harness::{Script, echo, seg, udp};
 
 #[test]
-fn a_host_that_cannot_be_reached_is_told_with_the_syn_quoted() {
+fn an_unreachable_host_is_reported_with_the_syn_quoted() {
     let cases = [
         (ConnectError::NetworkUnreachable, (3, 0), (1, 0)),
         (ConnectError::HostUnreachable, (3, 1), (1, 3)),
@@ -68,7 +68,7 @@ fn answered(to: &str, expected: Option<(u8, u8)>) {
 }
 
 #[test]
-fn the_policys_refusals_are_told() {
+fn the_policys_refusals_are_answered() {
     answered("192.0.2.1", Some((3, 0)));
     answered("2001:db8::1", Some((1, 0)));
     answered("169.254.169.254", Some((3, 13)));
@@ -80,7 +80,7 @@ fn the_policys_refusals_are_told() {
 }
 
 #[test]
-fn a_refused_connection_attempt_is_told_too() {
+fn a_refused_connection_attempt_is_answered() {
     let mut script = Script::new();
     script.server = socket("192.0.2.1:443");
     script.send(seg("S", 0, None, b""));
@@ -103,7 +103,7 @@ fn the_gateway_answers_pings() {
 }
 
 #[test]
-fn the_gateway_has_nothing_but_dns() {
+fn the_gateway_serves_only_dns() {
     for mut script in [Script::new(), Script::v6()] {
         let gateway = ip(if script.client.is_ipv4() { "10.1.0.1" } else { "fd01::1" });
         script.server = SocketAddr::new(gateway, 80);
@@ -183,7 +183,7 @@ fn errors_cause_no_errors() {
         ([ip("10.1.0.2"), ip("192.0.2.1")], [ip("fd01::2"), ip("2001:db8::1")]);
     script.send_raw(&icmp(v4[0], v4[1], 3, 3, [0; 4], &[0x45; 28]));
     script.send_raw(&icmp(v6[0], v6[1], 1, 4, [0; 4], &[0x60; 48]));
-    // Nor do packets from nowhere.
+    // Nor do packets without a usable source address.
     for from in ["0.0.0.0", "224.0.0.1", "255.255.255.255", "127.0.0.1"] {
         script.send_raw(&packet(ip(from), v4[1], IpNumber::SCTP, 64, &[0; 20]));
         script.send_raw(&packet(ip(from), v4[1], IpNumber::SCTP, 1, &[0; 20]));
@@ -195,7 +195,7 @@ fn errors_cause_no_errors() {
 }
 
 #[test]
-fn broken_packets_are_dropped_without_a_word() {
+fn malformed_packets_are_dropped_silently() {
     let mut script = Script::new();
     let good: Vec<Vec<u8>> = vec![
         script.raw(&seg("S", 0, None, b"").mss(1000)),
@@ -232,7 +232,7 @@ fn broken_packets_are_dropped_without_a_word() {
 }
 
 #[test]
-fn bytes_behind_the_packet_do_not_matter() {
+fn bytes_after_the_packet_are_ignored() {
     let mut script = Script::new();
     for mut packet in [
         udp("10.1.0.2:5000", "192.0.2.1:5001", b"hello"),

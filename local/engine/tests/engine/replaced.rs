@@ -1,5 +1,5 @@
-//! The sidecar has lost the session: over the new link every old flow is reset, on both sides and whatever its state,
-//! and the engine goes on with new ones.
+//! The sidecar has lost the session: over the new link every old flow is reset on both sides, in any state, and the
+//! engine continues with new ones.
 
 use std::time::Duration;
 
@@ -119,7 +119,7 @@ fn data_under_way_does_not_delay_the_resets() {
 }
 
 #[test]
-fn datagram_flows_are_closed_and_nothing_of_theirs_is_sent() {
+fn datagram_flows_are_closed_and_their_queued_packets_dropped() {
     let mut script = Script::new();
     script.send_raw(&udp("10.1.0.2:5000", "10.20.0.1:7", b"x"));
     script.send_raw(&echo("10.1.0.2", "10.20.0.1", 7, 1, b""));

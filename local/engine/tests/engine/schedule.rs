@@ -1,4 +1,4 @@
-//! Who sends next.
+//! The order in which flows send.
 
 use bytes::Bytes;
 use gh_net_engine::{Command, FlowId};

@@ -12,7 +12,7 @@ fn commands(script: &mut Script) -> Vec<Command> {
     all.filter(|command| !matches!(command, Command::Service(_))).collect()
 }
 
-/// The connection is over and all traces of it pass.
+/// The connection is over, and TIME-WAIT passes.
 fn forgotten(script: &mut Script) {
     script.pass(Duration::from_secs(60));
     assert_eq!((script.engine.flow_count(), script.engine.poll_timeout()), (0, None));
@@ -75,7 +75,7 @@ fn both_end_at_once() {
     let (mut script, flow) = Script::established();
     script.engine.handle_end(flow, script.now);
     script.expect(seg("FP", 1, 1, b""));
-    // CLOSING: the client's FIN does not know of ours.
+    // CLOSING: the client's FIN does not acknowledge ours.
     script.send(seg("F", 1, 1, b""));
     script.expect(seg("", 2, 2, b""));
     script.send(seg("", 2, 2, b""));
@@ -121,7 +121,7 @@ fn the_clients_fin_is_acknowledged_as_often_as_it_comes() {
 }
 
 #[test]
-fn after_the_clients_fin_nothing_more_is_taken() {
+fn data_after_the_clients_fin_is_ignored() {
     let (mut script, flow) = Script::established();
     script.send(seg("F", 1, 1, b"end"));
     script.expect(seg("", 1, 5, b""));
@@ -131,7 +131,7 @@ fn after_the_clients_fin_nothing_more_is_taken() {
 }
 
 #[test]
-fn a_later_syn_opens_anew_in_time_wait() {
+fn a_later_syn_opens_a_new_connection_in_time_wait() {
     let (mut script, _) = ended_by_server();
     script.send(seg("F", 1, 5, b""));
     script.expect(seg("", 5, 2, b""));
@@ -159,7 +159,7 @@ fn a_reset_in_time_wait_ends_it() {
     script.quiet();
 }
 
-/// Both ends are through with the connection; the server has not taken `"slowly"`.
+/// Both ends have closed the connection; the server has not read `"slowly"`.
 fn undrained(client_first: bool) -> (Script, FlowId) {
     let (mut script, flow) = Script::established();
     if client_first {
@@ -203,12 +203,12 @@ fn a_new_connection_does_not_cost_a_slow_server_its_bytes() {
         script.expect(seg("S", 0, 1, b""));
         script.send(seg("", 1, 1, b"new"));
         script.expect(seg("", 1, 4, b""));
-        // A new link makes no old ghost speak.
+        // The finished connection sends nothing on a new link.
         script.engine.handle_link_down(script.now);
         script.engine.handle_link_up(script.now);
         script.expect(seg("", 1, 4, b""));
         script.expect(seg("", 0, 4, b""));
-        script.quiet_but_for_service();
+        script.quiet_except_service();
         assert_eq!(script.take(old, 100), b"slowly");
         assert_eq!(commands(&mut script), [Command::Close(old)]);
         assert_eq!(script.take(flow, 100), b"new");
@@ -217,7 +217,7 @@ fn a_new_connection_does_not_cost_a_slow_server_its_bytes() {
 }
 
 #[test]
-fn a_server_that_never_takes_the_rest_is_reset_in_the_end() {
+fn a_server_that_never_reads_the_rest_is_finally_reset() {
     for client_first in [true, false] {
         let (mut script, flow) = undrained(client_first);
         script.pass(Duration::from_secs(3 * 3600));
@@ -228,7 +228,7 @@ fn a_server_that_never_takes_the_rest_is_reset_in_the_end() {
 }
 
 #[test]
-fn a_reset_behind_the_end_does_not_cost_a_slow_server_its_bytes() {
+fn a_reset_after_the_fin_does_not_cost_a_slow_server_its_bytes() {
     // In TIME-WAIT.
     let (mut script, flow) = undrained(false);
     script.send(seg("R", 8, None, b""));
@@ -236,7 +236,7 @@ fn a_reset_behind_the_end_does_not_cost_a_slow_server_its_bytes() {
     assert_eq!(script.take(flow, 100), b"slowly");
     assert_eq!(commands(&mut script), [Command::Close(flow)]);
     assert_eq!((script.engine.flow_count(), script.engine.poll_timeout()), (0, None));
-    // In CLOSE-WAIT: nobody is there to hear the answer, and the server is told so.
+    // In CLOSE-WAIT: the client can't receive the answer any more, so the server's connection is aborted.
     let (mut script, flow) = Script::established();
     script.send(seg("F", 1, 1, b"slowly"));
     script.expect(seg("", 1, 8, b""));

@@ -113,7 +113,7 @@ fn a_syn_sent_again_asks_for_the_syn_ack_again() {
 }
 
 #[test]
-fn an_acknowledgment_of_what_was_never_sent_is_no_handshake() {
+fn an_acknowledgment_of_unsent_data_does_not_complete_the_handshake() {
     let mut script = Script::new();
     script.send(syn());
     let Some(Command::Connect { flow, .. }) = script.command() else { panic!() };
@@ -125,7 +125,7 @@ fn an_acknowledgment_of_what_was_never_sent_is_no_handshake() {
 }
 
 #[test]
-fn a_segment_before_the_syn_ack_is_no_handshake() {
+fn a_segment_before_the_syn_ack_does_not_complete_the_handshake() {
     let mut script = Script::new();
     script.send(syn());
     let Some(Command::Connect { flow, .. }) = script.command() else { panic!() };
@@ -148,7 +148,7 @@ fn a_refused_connection_is_reset() {
 }
 
 #[test]
-fn window_and_segments_go_by_what_the_syn_said() {
+fn window_and_segment_size_follow_the_syns_options() {
     // (MSS offered, largest segment sent)
     for (mss, largest) in [(None, 536), (Some(10), 48), (Some(1460), 1460), (Some(65_535), 65_480)] {
         let (mut script, flow) = Script::new().connected(Seg { mss, ..seg("S", 0, None, b"").scale(2) });
@@ -159,14 +159,14 @@ fn window_and_segments_go_by_what_the_syn_said() {
 }
 
 #[test]
-fn ipv6_has_a_larger_least_mss() {
+fn ipv6_has_a_larger_minimum_mss() {
     let (mut script, flow) = Script::v6().connected(seg("S", 0, None, b""));
     script.serve(flow, &[0; 5000]);
     assert_eq!(script.recv().unwrap().data.len(), 1220);
 }
 
 #[test]
-fn without_scaling_windows_are_plain() {
+fn without_the_scale_option_windows_are_unscaled() {
     let mut script = Script::new();
     script.send(seg("S", 0, None, b"").mss(1000));
     let Some(Command::Connect { flow, .. }) = script.command() else { panic!() };
@@ -180,7 +180,7 @@ fn without_scaling_windows_are_plain() {
 }
 
 #[test]
-fn a_scale_beyond_the_legal_counts_as_the_largest() {
+fn a_scale_above_14_counts_as_14() {
     let (mut script, flow) = Script::new().connected(seg("S", 0, None, b"").mss(1024).scale(200));
     script.send(seg("", 1, 1, b"").window(4));
     script.serve(flow, &vec![0; 4 << 14]);
@@ -205,7 +205,7 @@ fn a_broken_option_ends_the_list_and_not_the_connection() {
 }
 
 #[test]
-fn the_initial_number_is_another_for_each_connection_and_secret() {
+fn the_initial_sequence_number_depends_on_connection_and_secret() {
     let first = |secret| {
         let mut script = Script::with_secret(secret);
         let mut numbers = Vec::new();

@@ -1,4 +1,4 @@
-//! Resets from either side, and what only looks like one (RFC 5961).
+//! Resets from either side, and blind reset attacks (RFC 5961).
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use gh_net_engine::{Command, ConnectError};
 use crate::harness::{Script, seg};
 
 #[test]
-fn a_reset_at_the_next_number_is_believed() {
+fn a_reset_at_the_next_sequence_number_is_accepted() {
     let (mut script, flow) = Script::established();
     script.send(seg("", 1, 1, b"abc"));
     script.expect(seg("", 1, 4, b""));
@@ -28,7 +28,7 @@ fn a_reset_elsewhere_in_the_window_is_challenged() {
 }
 
 #[test]
-fn a_reset_outside_the_window_is_ignored_with_all_it_says() {
+fn a_reset_outside_the_window_is_ignored_with_its_acknowledgment() {
     let (mut script, flow) = Script::established();
     script.serve(flow, b"x");
     script.recv().unwrap();
@@ -73,7 +73,7 @@ fn the_servers_reset_reaches_the_client() {
 }
 
 #[test]
-fn what_the_server_said_before_its_reset_is_heard() {
+fn data_before_the_servers_reset_reaches_the_client() {
     let (mut script, flow) = Script::established();
     script.send(seg("", 1, 1, b"").window(1000));
     script.serve(flow, &[1; 1000]);
@@ -91,7 +91,7 @@ fn what_the_server_said_before_its_reset_is_heard() {
 }
 
 #[test]
-fn a_client_that_does_not_hear_the_server_out_is_given_up() {
+fn a_client_that_does_not_acknowledge_data_before_the_reset_is_given_up() {
     let (mut script, flow) = Script::established();
     script.send(seg("", 1, 1, b"").window(0));
     script.serve(flow, b"last words");
@@ -104,7 +104,7 @@ fn a_client_that_does_not_hear_the_server_out_is_given_up() {
 }
 
 #[test]
-fn a_reset_waits_for_a_link_to_go_over() {
+fn a_reset_waits_for_the_next_link() {
     let (mut script, flow) = Script::established();
     script.engine.handle_link_down(script.now);
     script.engine.handle_failed(flow, script.now);
@@ -133,7 +133,7 @@ fn an_unknown_connection_is_refused() {
 }
 
 #[test]
-fn a_flow_that_is_gone_takes_no_more_events() {
+fn events_of_a_removed_flow_are_ignored() {
     let (mut script, flow) = Script::established();
     script.send(seg("R", 1, None, b""));
     script.command();

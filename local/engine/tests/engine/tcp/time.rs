@@ -9,7 +9,7 @@ use crate::harness::{Script, seg};
 const IDLE: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
 
 #[test]
-fn what_is_not_acknowledged_is_sent_again_and_given_up_after_a_quarter_of_an_hour() {
+fn unacknowledged_data_is_retransmitted_and_given_up_after_15_minutes() {
     let (mut script, flow) = Script::established();
     script.serve(flow, b"anybody?");
     script.expect(seg("P", 1, 1, b"anybody?"));
@@ -54,7 +54,7 @@ fn an_acknowledgment_of_a_second_sending_does_not_shorten_the_time_out() {
 }
 
 #[test]
-fn a_long_round_trip_makes_a_long_time_out() {
+fn the_time_out_follows_the_round_trip() {
     let (mut script, flow) = Script::established();
     script.reports = false;
     for n in 0..20 {
@@ -72,7 +72,7 @@ fn a_long_round_trip_makes_a_long_time_out() {
 }
 
 #[test]
-fn what_the_link_has_not_delivered_is_not_sent_again() {
+fn data_that_the_link_has_not_delivered_is_not_retransmitted() {
     let (mut script, flow) = Script::established();
     script.reports = false;
     script.serve(flow, b"slow");
@@ -85,7 +85,7 @@ fn what_the_link_has_not_delivered_is_not_sent_again() {
 }
 
 #[test]
-fn an_idle_connection_is_left_alone_for_two_hours_and_asked_then() {
+fn an_idle_connection_is_probed_after_two_hours() {
     let (mut script, flow) = Script::established();
     script.pass(IDLE - Duration::from_secs(1));
     script.quiet();
@@ -144,20 +144,20 @@ fn nothing_is_lost_when_the_link_is_cut() {
     script.command();
     script.engine.handle_link_down(script.now);
     script.quiet();
-    // However long it lasts, nothing runs out, and bytes of the server wait.
+    // Nothing times out during the cut, however long it lasts, and bytes of the server wait.
     script.pass(Duration::from_secs(24 * 3600));
     script.quiet();
     script.serve(flow, &[2; 100]);
     script.quiet();
     script.engine.handle_link_up(script.now);
-    // First what the client must know, then what it may not have.
+    // First the current acknowledgment, then the data that may be lost.
     script.expect(seg("", 2501, 3, b""));
     script.expect(seg("", 1001, 3, &[1; 1000]));
     script.expect(seg("P", 2001, 3, &[[1; 500].as_slice(), &[2; 100]].concat()));
 }
 
 #[test]
-fn a_syn_ack_that_found_no_link_goes_over_the_next() {
+fn a_syn_ack_without_a_link_is_sent_on_the_next() {
     let mut script = Script::new();
     script.send(seg("S", 0, None, b""));
     let Some(Command::Connect { flow, .. }) = script.command() else { panic!() };

@@ -1,4 +1,4 @@
-//! Data in both directions, windows, and what goes wrong on the way.
+//! Data in both directions, windows, and loss.
 
 use std::time::Duration;
 
@@ -58,7 +58,7 @@ fn segments_out_of_order_wait_for_the_missing_one() {
 }
 
 #[test]
-fn what_came_before_is_acknowledged_again_and_not_taken_twice() {
+fn repeated_bytes_are_acknowledged_again_and_not_delivered_twice() {
     let (mut script, flow) = Script::established();
     script.send(seg("", 1, 1, b"abc"));
     script.expect(seg("", 1, 4, b""));
@@ -70,7 +70,7 @@ fn what_came_before_is_acknowledged_again_and_not_taken_twice() {
 }
 
 #[test]
-fn bytes_beyond_the_fin_are_no_part_of_the_stream() {
+fn bytes_after_the_fin_are_not_part_of_the_stream() {
     let (mut script, flow) = Script::established();
     script.send(seg("", 3, 1, b"cdefghij"));
     script.expect(seg("", 1, 1, b""));
@@ -103,25 +103,25 @@ fn a_server_that_does_not_read_closes_the_window() {
     let filled = fill(&mut script);
     assert!((4 << 20..(4 << 20) + 32 * 1024).contains(&filled), "{filled} bytes");
     script.command();
-    // A probe with a byte is answered and the byte not taken.
+    // A probe with a byte is answered, and its byte is dropped.
     script.send(seg("", filled + 1, 1, b"x"));
     assert_eq!(script.expect(seg("", 1, filled + 1, b"")).window, 0);
     // So is one without.
     script.send(seg("", filled, 1, b""));
     assert_eq!(script.expect(seg("", 1, filled + 1, b"")).window, 0);
-    // Less than a segment is not worth telling (silly window syndrome).
+    // Less than a segment is not announced (silly window syndrome).
     assert_eq!(script.take(flow, 100).len(), 100);
     script.quiet();
     assert_eq!(script.take(flow, 30_000).len(), 30_000);
     let opened = script.expect(seg("", 1, filled + 1, b""));
     assert!(opened.window > 0);
-    // A reset is heard although the window was closed.
+    // A reset is accepted although the window was closed.
     script.send(seg("R", filled + 1, None, b""));
     assert_eq!(script.command(), Some(Command::Abort(flow)));
 }
 
 #[test]
-fn what_lies_beyond_the_window_is_cut_off() {
+fn bytes_beyond_the_window_are_cut_off() {
     let (mut script, flow) = Script::new().connected(seg("S", 0, None, b"").mss(1000));
     script.send(seg("", 65_536, 1, b"outside"));
     script.expect(seg("", 1, 1, b""));
@@ -133,7 +133,7 @@ fn what_lies_beyond_the_window_is_cut_off() {
 }
 
 #[test]
-fn the_right_edge_stays_within_a_unit_however_odd_the_segments() {
+fn the_right_edge_stays_within_one_unit_for_odd_segment_sizes() {
     let (mut script, _) = Script::established();
     let (mut next, mut right) = (1, 0);
     for n in 0..3000 {
@@ -171,7 +171,7 @@ fn a_window_closed_before_there_was_data_is_probed() {
     script.serve(flow, &[1; 1000]);
     script.recv().unwrap();
     script.send(seg("", 1, 1001, b"").window(0));
-    assert!(script.engine.downlink_room(flow) > 0, "else nobody notices that something waits");
+    assert!(script.engine.downlink_room(flow) > 0, "one segment must be read to probe the window with");
     script.serve(flow, b"more");
     script.wakes_after(Duration::from_secs(1));
     script.expect(seg("", 1000, 1, b""));
@@ -192,7 +192,7 @@ fn a_peer_that_answers_no_probe_is_given_up() {
 }
 
 #[test]
-fn small_openings_of_the_window_are_not_filled_with_crumbs() {
+fn small_openings_of_the_window_are_not_filled_with_small_segments() {
     let (mut script, flow) = Script::established();
     script.send(seg("", 1, 1, b"").window(1500));
     script.serve(flow, &[1; 1500]);
@@ -213,7 +213,7 @@ fn a_fin_needs_no_window() {
 }
 
 #[test]
-fn an_acknowledgment_of_what_was_never_sent_is_answered() {
+fn an_acknowledgment_of_unsent_data_is_answered() {
     let (mut script, _) = Script::established();
     script.send(seg("", 1, 500, b"ignored"));
     script.expect(seg("", 1, 1, b""));
@@ -232,7 +232,7 @@ fn an_old_acknowledgment_changes_nothing() {
 }
 
 #[test]
-fn three_duplicate_acknowledgments_start_over_once() {
+fn three_duplicate_acknowledgments_rewind_once() {
     let (mut script, flow) = Script::established();
     script.serve(flow, &[1; 5000]);
     assert_eq!(std::iter::from_fn(|| script.recv()).count(), 5);
@@ -244,7 +244,7 @@ fn three_duplicate_acknowledgments_start_over_once() {
     for n in 0..5 {
         assert_eq!(script.recv().unwrap().seq, 1 + 1000 * n);
     }
-    // More of them come from what is under way twice.
+    // The repeated segments cause more duplicates.
     for _ in 0..10 {
         script.send(seg("", 1, 1001, b""));
     }
@@ -254,7 +254,7 @@ fn three_duplicate_acknowledgments_start_over_once() {
 }
 
 #[test]
-fn an_acknowledgment_beyond_what_was_sent_again_is_believed() {
+fn an_acknowledgment_beyond_the_retransmitted_data_is_accepted() {
     let (mut script, flow) = Script::established();
     script.serve(flow, &[1; 3000]);
     assert_eq!(std::iter::from_fn(|| script.recv()).count(), 3);
