@@ -9,6 +9,7 @@ use gh_net::config::{self, Config, Flags, Target};
 use gh_net::exit::{Exit, Failure};
 use gh_net::instance::{Instance, Running};
 use gh_net::session::{self, Session};
+use gh_net::status::request::StatusHandle;
 use gh_net::status::text;
 use gh_net::transport::Transport;
 use gh_net::{cli, codespaces, invoked};
@@ -142,12 +143,26 @@ async fn run(mut config: Config, mut stop: session::Stop, wish: watch::Sender<bo
         config.target = Target::Codespace(Some(name));
     }
     let transport = Transport::new(&config).ok_or(codespaces::Error::Cancelled)?;
-    let instance = Instance::listen()?;
+    let instance = match Instance::listen() {
+        Ok(instance) => Some(instance),
+        Err(error) => {
+            tracing::warn!("gh-net status and gh-net stop won't find this session: {error}");
+            None
+        }
+    };
     let session = Session::new(&config, &transport, stop)?;
     let status = session.status();
     tokio::select! {
         result = session.run() => result,
-        () = instance.serve(&status, &wish) => Ok(()),
+        () = serve(instance.as_ref(), &status, &wish) => Ok(()),
+    }
+}
+
+/// Answers other processes of the user until dropped.
+async fn serve(instance: Option<&Instance>, status: &StatusHandle, wish: &watch::Sender<bool>) {
+    match instance {
+        Some(instance) => instance.serve(status, wish).await,
+        None => std::future::pending().await,
     }
 }
 
