@@ -102,8 +102,9 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
-        // What stays behind is passed over by those who look.
+        // What stays behind is passed over by those who look. The folder goes with the last session.
         let _ = fs::remove_file(&self.socket);
+        let _ = self.socket.parent().map(fs::remove_dir);
     }
 }
 
