@@ -89,7 +89,7 @@ pub enum Control {
     Send(Frame),
     /// Find out whether the link is alive: it has to answer within [`PROBE`].
     Probe,
-    /// The laptop has lost these addresses: sockets that are bound to them are of no use any more.
+    /// The laptop has lost these addresses: fail the connections whose sockets are bound to them.
     Gone(Vec<IpAddr>),
     /// Report on the work so far, and ask the sidecar for its status.
     Report(oneshot::Sender<Report>),
@@ -157,7 +157,7 @@ impl Io {
         })
     }
 
-    /// Number of flows, without finished ones that are only remembered.
+    /// Number of flows, not counting TCP connections in TIME-WAIT.
     pub fn flow_count(&self) -> usize {
         self.flows.count()
     }
@@ -208,22 +208,22 @@ impl Io {
     }
 
     /// Resets all flows over a link of another session: the programs in the codespace still wait for them, and the
-    /// sidecar of the new session knows nothing of them.
+    /// sidecar of the new session does not know them.
     pub fn reset_over<W: AsyncWrite + Unpin>(mut self, writer: &mut FrameWriter<W>) {
         let now = Instant::now();
         self.engine.handle_link_up(now);
         self.reset_flows(writer, now);
     }
 
-    /// Resets the connections to the hosts: without a link there is no way to tell the codespace.
+    /// Resets the connections to the hosts only: without a link the codespace can't be informed.
     pub fn abort(mut self) {
         let now = Instant::now();
         self.engine.reset_all(now);
         self.carry_out(now);
     }
 
-    /// Serves the sockets without a link until `until` is done. `None` if told to stop first; then all flows'
-    /// sockets are aborted.
+    /// Serves the sockets without a link until `until` is done. `None` if the session is stopped first; then all
+    /// flows' sockets are aborted.
     ///
     /// # Errors
     /// The sockets can't be watched any more.
@@ -353,7 +353,7 @@ impl Io {
                     {
                         writer.push(&Frame::AskStatus);
                     }
-                    // The asker may be gone.
+                    // The requester may be gone.
                     let _ = answer.send(self.report());
                 }
                 Some(Control::Shutdown) | None => return Err(Shutdown),
@@ -428,7 +428,7 @@ impl Io {
                     self.counters.round_trip = Some(trip);
                     // The sidecar processes frames in order: it has processed all that was sent before the ping.
                     if let Some(settled) = link.settled.take() {
-                        // The session need not wait for it.
+                        // The session may no longer wait for it.
                         let _ = settled.send(());
                     }
                 }
@@ -539,7 +539,7 @@ impl Io {
     }
 }
 
-/// The session told io to stop.
+/// The session has stopped io.
 struct Shutdown;
 
 /// The end of a lost link: with the error of the write that failed before, if one did.

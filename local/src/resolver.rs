@@ -5,7 +5,7 @@
 //! 1. /etc/hosts, for addresses, as the system's own lookups do;
 //! 2. the system's nameservers, in the order of resolv.conf, by DNS messages: so every record type works, and
 //!    negative answers keep their kind;
-//! 3. getaddrinfo and getnameinfo, for addresses and reverse names that DNS does not know: multicast DNS, directory
+//! 3. getaddrinfo and getnameinfo, for addresses and reverse names that are not in DNS: multicast DNS, directory
 //!    services, and VPN clients that only let the system's resolver through.
 //!
 //! The third is asked when the second has a negative answer, and also when it is slow: where a VPN client drops our

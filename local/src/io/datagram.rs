@@ -3,7 +3,7 @@
 //!
 //! With `IP_RECVERR` Linux queues every ICMP error that quotes a datagram of the socket, with the datagram's
 //! destination and the sender of the error; `MSG_ERRQUEUE` reads them one by one. As a side effect the next call on the socket
-//! returns that error once as pending (`sk_err`), whatever it is about. Such calls are repeated.
+//! returns that error once as pending (`sk_err`), even if it concerns another destination. Such calls are repeated.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -24,9 +24,9 @@ use crate::policy::InterfaceIndex;
 const MAX_DATAGRAM: usize = 64 * 1024;
 /// Requested size of the kernel's buffers, in bytes: room for a burst of large datagrams. The kernel may grant less.
 const BUFFER: usize = 1024 * 1024;
-/// Maximum number of datagrams, and of errors, taken from a socket before others have their turn.
+/// Maximum number of datagrams, and of errors, taken from a socket per turn.
 pub(super) const TURN: usize = 64;
-/// How often a call is tried that may have returned the pending error of an earlier datagram.
+/// Maximum number of tries of a call that may have returned the pending error of an earlier datagram.
 const REPEATS: usize = 3;
 
 /// A datagram socket of one family.
@@ -148,7 +148,7 @@ impl DatagramSocket {
         None
     }
 
-    /// The next queued error, if there is one. Errors that are of no use to the codespace are skipped.
+    /// The next queued error, if there is one. Errors that have no ICMP equivalent are skipped.
     pub(super) fn next_error(&mut self) -> Option<QueuedError> {
         while self.readiness.error {
             match self.take_error() {
@@ -216,7 +216,7 @@ pub(super) fn unreachable_kind(error: &io::Error) -> Option<UnreachableKind> {
         | libc::EINVAL => Some(UnreachableKind::Network),
         libc::EHOSTUNREACH | libc::EHOSTDOWN => Some(UnreachableKind::Host),
         libc::EPERM | libc::EACCES => Some(UnreachableKind::Prohibited),
-        // EMSGSIZE is reported with its MTU by the error queue; other errors are shortages on the laptop.
+        // The error queue reports EMSGSIZE with its MTU; other errors are a shortage of resources on the laptop.
         _ => None,
     }
 }

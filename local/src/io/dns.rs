@@ -117,10 +117,10 @@ impl Queries {
     }
 }
 
-/// The far end of a TCP connection to the resolver.
+/// The server's end of a TCP connection to the resolver.
 #[derive(Debug)]
 pub(super) struct Stream {
-    /// At most one message: an incomplete one, or one that waits for its turn.
+    /// At most one message: incomplete, or waiting for room.
     inbound: BytesMut,
     /// Answers with their length fields, not yet accepted by the engine.
     outbound: VecDeque<Bytes>,
@@ -238,7 +238,7 @@ impl Stream {
         }
     }
 
-    /// Whether it has been unused for long, with no answer pending.
+    /// Whether it has been idle for too long, with no answer pending.
     fn is_idle(&self, now: Instant) -> bool {
         self.pending == 0 && self.outbound.is_empty() && now.saturating_duration_since(self.last_used) >= IDLE
     }

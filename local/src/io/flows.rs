@@ -22,9 +22,9 @@ use super::warning::{Warning, Warnings};
 use crate::engine::{Command, Engine, FlowId, Target, Unreachable, UnreachableKind};
 use crate::policy::InterfaceIndex;
 
-/// Maximum number of flows served before frames and answers have their turn again.
+/// Maximum number of flows served per turn.
 const TURN: usize = 128;
-/// How often flows that wait for time to pass are served.
+/// Interval at which flows that wait for time to pass are served.
 const TICK: Duration = Duration::from_secs(1);
 
 /// A flow's socket.

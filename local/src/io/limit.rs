@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_is_cut_to_so_many_a_period() {
+    fn the_number_per_period_is_bounded() {
         let start = Instant::now();
         let mut limit = RateLimit::new(Duration::from_secs(1), 3);
         let admitted = (0..1000).filter(|_| limit.admits(start)).count();

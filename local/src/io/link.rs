@@ -1,4 +1,4 @@
-//! One link to the sidecar: its two streams, the ways it can end, and the small frames beside the packets.
+//! One link to the sidecar: its two streams, and how it can end.
 
 use std::fmt;
 use std::io;

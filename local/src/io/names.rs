@@ -11,9 +11,9 @@ const REMEMBERED: usize = 64;
 /// One DNS lookup for the codespace.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lookup {
-    /// The question, the source of the answer and the result.
+    /// The name and type, the source of the answer, and the result.
     pub lookup: resolver::Lookup,
-    /// When the answer was there.
+    /// When the answer was ready.
     pub answered: Instant,
     /// How long it took.
     pub took: Duration,

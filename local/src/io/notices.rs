@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_line_is_said_by_itself_and_none_drives_the_terminal() {
+    fn each_line_is_logged_separately_without_control_characters() {
         let text = "first\r\n\n12:00:00  INFO ready: not so\x1b[2J\n";
         let lines = Notices::default().admitted(text, Instant::now());
         assert_eq!(lines, ["first", "12:00:00  INFO ready: not so\u{fffd}[2J"]);
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_is_shown_in_part() {
+    fn a_flood_is_rate_limited() {
         let (mut notices, now) = (Notices::default(), Instant::now());
         let shown = |notices: &mut Notices, now| notices.admitted(&"x\n".repeat(4000), now).len();
         assert_eq!((shown(&mut notices, now), shown(&mut notices, now)), (LINES as usize, 0));

@@ -1,4 +1,4 @@
-//! What io knows of its own work, for the status.
+//! Io's counters and state, for the status.
 
 use std::time::{Duration, Instant};
 

@@ -45,8 +45,8 @@ sockopt_impl!(
 
 /// Makes a TCP socket use `interface`. SO_BINDTOIFINDEX needs no privilege since Linux 5.7.
 ///
-/// A bound socket is not told when the laptop can't reach a neighbour: the kernel reports that through the loopback
-/// interface, where it does not find a socket that is bound to another. So a socket is bound only if the kernel would
+/// A bound socket gets no error when the laptop can't reach a neighbour: the kernel delivers that error by the loopback
+/// interface, where it does not find a socket bound to another interface. So a socket is bound only if the kernel would
 /// choose another interface by itself. On older kernels the routes decide.
 pub(super) fn bind_to_interface(
     socket: &Socket,
@@ -76,8 +76,8 @@ fn source_towards(destination: SocketAddr, interface: Option<InterfaceIndex>) ->
     Some(source)
 }
 
-/// Makes an unconnected socket send by `interface`. Unlike a bound socket, it is still told when the laptop can't
-/// reach a neighbour.
+/// Makes an unconnected socket send by `interface`. Unlike a bound socket, it still gets an error when the laptop
+/// can't reach a neighbour.
 pub(super) fn send_by_interface(socket: &Socket, v6: bool, interface: InterfaceIndex) -> nix::Result<()> {
     let index = interface.get().to_be();
     if v6 {

@@ -20,13 +20,13 @@ use super::sockopt;
 use crate::engine::{ConnectError, Engine, FlowId};
 use crate::policy::InterfaceIndex;
 
-/// Once this many bytes are read from a connection, others have their turn.
+/// Maximum bytes read from a connection per turn.
 const TURN: usize = 256 * 1024;
 /// Size of a read, if the engine has room for it.
 const READ: usize = 64 * 1024;
 /// Maximum number of slices of one vectored write.
 const SLICES: usize = 64;
-/// How long nothing may be read from a failed connection before the engine is told of the failure.
+/// How long nothing may be read from a failed connection before the failure is reported to the engine.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The state of a connection.
@@ -202,7 +202,7 @@ impl Connection {
         if self.has_failed() { Served::Failed } else { Served::Idle }
     }
 
-    /// The engine has no room: received data waits in the kernel, but not for ever on a failed connection.
+    /// The engine has no room: received data waits in the kernel, for a limited time if the connection has failed.
     fn without_room(&self, now: Instant) -> Served {
         match self.state {
             State::Connecting | State::Connected => Served::Idle,

@@ -6,7 +6,7 @@ mod links;
 mod network;
 mod streams;
 
-/// Says that a test needs what this user is not given. Where everything should be there, that is a failure.
+/// Reports that a test is skipped for lack of privilege. In CI, that is a failure.
 fn skip(test: &str, why: &str) {
     assert!(std::env::var_os("CI").is_none(), "{test}: {why}");
     eprintln!("SKIPPED {test}: {why}");

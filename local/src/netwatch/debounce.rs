@@ -11,8 +11,8 @@ use tokio::time::{Instant, timeout_at};
 const QUIET: Duration = Duration::from_millis(250);
 /// A series that goes on is reported at this interval, so that new networks don't wait for its end.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// A series is reported as ended after this time, whatever comes: something changes all the time, and networks that are
-/// gone must not be kept for ever.
+/// A series is reported as ended after this time even if events continue: on some laptops something always changes, and
+/// networks that are gone must not be kept forever.
 const MAX_SERIES: Duration = Duration::from_secs(10);
 
 /// The state of a series of events.

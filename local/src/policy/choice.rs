@@ -11,19 +11,19 @@ use super::ranges::private_ranges;
 /// Which networks the user wants forwarded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Choice {
-    /// What is forwarded, taken together; none at all means [`RouteChoice::Auto`].
+    /// What is forwarded, combined; an empty list means [`RouteChoice::Auto`].
     pub routes: Vec<RouteChoice>,
-    /// What is not forwarded even so.
+    /// Networks that are not forwarded, even if `routes` includes them.
     pub excludes: Vec<IpNet>,
 }
 
 impl Choice {
-    /// Whether the laptop's own routes are to be forwarded.
+    /// Whether the laptop's own routes are forwarded.
     pub fn has_auto(&self) -> bool {
         self.routes.is_empty() || self.routes.contains(&RouteChoice::Auto)
     }
 
-    /// The networks that are forwarded whatever the laptop's routes are, each with the value of `--route` that
+    /// The networks that are forwarded regardless of the laptop's routes, each with the value of `--route` that
     /// names it.
     pub fn named(&self) -> impl Iterator<Item = (IpNet, RouteChoice)> {
         self.routes.iter().flat_map(|route| {
@@ -48,7 +48,7 @@ pub enum RouteChoice {
     Network(IpNet),
 }
 
-/// The value of a `--route` that is none.
+/// An invalid value of `--route`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is neither auto, nor private, nor a network such as 10.0.0.0/8 or fd00::/8")]
 pub struct ParseRouteError(String);
@@ -62,7 +62,7 @@ impl FromStr for RouteChoice {
             "private" => return Ok(Self::Private),
             _ => {}
         }
-        // An address stands for the network that it is alone in.
+        // An address means the network of this address alone.
         let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
         network.map(|network| Self::Network(network.trunc())).map_err(|_| ParseRouteError(text.to_owned()))
     }

@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-/// What the policy has to know of the codespace.
+/// The codespace's networks, as far as they matter to the policy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Codespace {
     /// The codespace's own networks.

@@ -42,8 +42,8 @@ impl Policy {
         }
     }
 
-    /// The networks to forward, as the sidecar is told: the fewest prefixes, IPv4 first, in ascending order.
-    /// Single addresses that are refused are among them, so that they are refused here and do not go elsewhere.
+    /// The networks to forward, in the form for the sidecar: the fewest prefixes, IPv4 first, in ascending order.
+    /// They include single addresses that are refused, so that these are refused here and not routed elsewhere.
     pub fn routes(&self) -> &[IpNet] {
         &self.routes
     }
@@ -70,8 +70,8 @@ impl engine::Policy for Policy {
     }
 }
 
-/// The networks that are forwarded, each with a value: `known` gives it for the interface of a route of the laptop,
-/// `named` for a network that the user names.
+/// The networks that are forwarded, each with a value: from `known` for a route's interface, from `named` for a network
+/// that the user names.
 pub(super) fn forwarded<V: Clone + Eq>(
     choice: &Choice,
     fib: &Fib,

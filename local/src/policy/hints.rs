@@ -15,7 +15,7 @@ pub enum Hint {
     },
     /// The laptop has no route besides its default routes.
     NoRoutes,
-    /// The laptop has more routes than are looked at.
+    /// The laptop has more routes than are processed.
     TooManyRoutes,
 }
 
@@ -50,7 +50,7 @@ impl fmt::Display for Hint {
     }
 }
 
-/// A network of the laptop's that can't be reached, all or in part, because the codespace has it too.
+/// A network of the laptop that can't be reached, completely or in part, because the codespace has it too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Overlap {
     /// The laptop's.

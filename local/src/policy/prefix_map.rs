@@ -124,7 +124,7 @@ impl PrefixMap<()> {
         self.entries().into_iter().map(|(prefix, ())| prefix).collect()
     }
 
-    /// How many IPv4 and how many IPv6 addresses the set has, as far as u128 can say.
+    /// Number of IPv4 and of IPv6 addresses in the set, saturating at u128's maximum.
     pub(super) fn sizes(&self) -> (u128, u128) {
         let size = |ranges: &RangeInclusiveMap<u128, ()>| {
             ranges.iter().fold(0u128, |sum, (range, ())| {
@@ -167,7 +167,7 @@ mod tests {
         prop::collection::vec((prefix(), 0u8..4), 0..12)
     }
 
-    /// Every address of the corners the strategies use, and one in the middle of nowhere.
+    /// Every address of the corners the strategies use, and one far from them.
     fn addresses() -> impl Iterator<Item = IpAddr> {
         let v4 = (0..512u32).chain(u32::MAX - 512..=u32::MAX).chain([1 << 30, 1 << 31]);
         let v6 = (0..512u128).chain(u128::MAX - 512..=u128::MAX).chain([1 << 126, 1 << 127]);

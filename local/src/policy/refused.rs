@@ -1,7 +1,7 @@
-//! Destinations that are never forwarded, whatever the routes say. Pure.
+//! Destinations that are never forwarded, regardless of the routes. Pure.
 //!
 //! The laptop's own services, its loopback and the metadata services of clouds trust a client by its address alone.
-//! The codespace must not reach them by way of the laptop.
+//! The codespace must not reach them through the laptop.
 
 use std::net::IpAddr;
 
@@ -50,7 +50,7 @@ fn local_refusal(kind: RouteKind) -> Option<Refusal> {
 }
 
 /// The broadcast addresses of a network the laptop is connected to: the last address, and the first one, the
-/// obsolete form that kernels before Linux 5.14 and many hosts still take for one (RFC 1812, 5.3.5). Networks
+/// obsolete form that kernels before Linux 5.14 and many hosts still accept (RFC 1812, 5.3.5). Networks
 /// of two addresses or one have none (RFC 3021), nor has IPv6.
 fn edges(network: IpNet) -> Vec<(IpNet, Refusal)> {
     match network {

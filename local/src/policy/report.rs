@@ -1,4 +1,4 @@
-//! What follows from the user's choice, for the user: the forwarded networks with their reasons, hints and overlaps.
+//! The report for the user: the forwarded networks with their reasons, hints and overlaps.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -50,14 +50,14 @@ pub struct ForwardedRoute {
     pub reason: Reason,
 }
 
-/// What the user should know of a choice and what it leads to.
+/// The consequences of the user's choice, for the user.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
     /// The forwarded networks: together the same addresses as the policy's, one entry at least for each reason.
     pub routes: Vec<ForwardedRoute>,
-    /// What may not be as the user expects.
+    /// Hints about what the user may not expect.
     pub hints: Vec<Hint>,
-    /// Which of the forwarded networks the codespace has too; its own win there.
+    /// The forwarded networks that overlap the codespace's own, which take precedence.
     pub overlaps: Vec<Overlap>,
 }
 
@@ -95,7 +95,7 @@ impl Cause {
     }
 }
 
-/// Tells the networks on the laptop's interfaces from those behind a router.
+/// Distinguishes the networks on the laptop's interfaces from those behind a router.
 fn with_connected(forwarded: PrefixMap<Cause>, snapshot: &Snapshot) -> PrefixMap<Cause> {
     let mut connected = PrefixMap::default();
     for address in &snapshot.addresses {
@@ -131,8 +131,7 @@ pub fn tunnel_avoid(choice: &Choice, snapshot: &Snapshot, codespace: &[IpNet]) -
     avoid
 }
 
-/// The networks of the user's choice as the user knows them: not yet joined or split, with the interface that leads
-/// there.
+/// The networks of the user's choice as the user names them: not yet joined or split, with their interface.
 fn networks(choice: &Choice, snapshot: &Snapshot, fib: &Fib) -> Vec<(IpNet, Option<String>)> {
     let routes = fib.routes.iter().filter(|_| choice.has_auto()).filter_map(|(prefix, found)| match found {
         Lookup::Network(interface) => Some((*prefix, interface.map(|it| snapshot.interface_name(it.get())))),

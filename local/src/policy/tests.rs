@@ -194,7 +194,7 @@ fn a_split_tunnel_vpn_is_forwarded_by_its_interface() {
 }
 
 #[test]
-fn the_lowest_metric_wins_and_several_ways_name_no_interface() {
+fn the_lowest_metric_wins_and_several_next_hops_name_no_interface() {
     let laptop = Laptop::at_home().route("10.0.0.0/8", 7).metric(200).route("10.0.0.0/8", 8).metric(100).add(
         "10.9.0.0/16",
         RouteKind::Unicast,
@@ -246,7 +246,7 @@ fn multicast_broadcast_and_link_local_get_no_answer() {
 }
 
 #[test]
-fn whole_networks_of_the_laptops_own_are_not_reached() {
+fn whole_networks_in_the_local_table_are_not_reached() {
     // What `ip route add local 10.9.0.0/16 dev lo` leaves.
     let laptop = Laptop::at_home().add("10.9.0.0/16", RouteKind::Local, Vec::new()).table(LOCAL_TABLE);
     assert_eq!(verdict(&laptop.policy(&choice(&["10.0.0.0/8"], &[])), "10.9.1.1"), PROHIBITED);
@@ -295,7 +295,7 @@ fn a_bridge_with_hardware_in_it_is_a_real_lan() {
 }
 
 #[test]
-fn a_full_tunnel_is_not_forwarded_but_hinted_at() {
+fn a_full_tunnel_is_not_forwarded_but_causes_a_hint() {
     let tunnel = || Laptop::at_home().interface(7, "tun0", InterfaceKind::Tun);
     let def1 = tunnel().route("0.0.0.0/1", 7).route("128.0.0.0/1", 7).route("::/1", 7).route("8000::/1", 7);
     let six = tunnel().route("2000::/3", 7);
@@ -352,7 +352,7 @@ fn a_full_tunnel_is_not_forwarded_but_hinted_at() {
 }
 
 #[test]
-fn what_a_full_tunnel_names_beside_its_default_is_forwarded() {
+fn a_full_tunnels_specific_networks_are_forwarded() {
     let laptop = Laptop::at_home()
         .interface(7, "tun0", InterfaceKind::Tun)
         .route("0.0.0.0/1", 7)
@@ -432,7 +432,7 @@ fn tailscales_table_counts() {
 }
 
 #[test]
-fn a_table_that_no_rule_names_for_us_does_not_count() {
+fn a_table_without_a_rule_for_our_packets_is_ignored() {
     let laptop = Laptop::at_home()
         .route("10.5.0.0/16", 7)
         .table(100)
@@ -469,7 +469,7 @@ fn wg_quicks_default_is_a_full_tunnel_and_the_lan_stays() {
 }
 
 #[test]
-fn a_default_in_an_earlier_table_hides_later_routes_but_what_it_throws() {
+fn a_default_in_an_earlier_table_hides_later_routes_except_its_throw_routes() {
     let laptop = Laptop::at_home()
         .interface(7, "tailscale0", InterfaceKind::Tun)
         .route("10.9.0.0/16", 2)
@@ -508,7 +508,7 @@ fn the_tunnels_own_network_is_no_destination() {
 }
 
 #[test]
-fn a_policy_that_nobody_made_forwards_nothing() {
+fn the_default_policy_forwards_nothing() {
     assert_eq!(verdict(&Policy::default(), "10.0.0.1"), NO_ROUTE);
     assert_eq!(verdict(&Policy::default(), "127.0.0.1"), NO_ROUTE);
 }

@@ -92,7 +92,7 @@ fd00::5 six.corp.example
     }
 
     #[test]
-    fn a_name_of_one_family_exists_in_the_other() {
+    fn a_name_with_one_family_has_no_data_for_the_other() {
         assert_eq!(answer("wiki.corp.example.", RecordType::AAAA), Some(Found::NoData));
         assert_eq!(answer("six.corp.example.", RecordType::A), Some(Found::NoData));
         assert_eq!(answer("wiki.corp.example.", RecordType::TXT), None);

@@ -32,7 +32,7 @@ pub(super) enum Transport {
     Tcp,
 }
 
-/// A query to be resolved: one question of class IN.
+/// A query to resolve: one question of class IN.
 #[derive(Debug)]
 pub(super) struct Request {
     header: [u8; HEADER_LEN],
@@ -102,7 +102,7 @@ impl Reply {
 /// Parses a client's message.
 pub(super) fn receive(bytes: &[u8], transport: Transport) -> Received {
     let Some(&header) = bytes.first_chunk() else { return Received::Nothing };
-    // Responses (QR) are never answered: two resolvers could answer each other for ever.
+    // Responses (QR) are never answered: two resolvers could answer each other forever.
     if header[2] & 0x80 != 0 {
         return Received::Nothing;
     }
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_cut_to_what_the_client_takes() {
+    fn answers_are_truncated_to_the_clients_size() {
         for (edns, limit) in [(None, 512), (Some(300), 512), (Some(1400), 1400), (Some(65535), 65535)] {
             let mut query = query(RecordType::TXT);
             query.edns = edns.map(|size| {
@@ -280,14 +280,14 @@ mod tests {
     }
 
     #[test]
-    fn too_much_even_for_tcp_is_cut_too() {
+    fn an_answer_too_large_for_tcp_is_truncated() {
         let request = request(&query(RecordType::TXT), Transport::Tcp);
         let answer = Message::from_vec(&request.answer(&texts(request.question(), 1000))).unwrap();
         assert!(answer.metadata.truncation);
     }
 
     #[test]
-    fn the_question_comes_back_in_its_own_case() {
+    fn the_question_is_repeated_with_its_case() {
         let query = query(RecordType::A);
         let request = request(&query, Transport::Udp);
         let answer = Message::from_vec(&request.answer(&Reply::of(ResponseCode::NXDomain))).unwrap();
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_we_do_not_do_is_said() {
+    fn unsupported_queries_get_an_error() {
         let mut notify = query(RecordType::SOA);
         notify.metadata.op_code = OpCode::Notify;
         let mut chaos = query(RecordType::TXT);
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_query_gets_no_answer() {
+    fn messages_that_are_not_queries_get_no_answer() {
         let response = query(RecordType::A).into_response().to_vec().unwrap();
         assert!(matches!(receive(&response, Transport::Udp), Received::Nothing));
         assert!(matches!(receive(b"short", Transport::Udp), Received::Nothing));

@@ -83,7 +83,7 @@ impl Default for Nss {
     }
 }
 
-/// Whether the switch can answer this kind of question.
+/// Whether the switch can answer this record type.
 pub(super) fn can_answer(question: &Query) -> bool {
     let (name, kind) = (question.name(), question.query_type());
     (kind.is_ip_addr() && plain_name(name).is_some())
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn only_host_names_are_put_to_the_c_library() {
+    fn only_host_names_are_passed_to_the_c_library() {
         assert_eq!(plain_name(&name("WWW.Corp.Example.")).as_deref(), Some("www.corp.example"));
         assert_eq!(plain_name(&name("db_1.")).as_deref(), Some("db_1"));
         for odd in [".", "10.1.2.3.", "127.1.", "0x7f000001.", "4294967295.", "a\\.b.example.", "*.example."]
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_means_something_else_in_the_codespace_is_left_out() {
+    fn addresses_with_another_meaning_in_the_codespace_are_left_out() {
         let useful = |address: &str, name| is_meaningful(address.parse().unwrap(), name);
         assert!(useful("10.0.0.1", "wiki") && useful("127.0.0.1", "localhost"));
         assert!(
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn getent_can_take_the_c_librarys_place() {
+    async fn getent_can_replace_the_c_library() {
         let nss = Nss::by_getent(Getent::of_system().expect("a system that tests run on has one"));
         let reverse = Query::query(name("1.0.0.127.in-addr.arpa."), RecordType::PTR);
         let Some(Found::Records(records)) = nss.lookup(&reverse).await else { panic!("it has a name") };

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use super::nss::LookupError;
 use super::*;
 
-/// What a server of the tests says, over UDP or TCP.
+/// The script of a test's server, over UDP or TCP.
 type Script = fn(&Message, Transport) -> Option<Message>;
 
 struct World {
@@ -65,7 +65,7 @@ impl World {
     }
 }
 
-/// The switch of the tests: one name that nothing else knows, with an IPv4 address only.
+/// The switch of the tests: one name of its own, with an IPv4 address only.
 fn forward(name: &str) -> Result<Vec<IpAddr>, LookupError> {
     match name {
         "nas.local." => Ok(vec!["192.168.1.9".parse().unwrap()]),
@@ -178,7 +178,7 @@ fn address(query: &Message, _: Transport) -> Option<Message> {
     Some(reply)
 }
 
-/// Whatever type is asked for, with bytes nobody understands.
+/// A record of the requested type with arbitrary bytes.
 fn opaque(query: &Message, _: Transport) -> Option<Message> {
     let mut reply = coded(query, ResponseCode::NoError);
     let code = query.queries[0].query_type();
@@ -186,7 +186,7 @@ fn opaque(query: &Message, _: Transport) -> Option<Message> {
     Some(reply)
 }
 
-/// 3000 bytes, which over UDP are only announced.
+/// 3000 bytes; over UDP only the truncation bit is sent.
 fn large(query: &Message, transport: Transport) -> Option<Message> {
     let mut reply = coded(query, ResponseCode::NoError);
     reply.metadata.truncation = transport == Transport::Udp;
@@ -235,7 +235,7 @@ async fn unknown_types_pass() {
 }
 
 #[tokio::test]
-async fn a_server_that_fails_is_followed_by_the_next() {
+async fn after_a_server_that_fails_the_next_one_is_asked() {
     let world = World::new(&[failing, address]).await;
     assert_eq!(first(&world.ask("www.corp.example.", RecordType::A).await), "10.20.0.10");
     let world = World::new(&[nxdomain, address]).await;
@@ -256,7 +256,7 @@ async fn a_silent_server_is_waited_for_once() {
 }
 
 #[tokio::test]
-async fn what_udp_does_not_hold_is_fetched_over_tcp_and_cut_to_size() {
+async fn a_truncated_answer_is_fetched_over_tcp_and_truncated_to_the_clients_size() {
     let world = World::new(&[large]).await;
     let plain = world.ask("big.corp.example.", RecordType::TXT).await;
     assert!(plain.metadata.truncation && plain.edns.is_none());
@@ -274,7 +274,7 @@ async fn what_udp_does_not_hold_is_fetched_over_tcp_and_cut_to_size() {
 }
 
 #[tokio::test]
-async fn servers_that_know_no_edns_are_asked_without() {
+async fn servers_without_edns_are_asked_without_it() {
     fn old(query: &Message, transport: Transport) -> Option<Message> {
         if query.edns.is_some() {
             return Some(coded(query, ResponseCode::FormErr));
@@ -286,7 +286,7 @@ async fn servers_that_know_no_edns_are_asked_without() {
 }
 
 #[tokio::test]
-async fn what_only_the_switch_knows_is_found() {
+async fn a_name_that_only_the_switch_has_is_found() {
     for script in [nxdomain as Script, failing, silent] {
         let world = World::new(&[script]).await;
         let begun = Instant::now();
@@ -308,7 +308,7 @@ async fn failures_are_failures() {
 }
 
 #[tokio::test]
-async fn a_switch_that_hangs_costs_a_negative_answer_one_second() {
+async fn a_switch_that_hangs_delays_a_negative_answer_by_one_second() {
     let world = World::new(&[nxdomain]).await;
     let begun = Instant::now();
     let answer = world.ask("hanging.example.", RecordType::A).await;

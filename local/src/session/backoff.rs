@@ -1,4 +1,4 @@
-//! How long to wait before the next attempt to connect. Pure, but for the randomness that the caller provides.
+//! How long to wait before the next attempt to connect. Pure: the caller provides the randomness.
 
 use std::time::Duration;
 

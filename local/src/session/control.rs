@@ -51,7 +51,7 @@ pub(super) struct Ports {
     pub(super) io: mpsc::Sender<Control>,
 }
 
-/// What the control plane knows, and how it reaches io.
+/// The control plane's state, and its channel to io.
 #[derive(Debug)]
 struct State {
     networks: Networks,
@@ -133,8 +133,8 @@ impl ControlPlane {
         Arc::clone(&self.state.nudge)
     }
 
-    /// A link is up and the session open on it, with so many flows of before; `settled` comes once the sidecar has
-    /// processed what is sent now.
+    /// A link is up and the session open on it, with `flows` existing flows; `settled` signals that the sidecar has
+    /// processed the first frames.
     pub(super) fn opened(
         &mut self,
         opened: &Opened,
@@ -204,7 +204,7 @@ impl State {
         if let Some(lost) = &mut self.lost {
             lost.outcome = lines::Reconnected { resumed: opened.resumed, flows };
         }
-        // What is still missing now has not come back with the laptop's network.
+        // Addresses still missing now did not return with the laptop's network.
         self.lost_addresses.values_mut().for_each(|until| *until = Instant::now());
         // The new link begins with full sets, so the frames of the change are not needed.
         let Update { policy, notes, .. } = self.networks.set_codespace(opened);
@@ -224,7 +224,7 @@ impl State {
         }
     }
 
-    /// The laptop has slept: the link may be dead, and a network may be there again.
+    /// The laptop has slept: the link may be dead, and a network may have returned.
     fn woken(&self, slept: Duration) {
         tracing::debug!(?slept, "the laptop has woken");
         self.nudge.notify_waiters();
@@ -237,7 +237,7 @@ impl State {
         self.lost_addresses.values().min().copied().unwrap_or_else(never)
     }
 
-    /// Resets what is bound to addresses that did not come back in time.
+    /// Resets connections bound to addresses that did not return in time.
     fn expire_addresses(&mut self) {
         let now = Instant::now();
         let gone: Vec<IpAddr> = self
@@ -265,7 +265,7 @@ impl State {
         self.resolver.reload();
         let search = self.resolver.search();
         let update = match changes {
-            // Something may be missing. The next report of a change comes soon.
+            // The snapshot may be incomplete. The next change is reported soon.
             _ if snapshot.interrupted => return,
             Changes::Settled => self.networks.update(snapshot, search),
             Changes::Ongoing => self.networks.add(&snapshot, search),
@@ -298,7 +298,7 @@ impl State {
     }
 
     fn tell(&self, control: Control) {
-        // The session holds the other end for as long as it lives.
+        // The session holds the receiver for its whole life, so the channel is never closed.
         if let Err(mpsc::error::TrySendError::Full(control)) = self.io.try_send(control) {
             tracing::error!(?control, "the control channel is full; a message is dropped");
         }
@@ -325,7 +325,7 @@ async fn stopped(stop: &mut Stop) {
     }
 }
 
-/// Waits for a signal, which comes once or never.
+/// Waits for a signal that comes at most once.
 async fn signalled(signal: &mut Option<oneshot::Receiver<()>>) {
     let signalled = match signal {
         Some(receiver) => receiver.await.is_ok(),

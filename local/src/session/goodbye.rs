@@ -1,4 +1,4 @@
-//! The orderly end of a session: our goodbye, and the sidecar's.
+//! The orderly end of a session: the exchange of goodbyes.
 
 use std::time::{Duration, Instant};
 
@@ -12,8 +12,8 @@ use crate::io::{LinkIo, Notices};
 /// How long the sidecar may take to undo its changes and to answer our goodbye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Says goodbye and waits for the sidecar's goodbye, which comes once everything is undone. Its text is printable.
-/// `None` if it does not come in time. What is queued in the link, resets of flows for example, is sent first.
+/// Sends our goodbye and waits for the sidecar's, which comes once everything is undone. Its text is printable.
+/// `None` if it does not come in time. Frames already queued, such as resets of flows, are sent first.
 pub(super) async fn exchange_goodbyes<R, W>(
     link: &mut LinkIo<R, W>,
     reason: Reason,
@@ -24,8 +24,8 @@ where
     W: AsyncWrite + Unpin,
 {
     link.writer.push(&Frame::Goodbye(Goodbye { reason, text: text.to_owned() }));
-    // The sidecar may read what is queued only while we read what it sends, so both happen at once. A failed write
-    // is not reported here: reading fails as well, or still finds the goodbye.
+    // The sidecar may read only while we read, so both happen at the same time. A failed write is not reported: either
+    // reading fails as well, or the goodbye still arrives.
     let write = async {
         let _ = link.writer.flush().await;
         std::future::pending().await
@@ -64,14 +64,14 @@ mod tests {
 
     type Near = LinkIo<ReadHalf<DuplexStream>, WriteHalf<DuplexStream>>;
 
-    /// A link with room for so many bytes under way, and its far end.
+    /// A link with room for this many bytes in each direction, and its other end.
     fn link(room: usize) -> (Near, DuplexStream) {
         let (near, far) = duplex(room);
         let (read, write) = split(near);
         (LinkIo { reader: FrameReader::new(read), writer: FrameWriter::new(write), settled: None }, far)
     }
 
-    /// Writes what a sidecar would, without the preamble, which was read before.
+    /// Writes frames as a sidecar does, without the preamble, which was read before.
     async fn write(far: &mut DuplexStream, frames: &[Frame]) {
         let mut bytes = bytes::BytesMut::new();
         frames.iter().for_each(|frame| frame.encode(&mut bytes));
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn neither_an_end_nor_silence_is_an_answer() {
+    async fn an_end_of_stream_and_silence_are_no_answer() {
         let (mut ended, far) = link(4096);
         drop(far);
         assert_eq!(exchange_goodbyes(&mut ended, Reason::Done, "").await, None);
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_queued_goes_ahead_of_the_goodbye() {
+    async fn queued_frames_are_sent_before_the_goodbye() {
         let (mut link, far) = link(4096);
         let reset = Frame::Packet(vec![0x45; 40].into());
         link.writer.push_packet(vec![0x45; 40].into());

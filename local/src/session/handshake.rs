@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn another_version_says_which_side_to_update() {
+    async fn a_version_mismatch_names_the_side_to_update() {
         let newer = Hello { lowest: 9, highest: 9, ..hello::ours() };
         let error = with_sidecar(&[Frame::Hello(newer)]).await.unwrap_err().to_string();
         assert!(error.contains("update gh-net on the laptop"), "{error}");
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn half_a_handshake_ends_in_time() {
+    async fn an_incomplete_handshake_times_out() {
         let (near, mut far) = duplex(64 * 1024);
         far.write_all(&gh_net_common::frame::PREAMBLE).await.unwrap();
         let (read, write) = tokio::io::split(near);

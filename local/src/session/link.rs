@@ -50,7 +50,7 @@ impl Link {
 
     /// Closes the link without a goodbye.
     pub(super) async fn close(self) -> transport::ExitReport {
-        // The sidecar learns of the end by the end of its stdin.
+        // The sidecar sees the end of its stdin.
         drop(self.streams);
         self.carrier.close().await
     }

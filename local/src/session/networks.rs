@@ -1,5 +1,5 @@
-//! The laptop's networks as the session uses them: what is forwarded and why, what the sidecar is told, and what
-//! follows from a change. Pure.
+//! The laptop's networks as the session uses them: what is forwarded and why, the frames for the sidecar, and the
+//! consequences of a change. Pure.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -31,7 +31,7 @@ pub(super) struct Networks {
 pub(super) struct Update {
     /// The policy for new flows.
     pub(super) policy: Policy,
-    /// What the sidecar is to be told.
+    /// The frames for the sidecar.
     pub(super) frames: Vec<Frame>,
     /// The changes of forwarded networks.
     pub(super) changes: Vec<RouteChange>,
@@ -112,8 +112,8 @@ impl Networks {
         Some(Update { new_default_route, lost, gained, ..update })
     }
 
-    /// The laptop's networks are changing: what is new is used at once. What is missing may be about to come back, and
-    /// without it flows would be reset and routes withdrawn, so it waits for [`Self::update`].
+    /// The laptop's networks are changing: additions are applied at once. Removals wait for [`Self::update`], because a
+    /// missing network may be about to return, and removing it would reset its flows.
     pub(super) fn add(&mut self, snapshot: &Snapshot, search: Vec<String>) -> Option<Update> {
         self.update(self.snapshot.with_additions(snapshot), search)
     }
@@ -169,7 +169,7 @@ fn route_frames(before: &[IpNet], after: &[IpNet]) -> Vec<Frame> {
     }
 }
 
-/// The difference between two sets of routes by prefix; another reason alone is no change.
+/// The difference between two sets of routes by prefix; a new reason alone is no change.
 fn changes(before: &[Route], after: &[Route]) -> Vec<RouteChange> {
     let added = missing(after, before, |route| route.prefix).into_iter().map(RouteChange::Added);
     let removed = missing(before, after, |route| route.prefix).into_iter().map(RouteChange::Removed);

@@ -59,8 +59,8 @@ impl Session<'_> {
         }
     }
 
-    /// One attempt. `None` if it was given up because the laptop's networks have changed: what it waits for may have
-    /// been sent into a network that is gone.
+    /// One attempt. `None` if it was abandoned because the laptop's networks have changed: its packets may have been
+    /// sent into a network that is gone.
     async fn attempt(&mut self) -> Option<Result<Option<(Link, Connected)>, ConnectError>> {
         let nudge = self.control.nudge();
         tokio::select! {

@@ -1,4 +1,4 @@
-//! What the session records of itself, and the status made from it.
+//! The session's record of its own state, and the status built from it.
 
 use std::time::{Duration, Instant, SystemTime};
 

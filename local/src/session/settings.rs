@@ -1,4 +1,4 @@
-//! From the configuration to what the policy and the sidecar are told. Pure.
+//! Converts the configuration to settings of the policy and of the sidecar. Pure.
 
 use gh_net_common::frame::{Dns, DnsMode, MAX_PREFIXES, is_domain};
 use ipnet::IpNet;

@@ -9,7 +9,7 @@ fn goodbye(reason: Reason) -> Goodbye {
 }
 
 #[test]
-fn what_a_sidecar_says_is_said_once_and_has_its_exit_code() {
+fn a_sidecars_error_is_shown_once_with_its_exit_code() {
     let carrier = transport::ExitReport { status: Some(3), stderr: "gh-net-sidecar: enough".into() };
     let refused = |reason| Error::Handshake {
         error: HandshakeError::Refused(goodbye(reason)),

@@ -81,7 +81,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_laptop_that_does_not_sleep_is_not_woken() {
+    async fn without_sleep_no_wake_is_reported() {
         let mut watch = WakeWatch::new().unwrap();
         let woken = tokio::time::timeout(Duration::from_millis(50), watch.woken()).await;
         assert!(woken.is_err(), "{woken:?}");

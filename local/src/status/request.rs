@@ -1,4 +1,4 @@
-//! How others ask the session for its status.
+//! Requests for the session's status.
 
 use tokio::sync::{mpsc, oneshot};
 

@@ -91,7 +91,7 @@ fn each_change_of_a_network_has_its_reason() {
 }
 
 #[test]
-fn a_flood_of_changes_is_listed_in_part() {
+fn only_the_first_of_many_changes_are_listed() {
     let changes: Vec<_> =
         (0..100).map(|n| RouteChange::Added(route(&format!("10.{n}.0.0/16"), "vpn0"))).collect();
     let lines = lines::route_changes(&changes);
@@ -129,7 +129,7 @@ fn the_serialised_form_is_the_documented_one() {
 }
 
 #[test]
-fn people_see_what_matters() {
+fn the_text_for_people_shows_the_essentials() {
     let mut status = status();
     status.notes.push(Note {
         code: "routes-refused".into(),

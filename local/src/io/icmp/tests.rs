@@ -13,7 +13,7 @@ fn raw_reply(identifier: u16, options: usize) -> Vec<u8> {
 }
 
 #[test]
-fn a_raw_socket_takes_our_replies_and_nobody_elses() {
+fn a_raw_socket_takes_only_our_replies() {
     let expected = Some((9, Bytes::from_static(b"hi!")));
     assert_eq!(reply(raw_reply(77, 0).into(), false, Some(77)), expected);
     assert_eq!(reply(raw_reply(77, 40).into(), false, Some(77)), expected);
@@ -27,7 +27,7 @@ fn a_raw_socket_takes_our_replies_and_nobody_elses() {
 }
 
 #[test]
-fn no_message_is_too_short_or_too_odd() {
+fn malformed_messages_are_ignored() {
     let whole = raw_reply(77, 0);
     for len in 0..whole.len() {
         for first in [0x00, 0x45, 0x4f, 0xff] {

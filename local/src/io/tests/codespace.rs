@@ -27,9 +27,9 @@ pub(super) const CODESPACE: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 2);
 /// The engine's.
 pub(super) const GATEWAY: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
 const MTU: u16 = 65_520;
-/// What the pipe holds each way.
+/// The pipe's capacity in each direction.
 const PIPE: usize = 64 * 1024;
-/// How long anything may take.
+/// Time limit for every wait.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The laptop's end of a link.
@@ -51,7 +51,7 @@ pub(super) struct Codespace {
     pub(super) frames: VecDeque<Frame>,
 }
 
-/// The laptop: an io at work in a task of its own.
+/// The laptop: an io that runs in its own task.
 pub(super) struct Running {
     pub(super) control: mpsc::Sender<Control>,
     task: JoinHandle<(Io, LinkEnd, Laptop)>,
@@ -70,7 +70,7 @@ impl Running {
     }
 }
 
-/// An io that forwards everything, loopback too.
+/// An io that forwards everything, loopback included.
 pub(super) fn io() -> Io {
     let config = Config {
         gateways: vec![GATEWAY.into()],
@@ -152,7 +152,7 @@ impl Codespace {
         self.sockets.get_mut(handle)
     }
 
-    /// Sends a packet as it is.
+    /// Sends a packet unchanged.
     pub(super) fn send(&mut self, packet: Vec<u8>) {
         self.writer.push_packet(packet.into());
     }
@@ -162,7 +162,7 @@ impl Codespace {
         self.writer.push(frame);
     }
 
-    /// Carries packets until `done` gives something.
+    /// Carries packets until `done` returns a value.
     pub(super) async fn until<T>(&mut self, mut done: impl FnMut(&mut Self) -> Option<T>) -> T {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -178,7 +178,7 @@ impl Codespace {
         }
     }
 
-    /// Lets time pass, with the network at work.
+    /// Runs the network for this time.
     pub(super) async fn pass(&mut self, time: Duration) {
         let end = Instant::now() + time;
         self.until(|_| (Instant::now() >= end).then_some(())).await;
@@ -196,7 +196,7 @@ impl Codespace {
         SmolInstant::from_micros(self.started.elapsed().as_micros() as i64)
     }
 
-    /// Writes what waits and reads what comes, for as long as there is nothing else to do.
+    /// Writes queued frames and reads arriving ones, until dropped.
     async fn carry(&mut self) {
         let delay = self.interface.poll_delay(self.now(), &self.sockets);
         let delay = delay.map_or(Duration::from_millis(20), Duration::from).min(Duration::from_millis(20));

@@ -1,4 +1,4 @@
-//! The link: its frames, its ends, and what survives it.
+//! The link: its frames, how it ends, and what survives it.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpListener;
@@ -14,7 +14,7 @@ use super::super::{Control, LinkEnd, LostLink, ProtocolError};
 use super::codespace::{Codespace, Running, io, run};
 
 #[tokio::test]
-async fn a_download_goes_on_where_it_was_when_the_link_is_cut_again_and_again() {
+async fn a_download_continues_across_repeated_cuts() {
     const LEN: usize = 6_000_000;
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -88,7 +88,7 @@ async fn frames_of_the_session_are_sent_and_a_goodbye_ends_it() {
 }
 
 #[tokio::test]
-async fn a_frame_out_of_place_is_a_broken_protocol_and_an_end_is_a_lost_link() {
+async fn an_unexpected_frame_violates_the_protocol_and_an_end_of_stream_loses_the_link() {
     let (mut codespace, laptop) = Codespace::new();
     let running = run(io(), laptop);
     codespace.greet().await;
@@ -106,7 +106,7 @@ async fn a_frame_out_of_place_is_a_broken_protocol_and_an_end_is_a_lost_link() {
 }
 
 #[tokio::test]
-async fn without_a_link_it_still_hears_that_it_is_to_stop() {
+async fn without_a_link_it_can_be_stopped() {
     let (sender, mut control) = tokio::sync::mpsc::channel(crate::io::CONTROLS);
     let mut io = io();
     sender.try_send(Control::Shutdown).unwrap();

@@ -1,5 +1,5 @@
 //! The sockets on a network of three hosts, each a network namespace: the laptop (this process), a router,
-//! and a host behind it. What a router says about datagrams can't be had on loopback.
+//! and a host behind it. ICMP errors of routers can't be produced on loopback.
 
 use std::io::{BufRead, BufReader};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -128,7 +128,7 @@ async fn next_datagram(reactor: &mut Reactor, socket: &mut DatagramSocket) -> (B
     }
 }
 
-/// Waits until the host can be heard: links take their time to come up.
+/// Waits until the host is reachable: links take some time to come up.
 async fn come_up(network: &Network) {
     let mut reactor = Reactor::new().unwrap();
     let mut probe = Mapping::open(network.host.is_ipv6(), None).unwrap();
@@ -144,7 +144,7 @@ async fn come_up(network: &Network) {
     }
 }
 
-/// A server on the host, that does not wait for ever.
+/// A server on the host, with a time limit.
 fn server(host: &Host, address: SocketAddr) -> UdpSocket {
     let socket = host.within(move || UdpSocket::bind(address).unwrap());
     socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -155,9 +155,9 @@ fn server(host: &Host, address: SocketAddr) -> UdpSocket {
 struct Network {
     router: IpAddr,
     host: IpAddr,
-    /// Nobody's; the router has no route to it.
+    /// Unused; the router has no route to it.
     nowhere: IpAddr,
-    /// Nobody's, on the network behind the router.
+    /// Unused, on the network behind the router.
     nobody: IpAddr,
 }
 
@@ -173,8 +173,8 @@ fn networks() -> [Network; 2] {
 }
 
 #[test]
-fn what_routers_and_hosts_say_about_datagrams_is_heard() {
-    in_own_network("io::tests::network::what_routers_and_hosts_say_about_datagrams_is_heard", |host| {
+fn icmp_errors_of_routers_and_hosts_are_reported() {
+    in_own_network("io::tests::network::icmp_errors_of_routers_and_hosts_are_reported", |host| {
         for Network { router, host: address, nowhere, nobody } in networks() {
             let server = server(host, SocketAddr::new(address, 7));
             block_on(async {
@@ -193,7 +193,7 @@ fn what_routers_and_hosts_say_about_datagrams_is_heard() {
                     assert_eq!((error.destination.ip(), error.destination.port()), (to.ip(), to.port()));
                     assert_eq!((error.offender, error.kind), (Some(offender), kind));
                 }
-                // An error that waits in the queue does not cost a datagram to somebody else.
+                // A queued error does not make a datagram to another host fail.
                 mapping.send(SocketAddr::new(address, 9), 64, b"x").unwrap();
                 event(&mut reactor).await;
                 let large = vec![5; 9000];
@@ -211,9 +211,9 @@ fn what_routers_and_hosts_say_about_datagrams_is_heard() {
 }
 
 #[test]
-fn echo_goes_and_comes_by_ping_sockets_and_by_raw_ones() {
-    in_own_network("io::tests::network::echo_goes_and_comes_by_ping_sockets_and_by_raw_ones", |_| {
-        // A new namespace allows nobody ping sockets.
+fn echo_works_by_ping_sockets_and_by_raw_sockets() {
+    in_own_network("io::tests::network::echo_works_by_ping_sockets_and_by_raw_sockets", |_| {
+        // A new namespace allows no group to use ping sockets.
         for raw in [true, false] {
             if !raw {
                 std::fs::write("/proc/sys/net/ipv4/ping_group_range", "0 0").unwrap();
@@ -260,8 +260,8 @@ async fn echo(&Network { router, host, nowhere, nobody }: &Network, raw: bool) {
 }
 
 #[test]
-fn connections_fail_for_the_reason_the_network_gives() {
-    in_own_network("io::tests::network::connections_fail_for_the_reason_the_network_gives", |_| {
+fn connections_fail_with_the_networks_error() {
+    in_own_network("io::tests::network::connections_fail_with_the_networks_error", |_| {
         for Network { host, nowhere, nobody, .. } in networks() {
             for (to, hop_limit, expected) in [
                 (host, None, ConnectError::Refused),
@@ -302,7 +302,7 @@ fn a_socket_bound_to_an_interface_uses_no_other() {
         for Network { host: address, .. } in networks() {
             let to = SocketAddr::new(address, 7);
             let server = server(host, to);
-            // There is no way to the host by this one.
+            // The host can't be reached by this interface.
             let mut astray = Mapping::open(to.is_ipv6(), index("other")).unwrap();
             let _ = astray.send(to, 64, b"astray");
             let mut bound = Mapping::open(to.is_ipv6(), index("lan")).unwrap();
@@ -317,8 +317,8 @@ fn a_socket_bound_to_an_interface_uses_no_other() {
 }
 
 #[test]
-fn a_mapping_that_got_no_socket_gets_one_when_there_are_some_again() {
-    apart("io::tests::network::a_mapping_that_got_no_socket_gets_one_when_there_are_some_again", || {
+fn a_mapping_without_a_socket_gets_one_when_descriptors_are_free_again() {
+    apart("io::tests::network::a_mapping_without_a_socket_gets_one_when_descriptors_are_free_again", || {
         let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().unwrap();
         assert!(up.success());
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();

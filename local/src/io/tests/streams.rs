@@ -27,7 +27,7 @@ fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i * 7 + i / 251) as u8).collect()
 }
 
-/// Sends all of `bytes`, as far as the window goes at a time.
+/// Sends all of `bytes`, as the window allows.
 fn offer(socket: &mut tcp::Socket<'_>, bytes: &mut &[u8]) {
     while socket.can_send() && !bytes.is_empty() {
         let sent = socket.send_slice(bytes).unwrap();
@@ -35,7 +35,7 @@ fn offer(socket: &mut tcp::Socket<'_>, bytes: &mut &[u8]) {
     }
 }
 
-/// Takes what has come.
+/// Reads the bytes that have arrived.
 fn drain(socket: &mut tcp::Socket<'_>, into: &mut Vec<u8>) {
     while socket.can_recv() {
         socket
@@ -54,11 +54,11 @@ async fn connected(codespace: &mut Codespace, server: SocketAddr) -> SocketHandl
 }
 
 #[tokio::test]
-async fn bytes_arrive_whole_in_both_directions_and_each_ends_by_itself() {
+async fn bytes_arrive_complete_in_both_directions_and_each_ends_independently() {
     let (address, served) = server(|mut stream| {
         let mut request = Vec::new();
         stream.read_to_end(&mut request).unwrap();
-        // The client has ended; it still hears us.
+        // The client has ended its direction; it still receives.
         stream.write_all(&pattern(5_000_000)).unwrap();
         request
     });
@@ -96,7 +96,7 @@ async fn urgent_data_stays_in_the_stream_and_does_not_hold_it_up() {
         SockRef::from(&stream).send_out_of_band(b"!").unwrap();
         stream.write_all(b"after").unwrap();
         done.send(()).unwrap();
-        // Nothing more happens on the connection until all has been heard.
+        // Nothing more happens on the connection until everything has been received.
         told.recv().unwrap();
     });
     let (mut codespace, laptop) = Codespace::new();
@@ -118,7 +118,7 @@ async fn urgent_data_stays_in_the_stream_and_does_not_hold_it_up() {
 }
 
 #[tokio::test]
-async fn a_server_that_ends_first_still_hears_the_client() {
+async fn a_server_that_ends_first_still_receives() {
     let (address, served) = server(|mut stream| {
         stream.write_all(b"welcome").unwrap();
         stream.shutdown(Shutdown::Write).unwrap();
@@ -179,9 +179,9 @@ async fn a_reset_of_the_server_is_a_reset_here() {
 }
 
 #[tokio::test]
-async fn what_a_server_said_before_it_reset_is_heard() {
-    // A server that answers without having read the whole request resets when it closes. What it has said is
-    // in our socket by then, as long as that is less than a first window.
+async fn data_before_a_servers_reset_arrives() {
+    // A server that answers without having read the whole request resets when it closes. Its answer is in our
+    // socket by then, if it fits the initial window.
     let (address, served) = server(|mut stream| {
         stream.read_exact(&mut [0]).unwrap();
         stream.write_all(&pattern(30_000)).unwrap();
@@ -311,7 +311,7 @@ async fn many_connections_at_once_are_kept_apart() {
 }
 
 #[tokio::test]
-async fn pipelined_questions_over_tcp_are_answered_and_the_stream_ends_with_its_asker() {
+async fn pipelined_queries_over_tcp_are_answered_and_the_stream_ends_with_its_client() {
     let (mut codespace, laptop) = Codespace::new();
     let _running = run(io(), laptop);
     codespace.greet().await;
@@ -346,7 +346,7 @@ async fn pipelined_questions_over_tcp_are_answered_and_the_stream_ends_with_its_
     assert_eq!(ids.len(), usize::from(QUESTIONS));
 }
 
-/// A query for a text, which a resolver without nameservers answers at once, if with no more than a failure.
+/// A TXT query, which a resolver without nameservers answers at once with a failure.
 fn question(id: u16) -> Vec<u8> {
     let mut message = id.to_be_bytes().to_vec();
     message.extend_from_slice(b"\x01\0\0\x01\0\0\0\0\0\0\x04corp\0\0\x10\0\x01");

@@ -1,4 +1,4 @@
-//! The policy against a naive one: for each address by itself, the kernel's look-up as its manual tells it.
+//! The policy against a naive one, which repeats the kernel's documented lookup for each address.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -75,8 +75,8 @@ fn snapshot() -> impl Strategy<Value = Snapshot> {
     })
 }
 
-/// What the kernel finds: a route's kind, interface and prefix length. A rule for some destinations makes what it
-/// finds as specific as itself.
+/// The kernel's result: a route's kind, interface and prefix length. A rule for some destinations makes its result at
+/// least as specific as the rule.
 fn look_up(snapshot: &Snapshot, address: IpAddr) -> Option<(RouteKind, Option<u32>, u8)> {
     let mut rules: Vec<_> = snapshot.rules.iter().filter(|rule| rule.v6 == address.is_ipv6()).collect();
     rules.sort_by_key(|rule| rule.priority);

@@ -1,4 +1,4 @@
-//! What the user is told: reasons, hints, overlaps, and what the tunnel's addresses avoid.
+//! The report to the user: reasons, hints, overlaps; and the networks that the tunnel's addresses avoid.
 
 use std::net::Ipv4Addr;
 
@@ -40,7 +40,7 @@ fn each_forwarded_network_has_its_reason() {
 }
 
 #[test]
-fn a_network_is_named_where_no_route_of_the_laptops_leads_there() {
+fn a_network_without_a_route_of_the_laptop_is_attributed_to_the_option() {
     let laptop = Laptop::at_home().interface(7, "vpn0", InterfaceKind::Tun).route("10.1.0.0/16", 7);
     let routes = told(&choice(&["auto", "10.0.0.0/15"], &[]), &laptop);
     assert_eq!(routes[..2], ["10.0.0.0/16: --route 10.0.0.0/15", "10.1.0.0/16: route on vpn0"]);
@@ -60,7 +60,7 @@ fn hints_have_codes() {
 }
 
 #[test]
-fn overlaps_are_found_and_told() {
+fn overlaps_are_found_and_reported() {
     let laptop = Laptop::at_home().interface(7, "wg0", InterfaceKind::WireGuard).route("172.16.0.0/12", 7);
     let codespace = Codespace {
         networks: ["172.16.5.4/24", "172.17.0.0/16", "10.0.0.0/24"].map(|net| net.parse().unwrap()).to_vec(),

@@ -20,13 +20,13 @@ use super::c_library::{LookupError, getaddrinfo, getnameinfo};
 /// The system's own getent. PATH is not used: the getent of another C library does not know this system's switch.
 const PATHS: [&str; 3] = ["/usr/bin/getent", "/bin/getent", "/run/current-system/sw/bin/getent"];
 
-/// A little more than the resolver's time for a query: after that, the answer is of no use.
+/// Slightly more than the resolver's time limit for a query, after which the answer is unused.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// Hundreds of addresses, at three lines each.
 const MAX_OUTPUT: u64 = 64 << 10;
 
-/// "One or more supplied key could not be found in the database", for whatever reason.
+/// "One or more supplied key could not be found in the database", for any reason.
 const NOT_FOUND: i32 = 2;
 
 /// How to run it.
@@ -128,7 +128,7 @@ fn read(mut stdout: ChildStdout, deadline: Instant) -> io::Result<String> {
 mod tests {
     use super::*;
 
-    /// A shell script in its place, which sees the database as $1 and the key as $2.
+    /// A shell script in place of getent, with the database as $1 and the key as $2.
     fn script(lines: &str, limit: Duration) -> Getent {
         let command = ["/bin/sh", "-c", lines, "getent"].map(str::to_owned).to_vec();
         Getent { command, limit }
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_asked_for_a_name_or_an_address_and_nothing_else() {
+    fn its_only_argument_is_a_name_or_an_address() {
         let expect =
             |arguments: &str| quick(&format!("[ \"$*\" = '{arguments}' ] && echo 10.0.0.1 name || exit 2"));
         assert!(expect("ahosts db_1.corp.").forward("db_1.corp.").is_ok());
@@ -159,13 +159,13 @@ mod tests {
     }
 
     #[test]
-    fn what_it_does_not_find_may_be_there_all_the_same() {
+    fn a_failed_lookup_does_not_mean_that_the_name_does_not_exist() {
         assert_eq!(quick("exit 2").forward("www."), Err(LookupError::Failed));
         assert_eq!(quick("exit 2").backward("10.0.0.1".parse().unwrap()), Err(LookupError::Failed));
     }
 
     #[test]
-    fn one_that_does_not_work_is_no_worse_than_none() {
+    fn if_it_does_not_work_the_c_library_is_used() {
         let missing = Getent { command: vec!["/nowhere/getent".to_owned()], limit: LIMIT };
         for broken in [quick("echo 'unknown database' >&2; exit 1"), quick("kill -9 $$"), missing] {
             assert!(broken.forward("localhost").unwrap().iter().all(IpAddr::is_loopback));
@@ -192,15 +192,15 @@ mod tests {
     }
 
     #[test]
-    fn one_that_talks_without_end_is_ended() {
+    fn endless_output_is_cut_off() {
         let talking = quick("while :; do echo 10.0.0.1 STREAM; done");
         // Its output is discarded, and the C library is asked.
         assert!(talking.forward("localhost").unwrap().iter().all(IpAddr::is_loopback));
     }
 
     #[test]
-    fn the_systems_own_knows_what_the_c_library_knows() {
-        // Only a system with glibc has one for sure.
+    fn the_systems_own_finds_what_the_c_library_finds() {
+        // Only glibc always comes with a getent.
         let Some(getent) = Getent::of_system() else { return };
         assert!(getent.forward("localhost").unwrap().iter().all(IpAddr::is_loopback));
         assert!(getent.backward("127.0.0.1".parse().unwrap()).is_ok_and(|name| !name.is_empty()));

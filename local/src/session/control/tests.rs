@@ -1,4 +1,4 @@
-//! The control plane on a laptop of its own: a network namespace that this thread enters.
+//! The control plane in a network namespace of its own, which this thread enters.
 
 use std::process::Command;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::*;
 use crate::status::request::{self, StatusHandle};
 use crate::status::{LinkState, RouteReason, SessionState};
 
-/// How long anything may take.
+/// Time limit for every wait.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A control plane, and what is at the other ends of its ports.
@@ -85,14 +85,14 @@ fn in_own_network(test: impl AsyncFnOnce() + Send + 'static) {
     std::thread::spawn(run).join().unwrap();
 }
 
-/// The next routes that io is told to send. Status requests are not answered.
+/// The next routes that io gets to send. Status requests are not answered.
 async fn next_routes(io: &mut mpsc::Receiver<Control>) -> Routes {
     loop {
         match io.recv().await.unwrap() {
             Control::Send(Frame::Routes(routes)) => return routes,
             Control::Send(frame) => panic!("{frame:?}"),
             Control::Policy(_) | Control::Probe | Control::Gone(_) | Control::Report(_) => {}
-            Control::Shutdown => panic!("nobody wants an end"),
+            Control::Shutdown => panic!("the session must not end"),
         }
     }
 }
@@ -164,14 +164,14 @@ fn what_changes_before_the_session_is_open_is_in_its_first_routes() {
         let mut world = World::new();
         ip("address add 10.30.0.1/16 dev vpn0");
         world.plane.refresh().unwrap();
-        assert!(world.io.is_empty(), "there is no sidecar to be told");
+        assert!(world.io.is_empty(), "without a session nothing is sent");
         let _settled = world.open();
         assert_eq!(next_routes(&mut world.io).await, Routes::Last(prefixes(&["10.30.0.0/16"])));
     });
 }
 
 #[test]
-fn the_users_wish_to_end_reaches_io() {
+fn the_users_stop_reaches_io() {
     in_own_network(async || {
         let mut world = World::new();
         world.stop.send_replace(true);

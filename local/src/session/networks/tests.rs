@@ -48,7 +48,7 @@ fn prefixes(prefixes: &[&str]) -> Vec<IpNet> {
 }
 
 #[test]
-fn a_new_link_is_told_all_and_a_change_only_what_changed() {
+fn a_new_link_gets_full_sets_and_a_change_only_the_difference() {
     let mut networks = networks(&[("10.20.0.0/16", 2)]);
     let frames = networks.link_frames();
     assert_eq!(frames[0], Frame::Routes(Routes::Last(prefixes(&["10.20.0.0/16"]))));
@@ -68,7 +68,7 @@ fn a_new_link_is_told_all_and_a_change_only_what_changed() {
 }
 
 #[test]
-fn a_change_that_concerns_no_forwarded_network_tells_the_sidecar_nothing() {
+fn a_change_of_no_forwarded_network_sends_no_frames() {
     let mut networks = networks(&[("10.20.0.0/16", 2)]);
     let update = update(&mut networks, &[("10.20.0.0/16", 3)]).unwrap();
     assert!(update.frames.is_empty() && update.changes.is_empty(), "{update:?}");
@@ -135,7 +135,7 @@ fn each_network_has_its_reason() {
 }
 
 #[test]
-fn the_sidecar_is_told_joined_prefixes() {
+fn the_sidecar_gets_joined_prefixes() {
     let mut networks = networks(&[("10.0.0.0/9", 2)]);
     let update = update(&mut networks, &[("10.0.0.0/9", 2), ("10.128.0.0/9", 3)]).unwrap();
     let change = Routes::Change { add: prefixes(&["10.0.0.0/8"]), remove: prefixes(&["10.0.0.0/9"]) };
@@ -145,7 +145,7 @@ fn the_sidecar_is_told_joined_prefixes() {
 }
 
 #[test]
-fn a_note_is_new_only_once() {
+fn a_note_is_reported_once() {
     let mut networks = networks(&[("10.20.0.0/16", 2)]);
     let address = TunnelAddress {
         sidecar: "198.19.240.1/30".parse().unwrap(),
