@@ -66,7 +66,7 @@
 //!
 //! A link that ends without a goodbye is lost: the sidecar keeps the session for the grace of its last [`Open`], and
 //! another link resumes it with the session's id and token, which stay the same. Families, MTU and prefixes of that
-//! [`Open`] are ignored; [`Opened`] says what there is. Routes and DNS settings stay until the laptop sends others.
+//! [`Open`] are ignored; [`Opened`] has the actual values. Routes and DNS settings stay until the laptop sends others.
 //! Packets under way are lost, and [`Frame::Delivered`] counts from 0 again.
 
 mod codec;

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn words_of_the_other_side_cannot_drive_the_terminal() {
+    fn text_of_the_other_side_cannot_control_the_terminal() {
         assert_eq!(printable("a\x1b[2Jb\nc"), "a\u{fffd}[2Jb\nc");
     }
 }

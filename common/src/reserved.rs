@@ -1,4 +1,4 @@
-//! Networks that are never forwarded, whatever routes or rules say: one list for both ends.
+//! Networks that are never forwarded, regardless of routes and rules: one list for both ends.
 //!
 //! The laptop's policy refuses flows to them, and the sidecar keeps their packets out of the tunnel. Loopback and the
 //! metadata services of clouds trust a client by its address alone, so the codespace must not reach the laptop's.

@@ -36,7 +36,7 @@ impl Hook {
     /// Returns it with the plan it follows.
     ///
     /// # Errors
-    /// The goodbye for the laptop. Whatever was done is in the journal.
+    /// The goodbye for the laptop. Changes already made are in the journal.
     pub(crate) fn install(
         open: &Open,
         taken: &[IpNet],

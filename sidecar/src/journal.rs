@@ -1,6 +1,6 @@
 //! The journal: the changes made to this machine and not yet undone.
 //!
-//! Every change is written here and synced to disk *before* it is made. Whatever ends the owner, including SIGKILL,
+//! Every change is written here and synced to disk *before* it is made. However the owner ends, even by SIGKILL,
 //! the next `attach` or `cleanup` finds in the journal at least what has to be undone. Undoing goes in reverse order,
 //! is idempotent (a change that was never made, or is undone already, is no error), and continues after a failure.
 //! How a change is reverted is not known here: [`undo`](crate::undo) passes it in.

@@ -163,7 +163,7 @@ impl Owner {
                     if !self.is_wanted() {
                         return self.finish(goodbye).await;
                     }
-                    // Nobody who wants a session waits until this laptop has read its goodbye.
+                    // A laptop that wants a session must not wait until this one has read its goodbye.
                     self.in_background(goodbye.send());
                     self.admit_contender("was lost");
                 }
@@ -178,7 +178,7 @@ impl Owner {
         self.finish(PendingGoodbye::none()).await;
     }
 
-    /// Whether somebody may still begin a session.
+    /// Whether a client may still begin a session.
     fn is_wanted(&self) -> bool {
         !self.clients.is_empty() || self.contender.is_some()
     }
@@ -280,7 +280,7 @@ impl Owner {
         }
     }
 
-    /// Ends the session in favour of `by`; the laptop that had it is told if it can be reached.
+    /// Ends the session in favour of `by`; the laptop that had it gets a goodbye if it can be reached.
     fn take_over(&mut self, by: &Holder, why: &str) {
         let Some(session) = &self.session else { return };
         let credentials = session.credentials();
@@ -409,7 +409,7 @@ fn terminated(text: String) -> Goodbye {
     Goodbye { reason: Reason::Terminated, text }
 }
 
-/// Lets answers arrive that are on their way, and refuses laptops whose handshake completes meanwhile.
+/// Waits for answers that are being sent, and refuses laptops whose handshake completes in the meantime.
 async fn drain(mut clients: JoinSet<Client>, refusal: Goodbye) {
     while let Some(client) = clients.join_next().await {
         if let Ok(Client::Laptop(link, _)) = client {

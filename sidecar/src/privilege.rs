@@ -38,7 +38,7 @@ pub(crate) enum Error {
     Denied {
         /// Who runs it.
         uid: u32,
-        /// What sudo said.
+        /// sudo's message.
         sudo: String,
         /// This program.
         program: String,
@@ -83,7 +83,7 @@ fn try_sudo(arguments: impl FnOnce(&str) -> Vec<OsString>) -> Result<Infallible,
         sudo,
         program: program.display().to_string(),
     };
-    // Tried first, so that the laptop can be told of a refusal in a frame.
+    // Tried first, so that a refusal can be sent to the laptop in a frame.
     let mut probe = Command::new("sudo");
     probe.args(["-n", "--"]).arg(&program).arg("probe").stdin(Stdio::null());
     let probed = match probe.output() {

@@ -79,11 +79,11 @@ fn engine(mtu: u16) -> Engine {
 /// A time without a link.
 #[derive(Debug, Clone, Copy)]
 pub struct Cut {
-    /// When packets stop to arrive.
+    /// When packets stop arriving.
     pub at: Duration,
     /// How much later both ends notice.
     pub unnoticed: Duration,
-    /// When the next link is there.
+    /// When the next link is up.
     pub ends: Duration,
 }
 
@@ -171,7 +171,7 @@ pub fn run(scenario: &Scenario, seed: u64) -> Report {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LinkState {
     Up,
-    /// Nothing arrives any more, and nobody has noticed.
+    /// Nothing arrives any more, and neither end has noticed.
     Dead,
     Down,
 }
@@ -440,7 +440,7 @@ impl<'a> World<'a> {
                 assert_eq!(client.received, flow.server.bytes, "{story}");
                 assert_eq!(server.received, flow.client.bytes, "{story}");
             } else if let Err(_error) = flow.connect.1 {
-                assert!(!client.connected, "connected to nobody, {story}");
+                assert!(!client.connected, "connected without a server, {story}");
             }
         }
     }

@@ -206,7 +206,7 @@ fn a_name_that_would_inject_a_line_into_resolv_conf_is_refused() {
 }
 
 #[test]
-fn what_is_too_much_or_no_name_is_left_out_and_not_refused() {
+fn excess_items_and_invalid_names_are_left_out_and_not_refused() {
     let longest = |n: usize| format!("{n:063}.{n:063}.{n:063}.{n:061}");
     let many: Vec<String> = ["no name".to_owned()].into_iter().chain((0..5000).map(longest)).collect();
     let mut buffer =

@@ -39,7 +39,7 @@ pub enum Frame {
     Pong(u64),
     /// Which networks belong to the laptop.
     Routes(Routes),
-    /// How names are to be resolved.
+    /// How to resolve names.
     Dns(Dns),
     /// A message of the sidecar for the user.
     Notice(Notice),
@@ -192,16 +192,16 @@ pub struct Notice {
     pub level: Level,
     /// A stable name of the kind of message, for programs: lower case, words joined by hyphens.
     pub code: String,
-    /// The message, shown as it is except for control characters.
+    /// The message, shown unchanged except for control characters.
     pub text: String,
 }
 
 /// The severity of a notice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
-    /// Good to know.
+    /// Information.
     Info,
-    /// Something does not work as wished.
+    /// Something works only in part.
     Warning,
     /// Something does not work.
     Error,

@@ -105,7 +105,7 @@ fn an_endless_banner_is_cut_off() {
 }
 
 #[test]
-fn an_end_instead_of_a_preamble_is_said() {
+fn an_end_instead_of_a_preamble_is_reported() {
     run(async {
         let (mut near, far) = duplex(64);
         near.write_all(b"bash: gh-net-sidecar: command not found\n").await.unwrap();
@@ -130,7 +130,7 @@ fn packets_that_are_kept_share_their_memory() {
             let Ok(Some(Frame::Packet(packet))) = reader.next().await else { panic!() };
             kept.push(packet);
         }
-        // Side by side, but for the header between, in one piece of memory.
+        // Adjacent in one buffer, separated only by the header.
         let apart = |two: &[Bytes]| two[1].as_ptr() as usize - two[0].as_ptr() as usize;
         assert!(kept.windows(2).all(|two| apart(two) == 1000 + HEADER_LEN));
     });

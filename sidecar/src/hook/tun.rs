@@ -60,7 +60,7 @@ impl Tunnel {
     /// Returns it with the plan it follows.
     ///
     /// # Errors
-    /// See [`Error`]. Whatever was done is in the journal.
+    /// See [`Error`]. Changes already made are in the journal.
     pub(crate) fn install(
         open: &Open,
         taken: &[IpNet],

@@ -24,7 +24,7 @@ pub(super) enum Client {
     Status(UnixStream),
     /// `cleanup` waits for an answer.
     Cleanup(UnixStream),
-    /// The request failed, and the client has been told.
+    /// The request failed, and the client has been answered.
     Gone,
 }
 

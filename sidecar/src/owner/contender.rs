@@ -49,7 +49,7 @@ impl Contender {
         }
     }
 
-    /// What another laptop is told that wants a session too, while `holder` has it.
+    /// The refusal for a further laptop that wants a session while `holder` has it.
     pub(super) fn busy(&self, holder: &Holder) -> Goodbye {
         let text = format!(
             "another start of gh-net, by {}, is already waiting for the session of {holder}; try again in a few seconds",

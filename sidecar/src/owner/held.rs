@@ -1,7 +1,7 @@
-//! What is kept of the codespace's packets while there is no link. Pure.
+//! The packets of the codespace that are kept while there is no link. Pure.
 //!
-//! A packet that waits for minutes in the device's queue is stale: a datagram's asker has given up, an acknowledgment
-//! is superseded, and the kernel repeats TCP segments anyway. But its retransmission timer grows to minutes, so a
+//! A packet that waits for minutes in the device's queue is stale: a query's sender has given up, an acknowledgment is
+//! superseded, and the kernel repeats TCP segments anyway. But its retransmission timer grows to minutes, so a
 //! connection would stay still long after the link is back. One segment wakes it up at once: the laptop's answer tells
 //! the kernel what is missing. So the latest segment that asks for an answer is kept of each connection; all else is
 //! dropped. A reset is kept too, because the kernel does not repeat it.

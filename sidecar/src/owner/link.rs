@@ -150,7 +150,7 @@ impl Link {
     /// A link over stdin and stdout of an `attach`.
     ///
     /// # Errors
-    /// They can't be polled. `attach` has to be told, over the connection that is returned.
+    /// They can't be polled. Report this to `attach` over the returned connection.
     pub(crate) fn new(
         stdin: OwnedFd,
         stdout: OwnedFd,

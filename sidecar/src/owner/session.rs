@@ -44,7 +44,7 @@ const HOLD_BATCH: usize = 256;
 pub(crate) enum SessionEvent {
     /// The laptop has given the sign of life that [`Session::probe`] asked for.
     Alive,
-    /// The session is over. `goodbye` says what the laptop is told once all is undone.
+    /// The session is over. `goodbye` is sent to the laptop once everything is undone.
     Over(Goodbye),
     /// The link was lost, for this reason; the session waits for the next one.
     Cut(Box<Link>, String),
@@ -57,7 +57,7 @@ pub(crate) struct Session {
     token: Token,
     started: Instant,
     since: SystemTime,
-    /// Which laptop has it.
+    /// The laptop that has the session.
     holder: Holder,
     grace: Duration,
     /// When the session ends if there is still no link.
@@ -115,7 +115,7 @@ struct Dns {
 }
 
 impl Session {
-    /// Installs the gateway hook. If that fails, whatever was done is undone.
+    /// Installs the gateway hook. If that fails, changes already made are undone.
     ///
     /// # Errors
     /// The goodbye for the laptop.
@@ -183,7 +183,7 @@ impl Session {
         }
     }
 
-    /// What another laptop is told while this one's link is alive.
+    /// The refusal for another laptop while this one's link is alive.
     pub(crate) fn busy(&self) -> Goodbye {
         let text = format!(
             "another gh-net session is in progress: {} has had it for {}. End it there, or run `{} cleanup` in the \
@@ -234,7 +234,7 @@ impl Session {
         old
     }
 
-    /// The codespace's own networks: the routes of `main`, which win over ours.
+    /// The codespace's own networks: the routes of `main`, which take precedence over ours.
     fn networks(&self, routes: &[Route]) -> Vec<IpNet> {
         let own = |net: &IpNet| self.hook.addresses().iter().any(|a| a.sidecar.trunc().contains(net));
         let mut networks: Vec<IpNet> = routes

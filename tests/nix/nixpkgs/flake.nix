@@ -1,6 +1,6 @@
-# Stands in for nixpkgs where that can't be reached: as much of its interface as our flake uses, and not one name or
-# argument more, so that whatever the flake newly asks for is refused until it has been looked up and added here.
-# What it builds, it builds with the machine's own cargo. The README beside this says what it can't prove.
+# A stub for nixpkgs without network access. It implements exactly the part of the interface that our flake uses, and
+# refuses other names and arguments, so that a new use is checked against nixpkgs and added here. It builds with the
+# machine's own cargo. The README in ../ describes its limits.
 {
   outputs =
     { self }:

@@ -14,7 +14,7 @@ let
     stringLength
     ;
 
-  # A set of files is a list of paths; a path stands for all that lies under it.
+  # A set of files is a list of paths; a path includes everything below it.
   isWithin =
     path: folder:
     path == folder || substring 0 (stringLength folder + 1) path == folder + "/";

@@ -1,7 +1,7 @@
-# nixpkgs' packages for one system, in part. Those that gh-net is built with do their work; the others are empty.
+# Part of nixpkgs' packages for one system. Those that build gh-net work; the others are empty.
 { lib, system }:
 let
-  # Where the machine's own things are; `cargo xtask nix` writes it.
+  # Paths of the machine's own tools; `cargo xtask nix` writes this file.
   machine = import ./machine.nix;
 
   architectureOf = system: builtins.head (builtins.split "-" system);
@@ -26,7 +26,7 @@ let
       inherit meta;
     };
 
-  # Only its name counts.
+  # Only its name is used.
   stub =
     pname:
     derivationOf {
@@ -69,7 +69,7 @@ let
           function (builtins.intersectAttrs (builtins.functionArgs function) packages // arguments);
 
         rustPlatform = {
-          # Strict: nixpkgs' takes any attribute, and gives those it does not know to the builder.
+          # Stricter than nixpkgs, which passes unknown attributes to the builder.
           buildRustPackage =
             {
               pname,
@@ -91,7 +91,7 @@ let
               };
             in
             assert profiles ? ${buildType};
-            # It would be the tests of whatever cargoBuildFlags do not name, too.
+            # With doCheck, packages that cargoBuildFlags do not name would be tested too.
             assert !doCheck;
             derivationOf {
               inherit
@@ -109,7 +109,7 @@ let
               inherit (machine) vendor target;
               static = hostPlatform.isStatic;
               architecture = hostPlatform.parsed.cpu.name;
-              # Where it is not the machine's, there is no compiler for it here.
+              # There is no compiler here for other architectures than the machine's.
               foreign = hostPlatform.parsed.cpu.name != architectureOf system;
               mainProgram = meta.mainProgram or "";
               args = [
@@ -120,7 +120,7 @@ let
           rustLibSrc = stub "rust-lib-src";
         };
 
-        # Its setup hook is what matters.
+        # Only its setup hook is used.
         makeWrapper = derivationOf {
           pname = "make-wrapper";
           version = "0-stub";

@@ -2,8 +2,8 @@
 //! take and give, time, cuts of the link.
 //!
 //! What each side of a connection sends is a function of the position, so that both directions are checked byte by
-//! byte: whatever is lost, repeated or reordered, the engine passes on the right bytes in the right order, and sends no
-//! byte that it was not given.
+//! byte: under loss, repetition and reordering, the engine passes on the right bytes in the right order, and sends no
+//! byte that it did not receive.
 
 use std::io::IoSlice;
 use std::net::{IpAddr, SocketAddr};
@@ -189,7 +189,7 @@ impl World {
         }
     }
 
-    /// A connection's socket ends, well or badly.
+    /// A connection's socket ends, by an end of file or an error.
     fn socket_ends(&mut self, input: &mut Input) {
         let (client, badly) = (input.u8(), input.u8() & 7 == 7);
         let Some(flow) = self.clients[usize::from(client) % self.clients.len()].flow else { return };
@@ -197,7 +197,7 @@ impl World {
         if badly { engine.handle_failed(flow, now) } else { engine.handle_end(flow, now) }
     }
 
-    /// Something answers to a datagram: from any host, to any flow, TCP's among them, dead ones too.
+    /// An answer to a datagram: from any host, to any flow, including TCP flows and finished ones.
     fn answer(&mut self, input: &mut Input) {
         let (kind, index, length) = (input.u8(), usize::from(input.u8()), input.u16().into());
         let payload = Bytes::from(stream(0, length));
@@ -276,7 +276,7 @@ impl World {
         if length > 0 {
             assert_eq!(tcp.payload(), stream(position, length), "the downlink's bytes");
             let end = sequence.wrapping_add(length as u32);
-            assert!(position.wrapping_add(length as u32) <= client.given, "bytes nobody gave");
+            assert!(position.wrapping_add(length as u32) <= client.given, "bytes that no socket gave");
             // One byte beyond the window is a probe of it (RFC 9293, 3.8.6.1).
             assert!(
                 !after(end, client.edge.wrapping_add(1)),

@@ -1,7 +1,7 @@
 //! The laptop's sockets and the servers behind them, and an io that drives the engine by its contract.
 //!
 //! It is as strict as the real one with its edge-triggered readiness: a flow is served only when the engine asks for it
-//! or when its socket *became* readable or writable. A wake-up that the engine forgets is a stall here.
+//! or when its socket *became* readable or writable. A wake-up that the engine misses shows as a stall.
 
 use std::collections::BTreeMap;
 use std::io::IoSlice;
@@ -50,7 +50,7 @@ pub struct Hosts {
     pub writes: u64,
 }
 
-/// What the driver of the engine works with.
+/// The state that the engine's driver uses.
 pub struct Context<'a> {
     /// Under test.
     pub engine: &'a mut Engine,

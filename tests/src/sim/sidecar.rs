@@ -1,5 +1,4 @@
-//! What the sidecar does while there is no link: it keeps of each connection the packet that matters, and sends those
-//! first when the link is back.
+//! The sidecar without a link: it keeps one packet of each connection, and sends these first on the next link.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

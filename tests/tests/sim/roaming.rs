@@ -141,7 +141,7 @@ fn any_flow(rng: &mut Rng) -> Flow {
         }
     };
     let mut flow = Flow::new(plan(), plan());
-    // Two programs that wait for each other's end would wait for ever.
+    // Two programs that wait for each other's end would wait forever.
     match rng.below(4) {
         0 => flow.client.sends_after_end = true,
         1 => flow.server.sends_after_end = true,

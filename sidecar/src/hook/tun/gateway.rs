@@ -56,7 +56,7 @@ impl Gateway {
     /// Fills our table, then adds the rules that lead to it.
     ///
     /// # Errors
-    /// The kernel refused a route or a rule, or communication failed. Whatever was done is in the journal.
+    /// The kernel refused a route or a rule, or communication failed. Changes already made are in the journal.
     pub(crate) fn install(plan: &Plan, device: u32, journal: &mut Journal) -> io::Result<Self> {
         let mut routes = Routes { netlink: Netlink::open()?, device };
         journal.record(Change::Table { table: TABLE })?;
@@ -119,7 +119,7 @@ impl Kernel for Routes {
             true => Target::Direct,
             false => Target::Tunnel,
         };
-        // A dump is bounded. A route that is missing here is set once more, which does no harm.
+        // A dump is bounded. A route that it lacks is set again, which is harmless.
         Ok(routes.into_iter().map(|route| (route.prefix, target(route.kind))).collect())
     }
 }

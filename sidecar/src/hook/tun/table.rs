@@ -1,4 +1,4 @@
-//! Our routing table: makes it what the plan says, whatever the kernel refuses.
+//! Our routing table: brings it to the plan's state, even if the kernel refuses some routes.
 //!
 //! Between any two calls, [`OwnTable`] knows what the kernel holds, or knows that it doesn't: a table that it believes
 //! to be another would later keep a route of an old network, or remove one whose replacement was refused.
@@ -24,7 +24,7 @@ pub(super) enum Step {
 pub(super) trait Kernel {
     /// Carries the steps out, in order. Returns those that were refused, by index.
     fn carry_out(&mut self, steps: Vec<Step>) -> io::Result<BTreeMap<usize, io::Error>>;
-    /// The table as it is.
+    /// Reads the table's current state.
     fn read(&mut self) -> io::Result<Table>;
 }
 
@@ -117,7 +117,7 @@ fn overlaps(nets: &BTreeSet<IpNet>, net: &IpNet) -> bool {
 mod tests {
     use super::*;
 
-    /// A kernel that refuses what it is told to.
+    /// A kernel that refuses selected routes.
     #[derive(Default)]
     struct Fake {
         table: Table,

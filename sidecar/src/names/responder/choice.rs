@@ -15,7 +15,7 @@ pub(super) enum Side {
 
 /// The sides to ask for `name`, in this order, each only if all before it had no answer. Empty if no side can be asked.
 ///
-/// - Names of the laptop's domains go only to the laptop, whatever the mode: elsewhere they would leak, and a negative
+/// - Names of the laptop's domains go only to the laptop, in every mode: elsewhere they would leak, and a negative
 ///   answer from there would be wrong.
 /// - Without a link the laptop is left out, so that all other names resolve without delay.
 pub(super) fn choose(mode: DnsMode, domains: &Domains, name: &[u8], link_up: bool) -> &'static [Side] {
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn the_root_is_nobodys_domain() {
+    fn the_root_belongs_to_no_domain() {
         assert_eq!(choose(Split, &Domains::new(["lan"]), b"", true), [Codespace, Laptop]);
         assert_eq!(choose(Split, &Domains::new([]), &wire("a.lan"), true), [Codespace, Laptop]);
     }

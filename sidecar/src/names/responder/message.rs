@@ -247,11 +247,11 @@ mod tests {
         let refusal = bare_error(&query.with_id(7), ResponseCode::Refused);
         assert!(query.is_answered_by(&refusal, 7));
         let empty = bare_error(&query.with_id(7), ResponseCode::NXDomain);
-        assert!(!query.is_answered_by(&empty, 7), "an answer about nothing says nothing");
+        assert!(!query.is_answered_by(&empty, 7), "an empty answer without a question does not match");
     }
 
     #[test]
-    fn what_is_no_query_gets_no_answer() {
+    fn messages_that_are_not_queries_get_no_answer() {
         let mut response = message("a.example.", RecordType::A).to_vec().unwrap();
         response[2] |= 0x80;
         assert_eq!(receive(response.into()), Received::Nothing);
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_we_do_not_do_is_said() {
+    fn unsupported_queries_get_an_error() {
         let mut update = message("a.example.", RecordType::A);
         update.metadata.op_code = OpCode::Update;
         assert_eq!(answered(&update.to_vec().unwrap()).metadata.response_code, ResponseCode::NotImp);

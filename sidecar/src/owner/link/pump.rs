@@ -59,7 +59,7 @@ enum Probe {
     None,
     /// No frame has come since.
     Unanswered,
-    /// A frame has come, which the session is not told yet.
+    /// A frame has come, and the session has not been notified yet.
     Answered,
 }
 
@@ -147,7 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
         hook: &Hook,
         counters: &mut Counters,
     ) -> Result<bool, Event> {
-        // Told only now, because a frame may be an event by itself.
+        // Reported only now, because a frame may be an event by itself.
         if self.probe == Probe::Answered {
             self.probe = Probe::None;
             return Err(Event::Alive);

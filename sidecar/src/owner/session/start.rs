@@ -21,7 +21,8 @@ pub(super) fn identity() -> Result<([u8; 16], Token), Goodbye> {
     Ok((random().map_err(&unavailable)?, Token(random().map_err(&unavailable)?)))
 }
 
-/// Installs the hook, clear of the networks that the codespace and the laptop use. Whatever was done is in the journal.
+/// Installs the hook with addresses outside the networks of the codespace and the laptop. Changes already made are in
+/// the journal.
 pub(super) fn install_hook(
     open: &Open,
     peer: Option<IpAddr>,
