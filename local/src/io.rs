@@ -217,9 +217,7 @@ impl Io {
 
     /// Resets the connections to the hosts only: without a link the codespace can't be informed.
     pub fn abort(mut self) {
-        let now = Instant::now();
-        self.engine.reset_all(now);
-        self.carry_out(now);
+        self.abort_sockets(Instant::now());
     }
 
     /// Serves the sockets without a link until `until` is done. `None` if the session is stopped first; then all
@@ -242,17 +240,20 @@ impl Io {
         })
         .await?;
         if output.is_none() {
-            let now = Instant::now();
-            self.engine.reset_all(now);
-            self.carry_out(now);
+            self.abort_sockets(Instant::now());
         }
         Ok(output)
     }
 
-    /// Resets all flows towards both sides. Segments without payload wait for no window, so all resets fit.
-    fn reset_flows<W: AsyncWrite + Unpin>(&mut self, writer: &mut FrameWriter<W>, now: Instant) {
+    /// Resets all flows towards the hosts. The resets for the codespace wait in the engine.
+    fn abort_sockets(&mut self, now: Instant) {
         self.engine.reset_all(now);
         self.carry_out(now);
+    }
+
+    /// Resets all flows towards both sides. Segments without payload wait for no window, so all resets fit.
+    fn reset_flows<W: AsyncWrite + Unpin>(&mut self, writer: &mut FrameWriter<W>, now: Instant) {
+        self.abort_sockets(now);
         while let Some(packet) = self.engine.poll_transmit(false, now) {
             writer.push_packet_parts(packet.headers.as_slice(), packet.payload);
         }
@@ -335,7 +336,7 @@ impl Io {
     ) -> Result<(), Shutdown> {
         while let Poll::Ready(message) = control.poll_recv(cx) {
             match message {
-                Some(Control::Policy(policy)) => self.engine.set_policy(Box::new(policy), Instant::now()),
+                Some(Control::Policy(policy)) => self.engine.set_policy(Box::new(policy), now),
                 Some(Control::Send(frame)) => {
                     if let Some((writer, _)) = &mut link {
                         writer.push(&frame);

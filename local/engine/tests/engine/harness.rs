@@ -116,6 +116,17 @@ impl Script {
         Self::new().connected(seg("S", 0, None, b"").mss(1000).scale(0))
     }
 
+    /// A script whose connection both sides have ended, the server first. All commands are taken.
+    pub(crate) fn in_time_wait() -> Self {
+        let (mut script, flow) = Self::established();
+        script.engine.handle_end(flow, script.now);
+        script.expect(seg("FP", 1, 1, b""));
+        script.send(seg("F", 1, 2, b""));
+        script.expect(seg("", 2, 2, b""));
+        while script.command().is_some() {}
+        script
+    }
+
     pub(crate) fn connected(mut self, syn: Seg) -> (Self, FlowId) {
         self.send(syn);
         let Some(Command::Connect { flow, .. }) = self.command() else { panic!("no Connect") };

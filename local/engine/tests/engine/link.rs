@@ -116,12 +116,7 @@ fn a_cut_does_not_count_towards_unanswered_keepalive_probes() {
 
 #[test]
 fn time_wait_counts_only_time_with_a_link() {
-    let (mut script, flow) = Script::established();
-    script.engine.handle_end(flow, script.now);
-    script.expect(seg("FP", 1, 1, b""));
-    script.send(seg("F", 1, 2, b""));
-    script.expect(seg("", 2, 2, b""));
-    while script.command().is_some() {}
+    let mut script = Script::in_time_wait();
     script.pass(seconds(50));
     pause(&mut script, DAY);
     script.quiet();

@@ -109,12 +109,7 @@ fn a_connection_that_a_new_policy_sends_elsewhere_is_reset() {
 
 #[test]
 fn a_connection_that_is_over_is_not_judged_again() {
-    let (mut script, flow) = Script::established();
-    script.engine.handle_end(flow, script.now);
-    script.expect(seg("FP", 1, 1, b""));
-    script.send(seg("F", 1, 2, b""));
-    script.expect(seg("", 2, 2, b""));
-    while script.command().is_some() {}
+    let mut script = Script::in_time_wait();
     set(&mut script, Rules::default());
     script.quiet();
     assert_eq!((script.engine.flow_count(), script.engine.counters().revoked), (1, 0));
@@ -220,12 +215,7 @@ fn at_the_end_half_closed_connections_are_reset_and_closed_ones_are_not() {
     script.expect(seg("R", 2, 2, b""));
     script.quiet();
     // TIME-WAIT.
-    let (mut script, flow) = Script::established();
-    script.engine.handle_end(flow, script.now);
-    script.expect(seg("FP", 1, 1, b""));
-    script.send(seg("F", 1, 2, b""));
-    script.expect(seg("", 2, 2, b""));
-    while script.command().is_some() {}
+    let mut script = Script::in_time_wait();
     script.engine.reset_all(script.now);
     script.quiet();
     assert_eq!(script.engine.flow_count(), 0);
