@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use gh_net_tests::lab::{Lab, Options, Output};
+use gh_net_tests::lab::{Lab, Options, Output, Terminal};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -20,6 +20,7 @@ fn a_session_is_shown_and_ended() -> Result<()> {
 
     let bridge = lab.bridge(&[])?;
     lab.codespace.shell("curl -sS http://www.corp.internal/")?;
+    let terminal = Terminal::open(&lab, "keys")?;
     let status: Value = serde_json::from_str(&gh_net(&lab, &["status", "--json"])?.ok()?)?;
     assert_eq!(status["schema"], 1);
     assert_eq!(
@@ -32,7 +33,7 @@ fn a_session_is_shown_and_ended() -> Result<()> {
     assert_eq!(corp["reason"], serde_json::json!({ "kind": "route", "interface": "corp0" }));
     let flows = status["flows"].as_array().map(Vec::as_slice).unwrap_or_default();
     assert!(
-        flows.iter().any(|flow| flow["server"].as_str().is_some_and(|server| server.ends_with(":80"))),
+        flows.iter().any(|flow| flow["server"].as_str().is_some_and(|server| server == "10.20.0.10:7")),
         "{flows:?}"
     );
     let names = status["names"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -45,6 +46,7 @@ fn a_session_is_shown_and_ended() -> Result<()> {
     gh_net(&lab, &["stop", "codespace"])?.ok()?;
     let ended = bridge.into_process().finish(LIMIT)?;
     assert_eq!(ended.code(), 0, "{}", ended.errors());
+    terminal.wait_for_end(LIMIT)?;
     lab.wait_for_sidecars_end()?;
     assert_eq!(before.diff(&lab.codespace.state()?), "");
     Ok(())

@@ -3,58 +3,15 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use gh_net_tests::lab::{Bridge, Lab, Options, Process};
-use nix::sys::signal::{Signal, kill};
+use gh_net_tests::lab::{Lab, Options, Terminal};
+use nix::sys::signal::Signal;
 
 /// A reconnect takes an ssh login and a handshake.
 const RECONNECTED: Duration = Duration::from_secs(30);
 /// After `reconnected` every flow has to move within this time, and some room for a busy machine.
 const MOVES: Duration = Duration::from_secs(2 + 3);
-
-/// Kills gh-net's ssh without a word to anybody.
-fn kill_ssh(lab: &Lab) -> Result<()> {
-    let ssh = lab.laptop.processes("ssh")?;
-    ensure!(!ssh.is_empty(), "no ssh runs on the laptop");
-    for pid in ssh {
-        // One may end by itself because another one did.
-        let _ = kill(pid, Signal::SIGKILL);
-    }
-    Ok(())
-}
-
-/// Waits for the `number`th line of the log that says that the session is connected again.
-fn wait_for_reconnect(bridge: &Bridge<'_>, number: usize) -> Result<()> {
-    let deadline = Instant::now() + RECONNECTED;
-    while bridge.log().matches("reconnected after").count() < number {
-        ensure!(Instant::now() < deadline, "not reconnected {number} times:\n{}", bridge.log());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
-}
-
-/// An interactive connection: what is typed comes back.
-struct Terminal {
-    process: Process,
-    fifo: &'static str,
-    lines: usize,
-}
-
-impl Terminal {
-    fn open(lab: &Lab, fifo: &'static str) -> Result<Self> {
-        lab.codespace.shell(&format!("mkfifo {fifo}"))?;
-        let process = lab.codespace.spawn(&format!("sh -c 'exec 3<>{fifo}; exec nc 10.20.0.10 7 <&3'"))?;
-        Ok(Self { process, fifo, lines: 0 })
-    }
-
-    fn type_line(&mut self, lab: &Lab) -> Result<Duration> {
-        self.lines += 1;
-        let line = format!("line-{}", self.lines);
-        let start = Instant::now();
-        lab.codespace.shell(&format!("echo {line} > {}", self.fifo))?;
-        self.process.wait_for(&line, Duration::from_secs(20))?;
-        Ok(start.elapsed())
-    }
-}
+/// A dead link is found after 29 s when it is idle.
+const LOST: Duration = Duration::from_secs(29 + 10);
 
 #[test]
 fn a_download_and_a_terminal_survive_ssh_being_killed_again_and_again() -> Result<()> {
@@ -62,15 +19,14 @@ fn a_download_and_a_terminal_survive_ssh_being_killed_again_and_again() -> Resul
     let before = lab.codespace.state()?;
     let leaks = lab.leaks()?;
     let bridge = lab.bridge(&["--grace", "15m"])?;
-    let mut terminal = Terminal::open(&lab, "/run/lab/keys")?;
-    terminal.type_line(&lab)?;
+    let mut terminal = Terminal::open(&lab, "keys")?;
     let download = lab
         .codespace
         .spawn("sh -c 'curl -sS --limit-rate 30M http://10.20.0.10/bytes/268435456 | sha256sum'")?;
     for number in 1..=5 {
-        kill_ssh(&lab)?;
-        wait_for_reconnect(&bridge, number)?;
-        let took = terminal.type_line(&lab)?;
+        lab.kill_ssh()?;
+        bridge.wait_for_reconnect(number)?;
+        let took = terminal.type_line()?;
         ensure!(took < MOVES, "a keystroke took {took:?} after the link was there again");
     }
     let sum = download.finish(Duration::from_secs(60))?.ok()?;
@@ -93,22 +49,14 @@ fn expected(lab: &Lab) -> Result<String> {
     Ok(sum.split(' ').next().unwrap_or_default().to_owned())
 }
 
-/// Silently drops all packets between the laptop and the codespace.
-const BLACK_HOLE: &str = "nft 'table inet black_hole { chain forward { type filter hook forward priority -1; \
-     ip daddr 172.16.5.4 drop; ip saddr 172.16.5.4 drop; }; }'";
-const END_OF_BLACK_HOLE: &str = "nft delete table inet black_hole";
-/// A dead link is found after 29 s when it is idle.
-const LOST: Duration = Duration::from_secs(29 + 10);
-
 #[test]
 fn while_there_is_no_link_nothing_leaks_and_the_codespace_keeps_working() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     let before = lab.codespace.state()?;
     let leaks = lab.leaks()?;
     let bridge = lab.bridge(&["--grace", "15m"])?;
-    let mut terminal = Terminal::open(&lab, "/run/lab/keys")?;
-    terminal.type_line(&lab)?;
-    lab.home.shell(BLACK_HOLE)?;
+    let mut terminal = Terminal::open(&lab, "keys")?;
+    lab.start_black_hole()?;
     bridge.process().wait_for("link lost (", LOST)?;
 
     let start = Instant::now();
@@ -121,10 +69,10 @@ fn while_there_is_no_link_nothing_leaks_and_the_codespace_keeps_working() -> Res
     assert_ne!(lab.codespace.run("curl -sS --max-time 2 http://10.20.0.10/")?.code(), 0);
     assert_eq!(lab.leaks()?, leaks, "packets for the laptop's networks reached the internet's router");
 
-    lab.home.shell(END_OF_BLACK_HOLE)?;
+    lab.end_black_hole()?;
     bridge.process().wait_for("reconnected after", Duration::from_secs(60))?;
     assert!(bridge.log().contains("kept"), "{}", bridge.log());
-    let took = terminal.type_line(&lab)?;
+    let took = terminal.type_line()?;
     ensure!(took < MOVES, "a keystroke took {took:?} after the link was there again");
     assert_eq!(waiting.finish(Duration::from_secs(60))?.ok()?, "hello from corp");
     assert_eq!(lab.leaks()?, leaks, "packets for the laptop's networks reached the internet's router");
@@ -138,14 +86,14 @@ fn a_session_without_a_link_can_be_ended_and_the_next_start_takes_over() -> Resu
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     let before = lab.codespace.state()?;
     let bridge = lab.bridge(&["--grace", "15m"])?;
-    lab.home.shell(BLACK_HOLE)?;
+    lab.start_black_hole()?;
     bridge.process().wait_for("link lost (", LOST)?;
     bridge.process().signal(Signal::SIGINT)?;
     let ended = bridge.into_process().finish(Duration::from_secs(20))?;
     assert_eq!(ended.code(), 0, "{}", ended.errors());
     assert!(ended.errors().contains("its grace of 15m"), "{}", ended.errors());
 
-    lab.home.shell(END_OF_BLACK_HOLE)?;
+    lab.end_black_hole()?;
     let bridge = lab.bridge(&[])?;
     assert_eq!(lab.codespace.shell("curl -sS http://www.corp.internal/")?, "hello from corp");
     bridge.stop()?;
@@ -157,8 +105,7 @@ fn a_session_without_a_link_can_be_ended_and_the_next_start_takes_over() -> Resu
 fn a_suspended_laptop_goes_on_with_its_connections() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     let bridge = lab.bridge(&["--grace", "15m"])?;
-    let mut terminal = Terminal::open(&lab, "/run/lab/keys")?;
-    terminal.type_line(&lab)?;
+    let mut terminal = Terminal::open(&lab, "keys")?;
     bridge.process().signal(Signal::SIGSTOP)?;
     // Long enough for the sidecar to give the link up.
     let sidecar_gave_up = Instant::now() + LOST;
@@ -167,7 +114,7 @@ fn a_suspended_laptop_goes_on_with_its_connections() -> Result<()> {
     }
     bridge.process().signal(Signal::SIGCONT)?;
     bridge.process().wait_for("reconnected after", RECONNECTED)?;
-    let took = terminal.type_line(&lab)?;
+    let took = terminal.type_line()?;
     ensure!(took < MOVES, "a keystroke took {took:?} after the link was there again");
     bridge.stop().map(drop)
 }
@@ -176,8 +123,7 @@ fn a_suspended_laptop_goes_on_with_its_connections() -> Result<()> {
 fn a_network_that_comes_and_goes_is_followed_and_its_connections_wait_for_it() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     let bridge = lab.bridge(&["--grace", "15m"])?;
-    let mut terminal = Terminal::open(&lab, "/run/lab/keys")?;
-    terminal.type_line(&lab)?;
+    let mut terminal = Terminal::open(&lab, "keys")?;
     let routes = || lab.codespace.shell("ip route show table all dev ghnet0");
     let changed_within = |seconds: u64, wanted: bool| -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(seconds);
@@ -198,7 +144,7 @@ fn a_network_that_comes_and_goes_is_followed_and_its_connections_wait_for_it() -
     changed_within(4, false)?;
     lab.laptop.shell(up)?;
     changed_within(4, true)?;
-    let took = terminal.type_line(&lab)?;
+    let took = terminal.type_line()?;
     ensure!(took < MOVES, "a keystroke took {took:?} after the network was there again");
     assert!(bridge.log().contains("-10.20.0.0/16 (was: route on corp0)"), "{}", bridge.log());
     assert!(bridge.log().contains("+10.20.0.0/16 (route on corp0)"), "{}", bridge.log());
@@ -207,6 +153,6 @@ fn a_network_that_comes_and_goes_is_followed_and_its_connections_wait_for_it() -
     // Gone for good: the connection is reset.
     lab.laptop.shell("ip addr del 10.8.0.2/24 dev corp0")?;
     changed_within(4, false)?;
-    terminal.process.finish(Duration::from_secs(45))?;
+    terminal.wait_for_end(Duration::from_secs(45))?;
     bridge.stop().map(drop)
 }
