@@ -23,7 +23,7 @@
 //! | kind | frame | from | payload |
 //! |---|---|---|---|
 //! | 1 | [`Hello`] | both | lowest version u16, highest version u16, capabilities u32, software version *text* |
-//! | 2 | [`Open`] | laptop | session 16 bytes, token 32 bytes (both zero: a new session), MTU u16, families u8, grace u32 (seconds), user *text*, host *text*, *prefixes* preferred for the tunnel, *prefixes* to avoid |
+//! | 2 | [`Open`] | laptop | session 16 bytes, token 32 bytes (both zero: a new session), link u32, lane u8, MTU u16, families u8, grace u32 (seconds), user *text*, host *text*, *prefixes* preferred for the tunnel, *prefixes* to avoid |
 //! | 3 | [`Opened`] | sidecar | session 16 bytes, token 32 bytes, resumed u8 (0 or 1), MTU u16, *tunnel addresses*, device *text*, *prefixes* of the codespace's own networks, *addresses* of its resolvers |
 //! | 4 | [`Packet`](Frame::Packet) | both | one whole IPv4 or IPv6 packet |
 //! | 5 | [`Delivered`](Frame::Delivered) | both | u64: bytes of packet frames, headers included, received on this link |
@@ -36,6 +36,8 @@
 //! | 12 | [`Ending`](Frame::Ending) | sidecar | empty |
 //! | 13 | [`AskStatus`](Frame::AskStatus) | laptop | empty |
 //! | 14 | [`SidecarStatus`] | sidecar | uptime u64 (seconds), DNS mode u8, resolver hook u8 (0 or 1), routes u32, packets up u64, bytes up u64, packets down u64, bytes down u64, malformed u64, refused u64 |
+//! | 16 | [`Quiet`](Frame::Quiet) | both | u32: seconds until the laptop is heard again; 0 in the sidecar's answer |
+//! | 17 | [`Standby`](Frame::Standby) | laptop | one whole IPv4 or IPv6 packet |
 //!
 //! *text* is a u16 length, at most [`MAX_TEXT`], and that many bytes of UTF-8. *prefixes*, *addresses*, *names*
 //! are a u16 count and that many items; a name is a text for which [`is_domain`] holds; an address is a family u8
@@ -64,8 +66,13 @@
 //! undone. A sidecar that ends by itself sends [`Ending`](Frame::Ending) first, and the laptop answers that with its
 //! resets and its goodbye.
 //!
+//! A link on which nothing of worth passes becomes quiet: the laptop sends [`Standby`](Frame::Standby) packets, one for each
+//! connection, and [`Quiet`](Frame::Quiet), the sidecar answers, and after that not even pings pass. Any frame but these
+//! ends it. Until then the sidecar answers keepalives of TCP (RFC 9293, 3.8.4) with the standby packets.
+//!
 //! A link that ends without a goodbye is lost: the sidecar keeps the session for the grace of its last [`Open`], and
-//! another link resumes it with the session's id and token, which stay the same. Families, MTU and prefixes of that
+//! another link resumes it with the session's id and token, which stay the same. The sidecar refuses a link whose number
+//! is not higher than that of the newest one, with [`Reason::Stale`]. Families, MTU and prefixes of that
 //! [`Open`] are ignored; [`Opened`] has the actual values. Routes and DNS settings stay until the laptop sends others.
 //! Packets under way are lost, and [`Frame::Delivered`] counts from 0 again.
 
@@ -75,8 +82,8 @@ mod types;
 pub use codec::{announced_len, is_domain, packet_header};
 pub use types::{
     Dns, DnsMode, Families, Frame, FrameError, Goodbye, HEADER_LEN, Hello, Level, MAX_PAYLOAD, MAX_PREFIXES,
-    MAX_TEXT, Notice, Open, Opened, PREAMBLE, Reason, Routes, SidecarCounters, SidecarStatus, Token,
-    TunnelAddress,
+    MAX_STANDBY, MAX_TEXT, Notice, Open, Opened, PREAMBLE, Reason, Routes, SidecarCounters, SidecarStatus,
+    Token, TunnelAddress,
 };
 
 #[cfg(test)]

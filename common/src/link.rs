@@ -10,6 +10,10 @@
 //! - **Keepalive.** Each end pings and answers pings, and each end declares a link dead that stays silent for
 //!   [`SILENCE`] after a ping ([`LinkControl::silence`]). Any frame counts as a sign of life.
 //!
+//! - **Quiet.** An end that is told to, because nothing of worth has passed for long, asks the other one to be quiet
+//!   ([`LinkControl::ask_quiet`]). Then no frame passes, not even pings, until one end has something to send; the
+//!   link is checked at long intervals ([`FIRST_CHECK`]).
+//!
 //! A congested end (one whose writer does not accept more) sends only pings, of which one at most is unanswered. A
 //! report or a pong that waits meanwhile is replaced by the latest one.
 //!
@@ -21,11 +25,14 @@ use std::time::{Duration, Instant};
 use crate::frame::{Frame, HEADER_LEN};
 
 mod keepalive;
+mod quiet;
 pub mod window;
 
 pub use keepalive::{IDLE_PING, PING, PROBE, SILENCE};
+pub use quiet::{FIRST_CHECK, MAX_CHECK};
 
 use keepalive::Keepalive;
+use quiet::Quietness;
 use window::Window;
 
 /// Received bytes that are reported at once: a small part of the smallest window.
@@ -33,11 +40,18 @@ pub const REPORT_BYTES: u64 = 16 * 1024;
 /// How long fewer received bytes may wait to be reported.
 pub const REPORT_DELAY: Duration = Duration::from_millis(5);
 
+/// How much later than planned this end may notice the silence. If it is later, this end was suspended (a stopped
+/// process, a paused machine), and it first probes a link that may well be alive.
+const OVERSLEPT: Duration = Duration::from_secs(3);
+
 /// See the [module's documentation](self).
 #[derive(Debug)]
 pub struct LinkControl {
     window: Window,
     keepalive: Keepalive,
+    quiet: Quietness,
+    /// How long the other end may be silent after this end has woken a quiet link.
+    patience: Duration,
     /// Bytes of packet frames received on this link.
     received: u64,
     /// How many of them are reported.
@@ -47,11 +61,14 @@ pub struct LinkControl {
 }
 
 impl LinkControl {
-    /// The control of a link that is up from `now` on. The first ping is due at once.
-    pub fn new(now: Instant) -> Self {
+    /// The control of a link that is up from `now` on. The first ping is due at once. When this end wakes a quiet link,
+    /// the other one has to be heard within `patience`.
+    pub fn new(patience: Duration, now: Instant) -> Self {
         Self {
             window: Window::default(),
             keepalive: Keepalive::new(now),
+            quiet: Quietness::default(),
+            patience,
             received: 0,
             reported: 0,
             report_due: None,
@@ -62,20 +79,32 @@ impl LinkControl {
     /// A frame of any kind came from the other end.
     pub fn frame_received(&mut self, now: Instant) {
         self.keepalive.heard(now);
+        self.quiet.frame_received();
     }
 
     /// A packet of `len` bytes came from the other end.
     pub fn packet_received(&mut self, len: usize, now: Instant) {
         self.received += (HEADER_LEN + len) as u64;
         self.keepalive.packet_passed();
+        self.quiet.packet_passed();
         let due = if self.received - self.reported >= REPORT_BYTES { now } else { now + REPORT_DELAY };
         self.report_due = Some(self.report_due.map_or(due, |earlier| earlier.min(due)));
     }
 
     /// A packet of `len` bytes is on its way to the other end.
     pub fn packet_sent(&mut self, len: usize, now: Instant) {
+        self.frame_sent(now);
         self.window.sent((HEADER_LEN + len) as u64, now);
         self.keepalive.packet_passed();
+        self.quiet.packet_passed();
+    }
+
+    /// A frame that is no packet, and not one of [`Self::poll_frame`], is on its way to the other end.
+    pub fn frame_sent(&mut self, now: Instant) {
+        if self.quiet.is_quiet() {
+            self.probe(self.patience, now);
+        }
+        self.quiet.wake();
     }
 
     /// The other end reports `total` bytes of packet frames. The total is clamped: it never decreases, and never
@@ -97,6 +126,31 @@ impl LinkControl {
         Some(trip)
     }
 
+    /// Whether the link is quiet.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet.is_quiet()
+    }
+
+    /// Whether the other end can be asked to be quiet: everything received is reported, and no ping is unanswered.
+    pub fn is_at_rest(&self) -> bool {
+        self.quiet.is_active() && !self.keepalive.is_asking() && self.reported == self.received
+    }
+
+    /// Asks the other end to be quiet. If a packet passes before its answer, the link stays as it is.
+    pub fn ask_quiet(&mut self) {
+        self.quiet.ask();
+    }
+
+    /// The other end asks to be quiet, and will be heard within this many `seconds`; or it answers, with 0.
+    pub fn quiet_received(&mut self, seconds: u32, now: Instant) {
+        self.quiet.quiet_received(seconds, now);
+        if self.quiet.is_quiet() {
+            self.keepalive.rest();
+            // Ahead of our answer: a later report would wake the other end.
+            self.report_due = self.report_due.map(|_| now);
+        }
+    }
+
     /// Whether the window has room for another packet.
     pub fn has_room(&self) -> bool {
         self.window.is_open()
@@ -110,19 +164,25 @@ impl LinkControl {
     /// Asks the other end for a sign of life, which has to come within `patience`. A ping is due at once, unless one is
     /// unanswered.
     pub fn probe(&mut self, patience: Duration, now: Instant) {
+        self.quiet.wake();
         self.keepalive.probe(patience, now);
     }
 
     /// The next frame that is due. While the link is `congested` that is a ping at most.
     pub fn poll_frame(&mut self, congested: bool, now: Instant) -> Option<Frame> {
-        if let Some(ping) = self.keepalive.poll_ping(now) {
+        if self.quiet.check_at().is_some_and(|at| at <= now) {
+            self.probe(self.patience, now);
+        }
+        if !self.is_quiet()
+            && let Some(ping) = self.keepalive.poll_ping(now)
+        {
             return Some(ping);
         }
         if congested {
             return None;
         }
         let report = self.report_due.filter(|due| *due <= now).and_then(|_| self.poll_report());
-        report.or_else(|| self.keepalive.poll_pong())
+        report.or_else(|| self.keepalive.poll_pong()).or_else(|| self.quiet.poll_frame())
     }
 
     /// The report of received bytes, if there are new ones, due or not: for a write that happens anyway.
@@ -137,13 +197,24 @@ impl LinkControl {
     /// How long the other end has been silent, once that is too long. The link is then dead. An end that notices much
     /// later than [`Self::poll_timeout`] asked for was suspended itself, and probes the link first.
     pub fn silence(&mut self, now: Instant) -> Option<Duration> {
-        self.keepalive.silence(now)
+        let late = now.checked_duration_since(self.dead_at()?)?;
+        if late > OVERSLEPT {
+            self.probe(PROBE, now);
+            return None;
+        }
+        Some(self.keepalive.silent_for(now))
+    }
+
+    fn dead_at(&self) -> Option<Instant> {
+        if self.is_quiet() { self.quiet.dead_at() } else { self.keepalive.dead_at() }
     }
 
     /// When [`Self::poll_frame`] or [`Self::silence`] has something next.
     pub fn poll_timeout(&self, congested: bool) -> Option<Instant> {
         let report = self.report_due.filter(|_| !congested);
-        [self.keepalive.poll_timeout(congested), report].into_iter().flatten().min()
+        let due =
+            if self.is_quiet() { self.quiet.check_at() } else { self.keepalive.poll_timeout(congested) };
+        [due, self.dead_at(), report].into_iter().flatten().min()
     }
 }
 

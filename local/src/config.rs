@@ -44,6 +44,8 @@ pub struct Config {
     pub exclude: Vec<IpNet>,
     /// How long a session waits for its next link. Zero: a lost link ends it.
     pub grace: Duration,
+    /// For how long no connection may have moved any data until the link becomes quiet. Zero: it never does.
+    pub idle_timeout: Duration,
     /// Whether a codespace that has stopped while the link was lost is started again.
     pub keep_started: bool,
     /// How names are resolved.
@@ -188,6 +190,7 @@ fn resolve(raw: Raw, warnings: Vec<String>) -> Config {
         sidecar: raw.sidecar.map_or(Sidecar::Provision, |path| Sidecar::At(path.0.0)),
         sidecar_dir: raw.sidecar_dir,
         grace: raw.grace.0.0,
+        idle_timeout: raw.idle_timeout.0.0,
         keep_started: raw.keep_started.0,
         routes,
         exclude: raw.exclude.map_or_else(Vec::new, |list| list.0.into_iter().map(|n| n.0).collect()),

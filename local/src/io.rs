@@ -18,6 +18,7 @@ mod datagram;
 mod dns;
 mod flows;
 mod icmp;
+mod idle;
 mod limit;
 mod link;
 mod names;
@@ -37,8 +38,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use gh_net_common::alarm::Alarm;
-use gh_net_common::frame::{Frame, Goodbye, SidecarStatus};
+use gh_net_common::frame::{Frame, Goodbye, MAX_STANDBY, SidecarStatus};
 use gh_net_common::framed::{FrameWriter, ReadError};
 use gh_net_common::hello::printable;
 use gh_net_common::link::{LinkControl, PROBE};
@@ -52,6 +54,7 @@ use dns::Queries;
 use flows::Flows;
 use limit::RateLimit;
 
+pub use idle::IdleTimeout;
 pub use link::{LinkEnd, LinkIo, LostLink, ProtocolError};
 pub use names::Lookup;
 pub use notices::Notices;
@@ -106,6 +109,7 @@ pub struct ReactorError(#[source] std::io::Error);
 #[derive(Debug)]
 pub struct Io {
     engine: Engine,
+    idle: IdleTimeout,
     flows: Flows,
     alarm: Alarm,
     counters: Counters,
@@ -145,9 +149,10 @@ impl Io {
     ///
     /// # Errors
     /// The kernel provides no epoll instance.
-    pub fn new(engine: Engine, resolver: Arc<Resolver>) -> std::io::Result<Self> {
+    pub fn new(engine: Engine, idle: IdleTimeout, resolver: Arc<Resolver>) -> std::io::Result<Self> {
         Ok(Self {
             engine,
+            idle,
             flows: Flows::new(Queries::new(resolver))?,
             alarm: Alarm::new(),
             counters: Counters::default(),
@@ -195,7 +200,7 @@ impl Io {
     {
         let now = Instant::now();
         self.engine.handle_link_up(now);
-        let mut linked = Linked { link, control: LinkControl::new(now), failed: None };
+        let mut linked = Linked { link, control: LinkControl::new(PROBE, now), failed: None };
         let end = match poll_fn(|cx| self.poll_linked(cx, &mut linked, control)).await {
             StopReason::Link(end) => Ok(end),
             StopReason::Reactor(error) => Err(error),
@@ -290,16 +295,32 @@ impl Io {
         if let Some(silence) = linked.control.silence(now) {
             return Err(LinkEnd::Lost(LostLink::Silent(silence)).into());
         }
+        self.engine.set_quiet(linked.control.is_quiet());
         more |= self.serve_sockets(cx, now)?;
+        let idle = self.idle.due(self.engine.last_active(), self.engine.last_exchange());
+        if idle.is_some_and(|due| due <= now) && linked.control.is_at_rest() {
+            self.ask_quiet(linked);
+        }
         more |= self.put_out(cx, linked, now)?;
+        linked.link.show_quiet(linked.control.is_quiet());
         // Packets that left made room to read more from sockets and to deliver answers.
         more |= self.carry_out(now) | self.flows.has_ready();
         let link_deadline = match &linked.failed {
             Some((_, until)) => Some(*until),
             None => linked.control.poll_timeout(linked.link.writer.queued() >= HIGH_WATER),
         };
-        more |= self.deadline_passed(cx, [link_deadline, self.flows.deadline()]);
+        more |=
+            self.deadline_passed(cx, [link_deadline, self.flows.deadline(), idle.filter(|due| *due > now)]);
         Ok(more)
+    }
+
+    /// Asks the sidecar to be quiet, and leaves answers to keepalives with it.
+    fn ask_quiet<R, W: AsyncWrite + Unpin>(&mut self, linked: &mut Linked<'_, R, W>) {
+        for acknowledgment in self.engine.standby().iter().take(MAX_STANDBY) {
+            let packet = Bytes::copy_from_slice(acknowledgment.headers.as_slice());
+            linked.link.writer.push(&Frame::Standby(packet));
+        }
+        linked.control.ask_quiet();
     }
 
     fn poll_unlinked(
@@ -313,7 +334,7 @@ impl Io {
                 return Poll::Ready(Ok(Shutdown));
             }
             let more = self.serve_sockets(cx, now)? | self.flows.has_ready();
-            if !(more | self.deadline_passed(cx, [self.flows.deadline(), None])) {
+            if !(more | self.deadline_passed(cx, [self.flows.deadline(), None, None])) {
                 return Poll::Pending;
             }
         }
@@ -322,7 +343,7 @@ impl Io {
     }
 
     /// Whether one of the deadlines, or the engine's, has passed. If not, the task will be woken for it.
-    fn deadline_passed(&mut self, cx: &mut Context<'_>, deadlines: [Option<Instant>; 2]) -> bool {
+    fn deadline_passed(&mut self, cx: &mut Context<'_>, deadlines: [Option<Instant>; 3]) -> bool {
         let deadline = deadlines.into_iter().chain([self.engine.poll_timeout()]).flatten().min();
         self.alarm.poll(cx, deadline).is_ready()
     }
@@ -338,7 +359,8 @@ impl Io {
             match message {
                 Some(Control::Policy(policy)) => self.engine.set_policy(Box::new(policy), now),
                 Some(Control::Send(frame)) => {
-                    if let Some((writer, _)) = &mut link {
+                    if let Some((writer, control)) = &mut link {
+                        control.frame_sent(now);
                         writer.push(&frame);
                     }
                 }
@@ -349,7 +371,9 @@ impl Io {
                 }
                 Some(Control::Gone(addresses)) => self.flows.fail_bound_to(&addresses, &mut self.engine, now),
                 Some(Control::Report(answer)) => {
-                    if let Some((writer, _)) = &mut link
+                    // Whoever looks at the status must not keep the codespace awake.
+                    if let Some((writer, control)) = &mut link
+                        && !control.is_quiet()
                         && self.status_requests.admits(now)
                     {
                         writer.push(&Frame::AskStatus);
@@ -444,6 +468,9 @@ impl Io {
             Frame::Routes(_) => return Err(unexpected("Routes")),
             Frame::Dns(_) => return Err(unexpected("DNS settings")),
             Frame::AskStatus => return Err(unexpected("a request for the status")),
+            Frame::Standby(_) => return Err(unexpected("a standby packet")),
+            Frame::Quiet(0) => control.quiet_received(0, now),
+            Frame::Quiet(_) => return Err(unexpected("a request to be quiet")),
             Frame::Ending => return Err(LinkEnd::Ending),
             Frame::SidecarStatus(status) => self.sidecar = Some((status, now)),
         }

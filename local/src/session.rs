@@ -47,7 +47,7 @@ use self::link::Link;
 use crate::config::Config;
 use crate::engine::{self, Engine};
 use crate::exit::Failure;
-use crate::io::{CONTROLS, Control, Io, LinkEnd, Notices};
+use crate::io::{CONTROLS, Control, IdleTimeout, Io, LinkEnd, Notices};
 use crate::resolver::Resolver;
 use crate::status::request::{self, StatusHandle};
 use crate::transport::Transport;
@@ -63,6 +63,7 @@ const STABLE: Duration = Duration::from_secs(10);
 pub struct Session<'a> {
     transport: &'a Transport,
     grace: Duration,
+    idle: IdleTimeout,
     control: ControlPlane,
     controls: mpsc::Receiver<Control>,
     status: StatusHandle,
@@ -70,6 +71,8 @@ pub struct Session<'a> {
     /// From the first time the session is open.
     io: Option<Io>,
     identity: Option<Identity>,
+    /// How many links were asked for.
+    links: u32,
     backoff: Backoff,
 }
 
@@ -97,12 +100,14 @@ impl<'a> Session<'a> {
         Ok(Self {
             transport,
             grace: config.grace,
+            idle: IdleTimeout(config.idle_timeout),
             control,
             controls,
             status,
             resolver,
             io: None,
             identity: None,
+            links: 0,
             backoff: Backoff::new(),
         })
     }
@@ -154,6 +159,7 @@ impl<'a> Session<'a> {
         self.control.refresh().map_err(Error::from)?;
         let mut notices = Notices::default();
         let request = self.request();
+        self.links = self.links.saturating_add(1);
         match self.unlinked(link.open(request, &mut notices)).await? {
             Some(Ok(opened)) => Ok(Some((link, Connected { opened, notices }))),
             Some(Err(error)) => Err(Error::Handshake { error, carrier: link.close().await }.into()),
@@ -187,7 +193,7 @@ impl<'a> Session<'a> {
         let Self { control, controls, io, resolver, identity, .. } = self;
         *identity = Some(Identity::of(opened));
         let flows = io.as_ref().map_or(0, Io::flow_count);
-        control.opened(opened, notices.kept(), flows, link.settled());
+        control.opened(opened, notices.kept(), flows, link.signals());
         if !opened.resumed
             && let Some(old) = io.take()
         {
@@ -202,7 +208,7 @@ impl<'a> Session<'a> {
                     policy: Box::new(control.networks().policy().clone()),
                     secret: secret(),
                 };
-                io.insert(Io::new(Engine::new(config), Arc::clone(resolver))?)
+                io.insert(Io::new(Engine::new(config), self.idle, Arc::clone(resolver))?)
             }
         };
         let end = tokio::select! {
@@ -223,6 +229,8 @@ impl<'a> Session<'a> {
         let identity = self.identity.as_ref();
         Open {
             resume: identity.and_then(|identity| identity.session),
+            link: self.links,
+            lane: 0,
             mtu: MTU,
             families: Families { v4: true, v6: true },
             grace: u32::try_from(self.grace.as_secs()).unwrap_or(u32::MAX),

@@ -113,6 +113,8 @@ pub enum LinkState {
     Connecting,
     /// It carries packets.
     Up,
+    /// It is up, but nothing passes until there is something to send, so that the codespace may fall asleep.
+    Quiet,
     /// There is none.
     Down,
 }

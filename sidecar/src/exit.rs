@@ -39,7 +39,7 @@ pub fn code(reason: Reason) -> u8 {
         Reason::NoSession => NO_SESSION,
         Reason::Version | Reason::Protocol => PROTOCOL,
         Reason::Terminated => TERMINATED,
-        Reason::Failed => FAILED,
+        Reason::Failed | Reason::Stale => FAILED,
         Reason::TakenOver => TAKEN_OVER,
     }
 }

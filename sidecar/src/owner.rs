@@ -27,7 +27,9 @@ mod contender;
 pub(crate) mod handover;
 mod held;
 pub(crate) mod link;
+mod segment;
 pub(crate) mod session;
+mod standby;
 pub(crate) mod state;
 
 use client::{Client, greet};
@@ -236,7 +238,15 @@ impl Owner {
 
     /// Begins a session over the link or resumes one, refuses, or lets the laptop wait for a decision.
     fn serve_laptop(&mut self, link: Link, open: Open) {
+        if open.lane != 0 {
+            let text = "this sidecar has one lane for each link".to_owned();
+            return self.dismiss(link, Goodbye { reason: Reason::Failed, text });
+        }
         match (&mut self.session, &open.resume) {
+            (Some(session), Some(claimed)) if session.is_resumed_by(claimed) && !session.is_newest(&open) => {
+                let text = "the session has a newer link".to_owned();
+                return self.dismiss(link, Goodbye { reason: Reason::Stale, text });
+            }
             // A laptop that resumes is alive.
             (Some(session), Some(claimed)) if session.is_resumed_by(claimed) => self.refuse_contender(),
             (_, Some(claimed)) => {

@@ -28,7 +28,7 @@ fn works(lab: &Lab) -> Result<()> {
 fn both_ends_give_up_a_link_that_is_black_holed() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     let before = lab.codespace.state()?;
-    let bridge = lab.bridge(&[])?;
+    let bridge = lab.bridge(&["--grace", "0s"])?;
     works(&lab)?;
     lab.home.shell(BLACK_HOLE)?;
     let deadline = Instant::now() + GIVEN_UP;

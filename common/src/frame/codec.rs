@@ -28,6 +28,8 @@ const GOODBYE: u8 = 11;
 const ENDING: u8 = 12;
 const ASK_STATUS: u8 = 13;
 pub(super) const SIDECAR_STATUS: u8 = 14;
+const QUIET: u8 = 16;
+const STANDBY: u8 = 17;
 
 /// The header of a packet frame, for writers that send header and packet as two slices.
 ///
@@ -125,6 +127,14 @@ impl Frame {
                 put_status(out, status);
                 SIDECAR_STATUS
             }
+            Self::Quiet(seconds) => {
+                out.put_u32(*seconds);
+                QUIET
+            }
+            Self::Standby(packet) => {
+                out.put_slice(packet);
+                STANDBY
+            }
         }
     }
 
@@ -216,6 +226,8 @@ impl Fields {
             ENDING => Frame::Ending,
             ASK_STATUS => Frame::AskStatus,
             SIDECAR_STATUS => Frame::SidecarStatus(self.status()?),
+            QUIET => Frame::Quiet(self.u32()?),
+            STANDBY => Frame::Standby(self.0.split_off(0)),
             _ => return Ok(None),
         }))
     }
@@ -262,10 +274,13 @@ impl Fields {
         let session = self.array::<16>()?;
         let token = Token(self.array::<32>()?);
         let resume = (session != [0; 16]).then_some((session, token));
+        let (link, lane) = (self.u32()?, self.u8()?);
         let mtu = self.u16()?;
         let families = self.u8()?;
         Ok(Open {
             resume,
+            link,
+            lane,
             mtu,
             families: Families { v4: families & 1 != 0, v6: families & 2 != 0 },
             grace: self.u32()?,
@@ -380,6 +395,8 @@ fn put_open(out: &mut BytesMut, open: &Open) {
     let (session, token) = open.resume.unwrap_or(([0; 16], Token([0; 32])));
     out.put_slice(&session);
     out.put_slice(&token.0);
+    out.put_u32(open.link);
+    out.put_u8(open.lane);
     out.put_u16(open.mtu);
     out.put_u8(u8::from(open.families.v4) | u8::from(open.families.v6) << 1);
     out.put_u32(open.grace);

@@ -41,11 +41,20 @@ fn session() -> impl Strategy<Value = [u8; 16]> {
 fn open() -> impl Strategy<Value = Frame> {
     let families = any::<(bool, bool)>().prop_map(|(v4, v6)| Families { v4, v6 });
     let resume = prop::option::of((session(), token()));
-    (resume, any::<u16>(), families, any::<u32>(), ".{0,20}", ".{0,20}", prefixes(), prefixes()).prop_map(
-        |(resume, mtu, families, grace, user, host, preferred, avoid)| {
-            Frame::Open(Open { resume, mtu, families, grace, user, host, preferred, avoid })
-        },
+    (
+        resume,
+        any::<(u32, u8)>(),
+        any::<u16>(),
+        families,
+        any::<u32>(),
+        ".{0,20}",
+        ".{0,20}",
+        prefixes(),
+        prefixes(),
     )
+        .prop_map(|(resume, (link, lane), mtu, families, grace, user, host, preferred, avoid)| {
+            Frame::Open(Open { resume, link, lane, mtu, families, grace, user, host, preferred, avoid })
+        })
 }
 
 fn opened() -> impl Strategy<Value = Frame> {
@@ -92,7 +101,7 @@ fn status() -> impl Strategy<Value = SidecarStatus> {
 
 fn frame() -> impl Strategy<Value = Frame> {
     let level = prop_oneof![Just(Level::Info), Just(Level::Warning), Just(Level::Error)];
-    let reason = (0u8..10).prop_map(Reason::from_wire);
+    let reason = (0u8..11).prop_map(Reason::from_wire);
     prop_oneof![
         (any::<u16>(), any::<u16>(), any::<u32>(), ".{0,40}").prop_map(
             |(lowest, highest, capabilities, software)| Frame::Hello(Hello {
@@ -123,6 +132,8 @@ fn frame() -> impl Strategy<Value = Frame> {
         Just(Frame::Ending),
         Just(Frame::AskStatus),
         status().prop_map(Frame::SidecarStatus),
+        any::<u32>().prop_map(Frame::Quiet),
+        prop::collection::vec(any::<u8>(), 0..100).prop_map(|bytes| Frame::Standby(bytes.into())),
     ]
 }
 

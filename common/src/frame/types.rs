@@ -20,6 +20,9 @@ pub const MAX_TEXT: usize = 8 * 1024;
 /// Maximum number of items of a list that is sent. A larger set of routes takes several frames.
 pub const MAX_PREFIXES: usize = 2048;
 
+/// Maximum number of standby packets.
+pub const MAX_STANDBY: usize = 1024;
+
 /// One frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
@@ -51,6 +54,11 @@ pub enum Frame {
     AskStatus,
     /// The sidecar's view of the session.
     SidecarStatus(SidecarStatus),
+    /// The laptop asks to be quiet: from now on no frame passes until one side has something to send, and the laptop
+    /// will be heard within this many seconds. The sidecar answers with 0.
+    Quiet(u32),
+    /// An acknowledgment that the sidecar gives to a keepalive of this connection while the link is quiet.
+    Standby(Bytes),
 }
 
 /// The first frame of each direction.
@@ -81,6 +89,11 @@ impl std::fmt::Debug for Token {
 pub struct Open {
     /// Which session to resume; `None` asks for a new one.
     pub resume: Option<([u8; 16], Token)>,
+    /// The number of the link within the laptop's session. Each attempt has a higher one than those before, so that
+    /// an attempt that was abandoned and arrives late is not taken for the newest.
+    pub link: u32,
+    /// Which lane of the link this connection is. The only lane so far is 0; a sidecar refuses others.
+    pub lane: u8,
     /// The largest packet the laptop takes, in bytes.
     pub mtu: u16,
     /// The address families the laptop can serve.
@@ -240,6 +253,8 @@ pub enum Reason {
     Failed = 8,
     /// Another laptop has taken the session over; the text says who.
     TakenOver = 9,
+    /// The session already has a link with this number or a higher one.
+    Stale = 10,
 }
 
 impl Reason {
@@ -254,6 +269,7 @@ impl Reason {
             6 => Self::Protocol,
             7 => Self::Terminated,
             9 => Self::TakenOver,
+            10 => Self::Stale,
             _ => Self::Failed,
         }
     }

@@ -11,9 +11,6 @@ pub const IDLE_PING: Duration = Duration::from_secs(15);
 /// How long an unanswered ping may be followed by silence. A dead link is thus found 15 s after its last sign of life
 /// while packets pass, and 29 s when it was idle.
 pub const SILENCE: Duration = Duration::from_secs(14);
-/// How much later than planned this end may notice the silence. If it is later, this end was suspended (a stopped
-/// process, a paused machine), and it first probes a link that may well be alive.
-const OVERSLEPT: Duration = Duration::from_secs(3);
 /// How long a probed link may be silent.
 pub const PROBE: Duration = Duration::from_secs(2);
 
@@ -59,6 +56,20 @@ impl Keepalive {
         self.busy = true;
     }
 
+    /// Nothing is asked of the other end any more, nor owed to it.
+    pub(super) fn rest(&mut self) {
+        self.unanswered = false;
+        self.busy = false;
+        self.probe = None;
+        self.probing = false;
+        self.pong = None;
+    }
+
+    /// Whether a ping is unanswered or about to be sent.
+    pub(super) fn is_asking(&self) -> bool {
+        self.unanswered || self.probing
+    }
+
     pub(super) fn probe(&mut self, patience: Duration, now: Instant) {
         self.probe = Some((now, patience));
         self.probing = true;
@@ -89,18 +100,14 @@ impl Keepalive {
         self.pong.take().map(Frame::Pong)
     }
 
-    pub(super) fn silence(&mut self, now: Instant) -> Option<Duration> {
-        let late = now.checked_duration_since(self.dead_at()?)?;
-        if late > OVERSLEPT {
-            self.probe(PROBE, now);
-            return None;
-        }
-        Some(now.saturating_duration_since(self.heard))
+    /// For how long nothing has been heard.
+    pub(super) fn silent_for(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.heard)
     }
 
     pub(super) fn poll_timeout(&self, congested: bool) -> Option<Instant> {
         let pong = self.pong.filter(|_| !congested).map(|_| self.heard);
-        [self.ping_due(), self.dead_at(), pong].into_iter().flatten().min()
+        [self.ping_due(), pong].into_iter().flatten().min()
     }
 
     /// When the next ping is due, if none is unanswered. On an idle link a frame of the other end, such as its ping,
@@ -115,7 +122,8 @@ impl Keepalive {
         }
     }
 
-    fn dead_at(&self) -> Option<Instant> {
+    /// When the link is dead, if nothing is heard until then.
+    pub(super) fn dead_at(&self) -> Option<Instant> {
         let pinged = self.pinged.filter(|_| self.unanswered)?;
         Some(match self.probe {
             Some((probed, patience)) => pinged.max(probed) + patience,

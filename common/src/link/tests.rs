@@ -4,7 +4,7 @@ const MS: Duration = Duration::from_millis(1);
 
 /// The control of a link whose first ping has been sent.
 fn started(now: Instant) -> LinkControl {
-    let mut link = LinkControl::new(now);
+    let mut link = LinkControl::new(PROBE, now);
     assert_eq!(link.poll_frame(false, now), Some(Frame::Ping(1)));
     link
 }
@@ -158,4 +158,175 @@ fn the_window_closes_over_what_is_not_reported() {
     }
     link.delivered(sent, now);
     assert!(link.has_room());
+}
+
+/// Both ends of a link on which nothing passes any more: the laptop's and the sidecar's.
+fn quiet_pair(now: Instant) -> (LinkControl, LinkControl) {
+    let (mut laptop, mut sidecar) = (answered(now), answered(now));
+    make_quiet(&mut laptop, &mut sidecar, now);
+    (laptop, sidecar)
+}
+
+fn make_quiet(laptop: &mut LinkControl, sidecar: &mut LinkControl, now: Instant) {
+    laptop.ask_quiet();
+    exchange(laptop, sidecar, now);
+    assert!(laptop.is_quiet() && sidecar.is_quiet());
+}
+
+/// Passes all frames that are due in both directions. Returns how many there were.
+fn exchange(one: &mut LinkControl, other: &mut LinkControl, now: Instant) -> usize {
+    let mut count = 0;
+    loop {
+        if let Some(frame) = one.poll_frame(false, now) {
+            pass(frame, other, now);
+        } else if let Some(frame) = other.poll_frame(false, now) {
+            pass(frame, one, now);
+        } else {
+            return count;
+        }
+        count += 1;
+    }
+}
+
+fn pass(frame: Frame, to: &mut LinkControl, now: Instant) {
+    to.frame_received(now);
+    if let Frame::Ping(value) = frame {
+        to.ping_received(value);
+    } else if let Frame::Pong(value) = frame {
+        to.pong_received(value, now);
+    } else if let Frame::Delivered(total) = frame {
+        to.delivered(total, now);
+    } else if let Frame::Quiet(seconds) = frame {
+        to.quiet_received(seconds, now);
+    } else {
+        panic!("{frame:?} is no frame of the link control");
+    }
+}
+
+#[test]
+fn nothing_passes_on_a_quiet_link_until_it_is_checked() {
+    let start = Instant::now();
+    let (mut laptop, mut sidecar) = quiet_pair(start);
+    for now in (1..FIRST_CHECK.as_secs()).step_by(7).map(|s| start + Duration::from_secs(s)) {
+        assert_eq!(exchange(&mut laptop, &mut sidecar, now), 0);
+        assert_eq!((laptop.silence(now), sidecar.silence(now)), (None, None));
+    }
+    let check = start + FIRST_CHECK;
+    assert_eq!(laptop.poll_timeout(false), Some(check));
+    assert_eq!(exchange(&mut laptop, &mut sidecar, check), 2, "a ping and its answer");
+    assert!(!laptop.is_quiet() && !sidecar.is_quiet());
+    make_quiet(&mut laptop, &mut sidecar, check);
+    assert_eq!(laptop.poll_timeout(false), Some(check + 2 * FIRST_CHECK), "each check doubles the interval");
+    // A packet in between: the intervals begin anew.
+    sidecar.packet_sent(100, check + MS);
+    laptop.frame_received(check + MS);
+    laptop.packet_received(100, check + MS);
+    let now = check + MS + REPORT_DELAY;
+    exchange(&mut laptop, &mut sidecar, now);
+    make_quiet(&mut laptop, &mut sidecar, now);
+    assert_eq!(laptop.poll_timeout(false), Some(now + FIRST_CHECK));
+}
+
+#[test]
+fn intervals_between_checks_have_a_bound() {
+    let mut now = Instant::now();
+    let (mut laptop, mut sidecar) = quiet_pair(now);
+    for _ in 0..80 {
+        let check = laptop.poll_timeout(false).unwrap();
+        assert!(check <= now + MAX_CHECK);
+        now = check;
+        exchange(&mut laptop, &mut sidecar, now);
+        make_quiet(&mut laptop, &mut sidecar, now);
+    }
+}
+
+#[test]
+fn a_laptop_that_breaks_its_promise_is_dead() {
+    let start = Instant::now();
+    let (_, mut sidecar) = quiet_pair(start);
+    let promised = sidecar.poll_timeout(false).unwrap();
+    assert!(promised > start + FIRST_CHECK);
+    assert_eq!(sidecar.silence(promised - MS), None);
+    assert_eq!(sidecar.silence(promised), Some(promised - start));
+    // A sidecar that was suspended itself asks first.
+    let (_, mut sidecar) = quiet_pair(start);
+    let late = promised + Duration::from_secs(3600);
+    assert_eq!(sidecar.silence(late), None);
+    assert!(matches!(sidecar.poll_frame(false, late), Some(Frame::Ping(_))));
+    assert!(sidecar.silence(late + PROBE).is_some());
+}
+
+#[test]
+fn whoever_wakes_a_quiet_link_wants_an_answer_soon() {
+    let start = Instant::now();
+    let (mut laptop, mut sidecar) = quiet_pair(start);
+    let now = start + Duration::from_secs(600);
+    laptop.packet_sent(100, now);
+    assert!(!laptop.is_quiet());
+    assert!(matches!(laptop.poll_frame(false, now), Some(Frame::Ping(_))));
+    assert_eq!(laptop.silence(now + PROBE - MS), None);
+    assert_eq!(laptop.silence(now + PROBE), Some(now + PROBE - start));
+    // Another frame than a packet wakes it, too.
+    sidecar.frame_sent(now);
+    assert!(!sidecar.is_quiet());
+}
+
+#[test]
+fn a_packet_that_crosses_the_question_makes_it_void() {
+    let now = Instant::now();
+    // The laptop sends after its question: the sidecar is woken by it, and the answer comes too late.
+    let (mut laptop, mut sidecar) = (answered(now), answered(now));
+    laptop.ask_quiet();
+    let question = laptop.poll_frame(false, now).unwrap();
+    laptop.packet_sent(100, now);
+    pass(question, &mut sidecar, now);
+    let answer = sidecar.poll_frame(false, now).unwrap();
+    sidecar.frame_received(now);
+    sidecar.packet_received(100, now);
+    pass(answer, &mut laptop, now);
+    assert!(!laptop.is_quiet() && !sidecar.is_quiet());
+
+    // The sidecar has sent before it was asked: the laptop stays active, and its next ping wakes the sidecar.
+    let (mut laptop, mut sidecar) = (answered(now), answered(now));
+    laptop.ask_quiet();
+    sidecar.packet_sent(100, now);
+    pass(laptop.poll_frame(false, now).unwrap(), &mut sidecar, now);
+    laptop.frame_received(now);
+    laptop.packet_received(100, now);
+    pass(sidecar.poll_frame(false, now).unwrap(), &mut laptop, now);
+    assert!(!laptop.is_quiet() && sidecar.is_quiet());
+    exchange(&mut laptop, &mut sidecar, now + PING);
+    assert!(!laptop.is_quiet() && !sidecar.is_quiet());
+}
+
+#[test]
+fn an_answer_without_a_question_and_a_question_that_is_repeated_do_no_harm() {
+    let now = Instant::now();
+    let mut link = answered(now);
+    link.quiet_received(0, now);
+    assert!(!link.is_quiet());
+    link.quiet_received(100, now);
+    link.quiet_received(u32::MAX, now);
+    assert_eq!(link.poll_frame(false, now), Some(Frame::Quiet(0)));
+    assert_eq!(link.poll_frame(false, now), None);
+}
+
+#[test]
+fn what_is_not_reported_or_answered_keeps_the_link_from_rest() {
+    let now = Instant::now();
+    let mut link = started(now);
+    assert!(!link.is_at_rest(), "a ping is unanswered");
+    link.frame_received(now);
+    link.pong_received(1, now);
+    assert!(link.is_at_rest());
+    link.packet_received(60, now + MS);
+    assert!(!link.is_at_rest(), "a report is due");
+    link.poll_report();
+    assert!(link.is_at_rest());
+    // A question that comes before the report is answered after it.
+    link.packet_received(60, now + 2 * MS);
+    link.frame_received(now + 2 * MS);
+    link.quiet_received(100, now + 2 * MS);
+    assert!(matches!(link.poll_frame(false, now + 2 * MS), Some(Frame::Delivered(_))));
+    assert_eq!(link.poll_frame(false, now + 2 * MS), Some(Frame::Quiet(0)));
 }

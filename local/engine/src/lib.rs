@@ -79,6 +79,10 @@ pub struct Engine {
     reassembly: Reassembly,
     queries: dns::Queries,
     link: Link,
+    /// When payload of a TCP connection or UDP mapping last passed.
+    active: Option<Instant>,
+    /// When anything but a bare acknowledgment last passed.
+    exchange: Option<Instant>,
     /// Whether [`Self::reset_all`] has been called.
     ended: bool,
     commands: VecDeque<Command>,
@@ -100,6 +104,8 @@ impl Engine {
             reassembly: Reassembly::default(),
             queries: dns::Queries::default(),
             link: Link::default(),
+            active: None,
+            exchange: None,
             ended: false,
             commands: VecDeque::new(),
             urgent: VecDeque::new(),
@@ -153,6 +159,9 @@ impl Engine {
         }
         if self.ended {
             return self.refuse_after_end(&packet);
+        }
+        if packet.protocol != IpNumber::TCP {
+            self.exchange = Some(now);
         }
         match packet.protocol {
             IpNumber::TCP => self.handle_tcp(packet, now)?,
@@ -224,7 +233,7 @@ impl Engine {
             }
             match &mut entry.flow {
                 Flow::Tcp(connection) => {
-                    connection.handle_timeout(now, self.link.has_delivered(entry.last_sent));
+                    connection.handle_timeout(now, self.link.line(entry.last_sent));
                 }
                 Flow::Udp(_) | Flow::Echo(_) => {
                     if entry.deadline().is_some_and(|at| at <= now) {

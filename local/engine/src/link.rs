@@ -17,7 +17,7 @@ use std::time::Instant;
 use self::state::Link;
 use super::api::Transmit;
 use super::deadline::Pause;
-use super::flow::Flow;
+use super::flow::{Entry, Flow};
 use super::schedule::Schedule;
 use super::{Engine, icmp, udp};
 
@@ -31,6 +31,8 @@ impl Engine {
     /// A (new) link is there: counts start at 0, what was under way on the old one is sent again, and timers go on.
     pub fn handle_link_up(&mut self, now: Instant) {
         let down_since = self.link.down_since.unwrap_or(now);
+        self.active.get_or_insert(now);
+        self.exchange = Some(now);
         self.link = Link::default();
         let pause = Pause { from: down_since, to: now };
         for id in self.table.ids() {
@@ -63,6 +65,33 @@ impl Engine {
         }
     }
 
+    /// When payload of a TCP connection or UDP mapping last passed in either direction, or the first link came up.
+    /// Other packets don't count: keepalives and window probes of TCP, echo requests, ICMP errors, name lookups.
+    pub fn last_active(&self) -> Option<Instant> {
+        self.active
+    }
+
+    /// When any packet but a bare acknowledgment of TCP last passed in either direction, or a link came up.
+    pub fn last_exchange(&self) -> Option<Instant> {
+        self.exchange
+    }
+
+    /// The link has become quiet or ceases to be. While it is quiet, keepalives and window probes are put off; data
+    /// that has to be sent ends it.
+    pub fn set_quiet(&mut self, quiet: bool) {
+        self.link.quiet = quiet;
+    }
+
+    /// The acknowledgment with which each connection would answer a keepalive (RFC 9293, 3.8.4). Somebody nearer to the
+    /// codespace can give it while the link is quiet.
+    pub fn standby(&mut self) -> Vec<Transmit> {
+        let acknowledgment = |entry: &mut Entry| match &mut entry.flow {
+            Flow::Tcp(connection) => connection.standby(),
+            Flow::Udp(_) | Flow::Echo(_) => None,
+        };
+        self.table.entries_mut().filter_map(acknowledgment).collect()
+    }
+
     /// The next packet for the link. `bulk` says whether the link has room for packets with payload. The engine's
     /// own small packets and segments without payload do not wait for room: they are few, and bounded by what came
     /// in.
@@ -70,10 +99,16 @@ impl Engine {
         if !self.link.is_up() {
             return None;
         }
-        let packet = self
-            .poll_urgent()
-            .or_else(|| self.poll_control(now))
-            .or_else(|| if bulk { self.poll_scheduled(now) } else { None })?;
+        let control = if self.urgent.is_empty() { self.poll_control(now) } else { None };
+        let packet = match control {
+            Some(control) => control,
+            None => {
+                let packet =
+                    self.poll_urgent().or_else(|| if bulk { self.poll_scheduled(now) } else { None })?;
+                self.exchange = Some(now);
+                packet
+            }
+        };
         self.link.sent = self.link.end_of(&packet);
         self.counters.downlink_packets += 1;
         Some(packet)

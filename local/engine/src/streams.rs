@@ -29,6 +29,9 @@ const MAX_DOWNLINK_SHARE: usize = 16 * 1024 * 1024;
 impl Engine {
     pub(super) fn handle_tcp(&mut self, packet: Packet, now: Instant) -> Result<(), Malformed> {
         let segment = Segment::parse(&packet)?;
+        if !segment.is_bare() {
+            self.exchange = Some(now);
+        }
         let client = SocketAddr::new(packet.source, segment.source_port);
         let server = SocketAddr::new(packet.destination, segment.destination_port);
         let key = Key::Tcp { client, server };
@@ -149,6 +152,7 @@ impl Engine {
     /// The socket accepted the next `count` bytes of [`Self::uplink`].
     pub fn handle_accepted(&mut self, flow: FlowId, count: usize, now: Instant) {
         let shares = self.shares();
+        self.active = Some(now);
         self.with_connection(flow, now, |connection, usage| {
             usage.uplink(count, now);
             connection.set_shares(shares);
@@ -165,6 +169,7 @@ impl Engine {
     /// Bytes read from the flow's socket, at most [`Self::downlink_room`] of them.
     pub fn handle_data(&mut self, flow: FlowId, data: Bytes, now: Instant) {
         let shares = self.shares();
+        self.active = Some(now);
         self.with_connection(flow, now, |connection, usage| {
             usage.downlink(data.len(), now);
             connection.set_shares(shares);

@@ -25,6 +25,7 @@ pub(super) struct Raw {
     pub(super) sidecar: Option<Text<RemotePath>>,
     pub(super) sidecar_dir: Option<PathBuf>,
     pub(super) grace: Text<Grace>,
+    pub(super) idle_timeout: Text<Idle>,
     pub(super) keep_started: Text<bool>,
     pub(super) route: List<RouteChoice>,
     pub(super) exclude: Option<List<Network>>,
@@ -144,9 +145,25 @@ impl FromStr for Grace {
         match humantime::parse_duration(text) {
             Ok(grace) if grace <= MOST => Ok(Self(grace)),
             Ok(_) => Err(format!("{text:?} is more than 24h")),
-            Err(_) => Err(format!("{text:?} is not a duration such as 90s, 15m or 2h")),
+            Err(_) => Err(not_a_duration(text)),
         }
     }
+}
+
+/// After how long an idle link becomes quiet.
+#[derive(Debug)]
+pub(super) struct Idle(pub(super) Duration);
+
+impl FromStr for Idle {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        humantime::parse_duration(text).map(Self).map_err(|_| not_a_duration(text))
+    }
+}
+
+fn not_a_duration(text: &str) -> String {
+    format!("{text:?} is not a duration such as 90s, 15m or 2h")
 }
 
 /// A network; a lone address is the network of that address.

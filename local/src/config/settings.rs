@@ -77,7 +77,7 @@ const PLAIN: Setting = Setting {
 };
 
 /// All settings, in the order of `--help`.
-pub const SETTINGS: [Setting; 15] = [
+pub const SETTINGS: [Setting; 16] = [
     Setting {
         key: "codespace",
         short: Some('c'),
@@ -138,8 +138,18 @@ pub const SETTINGS: [Setting; 15] = [
         value: "DURATION",
         meaning: "How long a session waits for its next link when one is lost, at most 24h. Meanwhile gh-net reconnects, \
                   and connections and routes are kept. With 0s, a lost link ends the session",
-        default: Unset::Value("0s"),
-        example: r#""15m""#,
+        default: Unset::Value("15m"),
+        example: r#""2h""#,
+        ..PLAIN
+    },
+    Setting {
+        key: "idle-timeout",
+        value: "DURATION",
+        meaning: "For how long no connection may have moved any data until nothing at all passes between this computer and \
+                  the codespace, so that it may fall asleep and cost no money. The next data wakes the link. With 0s, the \
+                  codespace is kept awake",
+        default: Unset::Value("15m"),
+        example: r#""1h""#,
         ..PLAIN
     },
     Setting {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gh_net_common::frame::{FrameError, Goodbye};
 use gh_net_common::framed::{FrameReader, FrameWriter};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// Both directions of a link, past the handshake.
 #[derive(Debug)]
@@ -17,6 +17,20 @@ pub struct LinkIo<R, W> {
     pub writer: FrameWriter<W>,
     /// Signalled once the sidecar has processed the first frames of the session.
     pub settled: Option<oneshot::Sender<()>>,
+    /// Whether the link is quiet.
+    pub quiet: watch::Sender<bool>,
+}
+
+impl<R, W> LinkIo<R, W> {
+    /// A link on these streams.
+    pub fn new(reader: FrameReader<R>, writer: FrameWriter<W>) -> Self {
+        Self { reader, writer, settled: None, quiet: watch::Sender::new(false) }
+    }
+
+    /// Tells the session whether the link is quiet.
+    pub(super) fn show_quiet(&self, quiet: bool) {
+        self.quiet.send_if_modified(|shown| std::mem::replace(shown, quiet) != quiet);
+    }
 }
 
 /// How a link ended.

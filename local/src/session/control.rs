@@ -11,6 +11,7 @@ use gh_net_common::frame::{DnsMode, Notice, Opened};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::link::Signals;
 use super::networks::{Networks, Update};
 use super::record::Record;
 use super::wake::WakeWatch;
@@ -33,8 +34,8 @@ pub(super) struct ControlPlane {
     stop: Stop,
     netwatch: Netwatch,
     requests: Requests,
-    /// Signals that the sidecar has processed the first frames of a link.
-    settled: Option<oneshot::Receiver<()>>,
+    /// What io tells of the link.
+    signals: Option<Signals>,
     /// `None` where the kernel provides no timer for it.
     wake: Option<WakeWatch>,
     state: State,
@@ -105,7 +106,7 @@ impl ControlPlane {
             nudge: Arc::default(),
             io,
         };
-        Ok(Self { stop, netwatch, requests, settled: None, wake: wake.ok(), state })
+        Ok(Self { stop, netwatch, requests, signals: None, wake: wake.ok(), state })
     }
 
     /// The laptop's networks.
@@ -133,22 +134,15 @@ impl ControlPlane {
         Arc::clone(&self.state.nudge)
     }
 
-    /// A link is up and the session open on it, with `flows` existing flows; `settled` signals that the sidecar has
-    /// processed the first frames.
-    pub(super) fn opened(
-        &mut self,
-        opened: &Opened,
-        early: Vec<Notice>,
-        flows: usize,
-        settled: oneshot::Receiver<()>,
-    ) {
+    /// A link is up and the session open on it, with `flows` existing flows.
+    pub(super) fn opened(&mut self, opened: &Opened, early: Vec<Notice>, flows: usize, signals: Signals) {
         self.state.opened(opened, early, flows);
-        self.settled = Some(settled);
+        self.signals = Some(signals);
     }
 
     /// The link has ended; `waits` says whether the session waits for the next one.
     pub(super) fn link_ended(&mut self, end: &Result<LinkEnd, ReactorError>, waits: bool) {
-        self.settled = None;
+        self.signals = None;
         self.state.record.link_ended(match end {
             Ok(end) => end.to_string(),
             Err(error) => error.to_string(),
@@ -160,7 +154,7 @@ impl ControlPlane {
 
     /// Works until dropped. When the user ends the session, io gets [`Control::Shutdown`].
     pub(super) async fn run(&mut self) -> Infallible {
-        let Self { stop, netwatch, requests, settled, wake, state } = self;
+        let Self { stop, netwatch, requests, signals, wake, state } = self;
         let mut following = true;
         loop {
             let changed =
@@ -172,7 +166,10 @@ impl ControlPlane {
                     let _ = state.io.send(Control::Shutdown).await;
                     return std::future::pending().await;
                 }
-                () = signalled(settled) => state.ready(),
+                signal = next_signal(signals) => match signal {
+                    Signal::Settled => state.ready(),
+                    Signal::Quiet(quiet) => state.quiet(quiet),
+                },
                 slept = woken(wake) => state.woken(slept),
                 () = sleep_until(state.next_expiry()) => state.expire_addresses(),
                 Some(request) = requests.recv() => {
@@ -222,6 +219,11 @@ impl State {
             }
             None => tracing::info!("{}", lines::ready(&self.record.status(Some(&self.networks), None))),
         }
+    }
+
+    fn quiet(&mut self, quiet: bool) {
+        self.record.quiet(quiet);
+        tracing::info!("{}", lines::quiet(quiet));
     }
 
     /// The laptop has slept: the link may be dead, and a network may have returned.
@@ -325,15 +327,32 @@ async fn stopped(stop: &mut Stop) {
     }
 }
 
-/// Waits for a signal that comes at most once.
-async fn signalled(signal: &mut Option<oneshot::Receiver<()>>) {
-    let signalled = match signal {
+/// What io tells of a link.
+enum Signal {
+    /// The sidecar has processed the first frames.
+    Settled,
+    /// The link has become quiet, or has ceased to be.
+    Quiet(bool),
+}
+
+async fn next_signal(signals: &mut Option<Signals>) -> Signal {
+    let Some(Signals { settled, quiet }) = signals else { return std::future::pending().await };
+    tokio::select! {
+        true = received(settled) => {
+            *settled = None;
+            Signal::Settled
+        }
+        Ok(()) = quiet.changed() => Signal::Quiet(*quiet.borrow_and_update()),
+        // The link has ended, and the session will say so.
+        else => std::future::pending().await,
+    }
+}
+
+/// Whether the signal was given; waits for it. A sender that is dropped does not give it.
+async fn received(signal: &mut Option<oneshot::Receiver<()>>) -> bool {
+    match signal {
         Some(receiver) => receiver.await.is_ok(),
-        None => return std::future::pending().await,
-    };
-    *signal = None;
-    if !signalled {
-        std::future::pending::<()>().await;
+        None => std::future::pending().await,
     }
 }
 

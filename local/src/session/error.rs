@@ -42,7 +42,9 @@ impl ConnectError {
                     Reason::Version | Reason::Privilege | Reason::Tun | Reason::Busy | Reason::TakenOver => {
                         Outlook::Final
                     }
-                    Reason::Done | Reason::Protocol | Reason::Terminated | Reason::Failed => Outlook::Retry,
+                    Reason::Done | Reason::Protocol | Reason::Terminated | Reason::Failed | Reason::Stale => {
+                        Outlook::Retry
+                    }
                 }
             }
             Self::Session(Error::Handshake { error: HandshakeError::Version(_), .. }) => Outlook::Final,
@@ -127,7 +129,8 @@ impl Explain for Error {
                 | Reason::Protocol
                 | Reason::Terminated
                 | Reason::Failed
-                | Reason::TakenOver => Exit::Failed,
+                | Reason::TakenOver
+                | Reason::Stale => Exit::Failed,
             },
             Self::Netwatch(_) | Self::Io(_) | Self::Reactor(_) | Self::Resolver(_) | Self::Ended { .. } => {
                 Exit::Failed

@@ -68,7 +68,7 @@ mod tests {
     fn link(room: usize) -> (Near, DuplexStream) {
         let (near, far) = duplex(room);
         let (read, write) = split(near);
-        (LinkIo { reader: FrameReader::new(read), writer: FrameWriter::new(write), settled: None }, far)
+        (LinkIo::new(FrameReader::new(read), FrameWriter::new(write)), far)
     }
 
     /// Writes frames as a sidecar does, without the preamble, which was read before.

@@ -111,7 +111,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Negotiation<'_, R, W> {
             | Frame::Goodbye(_)
             | Frame::Ending
             | Frame::AskStatus
-            | Frame::SidecarStatus(_) => Err(HandshakeError::Protocol("it did not answer the request")),
+            | Frame::SidecarStatus(_)
+            | Frame::Quiet(_)
+            | Frame::Standby(_) => Err(HandshakeError::Protocol("it did not answer the request")),
         }
     }
 
@@ -147,7 +149,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Negotiation<'_, R, W> {
                 | Frame::Routes(_)
                 | Frame::Dns(_)
                 | Frame::AskStatus
-                | Frame::SidecarStatus(_)) => return Ok(frame),
+                | Frame::SidecarStatus(_)
+                | Frame::Quiet(_)
+                | Frame::Standby(_)) => return Ok(frame),
             }
         }
     }
@@ -183,6 +187,8 @@ mod tests {
     fn request() -> Open {
         Open {
             resume: None,
+            link: 0,
+            lane: 0,
             mtu: 65_520,
             families: Families { v4: true, v6: true },
             grace: 0,

@@ -3,7 +3,7 @@
 use gh_net_common::frame::{Open, Opened, Reason};
 use gh_net_common::framed::{FrameReader, FrameWriter};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::error::Error;
 use super::goodbye::exchange_goodbyes;
@@ -13,6 +13,15 @@ use crate::transport::{self, Carrier};
 
 /// The link's streams with the frames on them.
 pub(super) type Streams = LinkIo<Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>>;
+
+/// What io tells of a link.
+#[derive(Debug)]
+pub(super) struct Signals {
+    /// Signalled once the sidecar has processed the first frames.
+    pub(super) settled: Option<oneshot::Receiver<()>>,
+    /// Whether the link is quiet.
+    pub(super) quiet: watch::Receiver<bool>,
+}
 
 /// A link, from the connected transport on.
 pub(super) struct Link {
@@ -24,8 +33,7 @@ impl Link {
     /// A link over a connected transport. Nothing has been sent.
     pub(super) fn new(transport: transport::Connection) -> Self {
         let transport::Connection { reader, writer, carrier } = transport;
-        let streams =
-            LinkIo { reader: FrameReader::new(reader), writer: FrameWriter::new(writer), settled: None };
+        let streams = LinkIo::new(FrameReader::new(reader), FrameWriter::new(writer));
         Self { streams, carrier }
     }
 
@@ -41,11 +49,11 @@ impl Link {
         Ok(opened)
     }
 
-    /// Signals once the sidecar has processed all frames that are sent before.
-    pub(super) fn settled(&mut self) -> oneshot::Receiver<()> {
+    /// What io tells of this link.
+    pub(super) fn signals(&mut self) -> Signals {
         let (settled, is_settled) = oneshot::channel();
         self.streams.settled = Some(settled);
-        is_settled
+        Signals { settled: Some(is_settled), quiet: self.streams.quiet.subscribe() }
     }
 
     /// Closes the link without a goodbye.

@@ -59,6 +59,11 @@ impl Record {
         self.set_link(LinkState::Connecting);
     }
 
+    /// The link has become quiet, or has ceased to be.
+    pub(super) fn quiet(&mut self, quiet: bool) {
+        self.set_link(if quiet { LinkState::Quiet } else { LinkState::Up });
+    }
+
     /// The link has ended.
     pub(super) fn link_ended(&mut self, end: String) {
         self.set_link(LinkState::Down);

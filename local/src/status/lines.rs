@@ -28,6 +28,15 @@ pub fn link_lost(link: &Link) -> String {
     }
 }
 
+/// The link has become quiet, or has ceased to be.
+pub fn quiet(quiet: bool) -> &'static str {
+    if quiet {
+        "link quiet: no connection moves any data, so nothing passes until one does, and the codespace may fall asleep"
+    } else {
+        "link active again"
+    }
+}
+
 /// The outcome of a reconnection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Reconnected {

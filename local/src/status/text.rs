@@ -64,7 +64,11 @@ fn link(link: &Value, now: u64) -> String {
     if let Some(trip) = link["round_trip_ms"].as_f64() {
         let _ = write!(text, ", round trip {trip:.1} ms");
     }
-    if link["state"] != "up"
+    if link["state"] == "quiet" {
+        text.push_str(
+            ", nothing passes: the codespace may fall asleep, and data of a connection wakes the link",
+        );
+    } else if link["state"] != "up"
         && let Some(end) = link["end"].as_str()
     {
         let _ = write!(text, ", last: {}", printable(end));

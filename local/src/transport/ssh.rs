@@ -110,12 +110,12 @@ const REQUIRED: [&str; 5] = [
     "ForwardAgent=no",
 ];
 
-/// Compression makes the transfer of compressed data ten times slower. A dead peer is detected within 45 s.
-const DEFAULTS: [&str; 5] = [
+const DEFAULTS: [&str; 4] = [
     "ForwardX11=no",
+    // It makes the transfer of compressed data ten times slower.
     "Compression=no",
-    "ServerAliveInterval=15",
-    "ServerAliveCountMax=3",
+    // The link has pings of its own, and a quiet one must have none.
+    "ServerAliveInterval=0",
     // gh's configuration has `quiet`, which would hide the reason of a failure.
     "LogLevel=INFO",
 ];

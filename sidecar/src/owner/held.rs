@@ -7,22 +7,15 @@
 //! dropped. A reset is kept too, because the kernel does not repeat it.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
 
 use bytes::Bytes;
-use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+
+use super::segment::{self, Flow};
 
 /// Maximum number of connections of which a segment is kept.
 const MAX_FLOWS: usize = 1024;
 /// Maximum bytes of the segments kept.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
-
-/// Source and destination of a TCP connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Flow {
-    from: (IpAddr, u16),
-    to: (IpAddr, u16),
-}
 
 /// The packets kept, oldest first.
 #[derive(Debug, Default)]
@@ -69,16 +62,9 @@ impl Held {
 
 /// The connection of a TCP segment that the other end answers, or that ends it.
 fn wakes_up(packet: &[u8]) -> Option<Flow> {
-    let sliced = SlicedPacket::from_ip(packet).ok()?;
-    let (source, destination): (IpAddr, IpAddr) = match &sliced.net? {
-        NetSlice::Ipv4(v4) => (v4.header().source_addr().into(), v4.header().destination_addr().into()),
-        NetSlice::Ipv6(v6) => (v6.header().source_addr().into(), v6.header().destination_addr().into()),
-        NetSlice::Arp(_) => return None,
-    };
-    // A fragment has no transport header.
-    let Some(TransportSlice::Tcp(tcp)) = sliced.transport else { return None };
+    let (flow, tcp) = segment::parse(packet)?;
     let matters = tcp.syn() || tcp.fin() || tcp.rst() || !tcp.payload().is_empty();
-    matters.then(|| Flow { from: (source, tcp.source_port()), to: (destination, tcp.destination_port()) })
+    matters.then_some(flow)
 }
 
 #[cfg(test)]

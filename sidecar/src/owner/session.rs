@@ -63,6 +63,8 @@ pub(crate) struct Session {
     /// When the session ends if there is still no link.
     deadline: Option<Instant>,
     link: Option<Link>,
+    /// The number of the newest link.
+    number: u32,
     plan: Plan,
     hook: Hook,
     /// Packets that wait for the next link.
@@ -145,6 +147,7 @@ impl Session {
             grace: Duration::from_secs(open.grace.into()),
             deadline: None,
             link: None,
+            number: open.link,
             plan,
             hook,
             held: Held::default(),
@@ -159,6 +162,11 @@ impl Session {
     /// Whether `claimed` is this session and its token.
     pub(crate) fn is_resumed_by(&self, claimed: &([u8; 16], Token)) -> bool {
         is_same(&self.credentials(), claimed)
+    }
+
+    /// Whether the link that `open` asks for is newer than all before.
+    pub(crate) fn is_newest(&self, open: &Open) -> bool {
+        open.link > self.number
     }
 
     /// Whether the laptop is connected.
@@ -224,6 +232,7 @@ impl Session {
             resolvers: resolv::nameservers(),
         }));
         self.holder = Holder::new(open, link.peer);
+        self.number = open.link;
         self.grace = Duration::from_secs(open.grace.into());
         self.deadline = None;
         let old = self.link.replace(link);
@@ -294,6 +303,10 @@ impl Session {
                 if let Some(link) = &mut self.link {
                     link.pump.writer.push(&status);
                 }
+                None
+            }
+            Event::Quiet(quiet) => {
+                tracing::debug!(quiet, "the link");
                 None
             }
             Event::Alive => Some(SessionEvent::Alive),

@@ -5,13 +5,13 @@ use std::net::UdpSocket;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use gh_net_common::frame::{Frame, Goodbye, Open, Opened, Reason, Routes};
+use gh_net_common::frame::{Frame, Goodbye, Opened, Reason, Routes};
 use ipnet::IpNet;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::codespace::{device_statistics, has_device, in_codespace, owner, route_to, snapshot};
-use crate::laptop::{Laptop, open, routes};
+use crate::laptop::{Laptop, open, resume, routes};
 
 /// A laptop that does not answer the probe for which another one waits.
 async fn silent_and_contender() -> (Laptop, Opened, Laptop) {
@@ -32,12 +32,6 @@ async fn contender(silent: &mut Laptop) -> Laptop {
 
 fn done() -> Frame {
     Frame::Goodbye(Goodbye { reason: Reason::Done, text: String::new() })
-}
-
-fn resume(opened: &Opened) -> Open {
-    let mut request = open(60);
-    request.resume = Some((opened.session, opened.token));
-    request
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::process::Stdio;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use gh_net_common::frame::{Families, Frame, Goodbye, Hello, Open, Opened, Routes};
@@ -27,6 +28,8 @@ pub(crate) struct Laptop {
 pub(crate) fn open(grace: u32) -> Open {
     Open {
         resume: None,
+        link: 0,
+        lane: 0,
         mtu: 65_520,
         families: Families { v4: true, v6: true },
         grace,
@@ -35,6 +38,13 @@ pub(crate) fn open(grace: u32) -> Open {
         preferred: vec![],
         avoid: vec![],
     }
+}
+
+/// A request for a session that exists, over its next link.
+pub(crate) fn resume(opened: &Opened) -> Open {
+    static LINKS: AtomicU32 = AtomicU32::new(1);
+    let link = LINKS.fetch_add(1, Ordering::Relaxed);
+    Open { resume: Some((opened.session, opened.token)), link, ..open(60) }
 }
 
 /// A full set of networks.

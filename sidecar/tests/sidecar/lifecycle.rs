@@ -1,12 +1,12 @@
 //! A session from `Open` until everything is undone, for each way in which it can end.
 
-use gh_net_common::frame::{Dns, DnsMode, Frame, Goodbye, Reason, Token};
+use gh_net_common::frame::{Dns, DnsMode, Frame, Goodbye, Open, Reason, Token};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
 use crate::codespace::{SIDECAR, has_device, in_codespace, owner, sh, sidecar, snapshot};
-use crate::laptop::{Laptop, net, open, routes};
+use crate::laptop::{Laptop, net, open, resume, routes};
 
 fn done() -> Frame {
     Frame::Goodbye(Goodbye { reason: Reason::Done, text: String::new() })
@@ -204,10 +204,25 @@ fn cleanup_ends_a_session_and_tells_the_laptop() {
     });
 }
 
-fn resume(opened: &gh_net_common::frame::Opened) -> gh_net_common::frame::Open {
-    let mut request = open(60);
-    request.resume = Some((opened.session, opened.token));
-    request
+#[test]
+fn an_attempt_that_arrives_late_does_not_replace_a_newer_link() {
+    in_codespace(|| async {
+        let (laptop, opened) = busy_session(60).await;
+        let (late, newer) = (resume(&opened), resume(&opened));
+        laptop.cut().await;
+        let mut laptop = Laptop::connect().await;
+        assert!(laptop.ask(newer).await.unwrap().resumed);
+
+        let mut abandoned = Laptop::connect().await;
+        assert_eq!(abandoned.ask(late).await.unwrap_err().reason, Reason::Stale);
+        let mut unknown_lane = Laptop::connect().await;
+        let second_lane = Open { lane: 1, ..resume(&opened) };
+        assert_eq!(unknown_lane.ask(second_lane).await.unwrap_err().reason, Reason::Failed);
+
+        laptop.settle().await;
+        laptop.send(&[done()]).await;
+        laptop.goodbye().await;
+    });
 }
 
 #[test]

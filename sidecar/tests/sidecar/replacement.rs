@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use gh_net_common::frame::{Frame, MAX_PREFIXES, Routes};
+use gh_net_common::frame::{Frame, MAX_PREFIXES, Open, Routes};
 use ipnet::IpNet;
 
 use crate::codespace::{in_codespace, route_to, sh, snapshot};
-use crate::laptop::{Laptop, net, open, routes};
+use crate::laptop::{Laptop, net, resume, routes};
 
 /// Counts packets for the laptop's networks by the interface they leave through. The default gateways get a link-layer
 /// address, so that packets for them are really sent.
@@ -178,9 +178,7 @@ fn a_set_that_a_lost_link_left_incomplete_is_forgotten() {
         laptop.settle().await;
         laptop.cut().await;
         let mut next = Laptop::connect().await;
-        let mut request = open(0);
-        request.resume = Some((opened.session, opened.token));
-        next.ask(request).await.unwrap();
+        next.ask(Open { grace: 0, ..resume(&opened) }).await.unwrap();
         assert!(route_to("10.20.0.1").contains("dev ghnet0"), "routes stay until others come");
         next.send(&[routes(&["10.40.0.0/16"])]).await;
         next.settle().await;

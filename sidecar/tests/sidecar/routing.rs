@@ -1,9 +1,9 @@
 //! Which packets the kernel routes into the tunnel.
 
-use gh_net_common::frame::{Frame, Goodbye, Reason, Routes};
+use gh_net_common::frame::{Frame, Goodbye, Open, Reason, Routes};
 
 use crate::codespace::{in_codespace, route_to, sh, snapshot};
-use crate::laptop::{Laptop, net, open, routes};
+use crate::laptop::{Laptop, net, open, resume, routes};
 
 #[test]
 fn the_laptops_networks_take_the_tunnel_and_nothing_else_does() {
@@ -82,9 +82,7 @@ fn a_resuming_laptop_that_has_moved_stays_direct() {
         laptop.settle().await;
         laptop.cut().await;
         let mut moved = Laptop::connect_from([10, 20, 0, 7].into()).await;
-        let mut request = open(0);
-        request.resume = Some((opened.session, opened.token));
-        moved.ask(request).await.unwrap();
+        moved.ask(Open { grace: 0, ..resume(&opened) }).await.unwrap();
         assert!(route_to("10.20.0.7").contains("via 172.16.5.1"));
         assert!(route_to("10.20.0.99").contains("dev ghnet0"));
     });
@@ -108,9 +106,7 @@ fn a_route_that_changes_its_kind_is_replaced_in_both_families() {
             assert!(route_to(next).contains("dev ghnet0"), "{}", route_to(next));
             laptop.cut().await;
             let mut moved = Laptop::connect_from(next.parse().unwrap()).await;
-            let mut request = open(0);
-            request.resume = Some((opened.session, opened.token));
-            moved.ask(request).await.unwrap();
+            moved.ask(Open { grace: 0, ..resume(&opened) }).await.unwrap();
             assert!(route_to(next).contains(direct), "{}", route_to(next));
             assert!(route_to(peer).contains("dev ghnet0"), "{}", route_to(peer));
             let table = sh("ip route show table 26727; ip -6 route show table 26727");

@@ -4,12 +4,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::time::Duration;
 
 use bytes::Bytes;
-use gh_net_common::frame::{Frame, Goodbye, HEADER_LEN, Reason};
+use gh_net_common::frame::{Frame, Goodbye, HEADER_LEN, Open, Reason};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::codespace::{device_statistics, in_codespace, owner, sidecar};
-use crate::laptop::{Laptop, open, routes};
+use crate::laptop::{Laptop, open, resume, routes};
 
 const OURS: Ipv4Addr = Ipv4Addr::new(198, 19, 240, 1);
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 10);
@@ -219,9 +219,7 @@ fn what_wakes_connections_up_is_kept_without_a_link_and_nothing_stale_is() {
         }
 
         let mut laptop = Laptop::connect().await;
-        let mut request = open(0);
-        request.resume = Some((opened.session, opened.token));
-        laptop.ask(request).await.unwrap();
+        laptop.ask(Open { grace: 0, ..resume(&opened) }).await.unwrap();
         let first = packet(&mut laptop).await;
         assert_eq!(
             (first[9], &first[16..20], &first[22..24]),
@@ -236,6 +234,24 @@ fn what_wakes_connections_up_is_kept_without_a_link_and_nothing_stale_is() {
             })
             .await;
         assert_eq!(datagram[28..], *b"fresh");
+    });
+}
+
+#[test]
+fn a_quiet_link_stays_quiet_until_a_packet_wakes_it() {
+    in_codespace(|| async {
+        let (mut laptop, _) = Laptop::session(60).await;
+        laptop.send(&[routes(&["10.20.0.0/16"])]).await;
+        laptop.settle().await;
+        laptop.send(&[Frame::Quiet(3600)]).await;
+        let next = laptop.until(|frame| (!matches!(frame, Frame::Delivered(_))).then_some(frame)).await;
+        assert_eq!(next, Frame::Quiet(0));
+        // An active link would ping after 15 s. It is the packet that comes first, then the ping that checks the link.
+        tokio::time::sleep(Duration::from_secs(16)).await;
+        socket([0, 0, 0, 0].into()).send_to(b"wake up", (SERVER, 9)).unwrap();
+        let packet = laptop.next().await;
+        assert!(matches!(&packet, Frame::Packet(packet) if packet[28..] == *b"wake up"), "{packet:?}");
+        laptop.wait_for_ping().await;
     });
 }
 

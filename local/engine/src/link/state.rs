@@ -11,8 +11,20 @@ use crate::api::Transmit;
 pub(crate) struct Link {
     /// Since when there is no link.
     pub(super) down_since: Option<Instant>,
+    /// Whether nothing passes unless it must.
+    pub(crate) quiet: bool,
     pub(super) sent: u64,
     pub(super) delivered: u64,
+}
+
+/// What a flow's timer has to know of the link.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Line {
+    /// Whether everything sent has come through. What has not is delayed, not lost, and sending it again would delay it
+    /// more.
+    pub(crate) delivered: bool,
+    /// Whether nothing passes unless it must.
+    pub(crate) quiet: bool,
 }
 
 impl Link {
@@ -20,8 +32,13 @@ impl Link {
         self.down_since.is_none()
     }
 
+    /// How the link stands for a flow that has sent the first `total` bytes.
+    pub(crate) fn line(&self, total: u64) -> Line {
+        Line { delivered: self.has_delivered(total), quiet: self.quiet }
+    }
+
     /// Whether the first `total` bytes sent on this link have been delivered.
-    pub(crate) fn has_delivered(&self, total: u64) -> bool {
+    fn has_delivered(&self, total: u64) -> bool {
         self.delivered >= total
     }
 

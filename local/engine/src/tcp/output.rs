@@ -32,6 +32,11 @@ impl Connection {
         due.probe.then(|| self.build(self.send.probe_sequence(), 0, Bytes::new()))
     }
 
+    /// The answer to a keepalive.
+    pub(crate) fn standby(&mut self) -> Option<Transmit> {
+        self.state.is_synchronized().then(|| self.build(self.send.control_sequence(), 0, Bytes::new()))
+    }
+
     /// Whether a segment with payload or FIN can be sent.
     pub(crate) fn has_segment(&self) -> bool {
         self.state.is_synchronized() && self.send.is_ready()

@@ -73,6 +73,11 @@ impl Segment {
         self.is_opening() && self.sequence == sequence
     }
 
+    /// Whether it only acknowledges, as keepalives and their answers do.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.occupied() == 0 && !self.rst
+    }
+
     pub(super) fn occupied(&self) -> u64 {
         self.payload.len() as u64 + u64::from(self.syn) + u64::from(self.fin)
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::state::State;
 use super::{Connection, Endpoints, IDLE, Timer};
 use crate::deadline::Pause;
+use crate::link::state::Line;
 
 /// The time between two probes, and how many may stay unanswered (Linux's `tcp_keepalive_intvl`, `_probes`).
 const IDLE_INTERVAL: Duration = Duration::from_secs(75);
@@ -58,19 +59,26 @@ impl Connection {
         }
     }
 
-    /// The deadline has passed. `delivered` says whether everything sent has come through the link. What has not is
-    /// delayed, not lost, and sending it again would delay it more.
-    pub(crate) fn handle_timeout(&mut self, now: Instant, delivered: bool) {
+    /// The deadline has passed.
+    pub(crate) fn handle_timeout(&mut self, now: Instant, line: Line) {
         if now < self.timer.at() {
             return;
         }
         match self.timer {
+            // Put off: a codespace that fell asleep answers no probe.
+            Timer::Idle { probes, .. } if line.quiet => {
+                self.timer = Timer::Idle { at: now + IDLE_INTERVAL, probes };
+            }
+            Timer::Persist { attempts, unanswered, .. } if line.quiet => {
+                let at = now + self.send.probe_interval(attempts);
+                self.timer = Timer::Persist { at, attempts, unanswered };
+            }
             Timer::Idle { probes, .. } if probes >= IDLE_PROBES => self.reset(),
             Timer::Idle { probes, .. } => {
                 self.due.probe = true;
                 self.timer = Timer::Idle { at: now + IDLE_INTERVAL, probes: probes + 1 };
             }
-            Timer::Retransmit { attempts, .. } if !delivered => self.arm_retransmit(attempts, now),
+            Timer::Retransmit { attempts, .. } if !line.delivered => self.arm_retransmit(attempts, now),
             Timer::Retransmit { attempts, .. } => self.handle_retransmit(attempts, now),
             Timer::Persist { unanswered, .. } if unanswered >= DATA_ATTEMPTS => self.reset(),
             Timer::Persist { attempts, unanswered, .. } => {

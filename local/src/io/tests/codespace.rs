@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::super::{Control, Io, LinkEnd, LinkIo};
+use super::super::{Control, IdleTimeout, Io, LinkEnd, LinkIo};
 use crate::engine::{Config, Engine};
 use crate::policy::Policy;
 use crate::resolver::Resolver;
@@ -72,13 +72,18 @@ impl Running {
 
 /// An io that forwards everything, loopback included.
 pub(super) fn io() -> Io {
+    io_with(IdleTimeout(Duration::ZERO))
+}
+
+/// The same, with a time-out after which an idle link becomes quiet.
+pub(super) fn io_with(idle: IdleTimeout) -> Io {
     let config = Config {
         gateways: vec![GATEWAY.into()],
         mtu: MTU,
         policy: Box::new(Policy::everything()),
         secret: 42,
     };
-    Io::new(Engine::new(config), Arc::new(Resolver::default())).unwrap()
+    Io::new(Engine::new(config), idle, Arc::new(Resolver::default())).unwrap()
 }
 
 /// Has `io` run on `link`.
@@ -97,7 +102,7 @@ fn link() -> (Laptop, Laptop) {
     let (here, there) = tokio::io::duplex(PIPE);
     let ends = [here, there].map(|end| {
         let (reader, writer) = split(end);
-        LinkIo { reader: FrameReader::new(reader), writer: FrameWriter::new(writer), settled: None }
+        LinkIo::new(FrameReader::new(reader), FrameWriter::new(writer))
     });
     let [here, there] = ends;
     (here, there)
@@ -234,7 +239,9 @@ impl Codespace {
             | Frame::Goodbye(_)
             | Frame::Ending
             | Frame::AskStatus
-            | Frame::SidecarStatus(_)) => self.frames.push_back(frame),
+            | Frame::SidecarStatus(_)
+            | Frame::Quiet(_)
+            | Frame::Standby(_)) => self.frames.push_back(frame),
         }
     }
 

@@ -10,8 +10,8 @@ use gh_net_common::frame::{
 };
 use tokio::sync::oneshot;
 
-use super::super::{Control, LinkEnd, LostLink, ProtocolError};
-use super::codespace::{Codespace, Running, io, run};
+use super::super::{Control, IdleTimeout, LinkEnd, LostLink, ProtocolError};
+use super::codespace::{Codespace, Running, io, io_with, run};
 
 #[tokio::test]
 async fn a_download_continues_across_repeated_cuts() {
@@ -103,6 +103,44 @@ async fn an_unexpected_frame_violates_the_protocol_and_an_end_of_stream_loses_th
     drop(codespace);
     let (_, end) = running.end().await;
     assert!(matches!(end, LinkEnd::Lost(LostLink::Ended | LostLink::Write(_))), "{end:?}");
+}
+
+#[tokio::test]
+async fn an_idle_link_becomes_quiet_and_data_of_either_side_wakes_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (mut codespace, laptop) = Codespace::new();
+    let mut quiet = laptop.quiet.subscribe();
+    let running = run(io_with(IdleTimeout(Duration::from_millis(300))), laptop);
+    codespace.greet().await;
+    let handle = codespace.connect(address);
+    codespace.until(|codespace| codespace.tcp(handle).may_send().then_some(())).await;
+    let (mut server, _) = listener.accept().unwrap();
+    for round in 0..3_u8 {
+        let standby = codespace.until(|codespace| codespace.frames.pop_front()).await;
+        assert!(matches!(standby, Frame::Standby(_)), "one for the connection: {standby:?}");
+        let question = codespace.until(|codespace| codespace.frames.pop_front()).await;
+        assert!(matches!(question, Frame::Quiet(1..)), "{question:?}");
+        codespace.send_frame(&Frame::Quiet(0));
+        codespace.until(|_| quiet.borrow_and_update().then_some(())).await;
+
+        if round == 1 {
+            codespace.tcp(handle).send_slice(b"x").unwrap();
+            codespace.until(|_| (!*quiet.borrow_and_update()).then_some(())).await;
+            server.read_exact(&mut [0]).unwrap();
+        } else {
+            server.write_all(b"x").unwrap();
+            codespace
+                .until(|codespace| {
+                    let socket = codespace.tcp(handle);
+                    socket.can_recv().then(|| socket.recv(|bytes| (bytes.len(), ())).unwrap())
+                })
+                .await;
+            assert!(!*quiet.borrow_and_update());
+        }
+    }
+    running.control.try_send(Control::Shutdown).unwrap();
+    running.end().await;
 }
 
 #[tokio::test]

@@ -52,6 +52,8 @@ mod tests {
     fn holder(user: &str, host: &str, peer: Option<IpAddr>) -> String {
         let open = Open {
             resume: None,
+            link: 0,
+            lane: 0,
             mtu: 1500,
             families: Families { v4: true, v6: true },
             grace: 0,

@@ -181,3 +181,56 @@ fn acknowledgments_during_a_retransmission_are_within_the_clients_window() {
     script.send(seg("", 1, 1, b"up"));
     script.expect(seg("", 3001, 3, b""));
 }
+
+#[test]
+fn on_a_quiet_link_keepalives_and_window_probes_are_put_off() {
+    // An idle connection.
+    let (mut script, _) = Script::established();
+    script.engine.set_quiet(true);
+    script.pass(IDLE + Duration::from_secs(24 * 3600));
+    script.quiet();
+    script.engine.set_quiet(false);
+    script.pass(Duration::from_secs(75));
+    script.expect(seg("", 0, 1, b""));
+
+    // A closed window.
+    let (mut script, flow) = Script::established();
+    script.send(seg("", 1, 1, b"").window(0));
+    script.serve(flow, b"data");
+    script.engine.set_quiet(true);
+    script.pass(Duration::from_secs(3600));
+    script.quiet();
+    script.engine.set_quiet(false);
+    script.pass(Duration::from_secs(60));
+    script.expect(seg("", 0, 1, b""));
+    script.send(seg("", 1, 1, b""));
+    script.expect(seg("P", 1, 1, b"data"));
+}
+
+#[test]
+fn a_standby_acknowledgment_is_the_answer_to_a_keepalive() {
+    let (mut script, flow) = Script::established();
+    script.send(seg("P", 1, 1, b"hello"));
+    script.serve(flow, b"world");
+    while script.recv().is_some() {}
+    script.send(seg("", 6, 6, b""));
+    let standby: Vec<_> = script.engine.standby().iter().map(|it| it.headers.as_slice().to_vec()).collect();
+    // The keepalive has the sequence number before the next one.
+    script.send(seg("", 5, 6, b""));
+    let (answer, _) =
+        script.engine.poll_transmit(true, script.now).map(|it| (it.headers, it.payload)).unwrap();
+    assert_eq!(standby, [answer.as_slice().to_vec()]);
+}
+
+#[test]
+fn payload_makes_the_engine_active_and_nothing_else_does() {
+    let (mut script, flow) = Script::established();
+    script.engine.handle_link_up(script.now);
+    let up = script.engine.last_active();
+    script.pass(Duration::from_secs(10));
+    script.send(seg("", 0, 1, b""));
+    script.send(seg("", 1, 1, b""));
+    assert_eq!(script.engine.last_active(), up, "a keepalive and an acknowledgment");
+    script.serve(flow, b"x");
+    assert_eq!(script.engine.last_active(), Some(script.now));
+}
