@@ -23,6 +23,7 @@ mod limit;
 mod link;
 mod names;
 mod notices;
+mod own;
 mod reactor;
 mod report;
 mod served;
@@ -58,6 +59,7 @@ pub use idle::IdleTimeout;
 pub use link::{LinkEnd, LinkIo, LostLink, ProtocolError};
 pub use names::Lookup;
 pub use notices::Notices;
+pub use own::OwnAddresses;
 pub use report::{Counters, Report};
 pub use warning::Warning;
 
@@ -149,11 +151,16 @@ impl Io {
     ///
     /// # Errors
     /// The kernel provides no epoll instance.
-    pub fn new(engine: Engine, idle: IdleTimeout, resolver: Arc<Resolver>) -> std::io::Result<Self> {
+    pub fn new(
+        engine: Engine,
+        idle: IdleTimeout,
+        own: OwnAddresses,
+        resolver: Arc<Resolver>,
+    ) -> std::io::Result<Self> {
         Ok(Self {
             engine,
             idle,
-            flows: Flows::new(Queries::new(resolver))?,
+            flows: Flows::new(own, Queries::new(resolver))?,
             alarm: Alarm::new(),
             counters: Counters::default(),
             notices: Notices::default(),

@@ -47,7 +47,7 @@ use self::link::Link;
 use crate::config::Config;
 use crate::engine::{self, Engine};
 use crate::exit::Failure;
-use crate::io::{CONTROLS, Control, IdleTimeout, Io, LinkEnd, Notices};
+use crate::io::{CONTROLS, Control, IdleTimeout, Io, LinkEnd, Notices, OwnAddresses};
 use crate::resolver::Resolver;
 use crate::status::request::{self, StatusHandle};
 use crate::transport::Transport;
@@ -208,7 +208,12 @@ impl<'a> Session<'a> {
                     policy: Box::new(control.networks().policy().clone()),
                     secret: secret(),
                 };
-                io.insert(Io::new(Engine::new(config), self.idle, Arc::clone(resolver))?)
+                io.insert(Io::new(
+                    Engine::new(config),
+                    self.idle,
+                    OwnAddresses::of_kernel(),
+                    Arc::clone(resolver),
+                )?)
             }
         };
         let end = tokio::select! {

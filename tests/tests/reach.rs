@@ -208,3 +208,19 @@ fn any_command_can_carry_the_link() -> Result<()> {
     assert_eq!(lab.codespace.shell("curl -sS http://www.corp.internal/")?, "hello from corp");
     bridge.stop().map(drop)
 }
+
+/// The policy follows the laptop's addresses a moment later: in that moment a service of the laptop must not be reached.
+#[test]
+fn an_address_that_the_laptop_has_just_got_is_refused_at_once() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let service = lab.laptop.spawn("nc -nvlk 8099")?;
+    service.wait_for("Listening", Duration::from_secs(10))?;
+    let bridge = lab.bridge(&[])?;
+    for last in 90..95 {
+        let address = format!("10.20.0.{last}");
+        lab.laptop.shell(&format!("ip addr add {address}/32 dev corp0"))?;
+        assert_ne!(lab.codespace.run(&format!("nc -nzw2 {address} 8099"))?.code(), 0);
+    }
+    assert!(!service.stderr().contains("Connection received"), "{}", service.stderr());
+    bridge.stop().map(drop)
+}

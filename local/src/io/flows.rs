@@ -14,12 +14,13 @@ use super::datagram::{self, SendError};
 use super::dns::{Answer, Client, Queries, Stream};
 use super::icmp::{self, Echo};
 use super::names::Lookup;
+use super::own::OwnAddresses;
 use super::reactor::{Reactor, Readiness};
 use super::served::Served;
 use super::tcp::{self, Connection};
 use super::udp::Mapping;
 use super::warning::{Warning, Warnings};
-use crate::engine::{Command, Engine, FlowId, Target, Unreachable, UnreachableKind};
+use crate::engine::{Command, ConnectError, Engine, FlowId, Target, Unreachable, UnreachableKind};
 use crate::policy::InterfaceIndex;
 
 /// Maximum number of flows served per turn.
@@ -72,6 +73,7 @@ pub(super) struct Flows {
     /// Flows to be served, each once.
     ready: VecDeque<FlowId>,
     reactor: Reactor,
+    own: OwnAddresses,
     queries: Queries,
     arena: Arena,
     /// When flows that wait for time to pass are served next.
@@ -82,11 +84,12 @@ pub(super) struct Flows {
 
 impl Flows {
     /// No sockets yet. Must be called within a tokio runtime.
-    pub(super) fn new(queries: Queries) -> io::Result<Self> {
+    pub(super) fn new(own: OwnAddresses, queries: Queries) -> io::Result<Self> {
         Ok(Self {
             table: HashMap::new(),
             ready: VecDeque::new(),
             reactor: Reactor::new()?,
+            own,
             queries,
             arena: Arena::default(),
             tick: None,
@@ -279,6 +282,9 @@ impl Flows {
                 return;
             }
         };
+        if self.own.contain(address.ip(), now) {
+            return engine.handle_connect_failed(id, ConnectError::Prohibited, now);
+        }
         let opened = Connection::open(address, interface, hop_limit).and_then(|connection| {
             self.reactor.register(id, &connection)?;
             Ok(connection)
@@ -342,6 +348,11 @@ impl Flows {
         Ok(())
     }
 
+    fn refuse_own(&mut self, destination: IpAddr, now: Instant) -> Result<(), SendError> {
+        let own = self.own.contain(destination, now);
+        if own { Err(SendError::Unreachable(UnreachableKind::Prohibited)) } else { Ok(()) }
+    }
+
     fn send_udp(
         &mut self,
         id: FlowId,
@@ -350,6 +361,7 @@ impl Flows {
         payload: &Bytes,
         now: Instant,
     ) -> Result<(), SendError> {
+        self.refuse_own(destination.ip(), now)?;
         self.reopen(id, now)?;
         match self.table.get_mut(&id) {
             Some(Flow { socket: Socket::Udp(mapping), .. }) => mapping.send(destination, hop_limit, payload),
@@ -366,6 +378,7 @@ impl Flows {
         payload: &Bytes,
         now: Instant,
     ) -> Result<(), SendError> {
+        self.refuse_own(destination, now)?;
         self.reopen(id, now)?;
         match self.table.get_mut(&id) {
             Some(Flow { socket: Socket::Echo(echo), .. }) => {

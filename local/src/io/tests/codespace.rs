@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::super::{Control, IdleTimeout, Io, LinkEnd, LinkIo};
+use super::super::{Control, IdleTimeout, Io, LinkEnd, LinkIo, OwnAddresses};
 use crate::engine::{Config, Engine};
 use crate::policy::Policy;
 use crate::resolver::Resolver;
@@ -83,7 +83,7 @@ pub(super) fn io_with(idle: IdleTimeout) -> Io {
         policy: Box::new(Policy::everything()),
         secret: 42,
     };
-    Io::new(Engine::new(config), idle, Arc::new(Resolver::default())).unwrap()
+    Io::new(Engine::new(config), idle, OwnAddresses::ignored(), Arc::new(Resolver::default())).unwrap()
 }
 
 /// Has `io` run on `link`.

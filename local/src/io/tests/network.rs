@@ -17,6 +17,7 @@ use super::super::datagram::{DatagramSocket, QueuedError};
 use super::super::dns::Queries;
 use super::super::flows::Flows;
 use super::super::icmp::Echo;
+use super::super::own::OwnAddresses;
 use super::super::reactor::{Reactor, Readiness};
 use super::super::tcp::Connection;
 use super::super::udp::Mapping;
@@ -328,7 +329,8 @@ fn a_mapping_without_a_socket_gets_one_when_descriptors_are_free_again() {
             let config =
                 Config { gateways: vec![], mtu: 1500, policy: Box::new(Policy::everything()), secret: 1 };
             let mut engine = Engine::new(config);
-            let mut flows = Flows::new(Queries::new(Arc::new(Resolver::default()))).unwrap();
+            let mut flows =
+                Flows::new(OwnAddresses::ignored(), Queries::new(Arc::new(Resolver::default()))).unwrap();
             let mut carry_out = |command| flows.carry_out(command, &mut engine, Instant::now());
             let send = |payload: &'static [u8]| engine::Command::SendUdp {
                 flow: FlowId(1),
