@@ -16,6 +16,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::message::MAX_QUERY;
 use super::service::Service;
 use super::upstream::{Transport, framed};
 
@@ -31,8 +32,8 @@ const IDLE: Duration = Duration::from_secs(10);
 /// Maximum number of queries of one TCP client in progress (RFC 7766 section 6.2.1.1).
 const PIPELINE: usize = 16;
 
-/// The longest message on TCP, with its length field.
-const MAX_FRAME: usize = 2 + u16::MAX as usize;
+/// The longest query on TCP, with its length field.
+const MAX_FRAME: usize = 2 + MAX_QUERY;
 
 /// Pause after an error that may persist, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -75,7 +76,8 @@ fn bound(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Sock
 pub(super) async fn serve_udp(socket: UdpSocket, service: Arc<Service>) {
     let socket = Arc::new(socket);
     let mut queries = JoinSet::new();
-    let mut buffer = vec![0; usize::from(u16::MAX)];
+    // A longer message is cut, and still too long to be forwarded.
+    let mut buffer = [0; MAX_QUERY + 1];
     loop {
         match socket.recv_from(&mut buffer).await {
             Ok((length, client)) => {
@@ -142,7 +144,7 @@ async fn serve_client(mut stream: TcpStream, service: &Service) -> io::Result<()
     let mut idle = Instant::now() + IDLE;
     loop {
         while answering.len() < PIPELINE
-            && let Some(message) = take_message(&mut buffer)
+            && let Some(message) = take_message(&mut buffer)?
         {
             answering.push(answer_in_turn(service, message));
             idle = Instant::now() + IDLE;
@@ -170,11 +172,16 @@ async fn answer_in_turn(service: &Service, message: Bytes) -> Option<Bytes> {
 }
 
 /// The first message in `buffer`, if it is complete.
-fn take_message(buffer: &mut BytesMut) -> Option<Bytes> {
-    let length = usize::from(u16::from_be_bytes([*buffer.first()?, *buffer.get(1)?]));
+fn take_message(buffer: &mut BytesMut) -> io::Result<Option<Bytes>> {
+    let Some(&[high, low]) = buffer.first_chunk() else { return Ok(None) };
+    let length = usize::from(u16::from_be_bytes([high, low]));
+    if length > MAX_QUERY {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the query is too long"));
+    }
     if buffer.len() < 2 + length {
-        return None;
+        return Ok(None);
     }
     buffer.advance(2);
-    Some(buffer.split_to(length).freeze())
+    // A copy: a waiting query must not keep the whole buffer.
+    Ok(Some(Bytes::copy_from_slice(&buffer.split_to(length))))
 }

@@ -12,6 +12,10 @@ const HEADER_LEN: usize = 12;
 /// The longest name on the wire (RFC 1035 section 2.3.4).
 const MAX_NAME: usize = 255;
 
+/// The longest query that is forwarded: what fits a datagram that is never fragmented (DNS flag day 2020). Real queries
+/// have a few hundred bytes, and thousands may be waiting.
+pub(super) const MAX_QUERY: usize = 1232;
+
 /// Type 251, incremental zone transfer.
 const IXFR: u16 = 251;
 /// Type 252, zone transfer: an answer of many messages.
@@ -52,7 +56,7 @@ pub(super) fn receive(bytes: Bytes) -> Received {
     if opcode != 0 {
         return Received::Answer(bare_error(header, ResponseCode::NotImp));
     }
-    let end = question_end(&bytes);
+    let end = question_end(&bytes).filter(|_| bytes.len() <= MAX_QUERY);
     match end {
         Some(end) => {
             let query = Query { bytes, end };

@@ -381,6 +381,19 @@ async fn one_socket_can_ask_for_two_types_at_once() {
     }
 }
 
+#[tokio::test]
+async fn a_query_that_is_too_long_is_refused() {
+    let world = World::new(corporate, public).await;
+    let mut long = question("github.com.", RecordType::A).to_vec().unwrap();
+    long.resize(message::MAX_QUERY + 1, 0);
+    world.client.send(&long).await.unwrap();
+    assert_eq!(receive(&world.client).await.metadata.response_code, ResponseCode::FormErr);
+    let mut stream = TcpStream::connect((OURS, world.port)).await.unwrap();
+    stream.write_u16(long.len() as u16).await.unwrap();
+    assert_eq!(stream.read(&mut [0]).await.unwrap(), 0, "closed");
+    assert_eq!(world.first.count(), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_query_of_a_burst_is_lost() {
     const COUNT: u16 = 3000;
