@@ -23,6 +23,7 @@ mod command;
 mod console;
 mod hook;
 mod journal;
+mod liveness;
 mod log;
 mod names;
 mod notify;

@@ -1,20 +1,29 @@
 //! The DNS responder: answers on the tunnel's own addresses by asking other resolvers.
 //!
-//! It forwards and caches nothing. [`choice`] decides who is asked: the codespace's own resolvers or the laptop's
-//! resolver, which is reached like any other server, through the tunnel at the gateway's address. Queries are passed on
-//! unchanged except for the id, over the transport they came by, so every record type, EDNS and truncation mean to the
-//! client what they mean to the upstream.
+//! [`choice`] decides who is asked: the codespace's own resolvers or the laptop's resolver, which is reached like any
+//! other server, through the tunnel at the gateway's address. Queries are passed on unchanged except for the id, over
+//! the transport they came by, so every record type, EDNS and truncation mean to the client what they mean to the
+//! upstream.
 //!
 //! ```text
 //!   client ── UDP or TCP 53 ── listen ── Service::answer ── upstream ── codespace's resolvers
-//!                                             │ choice                └ laptop's resolver
+//!                                             │ choice
+//!                                             └─ laptop ── upstream ── laptop's resolver
+//!                                                   └ cache
 //! ```
 //!
 //! A side *has no answer* if it says NXDOMAIN, reports a failure, or is silent; then the next one is asked. A name that
 //! exists without such records (NODATA) is an answer. If no side has one, the client gets the most specific negative
 //! answer: NXDOMAIN stays NXDOMAIN.
+//!
+//! Without a link, or while it brings nothing, [`laptop`] stands for the laptop: it lets others answer what they can, and
+//! has questions that only the laptop can answer wait, and at last answers them from its [`cache`], which is used for
+//! nothing else.
 
+mod cache;
 mod choice;
+mod kept;
+mod laptop;
 mod listen;
 mod message;
 mod service;
@@ -24,12 +33,12 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use gh_net_common::frame::{Dns, DnsMode};
-use tokio::sync::watch;
+use gh_net_common::frame::Dns;
 use tokio::task::JoinSet;
 
+use crate::liveness::LinkWatch;
 use choice::Domains;
-use service::{Service, State};
+use service::Service;
 
 const DNS_PORT: u16 = 53;
 
@@ -47,23 +56,26 @@ pub(crate) struct Config {
 /// A running responder. Dropping it stops it and every query in progress.
 #[derive(Debug)]
 pub(crate) struct Responder {
-    state: watch::Sender<State>,
+    service: Arc<Service>,
     _listeners: JoinSet<()>,
 }
 
 impl Responder {
-    /// Listens on UDP and TCP port 53 of each address. Assumes that the link is up and the mode is split.
+    /// Listens on UDP and TCP port 53 of each address. Assumes that the mode is split.
     ///
     /// Must be called inside a tokio runtime.
-    pub(crate) fn start(config: Config) -> io::Result<Self> {
-        Self::start_on(config, DNS_PORT)
+    pub(crate) fn start(config: Config, link: LinkWatch) -> io::Result<Self> {
+        Self::start_on(config, link, DNS_PORT)
     }
 
-    fn start_on(config: Config, port: u16) -> io::Result<Self> {
+    fn start_on(config: Config, link: LinkWatch, port: u16) -> io::Result<Self> {
         let Config { listen: own, laptop, resolvers } = config;
-        let state = State { mode: DnsMode::Split, domains: Arc::default(), link_up: true };
-        let (state, watched) = watch::channel(state);
-        let service = Arc::new(Service::new(&own, &resolvers, &laptop, port, watched));
+        // Our own addresses would be a loop.
+        let servers = |addresses: Vec<IpAddr>| -> Vec<SocketAddr> {
+            let others = addresses.into_iter().filter(|address| !own.contains(address));
+            others.map(|address| SocketAddr::new(address, port)).collect()
+        };
+        let service = Arc::new(Service::new(servers(resolvers), servers(laptop), link));
         let mut listeners = JoinSet::new();
         for address in own {
             let address = SocketAddr::new(address, port);
@@ -74,21 +86,12 @@ impl Responder {
             listeners.spawn(listen::serve_udp(udp, Arc::clone(&service)));
             listeners.spawn(listen::serve_tcp(tcp, Arc::clone(&service)));
         }
-        Ok(Self { state, _listeners: listeners })
+        Ok(Self { service, _listeners: listeners })
     }
 
     /// Follows a change of the laptop's DNS settings.
-    pub(crate) fn set(&self, dns: Dns) {
-        let domains = Arc::new(Domains::new(dns.domains.iter().map(String::as_str)));
-        self.state.send_modify(|state| {
-            state.mode = dns.mode;
-            state.domains = domains;
-        });
-    }
-
-    /// Follows the link to the laptop. When it goes down, queries that wait for the laptop fail.
-    pub(crate) fn set_link(&self, up: bool) {
-        self.state.send_modify(|state| state.link_up = up);
+    pub(crate) fn set(&self, dns: &Dns) {
+        self.service.set(dns.mode, Domains::new(dns.domains.iter().map(String::as_str)));
     }
 }
 

@@ -24,6 +24,7 @@ use super::link::{Link, protocol, pump::Event};
 use crate::hook::plan::{MAX_ROUTES, Plan, Refused};
 use crate::hook::{Hook, routes_of_codespace};
 use crate::journal::{Journal, Report};
+use crate::liveness::{LinkMonitor, Liveness};
 use crate::names::resolv;
 use crate::names::responder::{self, Responder};
 use crate::notify::Notifier;
@@ -65,6 +66,8 @@ pub(crate) struct Session {
     link: Option<Link>,
     /// The number of the newest link.
     number: u32,
+    /// Tells others about the link.
+    monitor: LinkMonitor,
     plan: Plan,
     hook: Hook,
     /// Packets that wait for the next link.
@@ -148,6 +151,7 @@ impl Session {
             deadline: None,
             link: None,
             number: open.link,
+            monitor: LinkMonitor::new(),
             plan,
             hook,
             held: Held::default(),
@@ -235,11 +239,9 @@ impl Session {
         self.number = open.link;
         self.grace = Duration::from_secs(open.grace.into());
         self.deadline = None;
+        link.pump.count_into(self.monitor.connected());
         let old = self.link.replace(link);
         self.follow_plan();
-        if let Some(responder) = &self.dns.responder {
-            responder.set_link(true);
-        }
         old
     }
 
@@ -324,9 +326,7 @@ impl Session {
             return SessionEvent::Over(Goodbye { reason: Reason::Done, text: why });
         }
         let Some(link) = self.link.take() else { return SessionEvent::Over(grace_over()) };
-        if let Some(responder) = &self.dns.responder {
-            responder.set_link(false);
-        }
+        self.monitor.set(Liveness::Down);
         self.deadline = Some(Instant::now() + self.grace);
         SessionEvent::Cut(Box::new(link), why)
     }
@@ -410,14 +410,16 @@ impl Session {
         let search = dns.search.clone();
         let responder = match self.dns.responder.take() {
             Some(responder) => responder,
-            None => Responder::start(responder::Config {
-                listen: listen.clone(),
-                laptop: self.hook.addresses().iter().map(|a| a.gateway).collect(),
-                resolvers: resolv::nameservers(),
-            })?,
+            None => {
+                let config = responder::Config {
+                    listen: listen.clone(),
+                    laptop: self.hook.addresses().iter().map(|a| a.gateway).collect(),
+                    resolvers: resolv::nameservers(),
+                };
+                Responder::start(config, self.monitor.watch())?
+            }
         };
-        responder.set(dns);
-        responder.set_link(self.link.is_some());
+        responder.set(&dns);
         self.dns.responder = Some(responder);
         match &self.dns.hook {
             Some(hook) if self.dns.search != search => hook.update(&listen, &search)?,

@@ -1,4 +1,4 @@
-//! Which side is asked for a name. Pure.
+//! Who is asked for a name. Pure.
 
 use std::collections::HashSet;
 
@@ -13,19 +13,23 @@ pub(super) enum Side {
     Laptop,
 }
 
-/// The sides to ask for `name`, in this order, each only if all before it had no answer. Empty if no side can be asked.
-///
-/// - Names of the laptop's domains go only to the laptop, in every mode: elsewhere they would leak, and a negative
-///   answer from there would be wrong.
-/// - Without a link the laptop is left out, so that all other names resolve without delay.
-pub(super) fn choose(mode: DnsMode, domains: &Domains, name: &[u8], link_up: bool) -> &'static [Side] {
-    let laptop_only = mode != DnsMode::Off && domains.contain(name);
-    match (mode, laptop_only, link_up) {
-        (_, true, true) => &[Side::Laptop],
-        (_, true, false) => &[],
-        (DnsMode::Off, ..) | (_, _, false) => &[Side::Codespace],
-        (DnsMode::Split, ..) => &[Side::Codespace, Side::Laptop],
-        (DnsMode::Local, ..) => &[Side::Laptop, Side::Codespace],
+/// Who is asked for a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Choice {
+    /// The laptop, and nobody in its place.
+    LaptopOnly,
+    /// These sides, in this order, each only if all before it had no answer.
+    InTurn(&'static [Side]),
+}
+
+/// Who is asked for `name`. Names of the laptop's domains go only to the laptop, in both modes: elsewhere they would
+/// leak, and a negative answer from there would be wrong.
+pub(super) fn choose(mode: DnsMode, domains: &Domains, name: &[u8]) -> Choice {
+    match mode {
+        DnsMode::Off => Choice::InTurn(&[Side::Codespace]),
+        DnsMode::Split | DnsMode::Local if domains.contain(name) => Choice::LaptopOnly,
+        DnsMode::Split => Choice::InTurn(&[Side::Codespace, Side::Laptop]),
+        DnsMode::Local => Choice::InTurn(&[Side::Laptop, Side::Codespace]),
     }
 }
 
@@ -41,7 +45,7 @@ impl Domains {
     }
 
     /// Whether `name`, in lower case and wire format, is one of the domains or below one.
-    fn contain(&self, name: &[u8]) -> bool {
+    pub(super) fn contain(&self, name: &[u8]) -> bool {
         if self.0.is_empty() {
             return false;
         }
@@ -68,22 +72,22 @@ fn wire(name: &str) -> Box<[u8]> {
 
 #[cfg(test)]
 mod tests {
+    use Choice::{InTurn, LaptopOnly};
     use DnsMode::{Local, Off, Split};
     use Side::{Codespace, Laptop};
 
     use super::*;
 
-    fn chosen(mode: DnsMode, name: &str, link_up: bool) -> &'static [Side] {
+    fn chosen(mode: DnsMode, name: &str) -> Choice {
         let domains = Domains::new(["Corp.Example", "20.10.in-addr.arpa", ".lan.", "", "b\u{e4}d"]);
-        choose(mode, &domains, &wire(name), link_up)
+        choose(mode, &domains, &wire(name))
     }
 
     #[test]
     fn the_laptops_domains_go_to_the_laptop_alone() {
         for name in ["corp.example", "www.corp.example", "a.b.lan", "7.0.20.10.in-addr.arpa"] {
             for mode in [Split, Local] {
-                assert_eq!(chosen(mode, name, true), [Laptop], "{name}");
-                assert_eq!(chosen(mode, name, false), [], "{name}");
+                assert_eq!(chosen(mode, name), LaptopOnly, "{name}");
             }
         }
     }
@@ -91,27 +95,21 @@ mod tests {
     #[test]
     fn a_domain_ends_at_a_label() {
         for name in ["notcorp.example", "example", "corp.example.com", "1.10.in-addr.arpa", "lan4"] {
-            assert_eq!(chosen(Split, name, true), [Codespace, Laptop], "{name}");
+            assert_eq!(chosen(Split, name), InTurn(&[Codespace, Laptop]), "{name}");
         }
     }
 
     #[test]
     fn the_mode_says_who_is_first() {
-        assert_eq!(chosen(Split, "github.com", true), [Codespace, Laptop]);
-        assert_eq!(chosen(Split, "printer", true), [Codespace, Laptop]);
-        assert_eq!(chosen(Local, "github.com", true), [Laptop, Codespace]);
-    }
-
-    #[test]
-    fn without_a_link_or_a_hook_the_codespace_answers_alone() {
-        assert_eq!(chosen(Split, "github.com", false), [Codespace]);
-        assert_eq!(chosen(Local, "github.com", false), [Codespace]);
-        assert_eq!(chosen(Off, "www.corp.example", true), [Codespace]);
+        assert_eq!(chosen(Split, "github.com"), InTurn(&[Codespace, Laptop]));
+        assert_eq!(chosen(Split, "printer"), InTurn(&[Codespace, Laptop]));
+        assert_eq!(chosen(Local, "github.com"), InTurn(&[Laptop, Codespace]));
+        assert_eq!(chosen(Off, "www.corp.example"), InTurn(&[Codespace]));
     }
 
     #[test]
     fn the_root_belongs_to_no_domain() {
-        assert_eq!(choose(Split, &Domains::new(["lan"]), b"", true), [Codespace, Laptop]);
-        assert_eq!(choose(Split, &Domains::new([]), &wire("a.lan"), true), [Codespace, Laptop]);
+        assert_eq!(choose(Split, &Domains::new(["lan"]), b""), InTurn(&[Codespace, Laptop]));
+        assert_eq!(choose(Split, &Domains::new([]), &wire("a.lan")), InTurn(&[Codespace, Laptop]));
     }
 }

@@ -27,6 +27,15 @@ pub(super) mod rcode {
     pub(in super::super) const NXDOMAIN: u8 = 3;
 }
 
+/// Errors that a response code does not tell (RFC 8914 section 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub(super) enum ExtendedError {
+    StaleAnswer = 3,
+    StaleNxDomain = 19,
+    NetworkError = 23,
+}
+
 /// A query that can be forwarded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Query {
@@ -95,6 +104,16 @@ impl Query {
         with_id(&self.bytes, id)
     }
 
+    /// The whole message; `None` if it is malformed behind the question.
+    pub(super) fn parsed(&self) -> Option<Message> {
+        Message::from_vec(&self.bytes).ok()
+    }
+
+    /// The question: name, type and class in wire format.
+    pub(super) fn question(&self) -> &[u8] {
+        &self.bytes[HEADER_LEN..self.end]
+    }
+
     /// The name asked for, in lower case, as labels in wire format without the root's.
     pub(super) fn name(&self) -> Vec<u8> {
         // Length bytes are below 64, so they are not letters.
@@ -118,7 +137,8 @@ impl Query {
         u16::from_be_bytes([self.bytes[0], self.bytes[1]])
     }
 
-    fn kind(&self) -> u16 {
+    /// The type asked for.
+    pub(super) fn kind(&self) -> u16 {
         u16::from_be_bytes([self.bytes[self.end - 4], self.bytes[self.end - 3]])
     }
 
@@ -129,9 +149,7 @@ impl Query {
             return false;
         }
         match response.get(HEADER_LEN..self.end) {
-            Some(question) if header[4..6] == [0, 1] => {
-                question.eq_ignore_ascii_case(&self.bytes[HEADER_LEN..self.end])
-            }
+            Some(question) if header[4..6] == [0, 1] => question.eq_ignore_ascii_case(self.question()),
             // Some servers refuse a query without repeating it.
             _ => header[4..8] == [0; 4] && !matches!(header[3] & 0xf, rcode::NOERROR | rcode::NXDOMAIN),
         }
@@ -148,27 +166,30 @@ impl Query {
     }
 
     fn built_error(&self, code: ResponseCode, why: &str) -> Option<Bytes> {
-        const EXTENDED_ERROR: u16 = 15;
-        const NETWORK_ERROR: u16 = 23;
-        let mut query = Message::from_vec(&self.bytes).ok()?;
+        let query = self.parsed()?;
         let mut response = Message::response(self.id(), OpCode::Query);
         response.metadata.recursion_desired = query.metadata.recursion_desired;
         response.metadata.recursion_available = true;
         response.metadata.checking_disabled = query.metadata.checking_disabled;
         response.metadata.response_code = code;
-        response.queries = std::mem::take(&mut query.queries);
-        if query.edns.is_some() {
-            let mut edns = Edns::new();
-            edns.set_max_payload(4096);
-            if !why.is_empty() {
-                let data = [&NETWORK_ERROR.to_be_bytes()[..], why.as_bytes()].concat();
-                edns.options_mut().insert(EdnsOption::Unknown(EXTENDED_ERROR, data));
-            }
-            response.edns = Some(edns);
-        }
+        response.queries = query.queries;
+        let error = (!why.is_empty()).then_some((ExtendedError::NetworkError, why));
+        response.edns = query.edns.map(|theirs| edns(&theirs, error));
         debug_assert_eq!(response.metadata.message_type, MessageType::Response);
         response.to_vec().ok().map(Bytes::from)
     }
+}
+
+/// The EDNS part of an answer of our own to a client that sent `theirs`.
+pub(super) fn edns(theirs: &Edns, error: Option<(ExtendedError, &str)>) -> Edns {
+    const OPTION: u16 = 15;
+    let mut edns = Edns::new();
+    edns.set_max_payload(4096).set_dnssec_ok(theirs.flags().dnssec_ok);
+    if let Some((error, text)) = error {
+        let data = [&(error as u16).to_be_bytes()[..], text.as_bytes()].concat();
+        edns.options_mut().insert(EdnsOption::Unknown(OPTION, data));
+    }
+    edns
 }
 
 /// A response's code, the four bits in its header.

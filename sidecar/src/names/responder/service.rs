@@ -1,20 +1,23 @@
 //! Answers one client's message: chooses the sides to ask, and asks them in turn.
 
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use gh_net_common::frame::DnsMode;
 use hickory_proto::op::ResponseCode;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::choice::{Domains, Side, choose};
+use super::choice::{Choice, Domains, Side, choose};
+use super::laptop::{Asked, Laptop};
 use super::message::{self, Query, Received, rcode};
 use super::upstream::{STEP, Transport, Upstream};
+use crate::liveness::LinkWatch;
 
-/// The libcs give up after 5 s. The client is answered before that, if only with an error.
+/// glibc and musl give up after 5 s. The client is answered before that, if only with an error: a client without an
+/// answer asks again, and then waits for as long once more.
 const BUDGET: Duration = Duration::from_millis(4500);
 
 /// Maximum number of queries in progress. Beyond it, queries over UDP are dropped and those over TCP wait.
@@ -22,88 +25,105 @@ const MAX_IN_FLIGHT: usize = 4096;
 
 /// What the choice of upstream depends on, as the session changes it.
 #[derive(Debug, Clone)]
-pub(super) struct State {
-    pub(super) mode: DnsMode,
-    pub(super) domains: Arc<Domains>,
-    pub(super) link_up: bool,
+struct Settings {
+    mode: DnsMode,
+    domains: Arc<Domains>,
 }
 
 /// Finds answers.
 #[derive(Debug)]
 pub(super) struct Service {
-    state: watch::Receiver<State>,
+    settings: Mutex<Settings>,
     codespace: Upstream,
-    laptop: Upstream,
+    laptop: Laptop,
     /// Limits the queries in progress, over all listening sockets.
     pub(super) in_flight: Arc<Semaphore>,
 }
 
 impl Service {
-    /// Asks the codespace's `resolvers` and the `laptop`'s, except those at `own` addresses, which would be a loop.
-    pub(super) fn new(
-        own: &[IpAddr],
-        resolvers: &[IpAddr],
-        laptop: &[IpAddr],
-        port: u16,
-        state: watch::Receiver<State>,
-    ) -> Self {
-        let upstream = |addresses: &[IpAddr]| {
-            let others = addresses.iter().filter(|address| !own.contains(address));
-            Upstream::new(others.map(|&address| SocketAddr::new(address, port)).collect())
-        };
+    /// Asks the resolvers at these addresses. The mode is split, and the laptop has no domains.
+    pub(super) fn new(codespace: Vec<SocketAddr>, laptop: Vec<SocketAddr>, link: LinkWatch) -> Self {
         Self {
-            state,
-            codespace: upstream(resolvers),
-            laptop: upstream(laptop),
+            settings: Mutex::new(Settings { mode: DnsMode::Split, domains: Arc::default() }),
+            codespace: Upstream::new(codespace),
+            laptop: Laptop::new(laptop, link),
             in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
         }
     }
 
+    /// Follows a change of the laptop's DNS settings.
+    pub(super) fn set(&self, mode: DnsMode, domains: Domains) {
+        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        // The laptop sends its settings after each resume, changed or not.
+        if *settings.domains != domains {
+            self.laptop.domains_changed(|name| settings.domains.contain(name) == domains.contain(name));
+        }
+        *settings = Settings { mode, domains: Arc::new(domains) };
+    }
+
     /// The answer to a client's message; `None` if it gets none.
-    pub(super) async fn answer(&self, message: Bytes, transport: Transport) -> Option<Bytes> {
+    pub(super) async fn answer(&self, message: Bytes, by: Transport) -> Option<Bytes> {
         match message::receive(message) {
-            Received::Query(query) => Some(self.forward(&query, transport).await),
+            Received::Query(query) => Some(self.forward(&query, by).await),
             Received::Answer(answer) => Some(answer),
             Received::Nothing => None,
         }
     }
 
-    async fn forward(&self, query: &Query, transport: Transport) -> Bytes {
-        let state = self.state.borrow().clone();
-        let sides = choose(state.mode, &state.domains, &query.name(), state.link_up);
+    async fn forward(&self, query: &Query, by: Transport) -> Bytes {
+        let Settings { mode, domains } = self.settings();
         let deadline = Instant::now() + BUDGET;
+        let answer = match choose(mode, &domains, &query.name()) {
+            Choice::LaptopOnly => self.laptop.ask_patiently(query, by, deadline).await,
+            Choice::InTurn(sides) => self.ask_in_turn(sides, query, by, deadline).await,
+        };
+        answer.unwrap_or_else(|why| query.error(ResponseCode::ServFail, why))
+    }
+
+    /// The first positive answer, or else the most telling negative one.
+    async fn ask_in_turn(
+        &self,
+        sides: &[Side],
+        query: &Query,
+        by: Transport,
+        deadline: Instant,
+    ) -> Result<Bytes, &'static str> {
         let mut best: Option<Bytes> = None;
+        let mut laptop_unreachable = false;
         for (index, &side) in sides.iter().enumerate() {
             // Leaves time for the sides that come later.
             let later = (sides.len() - 1 - index) as u32;
             let time = deadline.saturating_duration_since(Instant::now()).saturating_sub(STEP * later);
-            if let Some(answer) = self.ask(side, query, transport, time).await {
-                if message::code(&answer) == rcode::NOERROR {
-                    return answer;
+            let asked = match side {
+                Side::Codespace => {
+                    self.codespace.ask(query, by, time).await.map_or(Asked::Nothing, Asked::Answer)
                 }
-                if best.as_deref().is_none_or(|best| is_more_telling(&answer, best)) {
-                    best = Some(answer);
+                Side::Laptop => self.laptop.ask(query, by, time).await,
+            };
+            match asked {
+                Asked::Answer(answer) if message::code(&answer) == rcode::NOERROR => return Ok(answer),
+                Asked::Answer(answer) => {
+                    if best.as_deref().is_none_or(|best| is_more_telling(&answer, best)) {
+                        best = Some(answer);
+                    }
                 }
+                Asked::Nothing => {}
+                Asked::Unreachable => laptop_unreachable = true,
             }
         }
-        best.unwrap_or_else(|| {
-            let why =
-                if sides.is_empty() { "gh-net: the laptop is not connected" } else { "gh-net: no answer" };
-            query.error(ResponseCode::ServFail, why)
-        })
+        // Some names outside of its domains exist on the laptop only. Its memory comes last, so that a public name leads
+        // to where the codespace can go, and negative answers in it say nothing about other resolvers.
+        if laptop_unreachable
+            && let Some(answer) = self.laptop.kept(query, by)
+            && message::code(&answer) == rcode::NOERROR
+        {
+            return Ok(answer);
+        }
+        best.ok_or("gh-net: no answer")
     }
 
-    async fn ask(&self, side: Side, query: &Query, by: Transport, time: Duration) -> Option<Bytes> {
-        match side {
-            Side::Codespace => self.codespace.ask(query, by, time).await,
-            Side::Laptop => {
-                let mut state = self.state.clone();
-                tokio::select! {
-                    answer = self.laptop.ask(query, by, time) => answer,
-                    _ = state.wait_for(|state| !state.link_up) => None,
-                }
-            }
-        }
+    fn settings(&self) -> Settings {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -5,15 +5,22 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use hickory_proto::op::{Edns, Message, MessageType, Query as Question, ResponseCode};
+use gh_net_common::frame::DnsMode;
+use hickory_proto::op::{Edns, Message, MessageType, ResponseCode};
 use hickory_proto::rr::rdata::{A, TXT};
-use hickory_proto::rr::{Name, RData, Record, RecordType};
+use hickory_proto::rr::{RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::time::{Instant, timeout};
 
+use super::laptop::SILENCE;
 use super::upstream::STEP;
 use super::*;
+use crate::liveness::{LinkMonitor, Liveness};
+
+pub(super) mod samples;
+
+use samples::question;
 
 const OURS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 1));
 const LAPTOP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 2));
@@ -131,6 +138,7 @@ async fn free_port() -> u16 {
 
 struct World {
     port: u16,
+    monitor: LinkMonitor,
     responder: Responder,
     laptop: Server,
     first: Server,
@@ -142,8 +150,8 @@ impl World {
         let port = free_port().await;
         let (laptop, first) =
             (Server::start(LAPTOP, port, laptop).await, Server::start(FIRST, port, first).await);
-        let responder = start(port, &[FIRST]);
-        Self { port, responder, laptop, first, client: client(port).await }
+        let (responder, monitor) = start(port, &[FIRST]);
+        Self { port, monitor, responder, laptop, first, client: client(port).await }
     }
 
     async fn ask(&self, name: &str) -> Message {
@@ -151,28 +159,28 @@ impl World {
     }
 
     fn set(&self, mode: DnsMode) {
-        self.responder.set(Dns { mode, search: vec![], domains: vec!["corp.example".to_owned()] });
+        self.responder.set(&dns(mode));
     }
 }
 
-fn start(port: u16, resolvers: &[IpAddr]) -> Responder {
+fn dns(mode: DnsMode) -> Dns {
+    Dns { mode, search: vec![], domains: vec!["corp.example".to_owned()] }
+}
+
+/// A responder with a link.
+fn start(port: u16, resolvers: &[IpAddr]) -> (Responder, LinkMonitor) {
     let config = Config { listen: vec![OURS], laptop: vec![LAPTOP], resolvers: resolvers.to_vec() };
-    let responder = Responder::start_on(config, port).unwrap();
-    responder.set(Dns { mode: DnsMode::Split, search: vec![], domains: vec!["corp.example".to_owned()] });
-    responder
+    let monitor = LinkMonitor::new();
+    monitor.connected();
+    let responder = Responder::start_on(config, monitor.watch(), port).unwrap();
+    responder.set(&dns(DnsMode::Split));
+    (responder, monitor)
 }
 
 async fn client(port: u16) -> UdpSocket {
     let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     client.connect((OURS, port)).await.unwrap();
     client
-}
-
-fn question(name: &str, kind: RecordType) -> Message {
-    let mut message = Message::query();
-    message.metadata.recursion_desired = true;
-    message.add_query(Question::query(Name::from_ascii(name).unwrap(), kind));
-    message
 }
 
 async fn exchange(client: &UdpSocket, query: &Message) -> Message {
@@ -233,31 +241,78 @@ async fn negative_answers_stay_negative() {
 
 #[tokio::test]
 async fn without_a_link_the_codespace_answers_at_once() {
-    let world = World::new(silent, public).await;
-    world.responder.set_link(false);
-    let start = Instant::now();
-    assert_eq!(address(&world.ask("github.com.").await), "203.0.113.1");
-    let mut query = question("www.corp.example.", RecordType::A);
-    query.edns = Some(Edns::new());
-    let answer = exchange(&world.client, &query).await;
-    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
-    assert!(answer.edns.is_some());
-    assert!(start.elapsed() < Duration::from_secs(1));
-    assert_eq!(world.laptop.count(), 0);
+    for mode in [DnsMode::Split, DnsMode::Local] {
+        for (script, code) in [(public as Script, ResponseCode::NoError), (nxdomain, ResponseCode::NXDomain)]
+        {
+            let world = World::new(silent, script).await;
+            world.set(mode);
+            world.monitor.set(Liveness::Down);
+            let start = Instant::now();
+            assert_eq!(world.ask("github.com.").await.metadata.response_code, code);
+            assert!(start.elapsed() < SILENCE);
+            assert_eq!(world.laptop.count(), 0);
+        }
+    }
 }
 
 #[tokio::test]
-async fn queries_that_wait_for_the_laptop_fail_when_the_link_is_lost() {
-    let world = World::new(silent, public).await;
-    let start = Instant::now();
-    let query = question("www.corp.example.", RecordType::A);
-    world.client.send(&query.to_vec().unwrap()).await.unwrap();
-    while world.laptop.count() == 0 {
-        tokio::task::yield_now().await;
+async fn on_a_silent_link_the_codespace_answers_soon_and_then_at_once() {
+    for (mode, script) in [(DnsMode::Split, nxdomain as Script), (DnsMode::Local, public)] {
+        let world = World::new(silent, script).await;
+        world.set(mode);
+        let start = Instant::now();
+        let first = world.ask("github.com.").await;
+        assert!((SILENCE..STEP * 2).contains(&start.elapsed()), "{:?}", start.elapsed());
+        let start = Instant::now();
+        assert_eq!(world.ask("github.com.").await.metadata.response_code, first.metadata.response_code);
+        assert!(start.elapsed() < SILENCE);
+        assert_eq!(world.first.count(), 2);
+        assert_ne!(world.laptop.count(), 0, "the link may be alive after all");
     }
-    world.responder.set_link(false);
-    assert_eq!(receive(&world.client).await.metadata.response_code, ResponseCode::ServFail);
-    assert!(start.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_question_for_the_laptop_waits_for_the_link_and_holds_up_no_other() {
+    let world = World::new(corporate, public).await;
+    world.monitor.set(Liveness::Down);
+    let waiting = client(world.port).await;
+    waiting.send(&question("www.corp.example.", RecordType::A).to_vec().unwrap()).await.unwrap();
+    assert_eq!(address(&world.ask("github.com.").await), "203.0.113.1");
+    assert_eq!(world.laptop.count(), 0);
+    world.monitor.connected();
+    assert_eq!(address(&receive(&waiting).await), "10.20.0.10");
+}
+
+#[tokio::test]
+async fn what_only_the_laptop_knew_of_other_names_is_remembered_without_it() {
+    let world = World::new(corporate, nxdomain).await;
+    assert_eq!(address(&world.ask("wiki.partner.example.").await), "10.20.0.10");
+    world.monitor.set(Liveness::Down);
+    assert_eq!(address(&world.ask("wiki.partner.example.").await), "10.20.0.10");
+    assert_eq!(world.ask("new.partner.example.").await.metadata.response_code, ResponseCode::NXDomain);
+
+    let both = World::new(corporate, public).await;
+    both.set(DnsMode::Local);
+    assert_eq!(address(&both.ask("github.com.").await), "10.20.0.10");
+    both.monitor.set(Liveness::Down);
+    assert_eq!(address(&both.ask("github.com.").await), "203.0.113.1", "the codespace has a way there");
+
+    let failing = World::new(nxdomain, refused).await;
+    assert_eq!(failing.ask("github.com.").await.metadata.response_code, ResponseCode::NXDomain);
+    failing.monitor.set(Liveness::Down);
+    let answer = failing.ask("github.com.").await;
+    assert_eq!(answer.metadata.response_code, ResponseCode::Refused, "the laptop does not know all names");
+}
+
+#[tokio::test]
+async fn what_the_laptop_said_is_forgotten_with_its_domain() {
+    let world = World::new(corporate, nxdomain).await;
+    assert_eq!(address(&world.ask("www.corp.example.").await), "10.20.0.10");
+    world.set(DnsMode::Split);
+    world.monitor.set(Liveness::Down);
+    assert_eq!(address(&world.ask("www.corp.example.").await), "10.20.0.10", "the same domains");
+    world.responder.set(&Dns { mode: DnsMode::Split, search: vec![], domains: vec![] });
+    assert_eq!(world.ask("www.corp.example.").await.metadata.response_code, ResponseCode::NXDomain);
 }
 
 #[tokio::test]

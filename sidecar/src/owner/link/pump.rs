@@ -18,6 +18,7 @@ use gh_net_common::link::{LinkControl, SILENCE};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::hook::Hook;
+use crate::liveness::Heard;
 use crate::owner::held::Held;
 use crate::owner::segment;
 use crate::owner::standby::Standby;
@@ -82,6 +83,7 @@ pub(crate) struct Pump<S> {
     quiet: bool,
     alarm: Alarm,
     probe: Probe,
+    heard: Heard,
     arena: BytesMut,
 }
 
@@ -97,8 +99,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             quiet: false,
             alarm: Alarm::new(),
             probe: Probe::None,
+            heard: Heard::default(),
             arena: BytesMut::new(),
         }
+    }
+
+    /// Counts in `heard` what arrives from the laptop.
+    pub(crate) fn count_into(&mut self, heard: Heard) {
+        self.heard = heard;
     }
 
     /// Asks the laptop for a sign of life: [`Event::Alive`] is the answer.
@@ -200,6 +208,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
                 Poll::Ready(Err(error)) => return Err(Event::Cut(error.to_string())),
             };
             self.control.frame_received(now);
+            self.heard.count();
             if self.probe == Probe::Unanswered {
                 self.probe = Probe::Answered;
             }

@@ -1,0 +1,232 @@
+//! The laptop's resolver, behind a link that may be silent or lost.
+//!
+//! A name that others know too does not wait for the link: without one, or if a link brings nothing for [`SILENCE`],
+//! the laptop is *unreachable*, and whoever is next is asked. The link itself is declared dead much later, after 15 to
+//! 29 s.
+//!
+//! For a name that only the laptop knows, a question waits for the link about as long as the client waits for the
+//! answer, and is asked at the moment the link is back. What the laptop said before is the answer if the wait is in
+//! vain (RFC 8767).
+//!
+//! A kept answer within its TTL is used while there is no link, and on a quiet one, which it does not wake. While the
+//! link is up, the laptop is always asked.
+
+use std::future::pending;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::cache::Cache;
+use super::kept::{Age, Kept, Key};
+use super::message::Query;
+use super::upstream::{Transport, Upstream};
+use crate::liveness::{LinkWatch, Liveness};
+
+/// If nothing at all arrives from the laptop for so long after a question, it is unreachable. A link that is alive
+/// brings something after one round trip: at least the report that the question was delivered.
+pub(super) const SILENCE: Duration = Duration::from_secs(1);
+
+/// The same while nothing has arrived since an earlier question found the link silent: so only one pays for it. Long
+/// enough for the question to be sent, in case the link is alive again.
+const STILL_SILENT: Duration = Duration::from_millis(50);
+
+/// How long a question waits for the link if there is a stale answer: RFC 8767's client response timer. An address that
+/// is a little out of date serves the user better than a longer wait, because the connection to it waits for the link
+/// anyway, and far longer than a resolver can. And some clients give up after 2 s (c-ares). Less would help no one:
+/// without the link, the address is of no use.
+pub(super) const STALE_AFTER: Duration = Duration::from_millis(1800);
+
+/// Maximum number of questions in progress that only the laptop can answer. The rest of the questions that may be in
+/// progress is for those that need not wait for the link.
+const MAX_PATIENT: usize = 3072;
+
+/// What asks a resolver: a trait, so that tests can script it.
+pub(super) trait Ask: Send + Sync {
+    /// An answer within `time`; `None` if there is none.
+    fn ask(&self, query: &Query, by: Transport, time: Duration)
+    -> impl Future<Output = Option<Bytes>> + Send;
+}
+
+impl Ask for Upstream {
+    fn ask(
+        &self,
+        query: &Query,
+        by: Transport,
+        time: Duration,
+    ) -> impl Future<Output = Option<Bytes>> + Send {
+        Self::ask(self, query, by, time)
+    }
+}
+
+/// What comes of asking the laptop for a name that others know too.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Its answer.
+    Answer(Bytes),
+    /// It is there, but has no answer.
+    Nothing,
+    /// It is not there.
+    Unreachable,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Laptop<U = Upstream> {
+    /// Asked for names that only the laptop knows.
+    patient: U,
+    /// Asked for other names: these must not queue behind the first.
+    impatient: U,
+    link: LinkWatch,
+    /// What [`LinkWatch::heard`] said when a question last found the link silent.
+    silent_at: AtomicU64,
+    cache: Mutex<Cache>,
+    places: Semaphore,
+}
+
+impl Laptop {
+    /// The resolver at these addresses.
+    pub(super) fn new(servers: Vec<SocketAddr>, link: LinkWatch) -> Self {
+        Self::of(Upstream::new(servers.clone()), Upstream::new(servers), link)
+    }
+}
+
+impl<U: Ask> Laptop<U> {
+    fn of(patient: U, impatient: U, link: LinkWatch) -> Self {
+        Self {
+            patient,
+            impatient,
+            link,
+            silent_at: AtomicU64::new(u64::MAX),
+            cache: Mutex::default(),
+            places: Semaphore::new(MAX_PATIENT),
+        }
+    }
+
+    /// Asks for a name that others know too, within `time`.
+    pub(super) async fn ask(&self, query: &Query, by: Transport, time: Duration) -> Asked {
+        if self.link.liveness() == Liveness::Down {
+            return Asked::Unreachable;
+        }
+        if let Some(answer) = self.fresh(query, by) {
+            return Asked::Answer(answer);
+        }
+        let number = self.link.up().await;
+        tokio::select! {
+            answer = self.ask_and_keep(&self.impatient, query, by, time) => match answer {
+                Some(answer) => Asked::Answer(answer),
+                None => Asked::Nothing,
+            },
+            () = self.link.gone(number) => Asked::Unreachable,
+            () = self.silence() => Asked::Unreachable,
+        }
+    }
+
+    /// Asks for a name that only the laptop knows, until `deadline`. Without an answer, tells why.
+    pub(super) async fn ask_patiently(
+        &self,
+        query: &Query,
+        by: Transport,
+        deadline: Instant,
+    ) -> Result<Bytes, &'static str> {
+        let Ok(_place) = self.places.try_acquire() else {
+            return self.kept(query, by).ok_or("gh-net: too many questions wait for the laptop");
+        };
+        let answer = tokio::select! {
+            answer = self.ask_any_link(query, by, deadline) => answer,
+            stale = self.stale_in_time(query, by) => Some(stale),
+        };
+        answer.or_else(|| self.kept(query, by)).ok_or("gh-net: the laptop does not answer")
+    }
+
+    /// What the laptop said before, fresh or stale.
+    pub(super) fn kept(&self, query: &Query, by: Transport) -> Option<Bytes> {
+        let (kept, age) = self.find(query)?;
+        kept.answer(query, by, age)
+    }
+
+    /// The laptop's domains changed: see [`Cache::domains_changed`].
+    pub(super) fn domains_changed(&self, unaffected: impl Fn(&[u8]) -> bool) {
+        self.cache().domains_changed(unaffected, Instant::now());
+    }
+
+    /// Asks over the link, or over the next one if it is lost.
+    async fn ask_any_link(&self, query: &Query, by: Transport, deadline: Instant) -> Option<Bytes> {
+        loop {
+            if let Some(answer) = self.fresh(query, by) {
+                return Some(answer);
+            }
+            let number = timeout_at(deadline, self.link.up()).await.ok()?;
+            let time = deadline.saturating_duration_since(Instant::now());
+            tokio::select! {
+                answer = self.ask_and_keep(&self.patient, query, by, time) => return answer,
+                () = self.link.gone(number) => {}
+            }
+        }
+    }
+
+    async fn ask_and_keep(
+        &self,
+        upstream: &U,
+        query: &Query,
+        by: Transport,
+        time: Duration,
+    ) -> Option<Bytes> {
+        let changes = self.cache().changes();
+        let answer = upstream.ask(query, by, time).await?;
+        if let Some(kept) = Kept::new(query, &answer)
+            && let Some(key) = Key::new(query)
+        {
+            self.cache().keep(key, kept, changes, Instant::now());
+        }
+        Some(answer)
+    }
+
+    /// Returns once nothing has arrived from the laptop for too long.
+    async fn silence(&self) {
+        loop {
+            let heard = self.link.heard();
+            let known = self.silent_at.load(Ordering::Relaxed) == heard;
+            sleep(if known { STILL_SILENT } else { SILENCE }).await;
+            if self.link.heard() == heard {
+                self.silent_at.store(heard, Ordering::Relaxed);
+                return;
+            }
+        }
+    }
+
+    /// A stale answer when it is time for one; never returns while the laptop is there, or if there is none.
+    async fn stale_in_time(&self, query: &Query, by: Transport) -> Bytes {
+        let heard = self.link.heard();
+        sleep(STALE_AFTER).await;
+        let unreachable = self.link.liveness() == Liveness::Down || self.link.heard() == heard;
+        match self.kept(query, by).filter(|_| unreachable) {
+            Some(answer) => answer,
+            None => pending().await,
+        }
+    }
+
+    /// A kept answer, if it may be given without asking the laptop.
+    fn fresh(&self, query: &Query, by: Transport) -> Option<Bytes> {
+        if self.link.liveness() == Liveness::Up {
+            return None;
+        }
+        let (kept, age) = self.find(query)?;
+        matches!(age, Age::Fresh(_)).then(|| kept.answer(query, by, age))?
+    }
+
+    fn find(&self, query: &Query) -> Option<(Kept, Age)> {
+        self.cache().find(&Key::new(query)?, Instant::now())
+    }
+
+    fn cache(&self) -> MutexGuard<'_, Cache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests;
