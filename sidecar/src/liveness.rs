@@ -13,7 +13,6 @@ pub(crate) enum Liveness {
     /// There is a link. It may be dead without anyone having noticed: see [`LinkWatch::heard`].
     Up,
     /// There is a link on which nothing passes, so that the codespace may fall asleep. A packet wakes it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "no session makes its link quiet yet"))]
     Quiet,
     /// There is no link.
     Down,

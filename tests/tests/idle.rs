@@ -120,6 +120,21 @@ fn nothing_passes_on_an_idle_link_until_either_side_has_data() -> Result<()> {
 }
 
 #[test]
+fn a_name_whose_answer_has_not_expired_does_not_wake_a_quiet_link() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    count_link(&lab.home)?;
+    let bridge = lab.bridge(&["--idle-timeout", "5s"])?;
+    let dig = |name: &str| lab.codespace.shell(&format!("dig +short +tries=1 {name}.corp.internal A"));
+    assert_eq!(dig("lasting")?, "10.20.0.10");
+    let packets = wait_for_quiet(&bridge, &lab.home, 1)?;
+    assert_eq!(dig("lasting")?, "10.20.0.10");
+    assert_eq!(counted(&lab.home)?, packets, "the question went to the laptop");
+    assert_eq!(dig("mail")?, "10.20.0.25", "a name that is not known yet");
+    assert_ne!(counted(&lab.home)?, packets);
+    bridge.stop().map(drop)
+}
+
+#[test]
 fn a_quiet_link_that_has_died_is_replaced_when_data_comes() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     count_link(&lab.home)?;

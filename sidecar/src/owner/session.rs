@@ -309,6 +309,7 @@ impl Session {
             }
             Event::Quiet(quiet) => {
                 tracing::debug!(quiet, "the link");
+                self.monitor.set(if quiet { Liveness::Quiet } else { Liveness::Up });
                 None
             }
             Event::Alive => Some(SessionEvent::Alive),
