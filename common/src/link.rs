@@ -6,13 +6,13 @@
 //!   the bytes under way, so that what has to wait waits with the sender, where it can be scheduled.
 //! - **Reports.** The receiver of packets reports how many bytes of them it has received in all ([`Frame::Delivered`]).
 //!   A report is due at once after [`REPORT_BYTES`], else it travels with the next packet of the other direction or
-//!   after [`REPORT_DELAY`]: a report of its own for each keystroke would cost more than the keystroke.
+//!   after [`REPORT_DELAY`]. The driver may send it earlier ([`LinkControl::poll_report`]).
 //! - **Keepalive.** Each end pings and answers pings, and each end declares a link dead that stays silent for
 //!   [`SILENCE`] after a ping ([`LinkControl::silence`]). Any frame counts as a sign of life.
 //!
-//! - **Quiet.** An end that is told to, because nothing of worth has passed for long, asks the other one to be quiet
-//!   ([`LinkControl::ask_quiet`]). Then no frame passes, not even pings, until one end has something to send; the
-//!   link is checked at long intervals ([`FIRST_CHECK`]).
+//! - **Quiet.** An end whose driver says so ([`LinkControl::ask_quiet`]), because no payload has passed for long, asks
+//!   the other one to be quiet. Then no frame passes, not even pings, until one end has something to send; the link is
+//!   checked at long intervals ([`FIRST_CHECK`]).
 //!
 //! A congested end (one whose writer does not accept more) sends only pings, of which one at most is unanswered. A
 //! report or a pong that waits meanwhile is replaced by the latest one.
@@ -29,10 +29,10 @@ mod quiet;
 pub mod window;
 
 pub use keepalive::{IDLE_PING, PING, PROBE, SILENCE};
-pub use quiet::{FIRST_CHECK, MAX_CHECK};
+pub use quiet::FIRST_CHECK;
 
 use keepalive::Keepalive;
-use quiet::Quietness;
+use quiet::IdleState;
 use window::Window;
 
 /// Received bytes that are reported at once: a small part of the smallest window.
@@ -49,7 +49,7 @@ const OVERSLEPT: Duration = Duration::from_secs(3);
 pub struct LinkControl {
     window: Window,
     keepalive: Keepalive,
-    quiet: Quietness,
+    quiet: IdleState,
     /// How long the other end may be silent after this end has woken a quiet link.
     patience: Duration,
     /// Bytes of packet frames received on this link.
@@ -67,7 +67,7 @@ impl LinkControl {
         Self {
             window: Window::default(),
             keepalive: Keepalive::new(now),
-            quiet: Quietness::default(),
+            quiet: IdleState::default(),
             patience,
             received: 0,
             reported: 0,
@@ -104,7 +104,7 @@ impl LinkControl {
         if self.quiet.is_quiet() {
             self.probe(self.patience, now);
         }
-        self.quiet.wake();
+        self.quiet.frame_sent();
     }
 
     /// The other end reports `total` bytes of packet frames. The total is clamped: it never decreases, and never
@@ -131,8 +131,13 @@ impl LinkControl {
         self.quiet.is_quiet()
     }
 
+    /// When the other end will be heard at the latest, as it promised for a quiet link before it was last heard.
+    pub fn promised(&self) -> Option<Instant> {
+        self.quiet.promised()
+    }
+
     /// Whether the other end can be asked to be quiet: everything received is reported, and no ping is unanswered.
-    pub fn is_at_rest(&self) -> bool {
+    pub fn has_nothing_pending(&self) -> bool {
         self.quiet.is_active() && !self.keepalive.is_asking() && self.reported == self.received
     }
 
@@ -145,7 +150,7 @@ impl LinkControl {
     pub fn quiet_received(&mut self, seconds: u32, now: Instant) {
         self.quiet.quiet_received(seconds, now);
         if self.quiet.is_quiet() {
-            self.keepalive.rest();
+            self.keepalive.settle();
             // Ahead of our answer: a later report would wake the other end.
             self.report_due = self.report_due.map(|_| now);
         }
@@ -170,9 +175,17 @@ impl LinkControl {
 
     /// The next frame that is due. While the link is `congested` that is a ping at most.
     pub fn poll_frame(&mut self, congested: bool, now: Instant) -> Option<Frame> {
-        if self.quiet.check_at().is_some_and(|at| at <= now) {
+        if self.quiet.begin_check(now) {
             self.probe(self.patience, now);
         }
+        if let Some(frame) = self.poll_other_than_quiet(congested, now) {
+            self.quiet.frame_sent();
+            return Some(frame);
+        }
+        if congested { None } else { self.quiet.poll_frame() }
+    }
+
+    fn poll_other_than_quiet(&mut self, congested: bool, now: Instant) -> Option<Frame> {
         if !self.is_quiet()
             && let Some(ping) = self.keepalive.poll_ping(now)
         {
@@ -182,7 +195,7 @@ impl LinkControl {
             return None;
         }
         let report = self.report_due.filter(|due| *due <= now).and_then(|_| self.poll_report());
-        report.or_else(|| self.keepalive.poll_pong()).or_else(|| self.quiet.poll_frame())
+        report.or_else(|| self.keepalive.poll_pong())
     }
 
     /// The report of received bytes, if there are new ones, due or not: for a write that happens anyway.
@@ -190,6 +203,7 @@ impl LinkControl {
         self.report_due = None;
         (self.reported < self.received).then(|| {
             self.reported = self.received;
+            self.quiet.frame_sent();
             Frame::Delivered(self.received)
         })
     }
@@ -199,7 +213,7 @@ impl LinkControl {
     pub fn silence(&mut self, now: Instant) -> Option<Duration> {
         let late = now.checked_duration_since(self.dead_at()?)?;
         if late > OVERSLEPT {
-            self.probe(PROBE, now);
+            self.probe(self.patience, now);
             return None;
         }
         Some(self.keepalive.silent_for(now))

@@ -56,7 +56,7 @@ use flows::Flows;
 use limit::RateLimit;
 
 pub use idle::IdleTimeout;
-pub use link::{LinkEnd, LinkIo, LostLink, ProtocolError};
+pub use link::{LinkEnd, LinkIo, LostLink, ProtocolError, Quiet};
 pub use names::Lookup;
 pub use notices::Notices;
 pub use own::OwnAddresses;
@@ -124,6 +124,8 @@ pub struct Io {
 struct Linked<'a, R, W> {
     link: &'a mut LinkIo<R, W>,
     control: LinkControl,
+    /// When the sidecar was last asked to be quiet.
+    asked: Option<Instant>,
     /// The error of a failed write, and how long the link is still read from.
     failed: Option<(std::io::Error, Instant)>,
 }
@@ -207,7 +209,7 @@ impl Io {
     {
         let now = Instant::now();
         self.engine.handle_link_up(now);
-        let mut linked = Linked { link, control: LinkControl::new(PROBE, now), failed: None };
+        let mut linked = Linked { link, control: LinkControl::new(PROBE, now), asked: None, failed: None };
         let end = match poll_fn(|cx| self.poll_linked(cx, &mut linked, control)).await {
             StopReason::Link(end) => Ok(end),
             StopReason::Reactor(error) => Err(error),
@@ -302,14 +304,14 @@ impl Io {
         if let Some(silence) = linked.control.silence(now) {
             return Err(LinkEnd::Lost(LostLink::Silent(silence)).into());
         }
-        self.engine.set_quiet(linked.control.is_quiet());
+        self.engine.set_quiet(linked.control.is_quiet(), now);
         more |= self.serve_sockets(cx, now)?;
-        let idle = self.idle.due(self.engine.last_active(), self.engine.last_exchange());
-        if idle.is_some_and(|due| due <= now) && linked.control.is_at_rest() {
-            self.ask_quiet(linked);
+        let idle = self.idle.due(self.engine.last_active(), self.engine.last_exchange(), linked.asked);
+        if idle.is_some_and(|due| due <= now) {
+            self.ask_quiet(linked, now);
         }
         more |= self.put_out(cx, linked, now)?;
-        linked.link.show_quiet(linked.control.is_quiet());
+        linked.link.show_quiet(linked.control.is_quiet(), self.engine.last_active());
         // Packets that left made room to read more from sockets and to deliver answers.
         more |= self.carry_out(now) | self.flows.has_ready();
         let link_deadline = match &linked.failed {
@@ -321,13 +323,17 @@ impl Io {
         Ok(more)
     }
 
-    /// Asks the sidecar to be quiet, and leaves answers to keepalives with it.
-    fn ask_quiet<R, W: AsyncWrite + Unpin>(&mut self, linked: &mut Linked<'_, R, W>) {
-        for acknowledgment in self.engine.standby().iter().take(MAX_STANDBY) {
-            let packet = Bytes::copy_from_slice(acknowledgment.headers.as_slice());
-            linked.link.writer.push(&Frame::Standby(packet));
+    /// Asks the sidecar to be quiet, and leaves answers to keepalives with it. Not while anything is still under way.
+    fn ask_quiet<R, W: AsyncWrite + Unpin>(&mut self, linked: &mut Linked<'_, R, W>, now: Instant) {
+        let Linked { link: LinkIo { writer, .. }, control, asked, failed } = linked;
+        if writer.queued() > 0 || failed.is_some() || !control.has_nothing_pending() {
+            return;
         }
-        linked.control.ask_quiet();
+        for acknowledgment in self.engine.standby(MAX_STANDBY) {
+            writer.push(&Frame::Standby(Bytes::copy_from_slice(acknowledgment.headers.as_slice())));
+        }
+        control.ask_quiet();
+        *asked = Some(now);
     }
 
     fn poll_unlinked(
@@ -383,6 +389,7 @@ impl Io {
                         && !control.is_quiet()
                         && self.status_requests.admits(now)
                     {
+                        control.frame_sent(now);
                         writer.push(&Frame::AskStatus);
                     }
                     // The requester may be gone.

@@ -57,7 +57,7 @@ impl Keepalive {
     }
 
     /// Nothing is asked of the other end any more, nor owed to it.
-    pub(super) fn rest(&mut self) {
+    pub(super) fn settle(&mut self) {
         self.unanswered = false;
         self.busy = false;
         self.probe = None;

@@ -1,3 +1,4 @@
+use super::quiet::MAX_CHECK;
 use super::*;
 
 const MS: Duration = Duration::from_millis(1);
@@ -299,6 +300,64 @@ fn a_packet_that_crosses_the_question_makes_it_void() {
     assert!(!laptop.is_quiet() && !sidecar.is_quiet());
 }
 
+/// The laptop's question and this frame behind it arrive together.
+fn crossed(mut before: impl FnMut(&mut LinkControl, Instant) -> Frame) {
+    let start = Instant::now();
+    let (mut laptop, mut sidecar) = (answered(start), answered(start));
+    laptop.ask_quiet();
+    let question = laptop.poll_frame(false, start).unwrap();
+    let behind = before(&mut laptop, start);
+    pass(question, &mut sidecar, start);
+    sidecar.frame_received(start);
+    if let Frame::Ping(value) = behind {
+        sidecar.ping_received(value);
+    }
+    exchange(&mut laptop, &mut sidecar, start);
+    assert!(laptop.has_nothing_pending(), "the laptop can ask again");
+    make_quiet(&mut laptop, &mut sidecar, start);
+}
+
+#[test]
+fn a_frame_behind_the_question_makes_it_void() {
+    crossed(|laptop, now| {
+        laptop.frame_sent(now);
+        Frame::AskStatus
+    });
+    crossed(|laptop, now| {
+        laptop.ping_received(7);
+        laptop.poll_frame(false, now).unwrap()
+    });
+    crossed(|laptop, now| {
+        laptop.probe(PROBE, now);
+        laptop.poll_frame(false, now).unwrap()
+    });
+}
+
+#[test]
+fn only_checks_lengthen_the_interval() {
+    let mut now = Instant::now();
+    let (mut laptop, mut sidecar) = quiet_pair(now);
+    for _ in 0..10 {
+        now += Duration::from_secs(60);
+        laptop.probe(PROBE, now);
+        exchange(&mut laptop, &mut sidecar, now);
+        make_quiet(&mut laptop, &mut sidecar, now);
+    }
+    assert_eq!(laptop.poll_timeout(false), Some(now + FIRST_CHECK));
+}
+
+#[test]
+fn a_promise_counts_until_the_other_end_is_heard() {
+    let now = Instant::now();
+    let (_, mut sidecar) = quiet_pair(now);
+    let promised = sidecar.promised();
+    assert!(promised > Some(now + FIRST_CHECK));
+    sidecar.packet_sent(100, now);
+    assert_eq!(sidecar.promised(), promised);
+    sidecar.frame_received(now);
+    assert_eq!(sidecar.promised(), None);
+}
+
 #[test]
 fn an_answer_without_a_question_and_a_question_that_is_repeated_do_no_harm() {
     let now = Instant::now();
@@ -307,6 +366,10 @@ fn an_answer_without_a_question_and_a_question_that_is_repeated_do_no_harm() {
     assert!(!link.is_quiet());
     link.quiet_received(100, now);
     link.quiet_received(u32::MAX, now);
+    assert!(
+        link.promised() <= Some(now + MAX_CHECK + Duration::from_secs(3600)),
+        "nobody is believed for years"
+    );
     assert_eq!(link.poll_frame(false, now), Some(Frame::Quiet(0)));
     assert_eq!(link.poll_frame(false, now), None);
 }
@@ -315,14 +378,14 @@ fn an_answer_without_a_question_and_a_question_that_is_repeated_do_no_harm() {
 fn what_is_not_reported_or_answered_keeps_the_link_from_rest() {
     let now = Instant::now();
     let mut link = started(now);
-    assert!(!link.is_at_rest(), "a ping is unanswered");
+    assert!(!link.has_nothing_pending(), "a ping is unanswered");
     link.frame_received(now);
     link.pong_received(1, now);
-    assert!(link.is_at_rest());
+    assert!(link.has_nothing_pending());
     link.packet_received(60, now + MS);
-    assert!(!link.is_at_rest(), "a report is due");
+    assert!(!link.has_nothing_pending(), "a report is due");
     link.poll_report();
-    assert!(link.is_at_rest());
+    assert!(link.has_nothing_pending());
     // A question that comes before the report is answered after it.
     link.packet_received(60, now + 2 * MS);
     link.frame_received(now + 2 * MS);

@@ -37,7 +37,9 @@ impl Engine {
         if let Some(Entry { flow: Flow::Udp(mapping), usage, .. }) = self.table.get_mut(flow) {
             mapping.sends(Peer { asked: destination, actual }, now);
             usage.uplink(payload.len(), now);
-            self.active = Some(now);
+            if destination.port() != dns::PORT {
+                self.active = Some(now);
+            }
         }
         let hop_limit = onward(packet.hop_limit);
         self.commands.push_back(Command::SendUdp { flow, destination: actual, hop_limit, payload });
@@ -101,7 +103,9 @@ impl Engine {
         let Some(Entry { flow: Flow::Udp(mapping), usage, .. }) = self.table.get_mut(flow) else { return };
         let Some(source) = mapping.receives(source, now) else { return };
         usage.downlink(payload.len(), now);
-        self.active = Some(now);
+        if source.port() != dns::PORT {
+            self.active = Some(now);
+        }
         let is_up = self.link.is_up();
         let queued =
             is_up && build::udp(source, mapping.client, id, payload).is_some_and(|p| mapping.queue.push(p));

@@ -66,7 +66,8 @@ impl Engine {
     }
 
     /// When payload of a TCP connection or UDP mapping last passed in either direction, or the first link came up.
-    /// Other packets don't count: keepalives and window probes of TCP, echo requests, ICMP errors, name lookups.
+    /// Other packets don't count: keepalives and window probes of TCP, echo requests, ICMP errors, name lookups over
+    /// UDP.
     pub fn last_active(&self) -> Option<Instant> {
         self.active
     }
@@ -76,20 +77,28 @@ impl Engine {
         self.exchange
     }
 
-    /// The link has become quiet or ceases to be. While it is quiet, keepalives and window probes are put off; data
-    /// that has to be sent ends it.
-    pub fn set_quiet(&mut self, quiet: bool) {
-        self.link.quiet = quiet;
+    /// The link has become quiet or ceases to be. While it is quiet, keepalives and window probes are put off
+    /// until it ends; data that has to be sent ends it.
+    pub fn set_quiet(&mut self, quiet: bool, now: Instant) {
+        if std::mem::replace(&mut self.link.quiet, quiet) && !quiet {
+            for id in self.table.ids() {
+                if let Some(Entry { flow: Flow::Tcp(connection), .. }) = self.table.get_mut(id)
+                    && connection.end_quiet(now)
+                {
+                    self.settle(id, now);
+                }
+            }
+        }
     }
 
-    /// The acknowledgment with which each connection would answer a keepalive (RFC 9293, 3.8.4). Somebody nearer to the
-    /// codespace can give it while the link is quiet.
-    pub fn standby(&mut self) -> Vec<Transmit> {
+    /// The acknowledgments with which connections would answer a keepalive (RFC 9293, 3.8.4), at most `limit` of them.
+    /// Somebody nearer to the codespace can give them while the link is quiet.
+    pub fn standby(&mut self, limit: usize) -> impl Iterator<Item = Transmit> {
         let acknowledgment = |entry: &mut Entry| match &mut entry.flow {
             Flow::Tcp(connection) => connection.standby(),
             Flow::Udp(_) | Flow::Echo(_) => None,
         };
-        self.table.entries_mut().filter_map(acknowledgment).collect()
+        self.table.entries_mut().filter_map(acknowledgment).take(limit)
     }
 
     /// The next packet for the link. `bulk` says whether the link has room for packets with payload. The engine's
@@ -99,23 +108,18 @@ impl Engine {
         if !self.link.is_up() {
             return None;
         }
-        let control = if self.urgent.is_empty() { self.poll_control(now) } else { None };
-        let packet = match control {
-            Some(control) => control,
-            None => {
-                let packet =
-                    self.poll_urgent().or_else(|| if bulk { self.poll_scheduled(now) } else { None })?;
-                self.exchange = Some(now);
-                packet
-            }
-        };
+        let packet = self
+            .poll_urgent(now)
+            .or_else(|| self.poll_control(now))
+            .or_else(|| if bulk { self.poll_scheduled(now) } else { None })?;
         self.link.sent = self.link.end_of(&packet);
         self.counters.downlink_packets += 1;
         Some(packet)
     }
 
-    fn poll_urgent(&mut self) -> Option<Transmit> {
+    fn poll_urgent(&mut self, now: Instant) -> Option<Transmit> {
         let packet = self.urgent.pop_front()?;
+        self.exchange = Some(now);
         self.urgent_bytes -= packet.len();
         Some(packet)
     }
@@ -125,7 +129,11 @@ impl Engine {
             let Some(entry) = self.table.get_mut(id) else { continue };
             entry.control_listed = false;
             let Flow::Tcp(connection) = &mut entry.flow else { continue };
+            let is_bare = connection.has_only_bare_control();
             let segment = connection.poll_control(now);
+            if segment.is_some() && !is_bare {
+                self.exchange = Some(now);
+            }
             self.settle(id, now);
             if segment.is_some() {
                 return segment;
@@ -150,6 +158,7 @@ impl Engine {
             let Some(packet) = entry.poll(now) else { continue };
             Schedule::sent(&mut entry.standing, packet.len());
             entry.last_sent = self.link.end_of(&packet);
+            self.exchange = Some(now);
             self.settle(candidate.flow, now);
             return Some(packet);
         }

@@ -146,6 +146,8 @@ pub(super) struct Connection {
     abandoned: bool,
     /// Set on a new link until a segment shows what the codespace lost with the old one.
     resumed: bool,
+    /// Whether its timer was put off because the link is quiet.
+    put_off: bool,
 }
 
 impl Connection {
@@ -178,6 +180,7 @@ impl Connection {
             failed: false,
             abandoned: false,
             resumed: false,
+            put_off: false,
         }
     }
 

@@ -158,7 +158,11 @@ impl FromStr for Idle {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        humantime::parse_duration(text).map(Self).map_err(|_| not_a_duration(text))
+        match humantime::parse_duration(text) {
+            Ok(idle) if idle.is_zero() || idle >= Duration::from_secs(1) => Ok(Self(idle)),
+            Ok(_) => Err(format!("{text:?} is less than 1s")),
+            Err(_) => Err(not_a_duration(text)),
+        }
     }
 }
 

@@ -282,7 +282,7 @@ impl Flows {
                 return;
             }
         };
-        if self.own.contain(address.ip(), now) {
+        if self.own.contain(address.ip()) {
             return engine.handle_connect_failed(id, ConnectError::Prohibited, now);
         }
         let opened = Connection::open(address, interface, hop_limit).and_then(|connection| {
@@ -349,7 +349,7 @@ impl Flows {
     }
 
     fn refuse_own(&mut self, destination: IpAddr, now: Instant) -> Result<(), SendError> {
-        let own = self.own.contain(destination, now);
+        let own = self.own.contain_recently(destination, now);
         if own { Err(SendError::Unreachable(UnreachableKind::Prohibited)) } else { Ok(()) }
     }
 

@@ -2,11 +2,20 @@
 
 use std::fmt;
 use std::io;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gh_net_common::frame::{FrameError, Goodbye};
 use gh_net_common::framed::{FrameReader, FrameWriter};
 use tokio::sync::{oneshot, watch};
+
+/// Whether a link is quiet.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Quiet {
+    /// Whether it is.
+    pub quiet: bool,
+    /// When payload last passed, if it did.
+    pub payload: Option<Instant>,
+}
 
 /// Both directions of a link, past the handshake.
 #[derive(Debug)]
@@ -18,18 +27,19 @@ pub struct LinkIo<R, W> {
     /// Signalled once the sidecar has processed the first frames of the session.
     pub settled: Option<oneshot::Sender<()>>,
     /// Whether the link is quiet.
-    pub quiet: watch::Sender<bool>,
+    pub quiet: watch::Sender<Quiet>,
 }
 
 impl<R, W> LinkIo<R, W> {
     /// A link on these streams.
     pub fn new(reader: FrameReader<R>, writer: FrameWriter<W>) -> Self {
-        Self { reader, writer, settled: None, quiet: watch::Sender::new(false) }
+        Self { reader, writer, settled: None, quiet: watch::Sender::default() }
     }
 
     /// Tells the session whether the link is quiet.
-    pub(super) fn show_quiet(&self, quiet: bool) {
-        self.quiet.send_if_modified(|shown| std::mem::replace(shown, quiet) != quiet);
+    pub(super) fn show_quiet(&self, quiet: bool, payload: Option<Instant>) {
+        self.quiet
+            .send_if_modified(|shown| std::mem::replace(shown, Quiet { quiet, payload }).quiet != quiet);
     }
 }
 

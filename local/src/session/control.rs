@@ -15,7 +15,7 @@ use super::link::Signals;
 use super::networks::{Networks, Update};
 use super::record::Record;
 use super::wake::WakeWatch;
-use crate::io::{Control, LinkEnd, ReactorError, Report};
+use crate::io::{Control, LinkEnd, Quiet, ReactorError, Report};
 use crate::netwatch::{self, Changes, Netwatch, Snapshot};
 use crate::policy::Choice;
 use crate::resolver::Resolver;
@@ -62,6 +62,8 @@ struct State {
     open: bool,
     /// Whether the link is resumed, and how many flows were kept; from a lost link until it is replaced and settled.
     lost: Option<Lost>,
+    /// When payload had last passed when the link was last quiet.
+    quiet_since: Option<Option<std::time::Instant>>,
     /// Addresses that the laptop has lost, and until when their sockets are kept.
     lost_addresses: BTreeMap<IpAddr, Instant>,
     nudge: Arc<Notify>,
@@ -102,6 +104,7 @@ impl ControlPlane {
             resolver,
             open: false,
             lost: None,
+            quiet_since: None,
             lost_addresses: BTreeMap::new(),
             nudge: Arc::default(),
             io,
@@ -221,9 +224,14 @@ impl State {
         }
     }
 
-    fn quiet(&mut self, quiet: bool) {
+    fn quiet(&mut self, Quiet { quiet, payload }: Quiet) {
         self.record.quiet(quiet);
-        tracing::info!("{}", lines::quiet(quiet));
+        // A link that only lookups or pings wake is said to be quiet once.
+        if quiet && self.quiet_since.replace(payload) != Some(payload) {
+            tracing::info!("{}", lines::quiet(quiet));
+        } else {
+            tracing::debug!("{}", lines::quiet(quiet));
+        }
     }
 
     /// The laptop has slept: the link may be dead, and a network may have returned.
@@ -332,16 +340,13 @@ enum Signal {
     /// The sidecar has processed the first frames.
     Settled,
     /// The link has become quiet, or has ceased to be.
-    Quiet(bool),
+    Quiet(Quiet),
 }
 
 async fn next_signal(signals: &mut Option<Signals>) -> Signal {
     let Some(Signals { settled, quiet }) = signals else { return std::future::pending().await };
     tokio::select! {
-        true = received(settled) => {
-            *settled = None;
-            Signal::Settled
-        }
+        true = received(settled) => Signal::Settled,
         Ok(()) = quiet.changed() => Signal::Quiet(*quiet.borrow_and_update()),
         // The link has ended, and the session will say so.
         else => std::future::pending().await,
@@ -350,10 +355,10 @@ async fn next_signal(signals: &mut Option<Signals>) -> Signal {
 
 /// Whether the signal was given; waits for it. A sender that is dropped does not give it.
 async fn received(signal: &mut Option<oneshot::Receiver<()>>) -> bool {
-    match signal {
-        Some(receiver) => receiver.await.is_ok(),
-        None => std::future::pending().await,
-    }
+    let Some(receiver) = signal else { return std::future::pending().await };
+    let given = receiver.await.is_ok();
+    *signal = None;
+    given
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use tokio::sync::{oneshot, watch};
 use super::error::Error;
 use super::goodbye::exchange_goodbyes;
 use super::handshake::{self, HandshakeError};
-use crate::io::{LinkEnd, LinkIo, LostLink, Notices, ReactorError};
+use crate::io::{LinkEnd, LinkIo, LostLink, Notices, Quiet, ReactorError};
 use crate::transport::{self, Carrier};
 
 /// The link's streams with the frames on them.
@@ -20,7 +20,7 @@ pub(super) struct Signals {
     /// Signalled once the sidecar has processed the first frames.
     pub(super) settled: Option<oneshot::Receiver<()>>,
     /// Whether the link is quiet.
-    pub(super) quiet: watch::Receiver<bool>,
+    pub(super) quiet: watch::Receiver<Quiet>,
 }
 
 /// A link, from the connected transport on.

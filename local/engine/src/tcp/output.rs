@@ -14,6 +14,11 @@ impl Connection {
         self.due.syn || self.due.ack || self.due.duplicates > 0 || self.due.probe || self.due.reset
     }
 
+    /// Whether all segments without payload that are due only acknowledge or probe.
+    pub(crate) fn has_only_bare_control(&self) -> bool {
+        !self.due.syn && !self.due.reset
+    }
+
     /// The next segment without payload.
     pub(crate) fn poll_control(&mut self, now: Instant) -> Option<Transmit> {
         let due = std::mem::take(&mut self.due);

@@ -65,13 +65,14 @@ impl Connection {
             return;
         }
         match self.timer {
-            // Put off: a codespace that fell asleep answers no probe.
+            // Put off until the link is active: a codespace that has fallen asleep answers no probe.
             Timer::Idle { probes, .. } if line.quiet => {
-                self.timer = Timer::Idle { at: now + IDLE_INTERVAL, probes };
+                self.timer = Timer::Idle { at: now + IDLE, probes };
+                self.put_off = true;
             }
             Timer::Persist { attempts, unanswered, .. } if line.quiet => {
-                let at = now + self.send.probe_interval(attempts);
-                self.timer = Timer::Persist { at, attempts, unanswered };
+                self.timer = Timer::Persist { at: now + IDLE, attempts, unanswered };
+                self.put_off = true;
             }
             Timer::Idle { probes, .. } if probes >= IDLE_PROBES => self.reset(),
             Timer::Idle { probes, .. } => {
@@ -91,6 +92,18 @@ impl Connection {
             Timer::Close { .. } if self.state == State::Closed => self.abort(),
             Timer::Close { .. } => self.leave(now),
         }
+    }
+
+    /// The link is not quiet any more: what was put off is due. Returns whether something was.
+    pub(crate) fn end_quiet(&mut self, now: Instant) -> bool {
+        if !std::mem::take(&mut self.put_off) {
+            return false;
+        }
+        match &mut self.timer {
+            Timer::Idle { at, .. } | Timer::Persist { at, .. } => *at = now,
+            Timer::Retransmit { .. } | Timer::Close { .. } => {}
+        }
+        true
     }
 
     fn handle_retransmit(&mut self, attempts: u8, now: Instant) {

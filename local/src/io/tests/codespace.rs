@@ -167,6 +167,11 @@ impl Codespace {
         self.writer.push(frame);
     }
 
+    /// Sends what is queued, and takes nothing.
+    pub(super) async fn flush(&mut self) {
+        self.writer.flush().await.unwrap();
+    }
+
     /// Carries packets until `done` returns a value.
     pub(super) async fn until<T>(&mut self, mut done: impl FnMut(&mut Self) -> Option<T>) -> T {
         let end = Instant::now() + PATIENCE;

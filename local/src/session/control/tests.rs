@@ -38,7 +38,7 @@ impl World {
     /// Opens the session, as a link does. The sender signals that it has settled.
     fn open(&mut self) -> oneshot::Sender<()> {
         let (settled, is_settled) = oneshot::channel();
-        let quiet = watch::Sender::new(false).subscribe();
+        let quiet = watch::Sender::default().subscribe();
         self.plane.opened(&opened(), Vec::new(), 0, Signals { settled: Some(is_settled), quiet });
         settled
     }

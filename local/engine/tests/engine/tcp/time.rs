@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use gh_net_engine::Command;
 
-use crate::harness::{Script, seg};
+use crate::harness::{Script, echo, seg, udp};
 
 const IDLE: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
 
@@ -183,25 +183,29 @@ fn acknowledgments_during_a_retransmission_are_within_the_clients_window() {
 }
 
 #[test]
-fn on_a_quiet_link_keepalives_and_window_probes_are_put_off() {
-    // An idle connection.
-    let (mut script, _) = Script::established();
-    script.engine.set_quiet(true);
-    script.pass(IDLE + Duration::from_secs(24 * 3600));
-    script.quiet();
-    script.engine.set_quiet(false);
+fn on_a_quiet_link_keepalives_and_window_probes_wait_for_its_end() {
+    // An idle connection, whose peer is gone: a link that is woken now and then finds out, too.
+    let (mut script, flow) = Script::established();
+    for _ in 0..9 {
+        script.engine.set_quiet(true, script.now);
+        script.pass(2 * IDLE);
+        script.quiet();
+        script.engine.set_quiet(false, script.now);
+        script.pass(Duration::ZERO);
+        script.expect(seg("", 0, 1, b""));
+    }
     script.pass(Duration::from_secs(75));
-    script.expect(seg("", 0, 1, b""));
+    assert_eq!(script.command(), Some(Command::Abort(flow)));
 
     // A closed window.
     let (mut script, flow) = Script::established();
     script.send(seg("", 1, 1, b"").window(0));
     script.serve(flow, b"data");
-    script.engine.set_quiet(true);
+    script.engine.set_quiet(true, script.now);
     script.pass(Duration::from_secs(3600));
     script.quiet();
-    script.engine.set_quiet(false);
-    script.pass(Duration::from_secs(60));
+    script.engine.set_quiet(false, script.now);
+    script.pass(Duration::ZERO);
     script.expect(seg("", 0, 1, b""));
     script.send(seg("", 1, 1, b""));
     script.expect(seg("P", 1, 1, b"data"));
@@ -214,7 +218,7 @@ fn a_standby_acknowledgment_is_the_answer_to_a_keepalive() {
     script.serve(flow, b"world");
     while script.recv().is_some() {}
     script.send(seg("", 6, 6, b""));
-    let standby: Vec<_> = script.engine.standby().iter().map(|it| it.headers.as_slice().to_vec()).collect();
+    let standby: Vec<_> = script.engine.standby(9).map(|it| it.headers.as_slice().to_vec()).collect();
     // The keepalive has the sequence number before the next one.
     script.send(seg("", 5, 6, b""));
     let (answer, _) =
@@ -226,11 +230,34 @@ fn a_standby_acknowledgment_is_the_answer_to_a_keepalive() {
 fn payload_makes_the_engine_active_and_nothing_else_does() {
     let (mut script, flow) = Script::established();
     script.engine.handle_link_up(script.now);
-    let up = script.engine.last_active();
+    let up = Some(script.now);
     script.pass(Duration::from_secs(10));
     script.send(seg("", 0, 1, b""));
     script.send(seg("", 1, 1, b""));
-    assert_eq!(script.engine.last_active(), up, "a keepalive and an acknowledgment");
+    while script.recv().is_some() {}
+    assert_eq!(
+        (script.engine.last_active(), script.engine.last_exchange()),
+        (up, up),
+        "bare acknowledgments"
+    );
+    for packet in [
+        echo("10.1.0.2", "10.20.0.1", 7, 1, b"ping"),
+        udp("10.1.0.2:5000", "10.20.0.1:53", b"?"),
+        udp("10.1.0.2:5000", "198.19.240.2:53", b"?"),
+    ] {
+        script.pass(Duration::from_secs(1));
+        script.send_raw(&packet);
+        assert_eq!((script.engine.last_active(), script.engine.last_exchange()), (up, Some(script.now)));
+    }
+    script.pass(Duration::from_secs(1));
     script.serve(flow, b"x");
     assert_eq!(script.engine.last_active(), Some(script.now));
+    script.pass(Duration::from_secs(1));
+    script.send_raw(&udp("10.1.0.2:5000", "10.20.0.1:7", b"x"));
+    assert_eq!(script.engine.last_active(), Some(script.now));
+    // An end of the server is an exchange.
+    script.pass(Duration::from_secs(1));
+    script.engine.handle_failed(flow, script.now);
+    while script.sent().is_some() {}
+    assert_eq!(script.engine.last_exchange(), Some(script.now));
 }
