@@ -1,13 +1,15 @@
 //! What both ends of a gh-net session compile: the [wire protocol](frame), the [handshake](hello), the [control of a
 //! link](link), and the networks that are [never forwarded](reserved).
 //!
-//! That part is pure. Features add what touches the system: `framed` (frames on tokio's streams, a timer), `netlink` (the
+//! That part is pure. Features add what touches the system: `framed` (frames on tokio's streams, timers), `netlink` (the
 //! kernel's networks) and `logging`.
 //!
 //! Code that only one end needs belongs to that end.
 
 #[cfg(feature = "framed")]
 pub mod alarm;
+#[cfg(feature = "framed")]
+pub mod debounce;
 pub mod frame;
 #[cfg(feature = "framed")]
 pub mod framed;

@@ -5,14 +5,13 @@
 //! the next [`Netwatch::snapshot`] and its delta to the one before say what. So an event that is lost or repeated does no
 //! harm. A snapshot from the middle of a change is only used for [what it adds](Snapshot::with_additions).
 
-mod debounce;
 mod delta;
 mod message;
 mod netlink;
 mod snapshot;
 
-pub use debounce::Changes;
 pub use delta::{Change, Delta};
+pub use gh_net_common::debounce::Changes;
 pub use gh_net_common::netlink::{Address, MAIN_TABLE, NextHop, Route, RouteKind};
 pub use netlink::{Error, Netwatch};
 pub use snapshot::{

@@ -6,6 +6,7 @@
 
 use std::io;
 
+use gh_net_common::debounce::{Changes, Debounce};
 use gh_net_common::netlink::{Dump, Netlink};
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use netlink_packet_route::rule::RuleMessage;
@@ -13,7 +14,6 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
 
-use super::debounce::{Changes, Debounce};
 use super::message;
 use super::snapshot::{Interface, Rule, Snapshot};
 

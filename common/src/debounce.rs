@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 const QUIET: Duration = Duration::from_millis(250);
 /// A series that goes on is reported at this interval, so that new networks don't wait for its end.
 const INTERVAL: Duration = Duration::from_millis(500);
-/// A series is reported as ended after this time even if events continue: on some laptops something always changes, and
+/// A series is reported as ended after this time even if events continue: on some machines something always changes, and
 /// networks that are gone must not be kept forever.
 const MAX_SERIES: Duration = Duration::from_secs(10);
 
@@ -26,7 +26,7 @@ pub enum Changes {
 
 /// Turns events into reports.
 #[derive(Debug, Default)]
-pub(super) struct Debounce {
+pub struct Debounce {
     /// The series under way.
     series: Option<Series>,
 }
@@ -40,7 +40,7 @@ struct Series {
 
 impl Debounce {
     /// Begins a series if none is under way, so that its end is reported even if no event comes.
-    pub(super) fn begin(&mut self) {
+    pub fn begin(&mut self) {
         self.series();
     }
 
@@ -51,10 +51,10 @@ impl Debounce {
 
     /// Waits for the next report. `event` waits for an event. Cancel safe if `event` is: the series stays under way, and
     /// its times are those of its events, however often the wait begins again.
-    pub(super) async fn changes<E>(
-        &mut self,
-        mut event: impl AsyncFnMut() -> Result<(), E>,
-    ) -> Result<Changes, E> {
+    ///
+    /// # Errors
+    /// Those of `event`.
+    pub async fn changes<E>(&mut self, mut event: impl AsyncFnMut() -> Result<(), E>) -> Result<Changes, E> {
         if self.series.is_none() {
             event().await?;
         }
