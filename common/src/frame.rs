@@ -36,6 +36,7 @@
 //! | 12 | [`Ending`](Frame::Ending) | sidecar | empty |
 //! | 13 | [`AskStatus`](Frame::AskStatus) | laptop | empty |
 //! | 14 | [`SidecarStatus`] | sidecar | uptime u64 (seconds), DNS mode u8, resolver hook u8 (0 or 1), routes u32, packets up u64, bytes up u64, packets down u64, bytes down u64, malformed u64, refused u64 |
+//! | 15 | [`Codespace`] | sidecar | *prefixes* of the codespace's own networks, *addresses* of its resolvers |
 //! | 16 | [`Quiet`](Frame::Quiet) | both | u32: seconds until the laptop is heard again; 0 in the sidecar's answer |
 //! | 17 | [`Standby`](Frame::Standby) | laptop | one whole IPv4 or IPv6 packet |
 //!
@@ -75,15 +76,18 @@
 //! is not higher than that of the newest one, with [`Reason::Stale`]. Families, MTU and prefixes of that
 //! [`Open`] are ignored; [`Opened`] has the actual values. Routes and DNS settings stay until the laptop sends others.
 //! Packets under way are lost, and [`Frame::Delivered`] counts from 0 again.
+//!
+//! The codespace's own networks and resolvers may change while a session lasts. The sidecar then sends a [`Codespace`],
+//! whose lists replace those of [`Opened`]; changes that follow each other closely are sent as one.
 
 mod codec;
 mod types;
 
 pub use codec::{announced_len, is_domain, packet_header};
 pub use types::{
-    Dns, DnsMode, Families, Frame, FrameError, Goodbye, HEADER_LEN, Hello, Level, MAX_PAYLOAD, MAX_PREFIXES,
-    MAX_STANDBY, MAX_TEXT, Notice, Open, Opened, PREAMBLE, Reason, Routes, SidecarCounters, SidecarStatus,
-    Token, TunnelAddress,
+    Codespace, Dns, DnsMode, Families, Frame, FrameError, Goodbye, HEADER_LEN, Hello, Level, MAX_PAYLOAD,
+    MAX_PREFIXES, MAX_STANDBY, MAX_TEXT, Notice, Open, Opened, PREAMBLE, Reason, Routes, SidecarCounters,
+    SidecarStatus, Token, TunnelAddress,
 };
 
 #[cfg(test)]

@@ -41,12 +41,12 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use gh_net_common::alarm::Alarm;
-use gh_net_common::frame::{Frame, Goodbye, MAX_STANDBY, SidecarStatus};
+use gh_net_common::frame::{Codespace, Frame, Goodbye, MAX_STANDBY, SidecarStatus};
 use gh_net_common::framed::{FrameWriter, ReadError};
 use gh_net_common::hello::printable;
 use gh_net_common::link::{LinkControl, PROBE};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::engine::Engine;
 use crate::policy::Policy;
@@ -117,6 +117,7 @@ pub struct Io {
     counters: Counters,
     notices: Notices,
     sidecar: Option<(SidecarStatus, Instant)>,
+    codespace: watch::Sender<Codespace>,
     status_requests: RateLimit,
 }
 
@@ -167,8 +168,14 @@ impl Io {
             counters: Counters::default(),
             notices: Notices::default(),
             sidecar: None,
+            codespace: watch::Sender::default(),
             status_requests: RateLimit::new(STATUS_INTERVAL, 1),
         })
+    }
+
+    /// What the codespace has of its own, whenever that changes. Only the latest is kept.
+    pub fn codespace(&self) -> watch::Receiver<Codespace> {
+        self.codespace.subscribe()
     }
 
     /// Number of flows, not counting TCP connections in TIME-WAIT.
@@ -487,6 +494,7 @@ impl Io {
             Frame::Quiet(_) => return Err(unexpected("a request to be quiet")),
             Frame::Ending => return Err(LinkEnd::Ending),
             Frame::SidecarStatus(status) => self.sidecar = Some((status, now)),
+            Frame::Codespace(codespace) => drop(self.codespace.send_replace(codespace)),
         }
         Ok(0)
     }

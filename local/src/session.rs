@@ -216,6 +216,7 @@ impl<'a> Session<'a> {
                 )?)
             }
         };
+        control.follow_codespace(io.codespace());
         let end = tokio::select! {
             never = control.run() => match never {},
             end = io.run(&mut link.streams, controls) => end,

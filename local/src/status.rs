@@ -181,6 +181,17 @@ pub enum RouteChange {
     Removed(Route),
 }
 
+/// A change of what the codespace has of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CodespaceChange {
+    /// Networks that it reaches by itself from now on.
+    pub added: Vec<IpNet>,
+    /// Networks that it no longer reaches by itself.
+    pub removed: Vec<IpNet>,
+    /// Its resolvers, if they changed.
+    pub resolvers: Option<Vec<IpAddr>>,
+}
+
 /// Something the user should know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Note {

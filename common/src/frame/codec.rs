@@ -6,8 +6,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use ipnet::IpNet;
 
 use super::types::{
-    Dns, DnsMode, Families, Frame, FrameError, Goodbye, HEADER_LEN, Hello, Level, MAX_PAYLOAD, MAX_PREFIXES,
-    MAX_TEXT, Notice, Open, Opened, Reason, Routes, SidecarCounters, SidecarStatus, Token, TunnelAddress,
+    Codespace, Dns, DnsMode, Families, Frame, FrameError, Goodbye, HEADER_LEN, Hello, Level, MAX_PAYLOAD,
+    MAX_PREFIXES, MAX_TEXT, Notice, Open, Opened, Reason, Routes, SidecarCounters, SidecarStatus, Token,
+    TunnelAddress,
 };
 
 /// Maximum length of a list that is sent, in bytes. [`MAX_PREFIXES`] of the longest prefixes fit, and three lists fit a
@@ -27,9 +28,10 @@ const NOTICE: u8 = 10;
 const GOODBYE: u8 = 11;
 const ENDING: u8 = 12;
 const ASK_STATUS: u8 = 13;
-pub(super) const SIDECAR_STATUS: u8 = 14;
+const SIDECAR_STATUS: u8 = 14;
+const CODESPACE: u8 = 15;
 const QUIET: u8 = 16;
-const STANDBY: u8 = 17;
+pub(super) const STANDBY: u8 = 17;
 
 /// The header of a packet frame, for writers that send header and packet as two slices.
 ///
@@ -126,6 +128,11 @@ impl Frame {
             Self::SidecarStatus(status) => {
                 put_status(out, status);
                 SIDECAR_STATUS
+            }
+            Self::Codespace(Codespace { networks, resolvers }) => {
+                put_list(out, networks, put_prefix);
+                put_list(out, resolvers, put_address);
+                CODESPACE
             }
             Self::Quiet(seconds) => {
                 out.put_u32(*seconds);
@@ -226,6 +233,10 @@ impl Fields {
             ENDING => Frame::Ending,
             ASK_STATUS => Frame::AskStatus,
             SIDECAR_STATUS => Frame::SidecarStatus(self.status()?),
+            CODESPACE => Frame::Codespace(Codespace {
+                networks: self.list(Self::prefix)?,
+                resolvers: self.list(Self::address)?,
+            }),
             QUIET => Frame::Quiet(self.u32()?),
             STANDBY => Frame::Standby(self.0.split_off(0)),
             _ => return Ok(None),

@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use ipnet::IpNet;
 use proptest::prelude::*;
 
-use super::codec::{DNS, PACKET, PING, SIDECAR_STATUS, header};
+use super::codec::{DNS, PACKET, PING, STANDBY, header};
 use super::*;
 
 fn address() -> impl Strategy<Value = IpAddr> {
@@ -132,6 +132,8 @@ fn frame() -> impl Strategy<Value = Frame> {
         Just(Frame::Ending),
         Just(Frame::AskStatus),
         status().prop_map(Frame::SidecarStatus),
+        (prefixes(), prop::collection::vec(address(), 0..4))
+            .prop_map(|(networks, resolvers)| Frame::Codespace(Codespace { networks, resolvers })),
         any::<u32>().prop_map(Frame::Quiet),
         prop::collection::vec(any::<u8>(), 0..100).prop_map(|bytes| Frame::Standby(bytes.into())),
     ]
@@ -167,7 +169,7 @@ proptest! {
 
     #[test]
     fn arbitrary_payloads_of_known_kinds_never_panic(
-        kind in 1u8..=SIDECAR_STATUS,
+        kind in 1u8..=STANDBY,
         payload in prop::collection::vec(any::<u8>(), 0..300),
     ) {
         let mut buffer = BytesMut::from(&header(kind, payload.len())[..]);
@@ -232,6 +234,17 @@ fn excess_items_and_invalid_names_are_left_out_and_not_refused() {
     let prefix: IpNet = "fd00::/64".parse().unwrap();
     let full = Frame::Routes(Routes::Change { add: vec![prefix; MAX_PREFIXES], remove: vec![prefix; 9] });
     assert_eq!(Frame::decode(&mut encoded(std::slice::from_ref(&full))), Ok(Some(full)));
+}
+
+#[test]
+fn a_codespace_with_more_than_a_list_holds_is_cut_and_not_refused() {
+    let networks: Vec<IpNet> =
+        (0..5000u32).map(|number| IpNet::from(IpAddr::from((10 << 24 | number).to_be_bytes()))).collect();
+    let resolvers: Vec<IpAddr> = networks.iter().map(IpNet::addr).collect();
+    let mut buffer = encoded(&[Frame::Codespace(Codespace { networks: networks.clone(), resolvers })]);
+    let Ok(Some(Frame::Codespace(codespace))) = Frame::decode(&mut buffer) else { panic!("not decoded") };
+    assert_eq!(codespace.networks, networks[..MAX_PREFIXES]);
+    assert_eq!(codespace.resolvers.len(), MAX_PREFIXES);
 }
 
 #[test]

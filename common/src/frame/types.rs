@@ -54,6 +54,8 @@ pub enum Frame {
     AskStatus,
     /// The sidecar's view of the session.
     SidecarStatus(SidecarStatus),
+    /// The codespace's own networks or resolvers have changed.
+    Codespace(Codespace),
     /// The laptop asks to be quiet: from now on no frame passes until one side has something to send, and the laptop
     /// will be heard within this many seconds. The sidecar answers with 0.
     Quiet(u32),
@@ -134,6 +136,15 @@ pub struct Opened {
     pub addresses: Vec<TunnelAddress>,
     /// The name of the device.
     pub device: String,
+    /// Networks the codespace reaches by itself; its routes to them win over the tunnel.
+    pub networks: Vec<IpNet>,
+    /// The codespace's own resolvers.
+    pub resolvers: Vec<IpAddr>,
+}
+
+/// What the codespace has of its own, in place of what [`Opened`] listed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Codespace {
     /// Networks the codespace reaches by itself; its routes to them win over the tunnel.
     pub networks: Vec<IpNet>,
     /// The codespace's own resolvers.

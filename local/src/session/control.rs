@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gh_net_common::frame::{DnsMode, Notice, Opened};
+use gh_net_common::frame::{Codespace, DnsMode, Notice, Opened};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -25,6 +25,10 @@ use crate::status::{Status, lines};
 /// How long connections from an address that the laptop has lost are kept, in case it comes back.
 const ADDRESS_HOLD: Duration = Duration::from_secs(30);
 
+/// Minimum time between two changes of the codespace that are applied: the sidecar sends no more, and a hostile one must
+/// not flood the log.
+const CODESPACE_INTERVAL: Duration = Duration::from_millis(250);
+
 /// Turns true when the user wants the session to end.
 pub type Stop = watch::Receiver<bool>;
 
@@ -36,6 +40,8 @@ pub(super) struct ControlPlane {
     requests: Requests,
     /// What io tells of the link.
     signals: Option<Signals>,
+    /// What the codespace has of its own.
+    codespace: CodespaceWatch,
     /// `None` where the kernel provides no timer for it.
     wake: Option<WakeWatch>,
     state: State,
@@ -109,7 +115,8 @@ impl ControlPlane {
             nudge: Arc::default(),
             io,
         };
-        Ok(Self { stop, netwatch, requests, signals: None, wake: wake.ok(), state })
+        let codespace = CodespaceWatch { changes: None, next: Instant::now() };
+        Ok(Self { stop, netwatch, requests, signals: None, codespace, wake: wake.ok(), state })
     }
 
     /// The laptop's networks.
@@ -143,6 +150,11 @@ impl ControlPlane {
         self.signals = Some(signals);
     }
 
+    /// From now on `changes` says what the codespace has of its own, whenever that changes.
+    pub(super) fn follow_codespace(&mut self, changes: watch::Receiver<Codespace>) {
+        self.codespace.changes = Some(changes);
+    }
+
     /// The link has ended; `waits` says whether the session waits for the next one.
     pub(super) fn link_ended(&mut self, end: &Result<LinkEnd, ReactorError>, waits: bool) {
         self.signals = None;
@@ -157,7 +169,7 @@ impl ControlPlane {
 
     /// Works until dropped. When the user ends the session, io gets [`Control::Shutdown`].
     pub(super) async fn run(&mut self) -> Infallible {
-        let Self { stop, netwatch, requests, signals, wake, state } = self;
+        let Self { stop, netwatch, requests, signals, codespace, wake, state } = self;
         let mut following = true;
         loop {
             let changed =
@@ -174,6 +186,7 @@ impl ControlPlane {
                     Signal::Quiet(quiet) => state.quiet(quiet),
                 },
                 slept = woken(wake) => state.woken(slept),
+                changed = codespace.changed() => state.follow_codespace(changed),
                 () = sleep_until(state.next_expiry()) => state.expire_addresses(),
                 Some(request) = requests.recv() => {
                     // The requester may be gone.
@@ -213,6 +226,16 @@ impl State {
         self.record.opened(opened, early);
         self.tell(Control::Policy(policy));
         self.networks.link_frames().into_iter().for_each(|frame| self.tell(Control::Send(frame)));
+    }
+
+    /// The codespace's own networks or resolvers have changed.
+    fn follow_codespace(&mut self, codespace: Codespace) {
+        let (Update { policy, notes, .. }, change) = self.networks.follow_codespace(codespace);
+        self.tell(Control::Policy(policy));
+        if let Some(line) = lines::codespace_change(&change) {
+            tracing::info!("{line}");
+        }
+        notes.iter().for_each(|note| tracing::warn!("{}", note.text));
     }
 
     fn ready(&mut self) {
@@ -312,6 +335,30 @@ impl State {
         if let Err(mpsc::error::TrySendError::Full(control)) = self.io.try_send(control) {
             tracing::error!(?control, "the control channel is full; a message is dropped");
         }
+    }
+}
+
+/// The changes of what the codespace has of its own.
+#[derive(Debug)]
+struct CodespaceWatch {
+    /// `None` before the first link.
+    changes: Option<watch::Receiver<Codespace>>,
+    /// When the next change may be applied.
+    next: Instant,
+}
+
+impl CodespaceWatch {
+    /// Waits for the next change. Cancel safe.
+    async fn changed(&mut self) -> Codespace {
+        if let Some(changes) = &mut self.changes {
+            sleep_until(self.next).await;
+            // The sender ends with its session.
+            if changes.changed().await.is_ok() {
+                self.next = Instant::now() + CODESPACE_INTERVAL;
+                return changes.borrow_and_update().clone();
+            }
+        }
+        std::future::pending().await
     }
 }
 

@@ -112,6 +112,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Negotiation<'_, R, W> {
             | Frame::Ending
             | Frame::AskStatus
             | Frame::SidecarStatus(_)
+            | Frame::Codespace(_)
             | Frame::Quiet(_)
             | Frame::Standby(_) => Err(HandshakeError::Protocol("it did not answer the request")),
         }
@@ -150,6 +151,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Negotiation<'_, R, W> {
                 | Frame::Dns(_)
                 | Frame::AskStatus
                 | Frame::SidecarStatus(_)
+                | Frame::Codespace(_)
                 | Frame::Quiet(_)
                 | Frame::Standby(_)) => return Ok(frame),
             }

@@ -4,13 +4,13 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use gh_net_common::frame::{Dns, DnsMode, Frame, MAX_PREFIXES, Opened, Routes};
+use gh_net_common::frame::{self, Dns, DnsMode, Frame, MAX_PREFIXES, Opened, Routes};
 use ipnet::IpNet;
 
 use super::settings;
 use crate::netwatch::{NextHop, RouteKind, Snapshot};
 use crate::policy::{self, Choice, Codespace, Overlap, Policy, Report};
-use crate::status::{Level, Note, Route, RouteChange};
+use crate::status::{CodespaceChange, Level, Note, Route, RouteChange};
 
 /// The state of the networks, and the policy that follows from it.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(super) struct Networks {
     snapshot: Snapshot,
     search: Vec<String>,
     codespace: Codespace,
+    /// The codespace's own resolvers.
+    resolvers: Vec<IpAddr>,
     policy: Policy,
     routes: Vec<Route>,
     notes: Vec<Note>,
@@ -54,6 +56,7 @@ impl Networks {
             snapshot,
             search,
             codespace: Codespace::default(),
+            resolvers: Vec::new(),
             policy: Policy::default(),
             routes: Vec::new(),
             notes: Vec::new(),
@@ -91,7 +94,27 @@ impl Networks {
             networks: opened.networks.clone(),
             tunnel: opened.addresses.iter().map(|address| address.sidecar.trunc()).collect(),
         };
+        self.resolvers = opened.resolvers.clone();
         self.change(|networks| networks.codespace = codespace)
+    }
+
+    /// The codespace's own networks or resolvers have changed while the session is open. Returns what the user is told:
+    /// of the networks only those that overlap none of the laptop's, because a notice of the sidecar names the others,
+    /// with their interface.
+    pub(super) fn follow_codespace(&mut self, codespace: frame::Codespace) -> (Update, CodespaceChange) {
+        let frame::Codespace { networks, resolvers } = codespace;
+        let free = |network: &IpNet| !overlaps(self.policy.routes(), network);
+        let added = missing(&networks, &self.codespace.networks, |network| *network);
+        let removed = missing(&self.codespace.networks, &networks, |network| *network);
+        let change = CodespaceChange {
+            added: added.into_iter().filter(free).collect(),
+            removed: removed.into_iter().filter(free).collect(),
+            resolvers: (resolvers != self.resolvers).then(|| resolvers.clone()),
+        };
+        self.resolvers = resolvers;
+        let mut update = self.change(|own| own.codespace.networks = networks);
+        update.notes.retain(|note| note.code != Overlap::CODE);
+        (update, change)
     }
 
     /// The laptop's networks or search domains may have changed. `None` if nothing did.
@@ -180,6 +203,15 @@ fn changes(before: &[Route], after: &[Route]) -> Vec<RouteChange> {
 fn missing<T: Clone>(these: &[T], others: &[T], prefix: impl Fn(&T) -> IpNet) -> Vec<T> {
     let known: BTreeSet<IpNet> = others.iter().map(&prefix).collect();
     these.iter().filter(|entry| !known.contains(&prefix(entry))).cloned().collect()
+}
+
+/// Whether `network` shares addresses with one of `routes`, which are disjoint and in ascending order.
+fn overlaps(routes: &[IpNet], network: &IpNet) -> bool {
+    let network = network.trunc();
+    let after = routes.partition_point(|route| route.network() <= network.network());
+    let before = after.checked_sub(1).and_then(|before| routes.get(before));
+    let near = before.into_iter().chain(routes.get(after));
+    near.into_iter().any(|route| route.contains(&network) || network.contains(route))
 }
 
 /// The default routes by their next hops.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{DnsMode, Link, Route, RouteChange, RouteReason, Status};
+use super::{CodespaceChange, DnsMode, Link, Route, RouteChange, RouteReason, Status};
 
 /// Maximum number of networks listed in one line, and of lines for one change of the networks.
 const LISTED: usize = 8;
@@ -85,14 +85,39 @@ fn because(reason: &RouteReason) -> String {
     }
 }
 
+/// What changed of the codespace's own networks and resolvers; `None` if there is nothing to say.
+pub fn codespace_change(change: &CodespaceChange) -> Option<String> {
+    let CodespaceChange { added, removed, resolvers } = change;
+    let added = added.iter().map(|network| format!("+{network}"));
+    let removed = removed.iter().map(|network| format!("-{network}"));
+    let networks: Vec<String> = added.chain(removed).collect();
+    let mut parts = Vec::new();
+    if !networks.is_empty() {
+        parts.push(format!("its own networks {}", listed(networks)));
+    }
+    match resolvers.as_deref() {
+        None => {}
+        Some([]) => parts.push("it has no resolvers now".to_owned()),
+        Some(resolvers) => {
+            let resolvers = resolvers.iter().map(ToString::to_string).collect();
+            parts.push(format!("its resolvers are now {}", listed(resolvers)));
+        }
+    }
+    (!parts.is_empty()).then(|| format!("the codespace has changed: {}", parts.join("; ")))
+}
+
+fn listed(mut items: Vec<String>) -> String {
+    if items.len() > LISTED {
+        let more = items.len() - LISTED;
+        items.truncate(LISTED);
+        items.push(format!("and {more} more"));
+    }
+    items.join(", ")
+}
+
 fn networks(routes: impl ExactSizeIterator<Item = IpNet>) -> String {
-    let count = routes.len();
-    if count == 0 {
+    if routes.len() == 0 {
         return "no network of the laptop".to_owned();
     }
-    let mut text: Vec<String> = routes.take(LISTED).map(|route| route.to_string()).collect();
-    if count > LISTED {
-        text.push(format!("and {} more", count - LISTED));
-    }
-    text.join(", ")
+    listed(routes.map(|route| route.to_string()).collect())
 }

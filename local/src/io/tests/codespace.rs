@@ -245,6 +245,7 @@ impl Codespace {
             | Frame::Ending
             | Frame::AskStatus
             | Frame::SidecarStatus(_)
+            | Frame::Codespace(_)
             | Frame::Quiet(_)
             | Frame::Standby(_)) => self.frames.push_back(frame),
         }

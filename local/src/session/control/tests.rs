@@ -172,6 +172,29 @@ fn what_changes_before_the_session_is_open_is_in_its_first_routes() {
 }
 
 #[test]
+fn what_the_codespace_has_of_its_own_is_followed() {
+    in_own_network(async || {
+        ip("route add 10.20.0.0/16 dev vpn0");
+        let mut world = World::new();
+        let _settled = world.open();
+        let sidecar = watch::Sender::new(Codespace::default());
+        world.plane.follow_codespace(sidecar.subscribe());
+        let World { plane, io, stop: _stop, status: _status } = &mut world;
+        for (networks, codes) in [(&["10.20.3.0/24"][..], &["overlap"][..]), (&[], &[])] {
+            let networks = prefixes(networks);
+            sidecar.send_replace(Codespace { networks, resolvers: Vec::new() });
+            // Each message to io is a reason to look; the first ones belong to the session's beginning.
+            while plane.networks().notes().iter().map(|note| note.code.as_str()).ne(codes.iter().copied()) {
+                tokio::select! {
+                    never = plane.run() => match never {},
+                    _ = io.recv() => {}
+                }
+            }
+        }
+    });
+}
+
+#[test]
 fn the_users_stop_reaches_io() {
     in_own_network(async || {
         let mut world = World::new();

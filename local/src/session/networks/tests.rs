@@ -145,6 +145,52 @@ fn the_sidecar_gets_joined_prefixes() {
 }
 
 #[test]
+fn what_the_codespace_has_of_its_own_is_followed_and_said_once() {
+    let mut networks = networks(&[("10.20.0.0/16", 2), ("192.168.1.0/24", 3)]);
+    let codespace = |own: &[&str], resolvers: &[&str]| frame::Codespace {
+        networks: prefixes(own),
+        resolvers: resolvers.iter().map(|resolver| resolver.parse().unwrap()).collect(),
+    };
+    let mut line = |codespace| {
+        let (update, change) = networks.follow_codespace(codespace);
+        assert!(update.frames.is_empty() && update.notes.is_empty(), "{update:?}");
+        let codes = networks.notes().iter().map(|note| note.code.clone()).collect::<Vec<_>>();
+        (crate::status::lines::codespace_change(&change), codes)
+    };
+    let said = |text: &str| Some(format!("the codespace has changed: {text}"));
+    let (own, resolvers) = (["172.17.0.0/16", "10.20.3.0/24"], ["172.16.5.1"]);
+    // The overlapping one is in the status, and in a notice of the sidecar.
+    assert_eq!(
+        line(codespace(&own, &resolvers)),
+        (
+            said("its own networks +172.17.0.0/16; its resolvers are now 172.16.5.1"),
+            vec!["overlap".to_owned()]
+        )
+    );
+    assert_eq!(line(codespace(&own, &resolvers)).0, None);
+    assert_eq!(line(codespace(&["172.17.0.0/16"], &resolvers)), (None, vec![]));
+    assert_eq!(line(codespace(&[], &[])).0, said("its own networks -172.17.0.0/16; it has no resolvers now"));
+    let many: Vec<String> = (0..20).map(|number| format!("10.{}.0.0/16", 100 + number)).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let text = line(codespace(&many, &[])).0.unwrap();
+    assert!(text.ends_with("+10.107.0.0/16, and 12 more"), "{text}");
+}
+
+#[test]
+fn a_network_overlaps_a_route_that_contains_it_or_that_it_contains() {
+    let routes = prefixes(&["10.20.0.0/16", "10.40.0.0/16", "192.168.1.0/24", "fd20::/32"]);
+    for network in
+        ["10.20.3.0/24", "10.0.0.0/8", "10.20.0.0/16", "192.168.1.77/32", "fd20:0:1::/48", "0.0.0.0/0"]
+    {
+        assert!(overlaps(&routes, &network.parse().unwrap()), "{network}");
+    }
+    for network in ["10.21.0.0/16", "10.30.0.0/15", "9.0.0.0/8", "192.168.2.0/24", "fd21::/32", "fd00::/16"] {
+        assert!(!overlaps(&routes, &network.parse().unwrap()), "{network}");
+    }
+    assert!(!overlaps(&[], &"10.0.0.0/8".parse().unwrap()));
+}
+
+#[test]
 fn a_note_is_reported_once() {
     let mut networks = networks(&[("10.20.0.0/16", 2)]);
     let address = TunnelAddress {

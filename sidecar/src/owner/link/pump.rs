@@ -248,7 +248,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             | Frame::Opened(_)
             | Frame::Notice(_)
             | Frame::Ending
-            | Frame::SidecarStatus(_) => {
+            | Frame::SidecarStatus(_)
+            | Frame::Codespace(_) => {
                 return Err(Event::Violation("a message that is not allowed after the handshake".to_owned()));
             }
         }
