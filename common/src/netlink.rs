@@ -6,18 +6,20 @@
 #![expect(clippy::wildcard_enum_match_arm, reason = "the kernel adds messages and attributes")]
 
 use std::io;
-use std::os::fd::AsFd;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::time::Duration;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader, NetlinkMessage,
     NetlinkPayload,
 };
-use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::AddressMessage;
-use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{Socket, SocketAddr};
+use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 mod network;
@@ -28,6 +30,17 @@ pub use network::{Address, NextHop, Route, RouteKind, table_of};
 pub const MAIN_TABLE: u32 = 254;
 /// Maximum number of items of one dump that are kept.
 pub const MAX_ITEMS: usize = 16 * 1024;
+
+/// Every `RTNLGRP_*` group about interfaces, addresses, routes and rules, for [`Netlink::listen`].
+pub const NETWORK_GROUPS: [u32; 7] = [
+    libc::RTNLGRP_LINK,
+    libc::RTNLGRP_IPV4_IFADDR,
+    libc::RTNLGRP_IPV6_IFADDR,
+    libc::RTNLGRP_IPV4_ROUTE,
+    libc::RTNLGRP_IPV6_ROUTE,
+    libc::RTNLGRP_IPV4_RULE,
+    libc::RTNLGRP_IPV6_RULE,
+];
 
 /// Maximum number of requests in one `send`. If all of them fail, the answers still fit the socket's receive buffer.
 const BATCH: usize = 100;
@@ -62,6 +75,13 @@ pub struct Dump<T> {
 impl<T> Default for Dump<T> {
     fn default() -> Self {
         Self { items: Vec::new(), truncated: false, interrupted: false, sort: None }
+    }
+}
+
+/// For polling a socket that listens; see [`Netlink::take_events`].
+impl AsRawFd for Netlink {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 }
 
@@ -239,6 +259,35 @@ impl Netlink {
         })
     }
 
+    /// The route that an ordinary packet of this machine to `address` takes.
+    ///
+    /// # Errors
+    /// The kernel's answer, for example that there is none.
+    pub fn route_to(&mut self, address: IpAddr) -> io::Result<Option<Route>> {
+        let mut request = RouteMessage::default();
+        (request.header.address_family, request.header.destination_prefix_length) = match address {
+            IpAddr::V4(_) => (AddressFamily::Inet, 32),
+            IpAddr::V6(_) => (AddressFamily::Inet6, 128),
+        };
+        request.attributes.push(RouteAttribute::Destination(RouteAddress::from(address)));
+        let mut bytes = Vec::new();
+        // With an acknowledgment: an answer in a form that this build does not know would be waited for in vain.
+        self.serialize(RouteNetlinkMessage::GetRoute(request), NLM_F_ACK, &mut bytes);
+        self.socket.send(&bytes, 0)?;
+        let (mut route, mut end) = (None, None);
+        while end.is_none() {
+            for_each(&self.receive()?, |header, payload| match payload {
+                _ if header.sequence_number != self.sequence => {}
+                NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(found)) => {
+                    route = Route::from_message(found);
+                }
+                NetlinkPayload::Error(answer) => end = Some(answer.code.map(|_| answer.to_io())),
+                _ => {}
+            })?;
+        }
+        end.flatten().map_or(Ok(route), Err)
+    }
+
     /// Also receives what the kernel multicasts to this `RTNLGRP_*` group. For [`Self::wait`]; a socket that listens
     /// is not used for requests.
     ///
@@ -254,15 +303,28 @@ impl Netlink {
     /// The socket's own.
     pub fn wait(&self, patience: Duration) -> io::Result<Vec<RouteNetlinkMessage>> {
         let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
-        let mut events = Vec::new();
-        if poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], timeout)? > 0 {
-            for_each(&self.receive()?, |_, payload| {
-                if let NetlinkPayload::InnerMessage(message) = payload {
-                    events.push(message);
-                }
-            })?;
+        Ok(self.next_events(timeout)?.unwrap_or_default())
+    }
+
+    /// One datagram of events of the groups listened to, if one is there.
+    ///
+    /// # Errors
+    /// The socket's own; ENOBUFS if there were more events than it holds.
+    pub fn take_events(&self) -> io::Result<Option<Vec<RouteNetlinkMessage>>> {
+        self.next_events(PollTimeout::ZERO)
+    }
+
+    fn next_events(&self, timeout: PollTimeout) -> io::Result<Option<Vec<RouteNetlinkMessage>>> {
+        if poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], timeout)? == 0 {
+            return Ok(None);
         }
-        Ok(events)
+        let mut events = Vec::new();
+        for_each(&self.receive()?, |_, payload| {
+            if let NetlinkPayload::InnerMessage(message) = payload {
+                events.push(message);
+            }
+        })?;
+        Ok(Some(events))
     }
 }
 

@@ -12,17 +12,21 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use gh_net_common::frame::{Goodbye, Open, TunnelAddress};
-use gh_net_common::netlink::{Netlink, Route};
+use gh_net_common::netlink::{MAIN_TABLE, Netlink, Route, RouteKind};
 use ipnet::IpNet;
+use netlink_packet_route::RouteNetlinkMessage;
 
-use crate::journal::{Change, Journal};
+use crate::journal::{Change, Journal, Rule};
 use crate::notify::Notifier;
 
+mod concern;
 pub(crate) mod plan;
 mod tun;
 
+pub(crate) use concern::Concern;
 use plan::Plan;
-use tun::{Tunnel, device, gateway};
+pub(crate) use tun::Damage;
+use tun::{Tunnel, device, gateway, message};
 
 /// An installed hook. Dropping it stops the packets; the rest is undone through the journal.
 #[derive(Debug)]
@@ -82,6 +86,54 @@ impl Hook {
         }
     }
 
+    /// Lets the codespace's own `networks` win, those that no other rule of the codespace lets win.
+    ///
+    /// # Errors
+    /// The kernel refused, or a change could not be written down.
+    pub(crate) fn prefer(&mut self, networks: &Networks, journal: &mut Journal) -> io::Result<()> {
+        let Networks { rules, routes } = networks;
+        match self {
+            Self::Tun(tunnel) => tunnel.prefer(&gateway::tables_after_ours(rules, routes), journal),
+        }
+    }
+
+    /// What an event of the kernel means to it.
+    pub(crate) fn concern(&self, event: &RouteNetlinkMessage) -> Concern {
+        match self {
+            Self::Tun(tunnel) => tunnel.concern(event),
+        }
+    }
+
+    /// What another program has taken from it.
+    ///
+    /// # Errors
+    /// Communication with the kernel failed.
+    pub(crate) fn damage(&mut self) -> io::Result<Damage> {
+        match self {
+            Self::Tun(tunnel) => tunnel.damage(),
+        }
+    }
+
+    /// The interface that gets the tunnel's packets in its place, if another program's settings lead them there.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub(crate) fn bypass(&self) -> io::Result<Option<u32>> {
+        match self {
+            Self::Tun(tunnel) => tunnel.bypass(),
+        }
+    }
+
+    /// Sets again what is missing. Returns what [`Self::follow`] returns.
+    ///
+    /// # Errors
+    /// Communication with the kernel failed, or it refused.
+    pub(crate) fn repair(&mut self, damage: &Damage, plan: &Plan) -> io::Result<Vec<String>> {
+        match self {
+            Self::Tun(tunnel) => tunnel.repair(damage, plan),
+        }
+    }
+
     /// The networks of `plan` that are forwarded.
     pub(crate) fn forwarded(&self, plan: &Plan) -> Vec<IpNet> {
         match self {
@@ -114,12 +166,46 @@ impl Hook {
     }
 }
 
-/// The codespace's routes: those of all tables except our own, which may be larger than all others together.
-///
-/// # Errors
-/// The kernel's answer.
-pub(crate) fn routes_of_codespace() -> io::Result<Vec<Route>> {
-    Ok(Netlink::open()?.routes(|route| !gateway::is_own(route))?.items)
+/// The codespace's networks, as its kernel knows them.
+#[derive(Debug)]
+pub(crate) struct Networks {
+    /// The routes of all tables except our own, which may be larger than all others together.
+    pub(crate) routes: Vec<Route>,
+    /// The rules that look up a table of its own, not `main`, for every packet.
+    rules: Vec<Rule>,
+}
+
+impl Networks {
+    /// The networks as they are now.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub(crate) fn read() -> io::Result<Self> {
+        let routes = Netlink::open()?.routes(|route| !message::is_own(route))?.items;
+        Ok(Self { routes, rules: gateway::rules_of_codespace()? })
+    }
+
+    /// The routes to networks that the codespace reaches by itself, and that take precedence over ours: those of `main`,
+    /// and of the tables that its rules look up for every packet.
+    pub(crate) fn own(&self) -> impl Iterator<Item = &Route> {
+        let counts = |route: &Route| {
+            let v6 = route.prefix.addr().is_ipv6();
+            route.table == MAIN_TABLE
+                || self.rules.iter().any(|rule| rule.table == route.table && rule.v6 == v6)
+        };
+        let routes = self.routes.iter();
+        routes.filter(move |route| {
+            route.kind == RouteKind::Unicast && route.prefix.prefix_len() > 0 && counts(route)
+        })
+    }
+}
+
+/// The name of the interface with this index, or a description if there is none.
+pub(crate) fn interface_name(index: u32) -> String {
+    match nix::net::if_::if_indextoname(index) {
+        Ok(name) => name.to_string_lossy().into_owned(),
+        Err(_) => format!("interface {index}"),
+    }
 }
 
 /// Reverts a change that a hook has made. No error if there is nothing to revert.

@@ -95,6 +95,29 @@ impl Journal {
         Ok(())
     }
 
+    /// Writes down a change that is about to be made, in place of the one that `old` selects. It may be made only after
+    /// this has returned.
+    ///
+    /// # Errors
+    /// It could not be written down: the change must not be made, and the journal is as before.
+    pub(crate) fn replace(&mut self, old: impl Fn(&Change) -> bool, new: Change) -> io::Result<()> {
+        let before = self.changes.clone();
+        match self.changes.iter_mut().find(|change| old(change)) {
+            Some(change) => *change = new,
+            None => return self.record(new),
+        }
+        self.rewrite().inspect_err(|_| self.changes = before)
+    }
+
+    /// Forgets the change that equals this one: it has been undone.
+    pub(crate) fn forget(&mut self, undone: &Change) {
+        self.changes.retain(|change| change != undone);
+        if let Err(error) = self.rewrite() {
+            // Undoing is idempotent, so a journal that lists too much does no harm.
+            tracing::warn!(%error, "the journal could not be shortened");
+        }
+    }
+
     /// Reverts the changes that `which` selects with `revert`, the latest first. What could not be reverted stays in
     /// the journal.
     pub(crate) fn undo(
@@ -213,6 +236,21 @@ mod tests {
         (1..4).for_each(|number| journal.record(table(number)).unwrap());
         journal.undo(|change| *change == table(2), |_| Ok(()));
         assert_eq!(Journal::open(&path).unwrap().changes, [table(1), table(3)]);
+    }
+
+    #[test]
+    fn a_change_takes_the_place_of_another_or_nothing_changes() {
+        let (directory, path) = journal_file();
+        let mut journal = Journal::open(&path).unwrap();
+        (1..4).for_each(|number| journal.record(table(number)).unwrap());
+        journal.replace(|change| *change == table(2), table(5)).unwrap();
+        journal.record(table(6)).unwrap();
+        journal.forget(&table(3));
+        let changes = [table(1), table(5), table(6)];
+        assert_eq!(Journal::open(&path).unwrap().changes, changes);
+        drop(directory);
+        journal.replace(|change| *change == table(1), table(7)).unwrap_err();
+        assert_eq!(journal.changes, changes);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! keeps the [session](owner::session) across links: the [gateway hook](hook), the [resolver hook and the DNS
 //! responder](names), and the [pump](owner::link::pump) between the hook's device and the [link](owner::link).
 //!
+//! A session follows what other programs [change](watch) under it.
+//!
 //! Every change to the machine is written to the [`journal`] before it is made, and [`undo`] reverts what the journal
 //! lists.
 //!
@@ -19,6 +21,7 @@ use command::{attach, cleanup, idle};
 use console::{complain, print};
 use journal::Report;
 
+mod attempts;
 mod command;
 mod console;
 mod hook;
@@ -32,6 +35,7 @@ mod privilege;
 mod program;
 mod status;
 mod undo;
+mod watch;
 
 fn main() -> ExitCode {
     privilege::raise();

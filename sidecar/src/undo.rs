@@ -20,12 +20,12 @@ pub(crate) fn names(journal: &mut Journal) -> Report {
 fn revert(change: &Change) -> io::Result<()> {
     match change {
         Change::Rule(_) | Change::Table { .. } | Change::DeviceNode { .. } => hook::revert(change),
-        Change::ResolvConf { path, original } => {
+        Change::ResolvConf { path, original, servers } => {
             // A journal that was tampered with must not become a way to write any file as root.
             if path.file_name().is_none_or(|name| name != "resolv.conf") {
                 return Err(io::Error::other("the journal names a file that is no resolv.conf"));
             }
-            resolv::restore(path, original)
+            resolv::restore(path, original.as_deref(), servers)
         }
     }
 }
@@ -51,7 +51,8 @@ mod tests {
             let directory = tempfile::tempdir().unwrap();
             let mut journal = Journal::open(&directory.path().join("journal")).unwrap();
             let path = directory.path().join(other);
-            journal.record(Change::ResolvConf { path: path.clone(), original: Some(b"x".to_vec()) }).unwrap();
+            let original = Some(b"x".to_vec());
+            journal.record(Change::ResolvConf { path: path.clone(), original, servers: vec![] }).unwrap();
             assert_eq!(all(&mut journal).failed.len(), 1, "{other}");
             assert!(!path.exists() && !journal.is_empty(), "{other}");
         }

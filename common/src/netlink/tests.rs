@@ -153,6 +153,8 @@ fn the_kernel_answers_a_dump_and_a_refused_request() {
     let mut netlink = Netlink::open().unwrap();
     netlink.addresses().unwrap();
     netlink.routes(|_| true).unwrap();
+    assert_eq!(netlink.route_to([127, 0, 0, 1].into()).unwrap().unwrap().kind, RouteKind::Local);
+    netlink.addresses().unwrap();
     // Interface 0 does not exist, for root neither.
     let nothing = RouteNetlinkMessage::DelAddress(AddressMessage::default());
     let errors = netlink.batch(vec![(nothing.clone(), 0), (nothing, 0)]).unwrap();

@@ -7,7 +7,7 @@
 use std::io;
 
 use gh_net_common::debounce::{Changes, Debounce};
-use gh_net_common::netlink::{Dump, Netlink};
+use gh_net_common::netlink::{Dump, NETWORK_GROUPS, Netlink};
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 use netlink_packet_route::rule::RuleMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -16,17 +16,6 @@ use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
 
 use super::message;
 use super::snapshot::{Interface, Rule, Snapshot};
-
-/// Every group about interfaces, addresses, routes and rules.
-const GROUPS: [u32; 7] = [
-    libc::RTNLGRP_LINK,
-    libc::RTNLGRP_IPV4_IFADDR,
-    libc::RTNLGRP_IPV6_IFADDR,
-    libc::RTNLGRP_IPV4_ROUTE,
-    libc::RTNLGRP_IPV6_ROUTE,
-    libc::RTNLGRP_IPV4_RULE,
-    libc::RTNLGRP_IPV6_RULE,
-];
 
 /// Why the laptop's networks can't be read.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +55,7 @@ impl Netwatch {
         let open = || {
             let mut events = TokioSocket::new(NETLINK_ROUTE)?;
             events.socket_mut().bind_auto()?;
-            for group in GROUPS {
+            for group in NETWORK_GROUPS {
                 events.socket_mut().add_membership(group)?;
             }
             Ok(Self { events, debounce: Debounce::default() })

@@ -170,5 +170,14 @@ impl Plan {
     }
 }
 
+/// Whether `net` contains one of `nets`, or is contained in one.
+pub(crate) fn overlaps(nets: &BTreeSet<IpNet>, net: &IpNet) -> bool {
+    // Prefixes are sorted by address, and those that begin within `net` overlap it.
+    let first = IpNet::new_assert(net.network(), 0);
+    let last = IpNet::new_assert(net.broadcast(), net.max_prefix_len());
+    let mut wider = std::iter::successors(Some(*net), IpNet::supernet);
+    nets.range(first..=last).next().is_some() || wider.any(|wider| nets.contains(&wider))
+}
+
 #[cfg(test)]
 mod tests;

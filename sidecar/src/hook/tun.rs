@@ -6,18 +6,24 @@ use std::io;
 use std::net::IpAddr;
 
 use gh_net_common::frame::{Level, Open, Reason, TunnelAddress};
+use gh_net_common::netlink::Netlink;
 use ipnet::IpNet;
+use netlink_packet_route::RouteNetlinkMessage;
 
+use crate::hook::concern::Concern;
 use crate::hook::plan::{Plan, Target};
 use crate::journal::Journal;
 use crate::notify::Notifier;
 
 mod address;
+mod damage;
 pub(crate) mod device;
 pub(crate) mod gateway;
+pub(crate) mod message;
 mod table;
 mod transition;
 
+pub(crate) use damage::Damage;
 use device::{Device, MAX_MTU, MIN_MTU};
 use gateway::Gateway;
 
@@ -83,6 +89,65 @@ impl Tunnel {
     /// Communication with the kernel failed.
     pub(crate) fn follow(&mut self, plan: &Plan) -> io::Result<Vec<String>> {
         self.gateway.follow(plan)
+    }
+
+    /// Lets these tables of the codespace, by family, win over the tunnel.
+    ///
+    /// # Errors
+    /// The kernel refused a rule, or it could not be written down.
+    pub(crate) fn prefer(&mut self, tables: &BTreeSet<(bool, u32)>, journal: &mut Journal) -> io::Result<()> {
+        self.gateway.prefer(tables, journal)
+    }
+
+    /// What an event of the kernel means to the hook.
+    pub(crate) fn concern(&self, event: &RouteNetlinkMessage) -> Concern {
+        let Self { device, gateway, .. } = self;
+        damage::concern(event, device.index(), gateway.rules(), gateway.installed())
+    }
+
+    /// What another program has taken from the hook.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub(crate) fn damage(&mut self) -> io::Result<Damage> {
+        Ok(Damage {
+            down: !self.device.is_up()?,
+            addresses: self.device.missing(&self.addresses)?,
+            rules: self.gateway.missing_rules()?,
+            routes: !self.gateway.has_its_routes()?,
+        })
+    }
+
+    /// Sets again what is missing: the rules last, when the routes are there. The caller follows the plan's refusals.
+    ///
+    /// # Errors
+    /// The kernel's answer. What comes after it is still missing.
+    pub(crate) fn repair(&mut self, damage: &Damage, plan: &Plan) -> io::Result<Vec<String>> {
+        if damage.down {
+            self.device.set_up()?;
+        }
+        for address in self.device.missing(&self.addresses)? {
+            self.device.add_address(&address)?;
+        }
+        let refused = self.gateway.follow(plan)?;
+        self.gateway.add_rules(&damage.rules)?;
+        Ok(refused)
+    }
+
+    /// The interface that gets the tunnel's packets in place of the device, because a rule of the codespace comes before
+    /// ours and leads there.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub(crate) fn bypass(&self) -> io::Result<Option<u32>> {
+        for address in &self.addresses {
+            let route = Netlink::open()?.route_to(address.gateway)?;
+            let interface = route.and_then(|route| route.hops.first().map(|hop| hop.interface));
+            if let Some(other) = interface.filter(|interface| *interface != self.device.index()) {
+                return Ok(Some(other));
+            }
+        }
+        Ok(None)
     }
 
     /// The networks of `plan` that the kernel routes into the tunnel.

@@ -1,6 +1,7 @@
 //! What the journal can list. Only data: [`undo`](crate::undo) knows how each change is reverted.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -29,6 +30,9 @@ pub(crate) enum Change {
         path: PathBuf,
         /// Its earlier contents; `None` if it did not exist.
         original: Option<Vec<u8>>,
+        /// Our nameservers in it.
+        #[serde(default)]
+        servers: Vec<IpAddr>,
     },
 }
 

@@ -3,21 +3,38 @@
 //! In a container resolv.conf is a bind mount, and renaming a file over it fails with EBUSY. So the file is written in
 //! place, in an order that can be restored after a kill at any moment: first the journal, then our text over the start
 //! of the file, then the file is truncated to its length. A program that reads it in between sees our servers first.
+//!
+//! Another program may write the file meanwhile (a DHCP client, a VPN, NetworkManager). What it wrote becomes the
+//! original, in the journal first, and the hook is set again: [`Hook::follow`]. A program that insists is left alone.
+//! Content that is not ours is never overwritten at the end.
 
 mod text;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use crate::attempts::Attempts;
 use crate::journal::{Change, Journal};
 use crate::program;
 
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// The file that the C libraries read.
+pub(crate) const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// No real resolv.conf is nearly as large.
-const MAX_SIZE: u64 = 64 * 1024;
+const MAX_SIZE: usize = 64 * 1024;
+/// Ours contains the original, with three bytes more for each of its lines, and some of the lines twice.
+const MAX_OURS: usize = 6 * MAX_SIZE;
+
+/// How often the hook is set again within [`WINDOW`] after another program has rewritten the file. A network that comes
+/// up has the file written two or three times (carrier, lease, a VPN's own servers). What writes it more often guards
+/// it, and would win in the end.
+const MAX_SET_AGAIN: usize = 4;
+/// Shorter than the interval at which DHCP clients renew leases, which is no fight.
+const WINDOW: Duration = Duration::from_secs(5 * 60);
 
 /// Why the resolver hook can't be installed or updated.
 #[derive(Debug, thiserror::Error)]
@@ -50,15 +67,6 @@ pub(crate) enum Error {
         path: PathBuf,
         /// What it is instead.
         what: &'static str,
-    },
-    /// Another program wrote the file while the hook was installed. Its version is kept.
-    #[error(
-        "another program has rewritten {path}: names are no longer resolved through the tunnel; \
-         start gh-net again to restore that"
-    )]
-    Replaced {
-        /// The file.
-        path: PathBuf,
     },
     /// The change could not be written to the journal, so it was not made.
     #[error("{path} is not changed, because the change could not be written to the journal: {source}")]
@@ -109,11 +117,40 @@ fn nameservers_in(path: &Path) -> Vec<IpAddr> {
     }
 }
 
+/// What [`Hook::follow`] found and did.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Followed {
+    /// The file is as we want it, or was left alone before.
+    Unchanged,
+    /// Another program had rewritten it. Its content is the original now, and the hook is set again. If the content
+    /// begins with a comment, this is the comment.
+    SetAgain(Option<String>),
+    /// Another program goes on rewriting it, and is left alone from now on.
+    LeftAlone(Option<String>),
+}
+
 /// The installed hook. Dropping it changes nothing: undoing the journal calls [`restore`].
 #[derive(Debug)]
 pub(crate) struct Hook {
     path: PathBuf,
+    /// The file that we wrote: `path` may be a link to it.
+    target: PathBuf,
     original: Option<Vec<u8>>,
+    servers: Vec<IpAddr>,
+    search: Vec<String>,
+    /// What we wrote last.
+    written: Vec<u8>,
+    attempts: Attempts,
+    state: State,
+}
+
+/// Whether the file is ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Set,
+    /// It could not be written or read the last time.
+    Failed,
+    LeftAlone,
 }
 
 impl Hook {
@@ -142,49 +179,139 @@ impl Hook {
         {
             return Err(Error::io(path, source));
         }
-        record(Change::ResolvConf { path: path.to_owned(), original: original.clone() })
-            .map_err(|source| Error::Journal { path: path.to_owned(), source })?;
-        let hook = Self { path: path.to_owned(), original };
-        hook.write(servers, search)?;
+        let mut hook = Self {
+            path: path.to_owned(),
+            target: path.to_owned(),
+            original,
+            servers: servers.to_vec(),
+            search: search.to_vec(),
+            written: Vec::new(),
+            attempts: Attempts::new(MAX_SET_AGAIN, WINDOW),
+            state: State::Set,
+        };
+        hook.record(record)?;
+        hook.write()?;
         Ok(hook)
     }
 
-    /// Follows a change of the servers or of the laptop's search list.
-    pub(crate) fn update(&self, servers: &[IpAddr], search: &[String]) -> Result<(), Error> {
-        match read(&self.path)? {
-            Some(current) if text::is_ours(&current) => self.write(servers, search),
-            _ => Err(Error::Replaced { path: self.path.clone() }),
+    /// Whether names are resolved by our servers.
+    pub(crate) fn is_set(&self) -> bool {
+        self.state == State::Set
+    }
+
+    /// Follows a change of the laptop's search list, and what [`Self::follow`] follows.
+    pub(crate) fn update(&mut self, journal: &mut Journal, search: &[String]) -> Result<Followed, Error> {
+        self.search = search.to_vec();
+        self.follow(journal)
+    }
+
+    /// Looks at the file. If another program has rewritten it, that content becomes the original, and our text is
+    /// written again.
+    pub(crate) fn follow(&mut self, journal: &mut Journal) -> Result<Followed, Error> {
+        let path = self.path.clone();
+        let same_file =
+            move |change: &Change| matches!(change, Change::ResolvConf { path: it, .. } if *it == path);
+        self.follow_at(|change| journal.replace(same_file, change), Instant::now())
+    }
+
+    fn follow_at(
+        &mut self,
+        replace: impl FnOnce(Change) -> io::Result<()>,
+        now: Instant,
+    ) -> Result<Followed, Error> {
+        if self.state == State::LeftAlone {
+            return Ok(Followed::Unchanged);
+        }
+        let followed = self.look(replace, now);
+        self.state = match &followed {
+            Ok(Followed::Unchanged | Followed::SetAgain(_)) => State::Set,
+            Ok(Followed::LeftAlone(_)) => State::LeftAlone,
+            Err(_) => State::Failed,
+        };
+        followed
+    }
+
+    fn look(
+        &mut self,
+        replace: impl FnOnce(Change) -> io::Result<()>,
+        now: Instant,
+    ) -> Result<Followed, Error> {
+        let current = read(&self.path);
+        let is_as_written = matches!(&current, Ok(Some(current)) if *current == self.written);
+        if is_as_written {
+            if self.render() != self.written {
+                self.write()?;
+            }
+            return Ok(Followed::Unchanged);
+        }
+        let comment = current.as_ref().ok().and_then(|current| text::comment(current.as_deref()?));
+        self.leave_old_target();
+        if !self.attempts.admits(now) {
+            return Ok(Followed::LeftAlone(comment));
+        }
+        let original = text::wished(current?.as_deref(), self.original.as_deref(), &self.servers);
+        let before = std::mem::replace(&mut self.original, original);
+        if self.original != before {
+            self.record(replace).inspect_err(|_| self.original = before)?;
+        }
+        self.write()?;
+        Ok(Followed::SetAgain(comment))
+    }
+
+    /// Restores the file that we wrote, if the path leads to another one now.
+    fn leave_old_target(&self) {
+        let leads_there = fs::canonicalize(&self.path).is_ok_and(|target| target == self.target);
+        if !leads_there
+            && self.target.is_file()
+            && let Err(error) = restore(&self.target, self.original.as_deref(), &self.servers)
+        {
+            tracing::warn!("{} could not be restored: {error}", self.target.display());
         }
     }
 
-    fn write(&self, servers: &[IpAddr], search: &[String]) -> Result<(), Error> {
-        let ours = text::render(&program::command(), self.original.as_deref(), servers, search);
+    fn record(&self, record: impl FnOnce(Change) -> io::Result<()>) -> Result<(), Error> {
+        let Self { path, original, servers, .. } = self;
+        let change =
+            Change::ResolvConf { path: path.clone(), original: original.clone(), servers: servers.clone() };
+        record(change).map_err(|source| Error::Journal { path: path.clone(), source })
+    }
+
+    fn render(&self) -> Vec<u8> {
+        text::render(&program::command(), self.original.as_deref(), &self.servers, &self.search)
+    }
+
+    fn write(&mut self) -> Result<(), Error> {
+        let ours = self.render();
         overwrite(&self.path, &ours).map_err(|source| {
             // For example, no space left: half of our text is worse than the original.
-            if let Err(error) = restore(&self.path, &self.original) {
+            if let Err(error) = restore(&self.path, self.original.as_deref(), &self.servers) {
                 tracing::error!("{} could not be restored either: {error}", self.path.display());
             }
             Error::io(&self.path, source)
-        })
+        })?;
+        self.written = ours;
+        self.target = fs::canonicalize(&self.path).map_err(|error| Error::io(&self.path, error))?;
+        Ok(())
     }
 }
 
-/// Restores the original, byte for byte, if the file still has our mark. Without the mark another program has written
-/// it since, and its version is kept. So this may be called any number of times.
-pub(crate) fn restore(path: &Path, original: &Option<Vec<u8>>) -> io::Result<()> {
+/// Gives the codespace back the original, byte for byte, if the file still has our mark, or names only our `servers`.
+/// Otherwise another program has written it since, and its version is kept. So this may be called any number of times.
+pub(crate) fn restore(path: &Path, original: Option<&[u8]>, servers: &[IpAddr]) -> io::Result<()> {
     let current = match read(path) {
         Ok(current) => current,
         Err(Error::Io { source, .. } | Error::ReadOnly { source, .. }) => return Err(source),
         Err(_) => None,
     };
-    if !current.as_deref().is_some_and(text::is_ours) {
-        if current != *original {
+    let is_ours = |current: &[u8]| text::is_ours(current) || text::names_only(current, servers);
+    if !current.as_deref().is_some_and(is_ours) {
+        if current.as_deref() != original {
             tracing::warn!("{} was rewritten by another program and is not restored", path.display());
         }
         return Ok(());
     }
-    match original {
-        Some(original) => overwrite(path, original),
+    match text::wished(current.as_deref(), original, servers) {
+        Some(wished) => overwrite(path, &wished),
         // Removes the file itself, if the path is a link to it.
         None => fs::remove_file(fs::canonicalize(path)?),
     }
@@ -193,7 +320,15 @@ pub(crate) fn restore(path: &Path, original: &Option<Vec<u8>>) -> io::Result<()>
 /// Writes first and truncates afterwards: the file is never empty and always has our mark at its start or end, so the
 /// next [`restore`] repairs what a kill in between leaves.
 fn overwrite(path: &Path, contents: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+    let mut file = match OpenOptions::new().write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+            // Every program reads it, and our umask keeps others from reading what we create.
+            file.set_permissions(fs::Permissions::from_mode(0o644))?;
+            file
+        }
+        file => file?,
+    };
     file.write_all(contents)?;
     let end = file.stream_position()?;
     file.set_len(end)
@@ -216,8 +351,8 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     }
     let mut contents = Vec::new();
     let file = File::open(path).map_err(|source| Error::io(path, source))?;
-    file.take(MAX_SIZE + 1).read_to_end(&mut contents).map_err(|source| Error::io(path, source))?;
-    if contents.len() as u64 > MAX_SIZE {
+    file.take(MAX_OURS as u64 + 1).read_to_end(&mut contents).map_err(|source| Error::io(path, source))?;
+    if contents.len() > MAX_OURS || contents.len() > MAX_SIZE && !text::is_ours(&contents) {
         return Err(not_a_file("larger than 64 KiB"));
     }
     Ok(Some(contents))

@@ -57,6 +57,8 @@ pub(crate) struct Config {
 #[derive(Debug)]
 pub(crate) struct Responder {
     service: Arc<Service>,
+    own: Vec<IpAddr>,
+    port: u16,
     _listeners: JoinSet<()>,
 }
 
@@ -70,14 +72,10 @@ impl Responder {
 
     fn start_on(config: Config, link: LinkWatch, port: u16) -> io::Result<Self> {
         let Config { listen: own, laptop, resolvers } = config;
-        // Our own addresses would be a loop.
-        let servers = |addresses: Vec<IpAddr>| -> Vec<SocketAddr> {
-            let others = addresses.into_iter().filter(|address| !own.contains(address));
-            others.map(|address| SocketAddr::new(address, port)).collect()
-        };
-        let service = Arc::new(Service::new(servers(resolvers), servers(laptop), link));
+        let (codespace, laptop) = (servers(&resolvers, &own, port), servers(&laptop, &own, port));
+        let service = Arc::new(Service::new(codespace, laptop, link));
         let mut listeners = JoinSet::new();
-        for address in own {
+        for &address in &own {
             let address = SocketAddr::new(address, port);
             let named = |error: io::Error| {
                 io::Error::new(error.kind(), format!("listening for DNS on {address}: {error}"))
@@ -86,13 +84,24 @@ impl Responder {
             listeners.spawn(listen::serve_udp(udp, Arc::clone(&service)));
             listeners.spawn(listen::serve_tcp(tcp, Arc::clone(&service)));
         }
-        Ok(Self { service, _listeners: listeners })
+        Ok(Self { service, own, port, _listeners: listeners })
     }
 
     /// Follows a change of the laptop's DNS settings.
     pub(crate) fn set(&self, dns: &Dns) {
         self.service.set(dns.mode, Domains::new(dns.domains.iter().map(String::as_str)));
     }
+
+    /// Follows a change of the codespace's own resolvers. Queries in progress still ask the old ones.
+    pub(crate) fn set_resolvers(&self, resolvers: &[IpAddr]) {
+        self.service.set_codespace(servers(resolvers, &self.own, self.port));
+    }
+}
+
+/// The resolvers at `addresses`, except at our `own`, which would be a loop.
+fn servers(addresses: &[IpAddr], own: &[IpAddr], port: u16) -> Vec<SocketAddr> {
+    let others = addresses.iter().filter(|address| !own.contains(address));
+    others.map(|&address| SocketAddr::new(address, port)).collect()
 }
 
 #[cfg(test)]

@@ -4,16 +4,17 @@ use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
+use std::path::Path;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::BytesMut;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use gh_net_common::debounce::Changes;
 use gh_net_common::frame::{
-    self, DnsMode, Frame, Goodbye, Level, MAX_PREFIXES, Notice, Open, Opened, Reason, Token,
+    self, Codespace, DnsMode, Frame, Goodbye, Level, Notice, Open, Opened, Reason, Token,
 };
-use gh_net_common::netlink::{MAIN_TABLE, Route, RouteKind};
-use gh_net_common::reserved;
-use ipnet::IpNet;
 use tokio::select;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
@@ -21,24 +22,36 @@ use tokio::time::{Instant, sleep_until};
 use super::handover;
 use super::held::Held;
 use super::link::{Link, protocol, pump::Event};
+use crate::attempts::Attempts;
 use crate::hook::plan::{MAX_ROUTES, Plan, Refused};
-use crate::hook::{Hook, routes_of_codespace};
+use crate::hook::{Hook, Networks};
 use crate::journal::{Journal, Report};
 use crate::liveness::{LinkMonitor, Liveness};
 use crate::names::resolv;
-use crate::names::responder::{self, Responder};
 use crate::notify::Notifier;
 use crate::status::{self, Counters, Status};
+use crate::watch::{Seen, Watch};
 use crate::{program, undo};
 
 mod holder;
+mod names;
+mod own;
+mod repairs;
 mod start;
 
 pub(crate) use holder::Holder;
+use names::Names;
+use own::Own;
+use repairs::Repairs;
 use start::exceptions;
 
 /// Packets read without a link until other tasks get their turn.
 const HOLD_BATCH: usize = 256;
+
+/// How many changes of the codespace's networks the user is told [within this time](TOLD_WITHIN). The laptop's report has
+/// all of them.
+const MAX_TOLD: usize = 20;
+const TOLD_WITHIN: Duration = Duration::from_secs(5 * 60);
 
 /// What a session tells its owner.
 #[derive(Debug)]
@@ -68,11 +81,19 @@ pub(crate) struct Session {
     number: u32,
     /// Tells others about the link.
     monitor: LinkMonitor,
+    /// The other end of the last link's ssh connection.
+    peer: Option<IpAddr>,
     plan: Plan,
     hook: Hook,
+    /// `None` if the codespace can't be followed.
+    watch: Option<Watch>,
+    own: Own,
+    /// How many changes of the codespace's networks its user is told.
+    told: Attempts,
+    repairs: Repairs,
     /// Packets that wait for the next link.
     held: Held,
-    dns: Dns,
+    names: Names,
     journal: Journal,
     counters: Counters,
     notifier: Notifier,
@@ -101,6 +122,21 @@ fn hold(cx: &mut Context<'_>, hook: &Hook, arena: &mut BytesMut, held: &mut Held
     Poll::Pending
 }
 
+/// What a session handles next.
+enum Next {
+    Pump(Event),
+    Over(Goodbye),
+    Seen(Seen),
+}
+
+/// Waits until there is a reason to look at the codespace.
+async fn seen(watch: &mut Option<Watch>, hook: &Hook) -> Seen {
+    match watch {
+        Some(watch) => watch.seen(hook).await,
+        None => std::future::pending().await,
+    }
+}
+
 fn device_lost(hook: &Hook, error: &io::Error) -> Goodbye {
     let text = format!("another program removed the device {}: {error}", hook.name());
     Goodbye { reason: Reason::Tun, text }
@@ -108,15 +144,6 @@ fn device_lost(hook: &Hook, error: &io::Error) -> Goodbye {
 
 fn grace_over() -> Goodbye {
     Goodbye { reason: Reason::Done, text: "the session was not resumed within its grace".to_owned() }
-}
-
-/// What names are resolved by.
-#[derive(Debug)]
-struct Dns {
-    mode: DnsMode,
-    responder: Option<Responder>,
-    hook: Option<resolv::Hook>,
-    search: Vec<String>,
 }
 
 impl Session {
@@ -141,6 +168,11 @@ impl Session {
                 return Err(goodbye);
             }
         };
+        let names = Names::new(hook.addresses(), notifier.clone());
+        let watch = Watch::new(Path::new(resolv::RESOLV_CONF)).inspect_err(|error| {
+            let text = format!("changes of the codespace's networks are not followed: {error}");
+            notifier.notify(Level::Warning, "networks-unwatched", text);
+        });
         Ok(Self {
             id,
             token,
@@ -152,10 +184,15 @@ impl Session {
             link: None,
             number: open.link,
             monitor: LinkMonitor::new(),
+            peer,
             plan,
             hook,
+            watch: watch.ok(),
+            own: Own::default(),
+            told: Attempts::new(MAX_TOLD, TOLD_WITHIN),
+            repairs: Repairs::default(),
             held: Held::default(),
-            dns: Dns { mode: DnsMode::Off, responder: None, hook: None, search: vec![] },
+            names,
             journal,
             counters: Counters::default(),
             notifier,
@@ -210,21 +247,21 @@ impl Session {
     /// Continues over `link`. Returns the link it replaces, if there was one.
     pub(crate) fn attach(&mut self, mut link: Link, open: &Open) -> Option<Link> {
         self.plan.discard_parts();
-        let routes = match routes_of_codespace() {
-            Ok(routes) => {
-                self.plan.set_exceptions(exceptions(&routes, link.peer));
-                routes
-            }
+        self.peer = link.peer;
+        self.names.read_resolvers();
+        self.own.resolvers = self.names.resolvers().to_vec();
+        match Networks::read() {
+            Ok(found) => self.take_networks(&found, Changes::Settled),
             Err(error) => {
-                self.plan.add_exceptions(exceptions(&[], link.peer));
+                self.plan.add_exceptions(exceptions(&[], link.peer, &self.own.resolvers));
                 self.notify(
                     Level::Warning,
                     "networks-unknown",
                     format!("the codespace's own networks are unknown: {error}"),
                 );
-                Vec::new()
             }
-        };
+        }
+        let Codespace { networks, resolvers } = self.own.codespace();
         link.pump.writer.push(&Frame::Opened(Opened {
             session: self.id,
             token: self.token,
@@ -232,8 +269,8 @@ impl Session {
             mtu: self.hook.mtu(),
             addresses: self.hook.addresses().to_vec(),
             device: self.hook.name().to_owned(),
-            networks: self.networks(&routes),
-            resolvers: resolv::nameservers(),
+            networks,
+            resolvers,
         }));
         self.holder = Holder::new(open, link.peer);
         self.number = open.link;
@@ -242,49 +279,119 @@ impl Session {
         link.pump.count_into(self.monitor.connected());
         let old = self.link.replace(link);
         self.follow_plan();
+        self.repairs.warn_of_bypass(&self.hook, &self.notifier);
         old
-    }
-
-    /// The codespace's own networks: the routes of `main`, which take precedence over ours.
-    fn networks(&self, routes: &[Route]) -> Vec<IpNet> {
-        let own = |net: &IpNet| self.hook.addresses().iter().any(|a| a.sidecar.trunc().contains(net));
-        let mut networks: Vec<IpNet> = routes
-            .iter()
-            .filter(|route| route.table == MAIN_TABLE && route.kind == RouteKind::Unicast)
-            .map(|route| route.prefix)
-            .filter(|net| net.prefix_len() > 0 && !reserved::contains(net) && !own(net))
-            .collect();
-        networks.sort();
-        networks.dedup();
-        networks.truncate(MAX_PREFIXES);
-        networks
     }
 
     /// Runs until the owner has something to deal with. Cancel safe.
     pub(crate) async fn run(&mut self) -> SessionEvent {
         loop {
-            let Some(link) = &mut self.link else {
-                let mut arena = BytesMut::new();
-                let lost = poll_fn(|cx| hold(cx, &self.hook, &mut arena, &mut self.held));
-                return SessionEvent::Over(match self.deadline {
-                    Some(deadline) => select! {
-                        () = sleep_until(deadline) => grace_over(),
-                        error = lost => device_lost(&self.hook, &error),
-                    },
-                    None => device_lost(&self.hook, &lost.await),
-                });
+            let event = match self.next().await {
+                Next::Pump(event) => self.handle(event),
+                Next::Over(goodbye) => Some(SessionEvent::Over(goodbye)),
+                Next::Seen(seen) => {
+                    self.follow(seen);
+                    None
+                }
             };
-            let (pump, control) = link.parts();
-            let event = select! {
-                event = poll_fn(|cx| pump.poll(cx, &self.hook, &mut self.held, &mut self.counters)) => event,
-                () = handover::closed(control) => Event::Cut("attach was ended".to_owned()),
-            };
-            if let Some(end) = self.handle(event) {
-                return end;
+            if let Some(event) = event {
+                return event;
             }
             // A flood of events from the laptop must not keep the owner from signals and other clients.
             yield_now().await;
         }
+    }
+
+    async fn next(&mut self) -> Next {
+        let Self { link, hook, watch, held, counters, deadline, .. } = self;
+        let hook = &*hook;
+        let Some(link) = link else {
+            let mut arena = BytesMut::new();
+            let lost = poll_fn(|cx| hold(cx, hook, &mut arena, held));
+            let grace = async {
+                match *deadline {
+                    Some(deadline) => sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            return select! {
+                () = grace => Next::Over(grace_over()),
+                error = lost => Next::Over(device_lost(hook, &error)),
+                seen = seen(watch, hook) => Next::Seen(seen),
+            };
+        };
+        let (pump, control) = link.parts();
+        // Polled only when it is woken itself, and not for each packet.
+        let mut watched = FuturesUnordered::from_iter([seen(watch, hook)]);
+        select! {
+            event = poll_fn(|cx| pump.poll(cx, hook, held, counters)) => Next::Pump(event),
+            () = handover::closed(control) => Next::Pump(Event::Cut("attach was ended".to_owned())),
+            Some(seen) = watched.next() => Next::Seen(seen),
+        }
+    }
+
+    /// Looks at what may have changed, and follows.
+    fn follow(&mut self, seen: Seen) {
+        let Seen::Changes { networks, file } = seen else {
+            if self.repairs.are_urgent() {
+                self.repair();
+            }
+            return;
+        };
+        let before = self.own.clone();
+        if file {
+            self.names.follow(&mut self.journal);
+            self.own.resolvers = self.names.resolvers().to_vec();
+        }
+        match Networks::read() {
+            Ok(found) => self.take_networks(&found, networks),
+            Err(error) => tracing::warn!("the codespace's networks can't be read: {error}"),
+        }
+        self.follow_plan();
+        self.repair();
+        self.repairs.warn_of_bypass(&self.hook, &self.notifier);
+        self.tell(&before);
+    }
+
+    /// Takes over what the codespace has of its own. While that is changing only additions count, because what is
+    /// missing may come back.
+    fn take_networks(&mut self, found: &Networks, changes: Changes) {
+        let exceptions = exceptions(&found.routes, self.peer, &self.own.resolvers);
+        let networks = own::networks(found, self.hook.addresses());
+        match changes {
+            Changes::Settled => {
+                self.plan.set_exceptions(exceptions);
+                self.own.networks = networks;
+                if let Err(error) = self.hook.prefer(found, &mut self.journal) {
+                    tracing::warn!("not all of the codespace's tables win over the tunnel: {error}");
+                }
+            }
+            Changes::Ongoing => {
+                self.plan.add_exceptions(exceptions);
+                self.own.networks.extend(networks);
+            }
+        }
+    }
+
+    /// Tells the laptop what has changed since `before`, and its user which networks can't, or can again, be reached
+    /// through the tunnel. Without a link there is nobody to tell: the next one begins with all.
+    fn tell(&mut self, before: &Own) {
+        if *before == self.own {
+            return;
+        }
+        tracing::info!(own = ?self.own, "the codespace has changed");
+        let Some(link) = &mut self.link else { return };
+        link.pump.send(&Frame::Codespace(self.own.codespace()));
+        for (code, text) in own::notices(&before.networks, &self.own.networks, self.plan.laptop()) {
+            if self.told.admits(std::time::Instant::now()) {
+                self.notify(Level::Info, code, text);
+            }
+        }
+    }
+
+    fn repair(&mut self) {
+        let refused = self.repairs.repair(&mut self.hook, &self.plan, &self.notifier);
+        self.report_refused(&refused);
     }
 
     /// Not async: `run` may be cancelled wherever it waits, and this must not be left half done.
@@ -297,7 +404,7 @@ impl Session {
                 None
             }
             Event::Dns(dns) => {
-                self.set_dns(dns);
+                self.names.set(dns, &self.monitor, &mut self.journal);
                 None
             }
             Event::AskStatus => {
@@ -334,23 +441,26 @@ impl Session {
 
     fn follow_plan(&mut self) {
         match self.hook.follow(&self.plan) {
-            Ok(refused) => {
-                if let Some(first) = refused.first()
-                    && self.notified.insert("kernel")
-                {
-                    let count = refused.len();
-                    self.notify(
-                        Level::Warning,
-                        "routes-refused",
-                        format!("the kernel refused {count} routes, among them {first}"),
-                    );
-                }
-            }
+            Ok(refused) => self.report_refused(&refused),
             Err(error) => self.notify(
                 Level::Error,
                 "routes-failed",
                 format!("the routes could not be changed: {error}"),
             ),
+        }
+    }
+
+    /// Reports, once, the routes that the kernel refused.
+    fn report_refused(&mut self, refused: &[String]) {
+        if let Some(first) = refused.first()
+            && self.notified.insert("kernel")
+        {
+            let count = refused.len();
+            self.notify(
+                Level::Warning,
+                "routes-refused",
+                format!("the kernel refused {count} routes, among them {first}"),
+            );
         }
     }
 
@@ -387,60 +497,8 @@ impl Session {
     /// Words for the laptop's user.
     pub(crate) fn notice(&mut self, notice: Notice) {
         if let Some(link) = &mut self.link {
-            link.pump.writer.push(&Frame::Notice(notice));
+            link.pump.send(&Frame::Notice(notice));
         }
-    }
-
-    /// Follows the laptop's DNS settings.
-    fn set_dns(&mut self, dns: frame::Dns) {
-        self.dns.mode = dns.mode;
-        if dns.mode == DnsMode::Off {
-            self.unhook_dns();
-        } else if let Err(error) = self.hook_dns(dns) {
-            self.notify(
-                Level::Warning,
-                "names-unhooked",
-                format!("names of the laptop's networks are not resolved: {error}"),
-            );
-        }
-    }
-
-    /// Starts the responder first, then makes resolv.conf name it.
-    fn hook_dns(&mut self, dns: frame::Dns) -> anyhow::Result<()> {
-        let listen: Vec<IpAddr> = self.hook.addresses().iter().map(|a| a.sidecar.addr()).collect();
-        let search = dns.search.clone();
-        let responder = match self.dns.responder.take() {
-            Some(responder) => responder,
-            None => {
-                let config = responder::Config {
-                    listen: listen.clone(),
-                    laptop: self.hook.addresses().iter().map(|a| a.gateway).collect(),
-                    resolvers: resolv::nameservers(),
-                };
-                Responder::start(config, self.monitor.watch())?
-            }
-        };
-        responder.set(&dns);
-        self.dns.responder = Some(responder);
-        match &self.dns.hook {
-            Some(hook) if self.dns.search != search => hook.update(&listen, &search)?,
-            Some(_) => {}
-            None => {
-                self.dns.hook = Some(resolv::Hook::install(&mut self.journal, &listen, &search)?);
-            }
-        }
-        self.dns.search = search;
-        Ok(())
-    }
-
-    fn unhook_dns(&mut self) {
-        self.dns.hook = None;
-        let report = undo::names(&mut self.journal);
-        for failure in report.failed {
-            self.notify(Level::Error, "not-undone", failure);
-        }
-        // Stopped only after resolv.conf no longer names it.
-        self.dns.responder = None;
     }
 
     /// The status for the laptop.
@@ -455,8 +513,8 @@ impl Session {
         } = self.counters;
         frame::SidecarStatus {
             uptime: self.started.elapsed().as_secs(),
-            dns: self.dns.mode,
-            resolver_hook: self.dns.hook.is_some(),
+            dns: self.names.mode(),
+            resolver_hook: self.names.is_hooked(),
             routes: u32::try_from(self.hook.forwarded(&self.plan).len()).unwrap_or(u32::MAX),
             counters: frame::SidecarCounters {
                 uplink_packets,
@@ -489,7 +547,7 @@ impl Session {
                 .map(|a| status::Address { sidecar: a.sidecar, gateway: a.gateway })
                 .collect(),
             routes: self.hook.forwarded(&self.plan),
-            dns: match self.dns.mode {
+            dns: match self.names.mode() {
                 DnsMode::Off => "off",
                 DnsMode::Split => "split",
                 DnsMode::Local => "local",
@@ -502,10 +560,10 @@ impl Session {
 
     /// Undoes everything, in reverse. Returns the link, if there is one, for the goodbye.
     pub(crate) fn undo(self) -> (Option<Link>, Report) {
-        let Self { link, hook, mut journal, dns, .. } = self;
+        let Self { link, hook, mut journal, names, .. } = self;
         let mut report = undo::all(&mut journal);
         // Stopped only after resolv.conf no longer names the responder.
-        drop(dns);
+        drop(names);
         report.undone.push(format!("device {}", hook.name()));
         drop(hook);
         (link, report)

@@ -11,6 +11,7 @@
 mod codespace;
 mod contender;
 mod failures;
+mod follow;
 mod idle;
 mod laptop;
 mod lifecycle;

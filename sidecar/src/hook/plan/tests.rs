@@ -107,3 +107,14 @@ fn a_full_set_replaces_and_a_change_changes() {
     plan.update(&Routes::Last(vec![net("192.168.7.0/24")]));
     assert_eq!(plan.laptop().iter().copied().collect::<Vec<_>>(), [net("192.168.7.0/24")]);
 }
+
+#[test]
+fn prefixes_overlap_if_one_contains_the_other() {
+    let nets = BTreeSet::from([net("10.1.0.0/16"), net("fd20::/32")]);
+    for other in ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "0.0.0.0/0", "fd20:0:1::/48", "::/0"] {
+        assert!(overlaps(&nets, &net(other)), "{other}");
+    }
+    for other in ["10.0.0.0/16", "10.2.0.0/15", "11.0.0.0/8", "fd21::/32"] {
+        assert!(!overlaps(&nets, &net(other)), "{other}");
+    }
+}

@@ -2,6 +2,7 @@
 //!
 //! The device exists as long as its descriptor is open. The kernel removes it, with its addresses and routes, when the
 //! owner closes it or dies.
+#![expect(clippy::wildcard_enum_match_arm, reason = "the kernel adds messages")]
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
@@ -160,6 +161,41 @@ impl Device {
             tracing::warn!("the kernel has no route to {own} yet: it may not receive packets");
         }
         Ok(())
+    }
+
+    /// Whether it is up, which another program may change.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub(crate) fn is_up(&self) -> io::Result<bool> {
+        let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        let up = Netlink::open()?.dump(request, |message| match message {
+            RouteNetlinkMessage::NewLink(link) if link.header.index == self.index => {
+                Some(link.header.flags.contains(LinkFlags::Up))
+            }
+            _ => None,
+        })?;
+        Ok(up.items.first() == Some(&true))
+    }
+
+    /// Sets it up again, without its addresses.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub(crate) fn set_up(&self) -> io::Result<()> {
+        set_up(self.index, self.mtu)
+    }
+
+    /// Those of `addresses` that it lacks.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub(crate) fn missing(&self, addresses: &[TunnelAddress]) -> io::Result<Vec<TunnelAddress>> {
+        let present = Netlink::open()?.addresses()?.items;
+        let has = |own: &TunnelAddress| {
+            present.iter().any(|it| it.interface == self.index && it.address.addr() == own.sidecar.addr())
+        };
+        Ok(addresses.iter().filter(|own| !has(own)).copied().collect())
     }
 
     /// The next packet, split off the front of `arena`, which gets new memory when it runs low.

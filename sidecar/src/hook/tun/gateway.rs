@@ -8,35 +8,37 @@
 //! 32766: from all lookup main                            then its default
 //! ```
 //!
+//! Another table of the codespace that one of its rules looks up after ours, for every packet, gets a rule beside the
+//! first one, so that its routes win as those of `main` do.
+//!
 //! `main` is never edited. In our own table a forwarded network is a route to the TUN device. What must never enter the
 //! tunnel is a `throw` route in the same table: the lookup continues with the next rule, as if our table did not exist.
+#![expect(clippy::wildcard_enum_match_arm, reason = "the kernel adds messages")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use gh_net_common::frame::Families;
-use gh_net_common::netlink::{Dump, MAIN_TABLE, Netlink, RouteKind, table_of};
-use ipnet::IpNet;
+use gh_net_common::netlink::{Dump, MAIN_TABLE, MAX_ITEMS, Netlink, Route, table_of};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
-};
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
+use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::rule::RuleMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::message::{self, TABLE, is_own, new_rule, only_key, own_route};
 use super::table::{Kernel, OwnTable, Step, is_gone};
-use crate::hook::plan::{Plan, Table, Target};
+use crate::hook::plan::{Plan, Table};
 use crate::journal::{Change, Journal, Rule};
 
-/// Our own routing table.
-const TABLE: u32 = 26_727;
 /// The priority of the first of our two rules; the second has the next. The kernel's own rules are 0 (local), 32766
 /// (main) and 32767 (default).
 const PRIORITY: u32 = 30_000;
-/// `RT_TABLE_COMPAT`: the table's number does not fit the header; the attribute holds it.
-const TABLE_IN_ATTRIBUTE: u8 = 252;
+/// The kernel's table of this machine's own addresses (`RT_TABLE_LOCAL`).
+const LOCAL_TABLE: u32 = 255;
+/// Maximum number of other tables of the codespace that get a rule. More than a few belong to a router.
+const MAX_TABLES: usize = 32;
 
-/// The rules of the hook.
+/// The rules of the hook, without those for other tables of the codespace.
 fn rules(families: Families) -> Vec<Rule> {
     let mut rules = Vec::new();
     for (v6, wanted) in [(false, families.v4), (true, families.v6)] {
@@ -50,7 +52,10 @@ fn rules(families: Families) -> Vec<Rule> {
 
 /// The hook's routes and rules in the kernel.
 #[derive(Debug)]
-pub(crate) struct Gateway(OwnTable<Routes>);
+pub(crate) struct Gateway {
+    table: OwnTable<Routes>,
+    rules: Vec<Rule>,
+}
 
 impl Gateway {
     /// Fills our table, then adds the rules that lead to it.
@@ -62,19 +67,71 @@ impl Gateway {
         journal.record(Change::Table { table: TABLE })?;
         // Only we use this table: routes in it were left by an owner whose journal was lost.
         routes.flush(TABLE)?;
-        let mut gateway = Self(OwnTable::new(routes));
+        let mut gateway = Self { table: OwnTable::new(routes), rules: rules(plan.families()) };
         if let Some(failure) = gateway.follow(plan)?.into_iter().next() {
             return Err(io::Error::other(failure));
         }
-        let mut netlink = Netlink::open()?;
-        for rule in rules(plan.families()) {
+        for rule in &gateway.rules {
             journal.record(Change::Rule(rule.clone()))?;
-            match netlink.request(new_rule(&rule), NLM_F_CREATE | NLM_F_EXCL) {
-                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
-                result => result?,
-            }
+            add_rule(rule)?;
         }
         Ok(gateway)
+    }
+
+    /// The rules of the hook.
+    pub(crate) fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
+    /// Lets `tables` of the codespace, by family, win over ours: all of their routes except a default route.
+    ///
+    /// # Errors
+    /// The kernel refused a rule, or it could not be written down.
+    pub(crate) fn prefer(&mut self, tables: &BTreeSet<(bool, u32)>, journal: &mut Journal) -> io::Result<()> {
+        let families: BTreeSet<bool> = self.rules.iter().map(|rule| rule.v6).collect();
+        let wanted: Vec<Rule> = tables
+            .iter()
+            .filter(|(v6, _)| families.contains(v6))
+            .take(MAX_TABLES)
+            .map(|&(v6, table)| Rule { v6, priority: PRIORITY, table, but_default: true })
+            .collect();
+        for rule in wanted.iter().filter(|rule| !self.rules.contains(rule)).cloned().collect::<Vec<_>>() {
+            journal.record(Change::Rule(rule.clone()))?;
+            add_rule(&rule)?;
+            self.rules.push(rule);
+        }
+        let is_old = |rule: &Rule| rule.but_default && rule.table != MAIN_TABLE && !wanted.contains(rule);
+        for rule in self.rules.extract_if(.., |rule| is_old(rule)).collect::<Vec<_>>() {
+            delete_rule(&rule)?;
+            journal.forget(&Change::Rule(rule));
+        }
+        Ok(())
+    }
+
+    /// The rules that are missing.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub(crate) fn missing_rules(&self) -> io::Result<Vec<Rule>> {
+        let present = plain_rules()?;
+        Ok(self.rules.iter().filter(|rule| !present.contains(rule)).cloned().collect())
+    }
+
+    /// Adds rules of the hook again, in their order: without the first one, the second would take packets for the
+    /// codespace's own networks.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub(crate) fn add_rules(&self, missing: &[Rule]) -> io::Result<()> {
+        missing.iter().try_for_each(add_rule)
+    }
+
+    /// Whether our table is as we left it. If not, [`Self::follow`] mends it.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub(crate) fn has_its_routes(&mut self) -> io::Result<bool> {
+        self.table.is_intact()
     }
 
     /// Makes our table what `plan` says. Returns, as text, the routes that the kernel refused; they are tried again the
@@ -83,12 +140,12 @@ impl Gateway {
     /// # Errors
     /// Communication with the kernel failed.
     pub(crate) fn follow(&mut self, plan: &Plan) -> io::Result<Vec<String>> {
-        self.0.follow(&plan.table())
+        self.table.follow(&plan.table())
     }
 
     /// The routes in our table.
     pub(crate) fn installed(&self) -> &Table {
-        self.0.installed()
+        self.table.installed()
     }
 }
 
@@ -102,10 +159,13 @@ struct Routes {
 impl Kernel for Routes {
     fn carry_out(&mut self, steps: Vec<Step>) -> io::Result<BTreeMap<usize, io::Error>> {
         let request = |step| match step {
-            Step::Set(net, target) => {
-                (RouteNetlinkMessage::NewRoute(self.route(&net, target)), NLM_F_CREATE | NLM_F_REPLACE)
+            Step::Set(net, target) => (
+                RouteNetlinkMessage::NewRoute(message::route(&net, target, self.device)),
+                NLM_F_CREATE | NLM_F_REPLACE,
+            ),
+            Step::Remove(net, target) => {
+                (RouteNetlinkMessage::DelRoute(message::route(&net, target, self.device)), 0)
             }
-            Step::Remove(net, target) => (RouteNetlinkMessage::DelRoute(self.route(&net, target)), 0),
         };
         let requests = steps.into_iter().map(request).collect();
         Ok(self.netlink.batch(requests)?.into_iter().collect())
@@ -114,41 +174,22 @@ impl Kernel for Routes {
     fn read(&mut self) -> io::Result<Table> {
         // Answers to requests that failed may still wait at the old socket.
         self.netlink = Netlink::open()?;
-        let routes = self.netlink.routes(is_own)?.items;
-        let target = |kind| match kind == RouteKind::Throw {
-            true => Target::Direct,
-            false => Target::Tunnel,
-        };
-        // A dump is bounded. A route that it lacks is set again, which is harmless.
-        Ok(routes.into_iter().map(|route| (route.prefix, target(route.kind))).collect())
+        let device = self.device;
+        let request = RouteNetlinkMessage::GetRoute(RouteMessage::default());
+        let routes = self.netlink.dump(request, |message| match message {
+            RouteNetlinkMessage::NewRoute(route) if is_own(&route) => own_route(&route, device),
+            _ => None,
+        })?;
+        // A dump is bounded. A route that it lacks, or that another program has altered, is set again.
+        Ok(routes.items.into_iter().filter_map(|(net, target)| Some((net, target?))).collect())
+    }
+
+    fn is_complete(table: &Table) -> bool {
+        table.len() < MAX_ITEMS
     }
 }
 
 impl Routes {
-    fn route(&self, net: &IpNet, target: Target) -> RouteMessage {
-        let mut route = RouteMessage::default();
-        route.header.address_family = family(matches!(net, IpNet::V6(_)));
-        route.header.destination_prefix_length = net.prefix_len();
-        route.header.table = TABLE_IN_ATTRIBUTE;
-        route.header.protocol = RouteProtocol::Static;
-        if net.prefix_len() > 0 {
-            route.attributes.push(RouteAttribute::Destination(RouteAddress::from(net.addr())));
-        }
-        route.attributes.push(RouteAttribute::Table(TABLE));
-        match target {
-            Target::Tunnel => {
-                route.header.kind = RouteType::Unicast;
-                // A route without a next hop has this scope, as with ip-route(8); IPv6 has no scopes.
-                if matches!(net, IpNet::V4(_)) {
-                    route.header.scope = RouteScope::Link;
-                }
-                route.attributes.push(RouteAttribute::Oif(self.device));
-            }
-            Target::Direct => route.header.kind = RouteType::Throw,
-        }
-        route
-    }
-
     fn flush(&mut self, table: u32) -> io::Result<()> {
         let ours = |message| {
             let RouteNetlinkMessage::NewRoute(route) = message else { return None };
@@ -172,24 +213,57 @@ impl Routes {
     }
 }
 
-/// Whether a route is in our table.
-pub(crate) fn is_own(route: &RouteMessage) -> bool {
-    table_of(route) == TABLE
+/// All rules that look a table up for every packet, ours among them. A kernel without policy routing, or without a
+/// family, has none.
+///
+/// # Errors
+/// The kernel's answer.
+fn plain_rules() -> io::Result<Vec<Rule>> {
+    let mut netlink = Netlink::open()?;
+    let mut rules = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let mut request = RuleMessage::default();
+        request.header.family = family;
+        let dump = netlink.dump(RouteNetlinkMessage::GetRule(request), |message| match message {
+            RouteNetlinkMessage::NewRule(rule) => message::rule(&rule),
+            _ => None,
+        });
+        match dump {
+            Ok(dump) => rules.extend(dump.items),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(rules)
 }
 
-/// What identifies a route, without the kernel's own attributes such as cache information.
-fn only_key(mut route: RouteMessage) -> RouteMessage {
-    route.attributes.retain(|attribute| {
-        matches!(
-            attribute,
-            RouteAttribute::Destination(_)
-                | RouteAttribute::Table(_)
-                | RouteAttribute::Oif(_)
-                | RouteAttribute::Priority(_)
-        )
-    });
-    route.header.flags = Default::default();
-    route
+/// The codespace's own rules that look up a table of its own for every packet: neither the kernel's `local` nor `main`.
+///
+/// # Errors
+/// The kernel's answer.
+pub(crate) fn rules_of_codespace() -> io::Result<Vec<Rule>> {
+    let mut rules = plain_rules()?;
+    rules.retain(|rule| ![LOCAL_TABLE, MAIN_TABLE, TABLE].contains(&rule.table) && rule.priority != PRIORITY);
+    Ok(rules)
+}
+
+/// Of the codespace's tables, by family, those that its `rules` look up after ours, if they have other `routes` than a
+/// default route.
+pub(crate) fn tables_after_ours(rules: &[Rule], routes: &[Route]) -> BTreeSet<(bool, u32)> {
+    let has_routes = |rule: &&Rule| {
+        let mut routes =
+            routes.iter().filter(|route| route.table == rule.table && route.prefix.prefix_len() > 0);
+        routes.any(|route| route.prefix.addr().is_ipv6() == rule.v6)
+    };
+    let after = rules.iter().filter(|rule| rule.priority > PRIORITY);
+    after.filter(has_routes).map(|rule| (rule.v6, rule.table)).collect()
+}
+
+fn add_rule(rule: &Rule) -> io::Result<()> {
+    match Netlink::open()?.request(new_rule(rule), NLM_F_CREATE | NLM_F_EXCL) {
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
+        result => result,
+    }
 }
 
 /// Removes every route from one of our tables.
@@ -212,28 +286,10 @@ pub(crate) fn delete_rule(rule: &Rule) -> io::Result<()> {
     }
 }
 
-fn new_rule(rule: &Rule) -> RouteNetlinkMessage {
-    let mut message = RuleMessage::default();
-    message.header.family = family(rule.v6);
-    message.header.action = RuleAction::ToTable;
-    match u8::try_from(rule.table) {
-        Ok(table) => message.header.table = table,
-        Err(_) => message.header.table = TABLE_IN_ATTRIBUTE,
-    }
-    message.attributes.push(RuleAttribute::Priority(rule.priority));
-    message.attributes.push(RuleAttribute::Table(rule.table));
-    if rule.but_default {
-        message.attributes.push(RuleAttribute::SuppressPrefixLen(0));
-    }
-    RouteNetlinkMessage::NewRule(message)
-}
-
-fn family(v6: bool) -> AddressFamily {
-    if v6 { AddressFamily::Inet6 } else { AddressFamily::Inet }
-}
-
 #[cfg(test)]
 mod tests {
+    use gh_net_common::netlink::RouteKind;
+
     use super::*;
 
     #[test]
@@ -243,5 +299,33 @@ mod tests {
         let v4 = rules(Families { v4: true, v6: false });
         assert_eq!(v4.len(), 2);
         assert!(v4[0].but_default && v4[0].priority < v4[1].priority && v4[1].table == TABLE);
+    }
+
+    #[test]
+    fn a_table_counts_if_it_is_looked_up_after_ours_and_has_routes_of_its_family() {
+        let rule = |v6, priority, table| Rule { v6, priority, table, but_default: false };
+        let route = |prefix: &str, table| Route {
+            table,
+            prefix: prefix.parse().unwrap(),
+            metric: 0,
+            kind: RouteKind::Unicast,
+            scope: 0,
+            protocol: 0,
+            hops: vec![],
+        };
+        let rules = [
+            rule(false, 32_765, 100),
+            rule(true, 32_765, 100),
+            rule(false, 5270, 52),
+            rule(false, 32_764, 51_820),
+            rule(false, 32_767, 253),
+        ];
+        let routes = [
+            route("10.9.0.0/16", 100),
+            route("100.64.0.0/10", 52),
+            route("0.0.0.0/0", 51_820),
+            route("0.0.0.0/0", 253),
+        ];
+        assert_eq!(tables_after_ours(&rules, &routes), BTreeSet::from([(false, 100)]));
     }
 }

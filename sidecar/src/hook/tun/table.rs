@@ -9,7 +9,7 @@ use std::io;
 use ipnet::IpNet;
 
 use super::transition::Transition;
-use crate::hook::plan::{Table, Target};
+use crate::hook::plan::{Table, Target, overlaps};
 
 /// A change of one route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub(super) trait Kernel {
     fn carry_out(&mut self, steps: Vec<Step>) -> io::Result<BTreeMap<usize, io::Error>>;
     /// Reads the table's current state.
     fn read(&mut self) -> io::Result<Table>;
+    /// Whether a table that was read can't lack routes that the kernel has.
+    fn is_complete(table: &Table) -> bool;
 }
 
 /// Our table, and what it holds.
@@ -46,6 +48,19 @@ impl<K: Kernel> OwnTable<K> {
     /// The routes in it.
     pub(super) fn installed(&self) -> &Table {
         &self.installed
+    }
+
+    /// Whether the kernel still holds what we left. If not, the next [`Self::follow`] begins by reading the table.
+    ///
+    /// # Errors
+    /// Communication with the kernel failed.
+    pub(super) fn is_intact(&mut self) -> io::Result<bool> {
+        let was_known = std::mem::replace(&mut self.is_known, false);
+        let held = self.kernel.read()?;
+        // Of a table that is not read completely it can't be said.
+        let intact = held == self.installed || !K::is_complete(&held);
+        self.is_known = was_known && intact;
+        Ok(intact)
     }
 
     /// Makes it `wanted`, without a wrong route in between: see [`transition`](super::transition). Returns, as text,
@@ -104,15 +119,6 @@ pub(super) fn is_gone(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::ESRCH)
 }
 
-/// Whether `net` contains one of `nets`, or is contained in one.
-fn overlaps(nets: &BTreeSet<IpNet>, net: &IpNet) -> bool {
-    // Prefixes are sorted by address, and those that begin within `net` overlap it.
-    let first = IpNet::new_assert(net.network(), 0);
-    let last = IpNet::new_assert(net.broadcast(), net.max_prefix_len());
-    let mut wider = std::iter::successors(Some(*net), IpNet::supernet);
-    nets.range(first..=last).next().is_some() || wider.any(|wider| nets.contains(&wider))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +155,10 @@ mod tests {
 
         fn read(&mut self) -> io::Result<Table> {
             Ok(self.table.clone())
+        }
+
+        fn is_complete(table: &Table) -> bool {
+            table.len() < 10
         }
     }
 
@@ -208,13 +218,30 @@ mod tests {
     }
 
     #[test]
-    fn prefixes_overlap_if_one_contains_the_other() {
-        let nets = BTreeSet::from([net("10.1.0.0/16"), net("fd20::/32")]);
-        for other in ["10.0.0.0/8", "10.1.0.0/16", "10.1.2.3/32", "0.0.0.0/0", "fd20:0:1::/48", "::/0"] {
-            assert!(overlaps(&nets, &net(other)), "{other}");
+    fn what_another_program_removed_or_altered_is_noticed_and_mended() {
+        let wanted = tunnel(&["10.1.0.0/16", "10.2.0.0/16"]);
+        for damage in [
+            tunnel(&["10.1.0.0/16"]),
+            Table::new(),
+            tunnel(&["10.1.0.0/16", "10.2.0.0/16", "10.3.0.0/16"]),
+            Table::from([(net("10.1.0.0/16"), Target::Tunnel), (net("10.2.0.0/16"), Target::Direct)]),
+        ] {
+            let mut own = own_table(&["10.1.0.0/16", "10.2.0.0/16"]);
+            assert!(own.is_intact().unwrap());
+            own.kernel.table = damage;
+            assert!(!own.is_intact().unwrap());
+            assert!(!own.is_intact().unwrap(), "until it is mended");
+            assert!(own.follow(&wanted).unwrap().is_empty());
+            assert!(own.is_intact().unwrap());
+            assert_eq!(own.kernel.table, wanted);
         }
-        for other in ["10.0.0.0/16", "10.2.0.0/15", "11.0.0.0/8", "fd21::/32"] {
-            assert!(!overlaps(&nets, &net(other)), "{other}");
-        }
+    }
+
+    #[test]
+    fn a_table_too_large_to_read_is_not_taken_for_damaged() {
+        let nets: Vec<String> = (0..12).map(|number| format!("10.{number}.0.0/16")).collect();
+        let mut own = own_table(&nets.iter().map(String::as_str).collect::<Vec<_>>());
+        own.kernel.table.remove(&net("10.1.0.0/16"));
+        assert!(own.is_intact().unwrap());
     }
 }

@@ -15,6 +15,9 @@ const MARK: &str = "# gh-net wrote this file and puts the original back when it 
 /// this line still says that restoring is not complete.
 const END: &str = "# End of what gh-net wrote.\n";
 
+/// [`END`] as a line of its own.
+const END_LINE: &str = "\n# End of what gh-net wrote.\n";
+
 /// How to restore the original by hand; `sidecar` is our program.
 fn how_to_restore(sidecar: &str) -> String {
     format!(
@@ -29,6 +32,9 @@ const KEPT: &str = "#| ";
 
 /// Replaces the original if there was none.
 const NO_ORIGINAL: &str = "#- There was no such file before.\n";
+
+/// Maximum number of characters of a comment that is quoted.
+const MAX_COMMENT: usize = 80;
 
 /// The longest line we write. musl skips lines of 256 bytes or more, with every domain in them.
 const MAX_LINE: usize = 254;
@@ -50,6 +56,59 @@ pub(super) fn kept_original(ours: &[u8]) -> Option<Vec<u8>> {
         }
     }
     Some(original)
+}
+
+/// What the codespace has to be given back once `current` is in the file, which was ours before, with this `original`
+/// and these `servers`; `None` is no file.
+///
+/// It is what another program wrote, byte for byte, with these exceptions:
+/// - Lines after our text were appended to it: they belong after the original.
+/// - A change within our text is not kept. Our mark says so.
+/// - A program may read our text and write its settings in another form. Our nameservers answer only while the session
+///   lasts: without any other nameserver the text adds nothing to the original, and among others they are left out.
+pub(super) fn wished(current: Option<&[u8]>, original: Option<&[u8]>, servers: &[IpAddr]) -> Option<Vec<u8>> {
+    let current = current?;
+    if is_ours(current) {
+        return match (original, appended(current)) {
+            (original, []) => original.map(<[u8]>::to_vec),
+            (None, appended) => Some(appended.to_vec()),
+            (Some(original), appended) => {
+                let separator: &[u8] =
+                    if original.is_empty() || original.ends_with(b"\n") { b"" } else { b"\n" };
+                Some([original, separator, appended].concat())
+            }
+        };
+    }
+    if names_only(current, servers) {
+        return original.map(<[u8]>::to_vec);
+    }
+    let is_foreign = |line: &&[u8]| !nameservers(line).iter().any(|server| servers.contains(server));
+    Some(current.split_inclusive(|&byte| byte == b'\n').filter(is_foreign).collect::<Vec<_>>().concat())
+}
+
+/// Whether `text` names nameservers, and only some of `servers`.
+pub(super) fn names_only(text: &[u8], servers: &[IpAddr]) -> bool {
+    let named = nameservers(text);
+    !named.is_empty() && named.iter().all(|server| servers.contains(server))
+}
+
+/// What follows our text.
+fn appended(ours: &[u8]) -> &[u8] {
+    let end = END_LINE.as_bytes();
+    let found = ours.windows(end.len()).position(|window| window == end);
+    match found.filter(|_| ours.starts_with(MARK.as_bytes())) {
+        Some(start) => &ours[start + end.len()..],
+        None => &[],
+    }
+}
+
+/// The comment that a file begins with: most programs say there who they are. Printable, one line, not too long.
+pub(super) fn comment(text: &[u8]) -> Option<String> {
+    let line = text.split(|&byte| byte == b'\n').find(|line| !line.trim_ascii().is_empty())?;
+    let line = String::from_utf8_lossy(line);
+    let comment = line.trim().strip_prefix(['#', ';'])?.trim_matches(['#', ';', ' ', '\t']);
+    let printable: String = comment.chars().filter(|c| !c.is_control()).take(MAX_COMMENT).collect();
+    (!printable.is_empty() && !is_ours(text)).then_some(printable)
 }
 
 /// The file that sends every query to `servers` and keeps the other settings of `original`.
@@ -213,6 +272,58 @@ mod tests {
         assert!(text.len() > ORIGINAL.len());
         text[..ORIGINAL.len()].copy_from_slice(ORIGINAL);
         assert!(is_ours(&text));
+    }
+
+    #[test]
+    fn another_programs_text_is_given_back_byte_for_byte() {
+        let ours = ["10.97.0.1".parse().unwrap()];
+        let wish = |current: Option<&[u8]>| wished(current, Some(ORIGINAL), &ours);
+        for text in
+            [&b"nameserver 9.9.9.9\n"[..], b"", b"# caf\xe9\r\nnameserver 9.9.9.9", b"options ndots:2\n"]
+        {
+            assert_eq!(wish(Some(text)).as_deref(), Some(text));
+        }
+        assert_eq!(wish(None), None);
+    }
+
+    #[test]
+    fn a_change_of_our_text_gives_back_the_original_with_what_was_appended() {
+        let ours = rendered(Some(ORIGINAL), &["lan"]);
+        let wish = |text: &str, original: Option<&[u8]>| wished(Some(text.as_bytes()), original, &[]);
+        assert_eq!(wish(&ours, Some(ORIGINAL)).as_deref(), Some(ORIGINAL));
+        assert_eq!(wish(&ours.replace("edns0", "rotate"), Some(ORIGINAL)).as_deref(), Some(ORIGINAL));
+        let appended = format!("{ours}nameserver 9.9.9.9\n");
+        let wanted = [ORIGINAL, b"\nnameserver 9.9.9.9\n"].concat();
+        assert_eq!(wish(&appended, Some(ORIGINAL)), Some(wanted));
+        assert_eq!(wish(&appended, None).as_deref(), Some(&b"nameserver 9.9.9.9\n"[..]));
+        assert_eq!(wish(&ours, None), None);
+        // The original's own lines are not the end of ours.
+        let tricky = "x\n# End of what gh-net wrote.\ny\n";
+        assert_eq!(wish(&rendered(Some(tricky.as_bytes()), &[]), Some(b"x")).as_deref(), Some(&b"x"[..]));
+    }
+
+    #[test]
+    fn our_nameservers_are_never_given_back() {
+        let ours = ["10.97.0.1", "fd67::1"].map(|address| address.parse::<IpAddr>().unwrap());
+        let wish = |text: &[u8]| wished(Some(text), Some(ORIGINAL), &ours).unwrap();
+        assert_eq!(wish(b"nameserver 10.97.0.1\nsearch lan\nnameserver fd67::1\n"), ORIGINAL);
+        assert_eq!(
+            wish(b"# by x\nnameserver 10.97.0.1\nnameserver 9.9.9.9\nsearch lan"),
+            b"# by x\nnameserver 9.9.9.9\nsearch lan"
+        );
+    }
+
+    #[test]
+    fn the_comment_at_the_start_is_quoted() {
+        assert_eq!(
+            comment(b"\n### Generated by NetworkManager ##\n").unwrap(),
+            "Generated by NetworkManager"
+        );
+        assert_eq!(comment(b"; generated by x\x1b[2J\n").unwrap(), "generated by x[2J");
+        assert_eq!(comment(&[b"# ", &[b'y'; 500][..]].concat()).unwrap().len(), MAX_COMMENT);
+        for text in [&b""[..], b"nameserver 1.1.1.1\n# late\n", b"#\n", rendered(None, &[]).as_bytes()] {
+            assert_eq!(comment(text), None);
+        }
     }
 
     #[test]

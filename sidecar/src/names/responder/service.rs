@@ -28,13 +28,14 @@ const MAX_IN_FLIGHT: usize = 4096;
 struct Settings {
     mode: DnsMode,
     domains: Arc<Domains>,
+    /// The codespace's own resolvers.
+    codespace: Arc<Upstream>,
 }
 
 /// Finds answers.
 #[derive(Debug)]
 pub(super) struct Service {
     settings: Mutex<Settings>,
-    codespace: Upstream,
     laptop: Laptop,
     /// Limits the queries in progress, over all listening sockets.
     pub(super) in_flight: Arc<Semaphore>,
@@ -43,9 +44,10 @@ pub(super) struct Service {
 impl Service {
     /// Asks the resolvers at these addresses. The mode is split, and the laptop has no domains.
     pub(super) fn new(codespace: Vec<SocketAddr>, laptop: Vec<SocketAddr>, link: LinkWatch) -> Self {
+        let codespace = Arc::new(Upstream::new(codespace));
+        let settings = Settings { mode: DnsMode::Split, domains: Arc::default(), codespace };
         Self {
-            settings: Mutex::new(Settings { mode: DnsMode::Split, domains: Arc::default() }),
-            codespace: Upstream::new(codespace),
+            settings: Mutex::new(settings),
             laptop: Laptop::new(laptop, link),
             in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
         }
@@ -58,7 +60,13 @@ impl Service {
         if *settings.domains != domains {
             self.laptop.domains_changed(|name| settings.domains.contain(name) == domains.contain(name));
         }
-        *settings = Settings { mode, domains: Arc::new(domains) };
+        (settings.mode, settings.domains) = (mode, Arc::new(domains));
+    }
+
+    /// Asks the resolvers at these addresses for the codespace from now on.
+    pub(super) fn set_codespace(&self, codespace: Vec<SocketAddr>) {
+        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        settings.codespace = Arc::new(Upstream::new(codespace));
     }
 
     /// The answer to a client's message; `None` if it gets none.
@@ -71,11 +79,11 @@ impl Service {
     }
 
     async fn forward(&self, query: &Query, by: Transport) -> Bytes {
-        let Settings { mode, domains } = self.settings();
+        let Settings { mode, domains, codespace } = self.settings();
         let deadline = Instant::now() + BUDGET;
         let answer = match choose(mode, &domains, &query.name()) {
             Choice::LaptopOnly => self.laptop.ask_patiently(query, by, deadline).await,
-            Choice::InTurn(sides) => self.ask_in_turn(sides, query, by, deadline).await,
+            Choice::InTurn(sides) => self.ask_in_turn(sides, &codespace, query, by, deadline).await,
         };
         answer.unwrap_or_else(|why| query.error(ResponseCode::ServFail, why))
     }
@@ -84,6 +92,7 @@ impl Service {
     async fn ask_in_turn(
         &self,
         sides: &[Side],
+        codespace: &Upstream,
         query: &Query,
         by: Transport,
         deadline: Instant,
@@ -95,9 +104,7 @@ impl Service {
             let later = (sides.len() - 1 - index) as u32;
             let time = deadline.saturating_duration_since(Instant::now()).saturating_sub(STEP * later);
             let asked = match side {
-                Side::Codespace => {
-                    self.codespace.ask(query, by, time).await.map_or(Asked::Nothing, Asked::Answer)
-                }
+                Side::Codespace => codespace.ask(query, by, time).await.map_or(Asked::Nothing, Asked::Answer),
                 Side::Laptop => self.laptop.ask(query, by, time).await,
             };
             match asked {

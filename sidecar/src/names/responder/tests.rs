@@ -220,6 +220,17 @@ async fn the_laptop_is_asked_if_the_codespace_has_no_answer() {
 }
 
 #[tokio::test]
+async fn other_resolvers_of_the_codespace_take_the_place_of_the_old_ones() {
+    let world = World::new(corporate, public).await;
+    let second = Server::start(SECOND, world.port, |query, _| with_address(query, [203, 0, 113, 2])).await;
+    assert_eq!(address(&world.ask("github.com.").await), "203.0.113.1");
+    // Our own address among them would be a loop.
+    world.responder.set_resolvers(&[OURS, SECOND]);
+    assert_eq!(address(&world.ask("github.com.").await), "203.0.113.2");
+    assert_eq!((world.first.count(), second.count()), (1, 1));
+}
+
+#[tokio::test]
 async fn negative_answers_stay_negative() {
     let both = World::new(nxdomain, nxdomain).await;
     assert_eq!(both.ask("none.example.").await.metadata.response_code, ResponseCode::NXDomain);

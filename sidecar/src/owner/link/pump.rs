@@ -115,6 +115,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
         self.probe = Probe::Unanswered;
     }
 
+    /// Sends a frame that is no packet. It wakes a quiet link.
+    pub(crate) fn send(&mut self, frame: &Frame) {
+        self.writer.push(frame);
+        self.control.frame_sent(Instant::now());
+    }
+
     /// Pumps until there is an event for the session. What is `held` is sent first.
     pub(crate) fn poll(
         &mut self,

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use crate::hook::plan::Plan;
-use crate::hook::{Hook, routes_of_codespace};
+use crate::hook::{Hook, Networks};
 use crate::journal::Journal;
 use crate::names::resolv;
 use crate::notify::Notifier;
@@ -29,20 +29,21 @@ pub(super) fn install_hook(
     journal: &mut Journal,
     notifier: &Notifier,
 ) -> Result<(Hook, Plan), Goodbye> {
-    let routes = routes_of_codespace().map_err(failed("reading the routes"))?;
+    let Networks { routes, .. } = Networks::read().map_err(failed("reading the routes"))?;
     let addresses = Netlink::open().and_then(|mut netlink| netlink.addresses());
     let addresses = addresses.map_err(failed("reading the addresses"))?.items;
     let mut taken: Vec<IpNet> = open.avoid.clone();
     taken.extend(routes.iter().map(|route| route.prefix));
     taken.extend(addresses.iter().flat_map(|address| [address.address, address.network()]));
-    Hook::install(open, &taken, exceptions(&routes, peer), journal, notifier)
+    let direct = exceptions(&routes, peer, &resolv::nameservers());
+    Hook::install(open, &taken, direct, journal, notifier)
 }
 
 /// The addresses that carry the session: the ssh peer, the next hops of the default routes, the resolvers.
-pub(super) fn exceptions(routes: &[Route], peer: Option<IpAddr>) -> BTreeSet<IpAddr> {
+pub(super) fn exceptions(routes: &[Route], peer: Option<IpAddr>, resolvers: &[IpAddr]) -> BTreeSet<IpAddr> {
     let defaults = routes.iter().filter(|route| route.prefix.prefix_len() == 0);
     let gateways = defaults.flat_map(Route::gateways);
-    peer.into_iter().chain(gateways).chain(resolv::nameservers()).collect()
+    peer.into_iter().chain(gateways).chain(resolvers.iter().copied()).collect()
 }
 
 fn failed(what: &'static str) -> impl Fn(io::Error) -> Goodbye {

@@ -1,0 +1,12 @@
+//! What an event of the kernel means to a hook.
+
+/// The gravest comes last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Concern {
+    /// Nothing: it is the hook's own doing.
+    None,
+    /// The codespace's networks may have changed.
+    Codespace,
+    /// Another program may have damaged the hook.
+    Damage,
+}

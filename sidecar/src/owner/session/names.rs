@@ -1,0 +1,167 @@
+//! Names in a session: the responder, and the resolver hook that leads to it.
+
+use std::net::IpAddr;
+
+use gh_net_common::frame::{self, DnsMode, Level, TunnelAddress};
+
+use crate::journal::Journal;
+use crate::liveness::LinkMonitor;
+use crate::names::resolv::{self, Followed};
+use crate::names::responder::{self, Responder};
+use crate::notify::Notifier;
+use crate::undo;
+
+/// What names are resolved by.
+#[derive(Debug)]
+pub(super) struct Names {
+    mode: DnsMode,
+    responder: Option<Responder>,
+    hook: Option<resolv::Hook>,
+    /// Our own addresses.
+    listen: Vec<IpAddr>,
+    /// The laptop's.
+    laptop: Vec<IpAddr>,
+    /// The codespace's own resolvers.
+    resolvers: Vec<IpAddr>,
+    notifier: Notifier,
+}
+
+impl Names {
+    /// Nobody is asked yet.
+    pub(super) fn new(addresses: &[TunnelAddress], notifier: Notifier) -> Self {
+        Self {
+            mode: DnsMode::Off,
+            responder: None,
+            hook: None,
+            listen: addresses.iter().map(|address| address.sidecar.addr()).collect(),
+            laptop: addresses.iter().map(|address| address.gateway).collect(),
+            resolvers: Vec::new(),
+            notifier,
+        }
+    }
+
+    /// Who is asked first.
+    pub(super) fn mode(&self) -> DnsMode {
+        self.mode
+    }
+
+    /// Whether resolv.conf names our responder.
+    pub(super) fn is_hooked(&self) -> bool {
+        self.hook.as_ref().is_some_and(resolv::Hook::is_set)
+    }
+
+    /// The codespace's own resolvers.
+    pub(super) fn resolvers(&self) -> &[IpAddr] {
+        &self.resolvers
+    }
+
+    /// Reads the codespace's own resolvers. A file that names none keeps the earlier ones in force.
+    pub(super) fn read_resolvers(&mut self) {
+        let mut named = resolv::nameservers();
+        named.retain(|server| !self.listen.contains(server));
+        if named.is_empty() || named == self.resolvers {
+            return;
+        }
+        self.resolvers = named;
+        if let Some(responder) = &self.responder {
+            responder.set_resolvers(&self.resolvers);
+        }
+    }
+
+    /// Follows the laptop's DNS settings.
+    pub(super) fn set(&mut self, dns: frame::Dns, link: &LinkMonitor, journal: &mut Journal) {
+        self.mode = dns.mode;
+        if dns.mode == DnsMode::Off {
+            self.unhook(journal);
+            return;
+        }
+        match self.install(&dns, link, journal) {
+            Ok(followed) => self.tell(followed),
+            Err(error) => self.unhooked(&error),
+        }
+    }
+
+    /// Starts the responder first, then makes resolv.conf name it.
+    fn install(
+        &mut self,
+        dns: &frame::Dns,
+        link: &LinkMonitor,
+        journal: &mut Journal,
+    ) -> anyhow::Result<Followed> {
+        let responder = match self.responder.take() {
+            Some(responder) => responder,
+            None => {
+                let config = responder::Config {
+                    listen: self.listen.clone(),
+                    laptop: self.laptop.clone(),
+                    resolvers: self.resolvers.clone(),
+                };
+                Responder::start(config, link.watch())?
+            }
+        };
+        responder.set(dns);
+        self.responder = Some(responder);
+        Ok(match &mut self.hook {
+            Some(hook) => hook.update(journal, &dns.search)?,
+            None => {
+                self.hook = Some(resolv::Hook::install(journal, &self.listen, &dns.search)?);
+                Followed::Unchanged
+            }
+        })
+    }
+
+    fn unhook(&mut self, journal: &mut Journal) {
+        self.hook = None;
+        let report = undo::names(journal);
+        for failure in report.failed {
+            self.notifier.notify(Level::Error, "not-undone", failure);
+        }
+        // Stopped only after resolv.conf no longer names it.
+        self.responder = None;
+    }
+
+    /// resolv.conf may have been rewritten by another program.
+    pub(super) fn follow(&mut self, journal: &mut Journal) {
+        if let Some(hook) = &mut self.hook {
+            match hook.follow(journal) {
+                Ok(followed) => self.tell(followed),
+                Err(error) => self.unhooked(&error.into()),
+            }
+        }
+        self.read_resolvers();
+    }
+
+    fn unhooked(&self, error: &anyhow::Error) {
+        let text = format!("names of the laptop's networks are not resolved: {error}");
+        self.notifier.notify(Level::Warning, "names-unhooked", text);
+    }
+
+    fn tell(&self, followed: Followed) {
+        let path = resolv::RESOLV_CONF;
+        let named = |comment: Option<String>| match comment {
+            Some(comment) => format!("{path} (it begins with \"{comment}\")"),
+            None => path.to_owned(),
+        };
+        match followed {
+            Followed::Unchanged => {}
+            Followed::SetAgain(comment) => {
+                let text = format!(
+                    "another program has rewritten {}; its settings are kept, and names are resolved through gh-net \
+                     again",
+                    named(comment)
+                );
+                self.notifier.notify(Level::Info, "names-hooked-again", text);
+            }
+            Followed::LeftAlone(comment) => {
+                let text = format!(
+                    "another program goes on rewriting {}, and it is left alone from now on: names of the laptop's \
+                     networks are not resolved in the codespace, addresses work as before. Find that program, for \
+                     example NetworkManager, systemd-resolved, resolvconf, a DHCP or a VPN client; then start gh-net \
+                     again",
+                    named(comment)
+                );
+                self.notifier.notify(Level::Warning, "names-left-alone", text);
+            }
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What another program takes from the hook is set again, a bounded number of times.
+
+use std::time::{Duration, Instant};
+
+use gh_net_common::frame::Level;
+
+use crate::attempts::Attempts;
+use crate::hook::plan::Plan;
+use crate::hook::{Hook, interface_name};
+use crate::notify::Notifier;
+
+/// How often the hook is repaired within [`WINDOW`]. A network manager that starts anew, or a flush by hand, takes two
+/// or three. What removes more guards the rules against us, and would win in the end.
+const MAX_REPAIRS: usize = 8;
+/// How many interfaces that get the tunnel's packets are told within [`WINDOW`].
+const MAX_BYPASSES: usize = 3;
+const WINDOW: Duration = Duration::from_secs(5 * 60);
+/// After a repair the next one waits for a pause, if damage follows within this time: `ip route flush` begins anew as
+/// long as it finds routes, so repairs at once would be removed by the same command.
+const IN_A_ROW: Duration = Duration::from_secs(1);
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Repairs {
+    attempts: Attempts,
+    last: Option<Instant>,
+    /// Whether the hook is left to the program that takes it away.
+    left_alone: bool,
+    /// The interface that gets the tunnel's packets in its place.
+    bypass: Option<u32>,
+    bypasses: Attempts,
+}
+
+impl Default for Repairs {
+    fn default() -> Self {
+        Self {
+            attempts: Attempts::new(MAX_REPAIRS, WINDOW),
+            last: None,
+            left_alone: false,
+            bypass: None,
+            bypasses: Attempts::new(MAX_BYPASSES, WINDOW),
+        }
+    }
+}
+
+impl Repairs {
+    /// Whether damage is repaired at once, because packets for the laptop's networks may take the default route.
+    /// Otherwise it waits for a pause.
+    pub(super) fn are_urgent(&self) -> bool {
+        self.last.is_none_or(|last| last.elapsed() > IN_A_ROW)
+    }
+
+    /// Warns if the hook is whole but rules of the codespace lead the tunnel's packets elsewhere.
+    pub(super) fn warn_of_bypass(&mut self, hook: &Hook, notifier: &Notifier) {
+        if self.left_alone {
+            return;
+        }
+        let bypass = hook.bypass().unwrap_or_else(|error| {
+            tracing::debug!(%error, "the kernel does not say where the tunnel's packets go");
+            None
+        });
+        if let Some(interface) = bypass
+            && self.bypass != bypass
+            && self.bypasses.admits(Instant::now())
+        {
+            let name = interface_name(interface);
+            let text = format!(
+                "routing rules of the codespace come before gh-net's and lead packets for the laptop's networks to \
+                 {name}, past the tunnel. If they belong to a VPN that takes all traffic, start it before gh-net"
+            );
+            notifier.notify(Level::Warning, "hook-bypassed", text);
+        }
+        self.bypass = bypass;
+    }
+
+    /// Sets again what is missing. Returns, as text, the routes that the kernel refused.
+    pub(super) fn repair(&mut self, hook: &mut Hook, plan: &Plan, notifier: &Notifier) -> Vec<String> {
+        if self.left_alone {
+            return Vec::new();
+        }
+        let damage = match hook.damage() {
+            Ok(damage) if damage.is_none() => return Vec::new(),
+            Ok(damage) => damage,
+            Err(error) => {
+                tracing::warn!("the state of the routing hook can't be read: {error}");
+                return Vec::new();
+            }
+        };
+        let now = Instant::now();
+        if !self.attempts.admits(now) {
+            self.left_alone = true;
+            let text = format!(
+                "another program goes on removing what leads packets into the tunnel, now {damage}; it is left alone \
+                 from now on, so packets for the laptop's networks take the codespace's own routes. Find that program, \
+                 for example a network manager, a VPN client, or a script with `ip rule flush`; then start gh-net again"
+            );
+            notifier.notify(Level::Warning, "hook-left-alone", text);
+            return Vec::new();
+        }
+        self.last = Some(now);
+        match hook.repair(&damage, plan) {
+            Ok(refused) => {
+                let text = format!(
+                    "another program has removed {damage}, and it is set again; meanwhile packets for the laptop's \
+                     networks may have taken the codespace's default route"
+                );
+                notifier.notify(Level::Warning, "hook-repaired", text);
+                refused
+            }
+            Err(error) => {
+                let text =
+                    format!("another program has removed {damage}, and it can't be set again: {error}");
+                notifier.notify(Level::Error, "hook-damaged", text);
+                Vec::new()
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! What of the codespace changes under a session: its networks, the hook's own rules, routes and addresses, and
+//! resolv.conf.
+//!
+//! Events drive nothing by themselves: they are reasons to look. Most are collected until they pause
+//! ([`debounce`](gh_net_common::debounce)), because a container engine or a DHCP client makes several changes in a row.
+//! Only what may have damaged the hook is reported at once, because meanwhile packets for the laptop's networks may take
+//! the codespace's default route.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use gh_net_common::debounce::{Changes, Debounce};
+use gh_net_common::netlink::{NETWORK_GROUPS, Netlink};
+use tokio::io::unix::AsyncFd;
+use tokio::time::Instant;
+
+use crate::hook::{Concern, Hook};
+
+mod file;
+
+use file::FileWatch;
+
+/// Maximum number of datagrams of events read at once. An overflow of the socket's buffer is an event as well.
+const DATAGRAMS: usize = 256;
+
+/// How long a program that writes resolv.conf is waited for until it closes the file.
+const WRITER: Duration = Duration::from_secs(5);
+
+/// What to look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// The hook may be damaged.
+    Damage,
+    /// The codespace's networks may have changed, and resolv.conf if `file` says so.
+    Changes {
+        /// Whether more changes of the networks are coming: what is missing may be about to come back.
+        networks: Changes,
+        /// Whether resolv.conf may have changed.
+        file: bool,
+    },
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(crate) struct Watch {
+    /// `None` if the kernel does not report changes any more.
+    kernel: Option<AsyncFd<Netlink>>,
+    path: &'static Path,
+    /// `None` if resolv.conf can't be watched.
+    file: Option<FileWatch>,
+    /// When resolv.conf was touched for the first time since it was looked at.
+    touched: Option<Instant>,
+    debounce: Debounce,
+}
+
+/// Why waiting for events stops before they pause.
+enum Stop {
+    Damage,
+    Kernel(io::Error),
+    File(io::Error),
+}
+
+/// Whose event it is.
+enum Source {
+    Kernel,
+    File,
+}
+
+impl Watch {
+    /// Watches the networks and the file at `path` from now on. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// The system refused a netlink socket.
+    pub(crate) fn new(path: &'static Path) -> io::Result<Self> {
+        let netlink = Netlink::open()?;
+        for group in NETWORK_GROUPS {
+            netlink.listen(group)?;
+        }
+        // SAFETY: a `Netlink` keeps its socket open as long as it exists.
+        let kernel = Some(unsafe { AsyncFd::register(netlink) }?);
+        let mut watch = Self { kernel, path, file: None, touched: None, debounce: Debounce::default() };
+        watch.watch_file();
+        Ok(watch)
+    }
+
+    /// Waits until there is a reason to look at something. Cancel safe.
+    pub(crate) async fn seen(&mut self, hook: &Hook) -> Seen {
+        loop {
+            let Self { kernel, file, touched, debounce, .. } = self;
+            let changes = debounce.changes(async || match event(kernel, file, hook).await? {
+                Source::Kernel => Ok(()),
+                Source::File => {
+                    touched.get_or_insert_with(Instant::now);
+                    Ok(())
+                }
+            });
+            match changes.await {
+                Ok(networks) => return Seen::Changes { networks, file: self.file_is_due(networks) },
+                Err(Stop::Damage) => {
+                    self.debounce.begin();
+                    return Seen::Damage;
+                }
+                Err(Stop::Kernel(error)) => {
+                    tracing::error!(
+                        "changes of the codespace's networks can't be followed any more: {error}"
+                    );
+                    self.kernel = None;
+                }
+                Err(Stop::File(error)) => {
+                    tracing::warn!("{} can't be watched any more: {error}", self.path.display());
+                    self.file = None;
+                }
+            }
+        }
+    }
+
+    /// Whether resolv.conf has to be looked at now. If so, the watch on it begins anew: what happens from now on is
+    /// another event.
+    fn file_is_due(&mut self, networks: Changes) -> bool {
+        if self.file.is_none() {
+            // What was in the way may be gone, and the file may have changed meanwhile.
+            self.watch_file();
+            return self.file.is_some();
+        }
+        let Some(since) = self.touched else { return false };
+        if self.file.as_ref().is_some_and(FileWatch::is_written) && since.elapsed() < WRITER {
+            if networks == Changes::Settled {
+                self.debounce.begin();
+            }
+            return false;
+        }
+        self.touched = None;
+        self.watch_file();
+        true
+    }
+
+    fn watch_file(&mut self) {
+        self.file = FileWatch::new(self.path)
+            .inspect_err(|error| tracing::warn!("{} can't be watched: {error}", self.path.display()))
+            .ok();
+    }
+}
+
+/// The next event that is worth a look.
+async fn event(
+    kernel: &mut Option<AsyncFd<Netlink>>,
+    file: &mut Option<FileWatch>,
+    hook: &Hook,
+) -> Result<Source, Stop> {
+    tokio::select! {
+        concern = kernel_event(kernel, hook) => match concern.map_err(Stop::Kernel)? {
+            Concern::Damage => Err(Stop::Damage),
+            Concern::Codespace | Concern::None => Ok(Source::Kernel),
+        },
+        event = file_event(file) => event.map(|()| Source::File).map_err(Stop::File),
+    }
+}
+
+async fn file_event(file: &mut Option<FileWatch>) -> io::Result<()> {
+    match file {
+        Some(file) => file.event().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The gravest concern of all events that wait.
+async fn kernel_event(kernel: &mut Option<AsyncFd<Netlink>>, hook: &Hook) -> io::Result<Concern> {
+    let Some(kernel) = kernel else { return std::future::pending().await };
+    loop {
+        let mut guard = kernel.readable().await?;
+        let mut gravest = Concern::None;
+        for _ in 0..DATAGRAMS {
+            match guard.get_inner().take_events() {
+                Ok(None) => {
+                    guard.clear_ready();
+                    break;
+                }
+                Ok(Some(events)) => {
+                    let concerns = events.iter().map(|event| hook.concern(event));
+                    gravest = concerns.fold(gravest, Ord::max);
+                }
+                // There were more events than the socket holds: some are lost.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => gravest = Concern::Damage,
+                Err(error) => return Err(error),
+            }
+        }
+        if gravest != Concern::None {
+            return Ok(gravest);
+        }
+    }
+}
