@@ -20,8 +20,8 @@ pub const MAX_TEXT: usize = 8 * 1024;
 /// Maximum number of items of a list that is sent. A larger set of routes takes several frames.
 pub const MAX_PREFIXES: usize = 2048;
 
-/// Maximum number of standby packets.
-pub const MAX_STANDBY: usize = 1024;
+/// Maximum number of standby packets: as many as the laptop has TCP connections at most.
+pub const MAX_STANDBY: usize = 8192;
 
 /// One frame.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -410,7 +410,7 @@ impl Session {
             Event::AskStatus => {
                 let status = Frame::SidecarStatus(self.wire_status());
                 if let Some(link) = &mut self.link {
-                    link.pump.writer.push(&status);
+                    link.pump.send(&status);
                 }
                 None
             }
@@ -423,19 +423,26 @@ impl Session {
             Event::Goodbye => Some(SessionEvent::Over(Goodbye { reason: Reason::Done, text: String::new() })),
             Event::Violation(text) => Some(SessionEvent::Over(protocol(text))),
             Event::DeviceLost(error) => Some(SessionEvent::Over(device_lost(&self.hook, &error))),
-            Event::Cut(why) => Some(self.cut(why)),
+            Event::Cut(why) => Some(self.cut(why, Instant::now())),
+            Event::Silent { time, promised } => {
+                let why = format!("no data from the laptop for {} seconds", time.as_secs());
+                // The laptop does not know yet that a quiet link is dead.
+                let known = promised.map_or_else(Instant::now, Instant::from_std).max(Instant::now());
+                Some(self.cut(why, known))
+            }
         }
     }
 
     /// The link is gone. The session waits for the next one, if it was asked to.
-    fn cut(&mut self, why: String) -> SessionEvent {
+    /// The laptop knows of it at `known` at the latest.
+    fn cut(&mut self, why: String, known: Instant) -> SessionEvent {
         tracing::info!(why, grace = ?self.grace, "the link was cut");
         if self.grace.is_zero() {
             return SessionEvent::Over(Goodbye { reason: Reason::Done, text: why });
         }
         let Some(link) = self.link.take() else { return SessionEvent::Over(grace_over()) };
         self.monitor.set(Liveness::Down);
-        self.deadline = Some(Instant::now() + self.grace);
+        self.deadline = Some(known + self.grace);
         SessionEvent::Cut(Box::new(link), why)
     }
 
@@ -490,7 +497,7 @@ impl Session {
     /// Tells the laptop, if there is one, that the session is about to end.
     pub(crate) fn announce_end(&mut self) -> bool {
         let Some(link) = &mut self.link else { return false };
-        link.pump.writer.push(&Frame::Ending);
+        link.pump.send(&Frame::Ending);
         true
     }
 

@@ -14,23 +14,29 @@ use super::segment::{self, Flow};
 /// The longest headers of a segment without payload: IPv6 with extensions that nobody sends, and all of TCP's options.
 const MAX_LEN: usize = 128;
 
-/// The acknowledgments, by the direction in which they are sent.
+/// Acknowledgments and their numbers, by the direction in which they are sent.
+type Acknowledgments = HashMap<Flow, (u32, Bytes)>;
+
+/// See the [module's documentation](self).
 #[derive(Debug, Default)]
 pub(super) struct Standby {
-    acknowledgments: HashMap<Flow, (u32, Bytes)>,
+    /// Those for the quiet that the laptop is about to ask for.
+    next: Acknowledgments,
+    /// Those that are given now.
+    current: Acknowledgments,
 }
 
 impl Standby {
-    /// Keeps an acknowledgment in place of an earlier one of its connection. Anything else is ignored.
+    /// Keeps an acknowledgment for the next quiet, in place of an earlier one of its connection. Anything else is ignored.
     pub(super) fn add(&mut self, packet: &[u8]) {
         let Some((flow, tcp)) = segment::parse(packet) else { return };
         let is_acknowledgment =
             tcp.ack() && !tcp.syn() && !tcp.fin() && !tcp.rst() && tcp.payload().is_empty();
-        let has_room = self.acknowledgments.len() < MAX_STANDBY || self.acknowledgments.contains_key(&flow);
+        let has_room = self.next.len() < MAX_STANDBY || self.next.contains_key(&flow);
         if is_acknowledgment && has_room && packet.len() <= MAX_LEN {
             // A copy, because the packet is a part of a much larger buffer.
             let answer = (tcp.acknowledgment_number(), Bytes::copy_from_slice(packet));
-            self.acknowledgments.insert(flow, answer);
+            self.next.insert(flow, answer);
         }
     }
 
@@ -38,14 +44,26 @@ impl Standby {
     /// has at most one byte (RFC 9293, 3.8.4).
     pub(super) fn answer(&self, packet: &[u8]) -> Option<&Bytes> {
         let (flow, tcp) = segment::parse(packet)?;
-        let (expected, answer) = self.acknowledgments.get(&flow.reversed())?;
+        let (expected, answer) = self.current.get(&flow.reversed())?;
         let is_keepalive = tcp.sequence_number().wrapping_add(1) == *expected && tcp.payload().len() <= 1;
         (is_keepalive && !tcp.syn() && !tcp.fin() && !tcp.rst()).then_some(answer)
     }
 
-    /// Forgets all: the link is not quiet any more.
-    pub(super) fn clear(&mut self) {
-        self.acknowledgments = HashMap::new();
+    /// The laptop asks to be quiet: it has left all that it wants to leave.
+    pub(super) fn begin(&mut self) {
+        self.current = std::mem::take(&mut self.next);
+    }
+
+    /// The link is not quiet any more.
+    pub(super) fn end(&mut self) {
+        self.current = HashMap::new();
+    }
+
+    /// A packet of the laptop makes what it has left obsolete.
+    pub(super) fn discard(&mut self) {
+        if !self.next.is_empty() {
+            self.next = HashMap::new();
+        }
     }
 }
 
@@ -77,6 +95,8 @@ mod tests {
         let mut standby = Standby::default();
         standby.add(&acknowledgment(5000, 700));
         standby.add(&acknowledgment(5001, 0));
+        assert!(standby.answer(&from_codespace(5000, 699, b"")).is_none(), "the link is not quiet yet");
+        standby.begin();
         assert_eq!(standby.answer(&from_codespace(5000, 699, b"")).unwrap()[..], acknowledgment(5000, 700));
         assert!(
             standby.answer(&from_codespace(5000, 699, b"x")).is_some(),
@@ -87,15 +107,25 @@ mod tests {
             "sequence numbers wrap around"
         );
         standby.add(&acknowledgment(5000, 710));
+        standby.begin();
         assert!(standby.answer(&from_codespace(5000, 699, b"")).is_none(), "the later one counts");
-        standby.clear();
+        // The next ones may be there already when it is noticed that the link was woken.
+        standby.add(&acknowledgment(5000, 720));
+        standby.end();
         assert!(standby.answer(&from_codespace(5000, 709, b"")).is_none());
+        standby.begin();
+        assert!(standby.answer(&from_codespace(5000, 719, b"")).is_some());
+        standby.add(&acknowledgment(5000, 730));
+        standby.discard();
+        standby.begin();
+        assert!(standby.answer(&from_codespace(5000, 729, b"")).is_none(), "the question was void");
     }
 
     #[test]
     fn all_else_goes_to_the_laptop() {
         let mut standby = Standby::default();
         standby.add(&acknowledgment(5000, 700));
+        standby.begin();
         for packet in [
             from_codespace(5000, 700, b""),
             from_codespace(5000, 700, b"data"),
@@ -117,8 +147,8 @@ mod tests {
         let mut standby = Standby::default();
         standby.add(&from_codespace(5000, 700, b"data"));
         standby.add(b"nonsense");
-        assert!(standby.acknowledgments.is_empty());
+        assert!(standby.next.is_empty());
         (0..u16::MAX).for_each(|port| standby.add(&acknowledgment(port, 1)));
-        assert_eq!(standby.acknowledgments.len(), MAX_STANDBY);
+        assert_eq!(standby.next.len(), MAX_STANDBY);
     }
 }

@@ -150,6 +150,12 @@ impl Laptop {
         }
     }
 
+    /// Nothing at all arrives for this time.
+    pub(crate) async fn hears_nothing_for(&mut self, time: Duration) {
+        let heard = timeout(time, self.reader.next()).await;
+        assert!(heard.is_err(), "{heard:?}");
+    }
+
     /// Answers pings for as long as this is polled.
     pub(crate) async fn stay_alive<T>(&mut self) -> T {
         loop {

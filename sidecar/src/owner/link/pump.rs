@@ -8,7 +8,7 @@
 
 use std::io;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use gh_net_common::alarm::Alarm;
@@ -32,7 +32,7 @@ const MAX_QUEUED: usize = 2 * BATCH;
 /// Packets of this many bytes are taken off the link before the other direction has its turn.
 const DOWNLINK_BATCH: usize = 128 * 1024;
 /// Packets that don't wake a quiet link are handled in this number before the other direction has its turn.
-const MAX_CHATTER: usize = 256;
+const MAX_BACKGROUND: usize = 256;
 /// Turns until other tasks get their turn.
 const TURNS: usize = 16;
 
@@ -53,6 +53,13 @@ pub(crate) enum Event {
     Alive,
     /// The link ended without a goodbye.
     Cut(String),
+    /// The laptop was silent for too long.
+    Silent {
+        /// For how long.
+        time: Duration,
+        /// When it will find out at the latest, if the link was quiet.
+        promised: Option<Instant>,
+    },
     /// The laptop violated the protocol.
     Violation(String),
     /// The device is gone.
@@ -142,9 +149,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
                 Err(error) => return Poll::Ready(Event::DeviceLost(error)),
             };
             let now = Instant::now();
-            if let Some(silence) = self.control.silence(now) {
-                let seconds = silence.as_secs();
-                return Poll::Ready(Event::Cut(format!("no data from the laptop for {seconds} seconds")));
+            if let Some(time) = self.control.silence(now) {
+                return Poll::Ready(Event::Silent { time, promised: self.control.promised() });
             }
             while let Some(frame) = self.control.poll_frame(self.writer.queued() >= BATCH, now) {
                 self.writer.push(&frame);
@@ -183,7 +189,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             return None;
         }
         if !quiet {
-            self.standby.clear();
+            self.standby.end();
         }
         Some(quiet)
     }
@@ -221,6 +227,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             if let Frame::Packet(packet) = frame {
                 bytes += packet.len();
                 self.control.packet_received(packet.len(), now);
+                self.standby.discard();
                 deliver(&packet, hook, counters);
             } else {
                 self.take_frame(frame, now)?;
@@ -247,7 +254,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             Frame::AskStatus => return Err(Event::AskStatus),
             // An answer has nothing to answer here.
             Frame::Quiet(0) => {}
-            Frame::Quiet(seconds) => self.control.quiet_received(seconds, now),
+            Frame::Quiet(seconds) => {
+                self.standby.begin();
+                self.control.quiet_received(seconds, now);
+            }
             Frame::Standby(packet) => self.standby.add(&packet),
             Frame::Hello(_)
             | Frame::Open(_)
@@ -272,7 +282,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
     ) -> io::Result<bool> {
         let now = Instant::now();
         let mut progress = false;
-        let mut chatter = 0;
+        let mut background = 0;
         while self.control.has_room() && self.writer.queued() < BATCH {
             let packet = match held.pop() {
                 Some(packet) => packet,
@@ -281,9 +291,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
                     Poll::Pending => break,
                 },
             };
-            if self.control.is_quiet() && self.handle_chatter(&packet, hook, counters) {
-                chatter += 1;
-                if chatter == MAX_CHATTER {
+            if self.control.is_quiet() && self.handle_background(&packet, hook, counters) {
+                background += 1;
+                if background == MAX_BACKGROUND {
                     return Ok(true);
                 }
                 continue;
@@ -301,7 +311,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
 impl<S> Pump<S> {
     /// Handles a packet that must not wake a quiet link: a keepalive is answered, a multicast is dropped, because nobody
     /// on the laptop's side would receive it. Returns whether it was one.
-    fn handle_chatter(&self, packet: &[u8], hook: &Hook, counters: &mut Counters) -> bool {
+    fn handle_background(&self, packet: &[u8], hook: &Hook, counters: &mut Counters) -> bool {
         if let Some(answer) = self.standby.answer(packet) {
             deliver(answer, hook, counters);
             return true;
