@@ -3,9 +3,10 @@
 //!
 //! Events drive nothing by themselves. [`Netwatch::changed`] only says that something changed, and whether more is coming;
 //! the next [`Netwatch::snapshot`] and its delta to the one before say what. So an event that is lost or repeated does no
-//! harm. A snapshot from the middle of a change is only used for [what it adds](Snapshot::with_additions).
+//! harm. Files that belong to the configuration, such as resolv.conf, may be watched in the same way. A snapshot from the middle of a change is only used for [what it adds](Snapshot::with_additions).
 
 mod delta;
+mod files;
 mod message;
 mod netlink;
 mod snapshot;

@@ -24,6 +24,7 @@ mod upstream;
 pub mod zones;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -109,6 +110,12 @@ impl Resolver {
                 tracing::warn!("can't reload the resolver's configuration, the old one stays in use: {error}")
             }
         }
+    }
+
+    /// The files of the configuration, whose changes call for [`Self::reload`].
+    pub fn files(&self) -> Vec<PathBuf> {
+        let Paths { resolv_conf, hosts, .. } = &self.shared.paths;
+        vec![resolv_conf.clone(), hosts.clone()]
     }
 
     /// The laptop's search domains, without trailing dots.

@@ -5,6 +5,7 @@
 //! (ENOBUFS) also means that something changed.
 
 use std::io;
+use std::path::PathBuf;
 
 use gh_net_common::debounce::{Changes, Debounce};
 use gh_net_common::netlink::{Dump, NETWORK_GROUPS, Netlink};
@@ -14,6 +15,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
 
+use super::files::Files;
 use super::message;
 use super::snapshot::{Interface, Rule, Snapshot};
 
@@ -37,6 +39,7 @@ pub enum Error {
 /// Reads and watches the networks of the network namespace it was opened in.
 pub struct Netwatch {
     events: TokioSocket,
+    files: Option<Files>,
     debounce: Debounce,
 }
 
@@ -58,9 +61,18 @@ impl Netwatch {
             for group in NETWORK_GROUPS {
                 events.socket_mut().add_membership(group)?;
             }
-            Ok(Self { events, debounce: Debounce::default() })
+            Ok(Self { events, files: None, debounce: Debounce::default() })
         };
         open().map_err(Error::Open)
+    }
+
+    /// Watches these files as well. If that is not possible, their changes are noticed with the next change of networks.
+    #[must_use]
+    pub fn with_files(mut self, paths: Vec<PathBuf>) -> Self {
+        self.files = Files::new(paths)
+            .inspect_err(|error| tracing::debug!(%error, "changes of the resolver's files can't be watched"))
+            .ok();
+        self
     }
 
     /// The networks as they are now. If they change while they are read, [`Self::changed`] reports it soon.
@@ -92,13 +104,19 @@ impl Netwatch {
     }
 
     /// Waits until something changes, and then until the changes pause or have gone on for a while. The next snapshot
-    /// shows what changed, if anything. Cancel safe.
+    /// shows what changed, if it was the networks. Cancel safe.
     ///
     /// # Errors
     /// The socket broke.
     pub async fn changed(&mut self) -> Result<Changes, Error> {
-        let Self { events, debounce } = self;
-        let changes = debounce.changes(async || event(events).await).await;
+        let Self { events, files, debounce } = self;
+        let changes = debounce.changes(async || {
+            tokio::select! {
+                event = event(events) => event,
+                event = file_event(files) => event,
+            }
+        });
+        let changes = changes.await;
         changes.map_err(|source| Error::Read { what: "network changes", source })
     }
 }
@@ -111,6 +129,19 @@ async fn event(events: &mut TokioSocket) -> io::Result<()> {
         Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(()),
         result => result,
     }
+}
+
+async fn file_event(files: &mut Option<Files>) -> io::Result<()> {
+    if let Some(watched) = files {
+        match watched.event().await {
+            Ok(()) => return Ok(()),
+            Err(error) => {
+                tracing::debug!(%error, "changes of the resolver's files can't be watched any more")
+            }
+        }
+    }
+    *files = None;
+    std::future::pending().await
 }
 
 fn interfaces(netlink: &mut Netlink) -> io::Result<Dump<Interface>> {

@@ -96,7 +96,7 @@ impl ControlPlane {
         ports: Ports,
     ) -> Result<Self, netwatch::Error> {
         let Ports { stop, requests, io } = ports;
-        let mut netwatch = Netwatch::open()?;
+        let mut netwatch = Netwatch::open()?.with_files(resolver.files());
         let snapshot = netwatch.snapshot()?;
         let networks = Networks::new(choice, dns, snapshot, resolver.search());
         let record = Record::new(target, dns);
