@@ -7,8 +7,8 @@
 //! command are passed to the master as file descriptors, without a process or a copy in between.
 //!
 //! A master in the background outlives us if we are killed, so a [watcher](dial::Watcher) process outlives us as well
-//! and ends it. ControlPersist with a time limit would also end it, but makes ssh discard what a ProxyCommand (gh's, or
-//! the ssh of a jump host) prints on stderr.
+//! and ends it, also if it no longer answers. ControlPersist with a time limit would also end it, but makes ssh discard
+//! what a ProxyCommand (gh's, or the ssh of a jump host) prints on stderr.
 
 mod dial;
 mod error;
@@ -39,6 +39,8 @@ use terminal::TerminalLoan;
 /// The longest path of that directory in bytes: a socket's path is limited to 108 (`sun_path`), of which ssh needs 17
 /// for a temporary suffix.
 const MAX_DIRECTORY: usize = 80;
+/// How long the start of a remote command may take: a round trip to the codespace.
+const SPAWN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much of each output of a remote command is kept, in bytes.
 const MAX_OUTPUT: u64 = 256 * 1024;
 
@@ -148,9 +150,11 @@ pub(super) fn private_directory() -> Result<TempDir, Error> {
 
 /// An established master connection. Dropping it ends it.
 pub(super) struct Master {
+    /// Without a directory of its own: it would end the master when it is dropped, and wait for the answer, blocking
+    /// everything if the master has been stopped.
     session: Arc<Session>,
     stderr: StderrTail,
-    _watcher: Watcher,
+    watcher: Watcher,
 }
 
 /// The result of a remote command. Both outputs are cut at [`MAX_OUTPUT`].
@@ -177,8 +181,10 @@ impl Master {
         if success? {
             connected.store(true, Ordering::Relaxed);
             tail.clear();
-            let session = Arc::new(Session::new_native_mux(host.directory));
-            return Ok(Self { session, stderr: tail, _watcher: watcher });
+            // The watcher removes the directory after the master has ended.
+            let socket = host.directory.keep().join(SOCKET);
+            let session = Arc::new(Session::resume_mux(socket.into(), None));
+            return Ok(Self { session, stderr: tail, watcher });
         }
         let stderr = tail.complete().await;
         let reason = Reason::of(&stderr);
@@ -231,7 +237,9 @@ impl Master {
     async fn spawn(&self, command: &str) -> Result<RemoteChild, Error> {
         let mut remote = self.session.clone().arc_raw_command(command);
         remote.stdin(openssh::Stdio::piped()).stdout(openssh::Stdio::piped()).stderr(openssh::Stdio::piped());
-        remote.spawn().await.map_err(|error| Error::Command(chain(&error)))
+        let unanswered = || Error::Command("ssh does not answer".to_owned());
+        let spawned = timeout(SPAWN_TIMEOUT, remote.spawn()).await.map_err(|_| unanswered())?;
+        spawned.map_err(|error| Error::Command(chain(&error)))
     }
 }
 
@@ -244,7 +252,7 @@ async fn watch(child: RemoteChild, master: Master, stopped: oneshot::Receiver<()
         status = &mut end => code(status),
         _ = stopped => timeout(TERMINATION_TIMEOUT, end).await.ok().and_then(code),
     };
-    drop(master);
+    master.watcher.finish().await;
     status
 }
 

@@ -6,11 +6,13 @@ use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::io::AsyncWriteExt;
 use tokio::process::{Child, ChildStdin, Command};
+use tokio::time::timeout;
 
 use super::super::stderr_tail::StderrTail;
 use super::error::Error;
@@ -87,14 +89,27 @@ impl Drop for Dialling {
     }
 }
 
-/// A shell that detects our end even after SIGKILL: its stdin is a pipe whose other end only we hold. It then ends the
-/// ssh that is connecting, or the master, and removes their directory.
+/// A shell that ends the ssh that is connecting, or the master, and removes their directory, once its stdin ends: a
+/// pipe whose other end only we hold. So it does that even after we were killed.
 pub(super) struct Watcher {
-    _child: Child,
+    child: Child,
     stdin: Option<ChildStdin>,
 }
 
-const WATCH: &str = r#"read -r dialled || kill "$1"; read -r end; ssh -S "$2" -O exit none; rm -rf "$3""#;
+/// A master that is stopped does not answer. As long as it lives, so does its socket, and its id is still its own.
+const WATCH: &str = r#"
+read -r dialled || kill "$1"
+master=$(ssh -S "$2" -O check none 2>&1)
+read -r end
+timeout 2 ssh -S "$2" -O exit none
+if [ $? = 124 ]; then
+    master=${master##*pid=}
+    kill -9 "${master%%)*}"
+fi
+rm -rf "$3""#;
+
+/// How long the watcher may take: the two seconds above, on a busy machine.
+const WATCHER_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Watcher {
     pub(super) fn start(ssh: &Dialling, directory: &Path) -> Result<Self, Error> {
@@ -111,7 +126,7 @@ impl Watcher {
             .spawn()
             .map_err(|source| Error::Local { what: "sh could not be started", source })?;
         let stdin = child.stdin.take();
-        Ok(Self { _child: child, stdin })
+        Ok(Self { child, stdin })
     }
 
     /// The connecting ssh has exited, so its id must not be signalled any more.
@@ -119,5 +134,11 @@ impl Watcher {
         if let Some(stdin) = &mut self.stdin {
             let _ = stdin.write_all(b"dialled\n").await;
         }
+    }
+
+    /// Ends the master, and waits until it has ended.
+    pub(super) async fn finish(mut self) {
+        self.stdin.take();
+        let _ = timeout(WATCHER_TIMEOUT, self.child.wait()).await;
     }
 }
