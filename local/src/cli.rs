@@ -19,6 +19,12 @@ pub const AFTER: &str = "\
 Every flag can also be set by a variable (--ssh-option is GH_NET_SSH_OPTION) or in the file
 $XDG_CONFIG_HOME/gh-net/config.toml (ssh-option = \"K=V\"). A flag overrides a variable, a variable the file.";
 
+/// The end of the help of `status`.
+const STATUS_AFTER: &str = "\
+Exit codes:
+  0  shown; with --watch: the last session has ended, Ctrl-C, or nobody reads any more
+  1  a session does not answer, or the sessions can't be found";
+
 /// What was typed.
 #[derive(Debug, Clone, Default, Parser)]
 #[command(name = "gh-net", version, about = ABOUT, after_help = AFTER, args_conflicts_with_subcommands = false)]
@@ -45,14 +51,19 @@ enum Command {
         name: Option<String>,
     },
     /// Show the running sessions
+    #[command(after_help = STATUS_AFTER)]
     Status {
         /// As JSON: one line for each session
         #[arg(long)]
         json: bool,
+        /// Until the last session has ended. On a terminal, drawn again in place; otherwise, and with --json, one
+        /// document for each change of the state of session, link, networks or notes
+        #[arg(long)]
+        watch: bool,
     },
-    /// End the running sessions, or the one with this codespace or destination
+    /// End the running sessions, or the one with this codespace or destination, and wait for the end
     Stop {
-        /// The codespace, ssh destination or command, as `gh-net status` shows it
+        /// The codespace, ssh destination or process, as `gh-net status` shows it
         #[arg(value_name = "TARGET")]
         target: Option<String>,
     },
@@ -70,6 +81,8 @@ pub enum Invocation {
     Status {
         /// As JSON.
         json: bool,
+        /// Until the last one has ended.
+        watch: bool,
     },
     /// End running sessions.
     Stop {
@@ -111,7 +124,7 @@ where
             flags.append(after);
             name
         }
-        Some(Command::Status { json }) => return Ok(Invocation::Status { json }),
+        Some(Command::Status { json, watch }) => return Ok(Invocation::Status { json, watch }),
         Some(Command::Stop { target }) => return Ok(Invocation::Stop { target }),
         Some(Command::Exists) => return Err(definition.error(ErrorKind::InvalidSubcommand, legacy::EXISTS)),
     };
@@ -141,7 +154,9 @@ mod tests {
     #[test]
     fn sessions_are_shown_and_stopped() {
         let invocation = |line: &str| parse_from(line.split(' '), "gh-net").unwrap();
-        assert_eq!(invocation("gh-net status --json"), Invocation::Status { json: true });
+        let status = |json, watch| Invocation::Status { json, watch };
+        assert_eq!(invocation("gh-net status --json"), status(true, false));
+        assert_eq!(invocation("gh-net status --watch"), status(false, true));
         assert_eq!(invocation("gh-net stop"), Invocation::Stop { target: None });
         let target = Some("codespace big-fish".split(' ').next_back().unwrap().to_owned());
         assert_eq!(invocation("gh-net stop big-fish"), Invocation::Stop { target });

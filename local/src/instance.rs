@@ -1,13 +1,15 @@
 //! A running gh-net can be found and asked: each process has a socket in a folder of its user's own.
 //!
-//! The folder is `$XDG_RUNTIME_DIR/gh-net`, or `/tmp/gh-net-UID` where there is no such directory. It has to belong to
-//! the user and be closed to everybody else, and each side checks that the other is the same user.
+//! The [folder] belongs to the user and is closed to everybody else, and each side checks that the other is the same
+//! user. A client sends one line, `status` or `stop`, and receives one line of JSON.
 //!
-//! A client sends one line, `status` or `stop`, and receives one line of JSON.
+//! A [`Claim`] keeps a second process from a session with the same target.
 
-use std::fs::{self, DirBuilder};
+mod claim;
+mod folder;
+
+use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -20,8 +22,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::exit::{Exit, Explain};
 use crate::status::request::StatusHandle;
+pub use claim::{Claim, ClaimError};
+pub use folder::Error;
+use folder::{folder, prepare};
 
 /// How long a client may take, and how long it waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -31,28 +35,6 @@ const CLIENTS: usize = 8;
 const MAX_REQUEST: u64 = 16;
 /// Maximum length of an answer in bytes: a status with thousands of flows.
 const MAX_ANSWER: u64 = 16 * 1024 * 1024;
-
-/// Why a session can't be found or asked.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The folder belongs to somebody else, or is open to others.
-    #[error("{} belongs to another user or is accessible to others; remove it", .0.display())]
-    Unsafe(PathBuf),
-    /// The system refused.
-    #[error("{}: {error}", path.display())]
-    Io {
-        /// What was accessed.
-        path: PathBuf,
-        /// What the system said.
-        error: io::Error,
-    },
-}
-
-impl Explain for Error {
-    fn exit(&self) -> Exit {
-        Exit::Failed
-    }
-}
 
 /// This process, as it can be found.
 #[derive(Debug)]
@@ -163,12 +145,23 @@ impl Running {
         for entry in fs::read_dir(folder).map_err(failed)? {
             let socket = entry.map_err(failed)?.path();
             // A socket that nobody listens on was left by a process that was killed.
-            if socket.extension().is_some_and(|it| it == "sock") && UnixStream::connect(&socket).is_ok() {
-                found.push(Self { socket });
+            let session = Self { socket };
+            if session.socket.extension().is_some_and(|it| it == "sock") && session.runs() {
+                found.push(session);
             }
         }
         found.sort_by(|one, other| one.socket.cmp(&other.socket));
         Ok(found)
+    }
+
+    /// Its process's id.
+    pub fn process(&self) -> &str {
+        self.socket.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default()
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&self) -> bool {
+        UnixStream::connect(&self.socket).is_ok()
     }
 
     /// The session's status as JSON.
@@ -179,12 +172,12 @@ impl Running {
         self.ask("status")
     }
 
-    /// Ends the session. Returns the process.
+    /// Asks the session to end.
     ///
     /// # Errors
     /// It did not answer.
-    pub fn stop(&self) -> Result<u64, Error> {
-        Ok(self.ask("stop")?["stopping"].as_u64().unwrap_or_default())
+    pub fn stop(&self) -> Result<(), Error> {
+        self.ask("stop").map(drop)
     }
 
     fn ask(&self, request: &str) -> Result<serde_json::Value, Error> {
@@ -202,28 +195,6 @@ impl Running {
         };
         ask().map_err(|error| Error::Io { path: self.socket.clone(), error })
     }
-}
-
-fn folder() -> PathBuf {
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
-    match runtime {
-        Some(runtime) => runtime.join("gh-net"),
-        None => PathBuf::from(format!("/tmp/gh-net-{}", geteuid())),
-    }
-}
-
-/// Makes the folder if it is missing, and checks that only this user enters it.
-fn prepare(folder: &Path) -> Result<(), Error> {
-    let failed = |error| Error::Io { path: folder.to_owned(), error };
-    match DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
-        Ok(()) | Err(_) => {}
-    }
-    let found = fs::symlink_metadata(folder).map_err(failed)?;
-    if !found.is_dir() || found.uid() != geteuid().as_raw() || found.mode() & 0o077 != 0 {
-        return Err(Error::Unsafe(folder.to_owned()));
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -272,14 +243,13 @@ mod tests {
                 let session = Running::all_in(&folder).unwrap().remove(0);
                 assert!(session.ask("reboot").is_err());
                 assert!(!*stopped.borrow());
-                let pid = session.stop().unwrap();
+                session.stop().unwrap();
                 assert!(*stopped.borrow());
-                pid
             }
         });
         tokio::select! {
             () = instance.serve(&status, &stop) => unreachable!("it serves until it is dropped"),
-            pid = client => assert_eq!(pid.unwrap(), u64::from(std::process::id())),
+            done = client => done.unwrap(),
         }
     }
 }

@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod codespaces;
+pub mod command;
 pub mod config;
 pub mod exit;
 pub mod instance;

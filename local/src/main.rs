@@ -2,17 +2,16 @@
 
 use std::io::Write;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use gh_net::cli::Invocation;
 use gh_net::config::{self, Config, Flags, Target};
 use gh_net::exit::{Exit, Failure};
-use gh_net::instance::{Instance, Running};
+use gh_net::instance::{Claim, ClaimError, Instance};
 use gh_net::session::{self, Session};
 use gh_net::status::request::StatusHandle;
-use gh_net::status::text;
 use gh_net::transport::Transport;
-use gh_net::{cli, codespaces, invoked};
+use gh_net::{cli, codespaces, command, invoked};
 use gh_net_common::logging;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -33,8 +32,8 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 fn main() -> ExitCode {
     let done = match cli::parse() {
         Invocation::Start(flags) => configured(&flags).and_then(bridge),
-        Invocation::Status { json } => show(json),
-        Invocation::Stop { target } => end_sessions(target.as_deref()),
+        Invocation::Status { json, watch } => command::status::run(json, watch),
+        Invocation::Stop { target } => command::stop::run(target.as_deref()),
     };
     let exit = match done {
         Ok(()) => Exit::Done,
@@ -62,48 +61,6 @@ fn configured(flags: &Flags) -> Result<Config, Failure> {
     })?;
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     Ok(config)
-}
-
-fn show(json: bool) -> Result<(), Failure> {
-    let running = Running::all()?;
-    if running.is_empty() && !json {
-        print("no session\n");
-    }
-    for session in running {
-        let status = session.status()?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        print(&if json { format!("{status}\n") } else { text::text(&status, now) });
-    }
-    Ok(())
-}
-
-/// Ends the sessions with `target`, or all of them.
-fn end_sessions(target: Option<&str>) -> Result<(), Failure> {
-    let mut ended = 0;
-    for session in Running::all()? {
-        let status = session.status()?;
-        let name = status["session"]["target"].as_str().unwrap_or_default();
-        if target.is_some_and(|target| target != name && name != format!("codespace {target}")) {
-            continue;
-        }
-        let pid = session.stop()?;
-        print(&format!("{name}: process {pid} is ending\n"));
-        ended += 1;
-    }
-    match target {
-        Some(target) if ended == 0 => Err(Failure {
-            exit: Exit::Failed,
-            what: format!("there is no session with {target}"),
-            details: None,
-            remedy: Some("gh-net status shows the sessions.".to_owned()),
-        }),
-        Some(_) | None => Ok(()),
-    }
-}
-
-/// Data for the user or a program. A reader that has gone away is no failure.
-fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 fn bridge(config: Config) -> Result<(), Failure> {
@@ -143,18 +100,40 @@ async fn run(mut config: Config, mut stop: session::Stop, wish: watch::Sender<bo
         config.target = Target::Codespace(Some(name));
     }
     let transport = Transport::new(&config).ok_or(codespaces::Error::Cancelled)?;
-    let instance = match Instance::listen() {
-        Ok(instance) => Some(instance),
-        Err(error) => {
-            tracing::warn!("gh-net status and gh-net stop won't find this session: {error}");
-            None
-        }
-    };
+    // Dropped in reverse order: who no longer finds this session may start the next one.
+    let (instance, _claim) = findable(&transport).await?;
     let session = Session::new(&config, &transport, stop)?;
     let status = session.status();
     tokio::select! {
         result = session.run() => result,
         () = serve(instance.as_ref(), &status, &wish) => Ok(()),
+    }
+}
+
+/// Makes this session known to the user's other processes, if it is the only one with its target.
+///
+/// # Errors
+/// Another process has a session with the target.
+async fn findable(transport: &Transport) -> Result<(Option<Instance>, Option<Claim>), Failure> {
+    let claimed = Claim::new(&transport.endpoint().await, &transport.name(), transport.stop_name());
+    let claim = match claimed {
+        Ok(claim) => Some(claim),
+        Err(error @ ClaimError::Running { .. }) => return Err(error.into()),
+        Err(error @ ClaimError::Suspended { .. }) => {
+            tracing::warn!("{error}");
+            None
+        }
+        Err(ClaimError::Folder(error)) => {
+            tracing::warn!("gh-net status, gh-net stop and a second start won't find this session: {error}");
+            return Ok((None, None));
+        }
+    };
+    match Instance::listen() {
+        Ok(instance) => Ok((Some(instance), claim)),
+        Err(error) => {
+            tracing::warn!("gh-net status and gh-net stop won't find this session: {error}");
+            Ok((None, claim))
+        }
     }
 }
 

@@ -99,6 +99,10 @@ pub struct Link {
     pub since: u64,
     /// Why the last link ended, if it did.
     pub end: Option<String>,
+    /// While a lost link is not replaced: since when it is lost, as Unix time in seconds.
+    pub lost_since: Option<u64>,
+    /// While waiting for the next attempt to connect: when that is due, as Unix time in seconds.
+    pub next_attempt: Option<u64>,
     /// The last measured round trip, in milliseconds.
     pub round_trip_ms: Option<f64>,
     /// The tunnel, once the session is open.

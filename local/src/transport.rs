@@ -5,6 +5,7 @@
 
 mod carrier;
 mod codespace;
+mod endpoint;
 mod error;
 pub mod exec;
 pub mod provision;
@@ -13,6 +14,7 @@ mod stderr_tail;
 
 use crate::config::{Config, Sidecar, Target};
 pub use carrier::{Carrier, Connection, ExitReport};
+pub use endpoint::Endpoint;
 pub use error::Error;
 
 /// How to reach a sidecar. It can connect any number of times.
@@ -62,6 +64,27 @@ impl Transport {
             Kind::Exec(words) => words.first().cloned().unwrap_or_default(),
             Kind::Ssh { destination, .. } => destination.clone(),
             Kind::Codespace { name, .. } => format!("codespace {name}"),
+        }
+    }
+
+    /// Where it leads.
+    pub async fn endpoint(&self) -> Endpoint {
+        match &self.kind {
+            Kind::Exec(words) => Endpoint::of("exec", words),
+            Kind::Ssh { destination, settings } => {
+                Endpoint::of("ssh", ssh::resolve(destination, &settings.options).await)
+            }
+            Kind::Codespace { name, .. } => Endpoint::of("codespace", [name]),
+        }
+    }
+
+    /// The argument by which `gh-net stop` ends a session with this and no other; `None` if there is none.
+    pub fn stop_name(&self) -> Option<&str> {
+        match &self.kind {
+            // Only the program's name is shown, which commands to several containers share.
+            Kind::Exec(_) => None,
+            Kind::Ssh { destination, .. } => Some(destination),
+            Kind::Codespace { name, .. } => Some(name),
         }
     }
 

@@ -139,6 +139,11 @@ impl ControlPlane {
         self.state.record.connecting();
     }
 
+    /// There is no link, and the next attempt is due after `wait`.
+    pub(super) fn waiting(&mut self, wait: Duration) {
+        self.state.record.waiting(wait);
+    }
+
     /// Notified when an attempt to connect should be made at once: the laptop has woken or has a new default route.
     pub(super) fn nudge(&self) -> Arc<Notify> {
         Arc::clone(&self.state.nudge)

@@ -23,6 +23,7 @@ impl Session<'_> {
         let mut reported = String::new();
         let mut wait = self.backoff.wait(random());
         loop {
+            self.control.waiting(wait);
             let nudge = self.control.nudge();
             let waited = self.unlinked(async {
                 tokio::select! {

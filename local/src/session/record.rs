@@ -33,7 +33,15 @@ impl Record {
         let dns = DnsMode::from(dns);
         Self {
             session: Session { state: SessionState::Opening, since, target, dns },
-            link: Link { state: LinkState::Connecting, since, end: None, round_trip_ms: None, tunnel: None },
+            link: Link {
+                state: LinkState::Connecting,
+                since,
+                end: None,
+                lost_since: None,
+                next_attempt: None,
+                round_trip_ms: None,
+                tunnel: None,
+            },
             early: Vec::new(),
         }
     }
@@ -51,11 +59,13 @@ impl Record {
             gateways: opened.addresses.iter().map(|address| address.gateway).collect(),
         });
         self.early = early;
+        (self.link.lost_since, self.link.next_attempt) = (None, None);
         self.set_link(LinkState::Up);
     }
 
     /// A link is being established.
     pub(super) fn connecting(&mut self) {
+        self.link.next_attempt = None;
         self.set_link(LinkState::Connecting);
     }
 
@@ -67,7 +77,14 @@ impl Record {
     /// The link has ended.
     pub(super) fn link_ended(&mut self, end: String) {
         self.set_link(LinkState::Down);
+        self.link.lost_since.get_or_insert(self.link.since);
         self.link.end = Some(end);
+    }
+
+    /// There is no link; the next attempt to connect is due after `wait`.
+    pub(super) fn waiting(&mut self, wait: Duration) {
+        self.set_link(LinkState::Down);
+        self.link.next_attempt = Some(unix_time().saturating_add(wait.as_secs_f64().ceil() as u64));
     }
 
     /// The link.
@@ -262,5 +279,19 @@ mod tests {
         let status = record.status(None, None);
         assert_eq!((status.link.state, status.session.state), (LinkState::Down, SessionState::Opening));
         assert_eq!(status.link.end.as_deref(), Some("the connection was cut"));
+    }
+
+    #[test]
+    fn a_lost_link_stays_lost_over_its_attempts() {
+        let mut record = Record::new("codespace x".into(), frame::DnsMode::Off);
+        record.link_ended("the connection was cut".into());
+        record.link.lost_since = Some(17);
+        record.waiting(Duration::from_millis(2500));
+        let link = record.status(None, None).link;
+        assert_eq!((link.state, link.lost_since), (LinkState::Down, Some(17)));
+        assert!(link.next_attempt.is_some_and(|at| at >= unix_time() + 2), "{link:?}");
+        record.connecting();
+        let link = record.status(None, None).link;
+        assert_eq!((link.state, link.lost_since, link.next_attempt), (LinkState::Connecting, Some(17), None));
     }
 }

@@ -20,6 +20,8 @@ fn status() -> Status {
             state: LinkState::Up,
             since: 1_700_000_001,
             end: None,
+            lost_since: None,
+            next_attempt: None,
             round_trip_ms: Some(12.5),
             tunnel: Some(Tunnel {
                 device: "ghnet0".into(),
@@ -147,6 +149,35 @@ fn the_text_for_people_shows_the_essentials() {
     ] {
         assert!(text.contains(part), "{part:?} is missing in:\n{text}");
     }
+}
+
+#[test]
+fn a_lost_link_shows_for_how_long_why_and_when_the_next_attempt_is() {
+    let mut status = status();
+    let mut shown = |state, next_attempt, now: u64| {
+        status.link = Link {
+            state,
+            end: Some("ssh was killed".into()),
+            lost_since: Some(1_700_000_000),
+            next_attempt,
+            ..status.link.clone()
+        };
+        let text = text::text(&serde_json::to_value(&status).unwrap(), 1_700_000_000 + now);
+        text.lines().find(|line| line.starts_with("link")).unwrap_or_default().to_owned()
+    };
+    assert_eq!(
+        shown(LinkState::Down, Some(1_700_000_015), 12),
+        "link      reconnecting for 12 s (ssh was killed); next attempt in 3 s"
+    );
+    assert_eq!(
+        shown(LinkState::Connecting, None, 72),
+        "link      reconnecting for 1m 12s (ssh was killed); connecting now"
+    );
+    // The attempt is due, but has not begun yet.
+    assert_eq!(
+        shown(LinkState::Down, Some(1_700_000_015), 16),
+        "link      reconnecting for 16 s (ssh was killed); next attempt in 0 s"
+    );
 }
 
 #[test]

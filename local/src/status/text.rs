@@ -60,6 +60,18 @@ pub fn text(status: &Value, now: u64) -> String {
 }
 
 fn link(link: &Value, now: u64) -> String {
+    let end = link["end"].as_str().map(printable);
+    if let Some(since) = link["lost_since"].as_u64() {
+        let mut text = format!("reconnecting for {}", span(now.saturating_sub(since)));
+        if let Some(end) = end {
+            let _ = write!(text, " ({end})");
+        }
+        match link["next_attempt"].as_u64() {
+            Some(at) => text.push_str(&format!("; next attempt in {}", span(at.saturating_sub(now)))),
+            None => text.push_str("; connecting now"),
+        }
+        return text;
+    }
     let mut text = format!("{} {}", word(&link["state"]), since(link, now));
     if let Some(trip) = link["round_trip_ms"].as_f64() {
         let _ = write!(text, ", round trip {trip:.1} ms");
@@ -69,11 +81,19 @@ fn link(link: &Value, now: u64) -> String {
             ", nothing passes: the codespace may fall asleep, and data of a connection wakes the link",
         );
     } else if link["state"] != "up"
-        && let Some(end) = link["end"].as_str()
+        && let Some(end) = end
     {
-        let _ = write!(text, ", last: {}", printable(end));
+        let _ = write!(text, ", last: {end}");
     }
     text
+}
+
+/// A time in the way of the log's lines.
+fn span(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60.. => humantime::format_duration(Duration::from_secs(seconds)).to_string(),
+    }
 }
 
 fn reason(reason: &Value) -> String {

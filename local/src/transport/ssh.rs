@@ -13,6 +13,7 @@
 mod dial;
 mod error;
 mod failure;
+mod resolve;
 mod terminal;
 
 use std::io::{self, IsTerminal};
@@ -34,6 +35,7 @@ use super::stderr_tail::StderrTail;
 use dial::{Dialling, SOCKET, Watcher};
 pub use error::Error;
 pub use failure::Reason;
+pub(super) use resolve::resolve;
 use terminal::TerminalLoan;
 
 /// The longest path of that directory in bytes: a socket's path is limited to 108 (`sun_path`), of which ssh needs 17

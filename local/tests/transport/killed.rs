@@ -25,7 +25,8 @@ fn attached(sshd: &Sshd, runtime: &Path) -> Child {
     child
 }
 
-fn wait_for(child: &mut Child, words: &str) {
+/// Waits until the child prints `words` on its stderr.
+pub(crate) fn wait_for(child: &mut Child, words: &str) {
     let mut log = BufReader::new(child.stderr.take().unwrap());
     let mut line = String::new();
     while log.read_line(&mut line).unwrap() > 0 {

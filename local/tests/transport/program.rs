@@ -5,12 +5,21 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use tempfile::TempDir;
+
+use crate::killed::wait_for;
 use crate::sshd::Sshd;
+
+thread_local! {
+    /// Each test has its own: two sessions with one target exclude each other.
+    static RUNTIME: TempDir = tempfile::tempdir().unwrap();
+}
 
 /// `gh-net` with a clean environment and no terminal.
 pub(crate) fn gh_net() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_gh-net"));
     command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", "/nonexistent").stdin(Stdio::null());
+    RUNTIME.with(|runtime| command.env("XDG_RUNTIME_DIR", runtime.path()));
     command
 }
 
@@ -129,4 +138,26 @@ fn the_log_goes_to_the_named_file() {
     let log = std::fs::read_to_string(log).unwrap();
     assert!(log.contains("codespace: noted") && log.contains("GH_NET_NOTHING"), "{log}");
     assert!(said.contains("GH_NET_NOTHING") && !said.contains("codespace:"), "{said}");
+}
+
+#[test]
+fn a_session_with_the_same_command_is_refused_and_named() {
+    let arguments = ["--exec", "sh -c 'echo here >&2; sleep 60'", "-t", "debug"];
+    let mut first = gh_net().args(arguments).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for(&mut first, "codespace: here");
+    let (code, said) = failure(gh_net().env("GH_NET_EXTENSION", "1"), &arguments);
+    assert_eq!(code, 1, "{said}");
+    let pid = first.id();
+    assert!(said.contains(&format!("process {pid} already has a session with sh")), "{said}");
+    // The program's name would not do: another command may have the same.
+    assert!(said.contains(&format!("`gh net stop {pid}`")), "{said}");
+    first.kill().unwrap();
+    first.wait().unwrap();
+}
+
+#[test]
+fn without_a_folder_of_its_own_a_session_begins_nevertheless() {
+    let (code, said) = failure(gh_net().env("XDG_RUNTIME_DIR", "/proc"), &["--exec", "true"]);
+    assert_eq!(code, 5, "{said}");
+    assert!(said.contains("gh-net status, gh-net stop and a second start won't find this session"), "{said}");
 }

@@ -1,0 +1,5 @@
+//! The commands that deal with running sessions: they talk to the processes that run them.
+
+pub mod status;
+pub mod stop;
+mod watch;
