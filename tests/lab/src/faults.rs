@@ -10,6 +10,15 @@ use crate::{Lab, Process};
 
 /// A reconnect takes an ssh login and a handshake.
 const RECONNECT: Duration = Duration::from_secs(30);
+/// A direction between the codespace and the laptop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// From the codespace to the laptop.
+    Up,
+    /// From the laptop to the codespace.
+    Down,
+}
+
 /// An answer to a typed line takes no longer, whatever happened to the link before.
 const ANSWER: Duration = Duration::from_secs(20);
 
@@ -33,9 +42,45 @@ impl Lab {
     /// # Errors
     /// nft failed.
     pub fn start_black_hole(&self) -> Result<()> {
-        let rules = "nft 'table inet black_hole { chain forward { type filter hook forward priority -1; \
-             ip daddr 172.16.5.4 drop; ip saddr 172.16.5.4 drop; }; }'";
-        self.home.shell(rules).map(drop)
+        self.drop_packets("ip daddr 172.16.5.4 drop; ip saddr 172.16.5.4 drop;")
+    }
+
+    /// Silently drops all packets of one direction between the laptop and the codespace, until [`Lab::end_black_hole`].
+    ///
+    /// # Errors
+    /// nft failed.
+    pub fn start_one_way_black_hole(&self, direction: Direction) -> Result<()> {
+        self.drop_packets(match direction {
+            Direction::Up => "ip saddr 172.16.5.4 drop;",
+            Direction::Down => "ip daddr 172.16.5.4 drop;",
+        })
+    }
+
+    fn drop_packets(&self, rules: &str) -> Result<()> {
+        let chain = "type filter hook forward priority -1";
+        let line = format!("nft 'table inet black_hole {{ chain forward {{ {chain}; {rules} }}; }}'");
+        self.home.shell(&line).map(drop)
+    }
+
+    /// Kills the sshd of the codespace with all its connections, and waits until they are gone.
+    /// [`Lab::start_sshd`] starts it again.
+    ///
+    /// # Errors
+    /// They can't be listed, or don't end.
+    pub fn kill_sshd(&self) -> Result<()> {
+        let deadline = Instant::now() + ANSWER;
+        loop {
+            let sshd = self.codespace.processes("sshd")?;
+            if sshd.is_empty() {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "these sshd do not end: {sshd:?}");
+            for pid in sshd {
+                // One may end by itself because another one did.
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Ends what [`Lab::start_black_hole`] began.
@@ -62,7 +107,7 @@ impl Bridge<'_> {
     }
 }
 
-/// An interactive connection from the codespace to the corporate echo server: each line that is typed comes back.
+/// An interactive connection from the codespace to a corporate server: each line that is typed comes back.
 pub struct Terminal<'lab> {
     lab: &'lab Lab,
     process: Process,
@@ -71,14 +116,22 @@ pub struct Terminal<'lab> {
 }
 
 impl<'lab> Terminal<'lab> {
-    /// Opens the connection, and waits until a first line has come back. `name` is unique in the lab.
+    /// Opens a connection to the echo server, and waits until a first line has come back. `name` is unique in the lab.
     ///
     /// # Errors
     /// It could not be opened.
     pub fn open(lab: &'lab Lab, name: &str) -> Result<Self> {
+        Self::over(lab, name, "nc 10.20.0.10 7")
+    }
+
+    /// The same over a command in the codespace that sends what it reads, and prints what comes back.
+    ///
+    /// # Errors
+    /// No line came back.
+    pub fn over(lab: &'lab Lab, name: &str, command: &str) -> Result<Self> {
         let fifo = format!("/run/lab/{name}");
         lab.codespace.shell(&format!("mkfifo {fifo}"))?;
-        let process = lab.codespace.spawn(&format!("sh -c 'exec 3<>{fifo}; exec nc 10.20.0.10 7 <&3'"))?;
+        let process = lab.codespace.spawn(&format!("sh -c 'exec 3<>{fifo}; exec {command} <&3'"))?;
         let mut terminal = Self { lab, process, fifo, lines: 0 };
         terminal.type_line()?;
         Ok(terminal)

@@ -42,12 +42,13 @@ mod process;
 pub mod release;
 pub mod servers;
 mod state;
+pub mod traffic;
 mod wiring;
 
 pub use binaries::{Binaries, DEVELOPMENT};
 pub use bridge::{Bridge, BridgeCommand, Bridged};
 pub use docker::{DOCKER_HOST, Docker, SHARED, remove_groups};
-pub use faults::Terminal;
+pub use faults::{Direction, Terminal};
 pub use github::{Account, CODESPACE, CODESPACE_WITHOUT_SSHD};
 pub use host::Host;
 pub use login::{LAPTOP_HOME, LAPTOP_USER};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use super::{Host, Lab};
+use super::{Host, Lab, Process};
 
 /// The laptop's ordinary user.
 pub const LAPTOP_USER: &str = "dev";
@@ -30,7 +30,7 @@ Subsystem sftp internal-sftp
 /// One entry of a laptop's ssh configuration: `codespace` logs in as an ordinary user, `codespace-root` as root.
 const SSH_CONFIG: &str = "
 Host $NAME
-    HostName 172.16.5.4
+    HostName $ADDRESS
     Port 2222
     User $USER
     StrictHostKeyChecking yes
@@ -51,12 +51,54 @@ impl Lab {
         codespace.script("ssh-keygen -q -t ed25519 -N '' -f /run/lab/ssh_host_ed25519_key")?;
 
         self.make_laptop(&self.laptop)?;
-
-        // By its absolute path: sshd executes itself again for each connection.
-        let sshd = codespace.spawn("$(command -v sshd) -D -e -f /run/lab/sshd_config")?;
-        sshd.wait_for("Server listening", Duration::from_secs(10))?;
+        let sshd = self.start_sshd()?;
         self.daemons.push(sshd);
         Ok(())
+    }
+
+    /// How many logins the codespace's first sshd has accepted.
+    pub fn logins(&self) -> usize {
+        self.daemons.last().map_or(0, |sshd| sshd.stderr().matches("Accepted publickey").count())
+    }
+
+    /// Starts the codespace's sshd. The first one runs from the lab's start.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub fn start_sshd(&self) -> Result<Process> {
+        sshd(&self.codespace)
+    }
+
+    /// Starts an sshd in the corporate network, at 10.20.0.10, and gives the codespace's root a key for it. Returns the
+    /// command line by which root logs in there.
+    ///
+    /// # Errors
+    /// Files can't be written, or a program fails.
+    pub fn start_corporate_sshd(&self) -> Result<(Process, &'static str)> {
+        const LOGIN: &str = "ssh -T -F none -o BatchMode=yes -i /run/lab/corporate_key -p 2222 \
+             -o UserKnownHostsFile=/run/lab/corporate_known_hosts root@10.20.0.10";
+        let codespace = &self.codespace;
+        codespace.script("ssh-keygen -q -t ed25519 -N '' -f /run/lab/corporate_key")?;
+        let (sshd, host_key) = root_login(&self.corp, &codespace.read("/run/lab/corporate_key.pub")?)?;
+        let known = format!("[10.20.0.10]:2222 {host_key}");
+        codespace.write("/run/lab/corporate_known_hosts", 0o644, known)?;
+        Ok((sshd, LOGIN))
+    }
+
+    /// Turns [`Lab::lan`] into a second codespace: the laptop's user logs in there as root, by `ssh other`.
+    ///
+    /// # Errors
+    /// Files can't be written, or a program fails.
+    pub fn start_other_codespace(&self) -> Result<Process> {
+        let laptop = &self.laptop;
+        let (sshd, host_key) = root_login(&self.lan, &laptop.read("/home/dev/.ssh/id_ed25519.pub")?)?;
+        for (file, addition) in [
+            ("/home/dev/.ssh/known_hosts", format!("[192.168.1.50]:2222 {host_key}")),
+            ("/home/dev/.ssh/config", entry("other", "192.168.1.50", "root")),
+        ] {
+            laptop.write(file, 0o644, laptop.read(file)? + &addition)?;
+        }
+        Ok(sshd)
     }
 
     /// Gives `host` the user [`LAPTOP_USER`] with its own key for the codespace, so that gh-net can run there.
@@ -78,8 +120,8 @@ impl Lab {
 
         let host_key = self.codespace.read("/run/lab/ssh_host_ed25519_key.pub")?;
         host.write("/home/dev/.ssh/known_hosts", 0o644, format!("[172.16.5.4]:2222 {host_key}"))?;
-        let entry = |name, user| SSH_CONFIG.replace("$NAME", name).replace("$USER", user);
-        let config = entry("codespace", self.codespace_user()) + &entry("codespace-root", "root");
+        let config = entry("codespace", "172.16.5.4", self.codespace_user())
+            + &entry("codespace-root", "172.16.5.4", "root");
         host.write("/home/dev/.ssh/config", 0o644, config)
     }
 
@@ -92,6 +134,29 @@ impl Lab {
     pub fn codespace_user(&self) -> &'static str {
         if self.has_sudo() { CODESPACE_USER } else { "root" }
     }
+}
+
+/// An entry of a laptop's ssh configuration.
+fn entry(name: &str, address: &str, user: &str) -> String {
+    SSH_CONFIG.replace("$NAME", name).replace("$ADDRESS", address).replace("$USER", user)
+}
+
+/// Starts an sshd on a host, in which root logs in with `key`. Returns it with its public key.
+fn root_login(host: &Host, key: &str) -> Result<(Process, String)> {
+    add_user(host, "admin")?;
+    host.write("/run/lab/sshd_config", 0o600, SSHD_CONFIG)?;
+    host.script(
+        "ssh-keygen -q -t ed25519 -N '' -f /run/lab/ssh_host_ed25519_key; mkdir -p -m 700 /root/.ssh",
+    )?;
+    host.write("/root/.ssh/authorized_keys", 0o600, key)?;
+    Ok((sshd(host)?, host.read("/run/lab/ssh_host_ed25519_key.pub")?))
+}
+
+fn sshd(host: &Host) -> Result<Process> {
+    // By its absolute path: sshd executes itself again for each connection.
+    let sshd = host.spawn("$(command -v sshd) -D -e -f /run/lab/sshd_config")?;
+    sshd.wait_for("Server listening", Duration::from_secs(10))?;
+    Ok(sshd)
 }
 
 /// Gives the host its own accounts instead of those of the machine that the lab runs on.

@@ -5,6 +5,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,7 +20,7 @@ mod http;
 mod pattern;
 
 pub(super) use http::read_path;
-pub use pattern::Pattern;
+pub use pattern::{Check, Pattern};
 
 /// TCP and UDP: sends back what it receives.
 pub const ECHO: u16 = 7;
@@ -33,6 +34,15 @@ pub const COUNT: u16 = 9002;
 pub const BYE: u16 = 9003;
 /// TCP: resets the connection at the first byte.
 pub const RESET: u16 = 9004;
+/// TCP: reads `COUNT MILLISECONDS` to the end of file, then sends the first COUNT bytes of the [`Pattern`], evenly over
+/// this time, or the rest at once after [`Servers::hurry`].
+pub const DRIP: u16 = 9005;
+/// TCP: shuts down its direction at once, then reads to the end, and records that end; as [`EventKind::Broken`] if what
+/// it read is not the [`Pattern`].
+pub const SINK: u16 = 9006;
+
+/// How many pieces [`DRIP`] sends.
+const PIECES: u64 = 500;
 
 /// Size of a read, in bytes.
 const BUFFER: usize = 256 * 1024;
@@ -67,6 +77,7 @@ pub enum EventKind {
 pub struct Servers {
     events: Mutex<Vec<Event>>,
     happened: Condvar,
+    hurry: AtomicBool,
 }
 
 impl Servers {
@@ -87,6 +98,8 @@ impl Servers {
             servers.tcp(COUNT, |_, stream, _| count(stream))?;
             servers.tcp(BYE, |servers, stream, peer| servers.bye(stream, peer))?;
             servers.tcp(RESET, |_, stream, _| reset(stream))?;
+            servers.tcp(DRIP, |servers, stream, _| drip(&servers.hurry, stream))?;
+            servers.tcp(SINK, |servers, stream, peer| servers.sink(stream, peer))?;
             udp_echo()
         })
     }
@@ -124,6 +137,11 @@ impl Servers {
     /// All events so far.
     pub fn events(&self) -> Vec<Event> {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Lets [`DRIP`] send the rest of each answer at once.
+    pub fn hurry(&self) {
+        self.hurry.store(true, Ordering::Relaxed);
     }
 
     /// Waits for an event.
@@ -177,6 +195,17 @@ impl Servers {
             Err(error) => EventKind::Broken(total, error.kind()),
         };
         self.record(port, peer, kind);
+    }
+
+    fn sink(&self, mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+        stream.shutdown(Shutdown::Write)?;
+        let mut check = pattern::Check::default();
+        let kind = match read_all(&mut stream, |bytes| check.next(bytes)) {
+            Ok(()) => EventKind::Ended(check.count()),
+            Err(error) => EventKind::Broken(check.count(), error.kind()),
+        };
+        self.record(SINK, peer, kind);
+        Ok(())
     }
 
     fn bye(&self, mut stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
@@ -253,6 +282,25 @@ fn count(mut stream: TcpStream) -> io::Result<()> {
         Ok(())
     })?;
     stream.write_all(format!("{total} {}\n", hex(hash)).as_bytes())?;
+    stream.shutdown(Shutdown::Write)
+}
+
+fn drip(hurry: &AtomicBool, mut stream: TcpStream) -> io::Result<()> {
+    let mut request = String::new();
+    stream.read_to_string(&mut request)?;
+    let mut numbers = request.split_whitespace().map(|word| word.parse::<u64>().map_err(io::Error::other));
+    let mut number = || numbers.next().unwrap_or(Ok(0));
+    let (count, time) = (number()?, Duration::from_millis(number()?));
+    let mut pattern = Pattern::new(count);
+    let piece = usize::try_from((count / PIECES).max(1)).unwrap_or(usize::MAX);
+    while let Some(block) = pattern.next_block() {
+        for bytes in block.chunks(piece) {
+            stream.write_all(bytes)?;
+            if !hurry.load(Ordering::Relaxed) {
+                thread::sleep(time / PIECES as u32);
+            }
+        }
+    }
     stream.shutdown(Shutdown::Write)
 }
 

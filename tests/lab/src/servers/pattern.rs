@@ -1,5 +1,7 @@
 //! A reproducible stream of bytes: its hash shows any byte that is missing, duplicated or moved.
 
+use std::io;
+
 use sha2::{Digest, Sha256};
 
 use super::hex;
@@ -48,5 +50,47 @@ impl Pattern {
             hash.update(block);
         }
         hex(hash)
+    }
+}
+
+/// Compares what arrives with the [`Pattern`].
+#[derive(Debug)]
+pub struct Check {
+    pattern: Pattern,
+    /// Of the present block, what has not arrived.
+    expected: Vec<u8>,
+    count: u64,
+}
+
+impl Default for Check {
+    fn default() -> Self {
+        Self { pattern: Pattern::new(u64::MAX), expected: Vec::new(), count: 0 }
+    }
+}
+
+impl Check {
+    /// Compares the next bytes.
+    ///
+    /// # Errors
+    /// They are others (`InvalidData`).
+    pub fn next(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            if self.expected.is_empty() {
+                self.expected = self.pattern.next_block().unwrap_or_default().to_vec();
+            }
+            let len = bytes.len().min(self.expected.len());
+            if bytes[..len] != self.expected[..len] {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            self.expected.drain(..len);
+            self.count += len as u64;
+            bytes = &bytes[len..];
+        }
+        Ok(())
+    }
+
+    /// How many bytes were right.
+    pub fn count(&self) -> u64 {
+        self.count
     }
 }
