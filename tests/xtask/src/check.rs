@@ -14,7 +14,7 @@ use crate::dist::{self, Again, Toolchain};
 use crate::shell::{self, PLAIN, root};
 use crate::steps::Steps;
 use crate::suite::{self, Suite};
-use crate::{containers, flake, tools};
+use crate::{containers, flake, soak, tools};
 
 /// Programs that the tests of a release need.
 const DIST_TOOLS: [(&str, &str); 4] = [
@@ -96,11 +96,14 @@ fn runs_programs(suite: &Suite) -> bool {
     suite.is_integration() && !WITHOUT_PROGRAMS.contains(&suite.program_name())
 }
 
-/// The long tests: the simulation with many seeds, and those that need a Docker engine.
+/// The long tests: the simulation with many seeds, long cuts, the soak, and those that need a Docker engine.
 pub(crate) fn long() -> Result<()> {
     Steps::of(|steps| {
         let sim = "cargo test --locked --workspace --test sim";
         steps.run("simulation, many seeds", || shell::run(sim, &[("SIM_SEEDS", MANY_SEEDS)]))?;
+        let cuts = "cargo test --locked --workspace --test cuts -- --ignored --nocapture";
+        steps.run("long cuts", || shell::run(cuts, PLAIN))?;
+        steps.run("soak", || soak::run(&soak::Arguments::default()))?;
         steps.run("containers", containers::run)
     })
 }

@@ -16,6 +16,7 @@ mod dist;
 mod documents;
 mod flake;
 mod shell;
+mod soak;
 mod steps;
 mod suite;
 mod tools;
@@ -43,8 +44,10 @@ enum Task {
     Test,
     /// Checks a release: builds its programs, one of them twice, and tests them; checks the flake
     TestRelease,
-    /// Runs the long tests: the simulation with many seeds, and test-containers
+    /// Runs the long tests: the simulation with many seeds, long cuts, a soak, and test-containers
     TestLong,
+    /// Uses a bridge for some minutes while its link is cut again and again, and checks that nothing grows
+    Soak(soak::Arguments),
     /// Tests the dev container Feature, the image and the compose example with a Docker engine of its own
     TestContainers,
     /// Evaluates, builds and runs the outputs of the Nix flake, with a stub in place of nixpkgs
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Task::Test => check::run(),
         Task::TestRelease => check::release(),
         Task::TestLong => check::long(),
+        Task::Soak(arguments) => soak::run(&arguments),
         Task::TestContainers => containers::run(),
         Task::Nix => flake::run(),
         Task::Bench(arguments) => bench::run(&arguments),
