@@ -197,6 +197,11 @@ impl<'a> Session<'a> {
         if !opened.resumed
             && let Some(old) = io.take()
         {
+            // After the routes: without them, the answer to a reset that is not exact would take the codespace's
+            // default route.
+            for frame in control.networks().link_frames() {
+                link.streams.writer.push(&frame);
+            }
             old.reset_over(&mut link.streams.writer);
         }
         let io = match io {

@@ -5,7 +5,7 @@
 
 mod everything;
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -131,6 +131,19 @@ impl Client {
         self.moved.load(Ordering::Relaxed)
     }
 
+    /// Waits until its connection is reset.
+    ///
+    /// # Errors
+    /// It goes on, or ends in another way.
+    pub fn is_reset(self, deadline: Instant) -> Result<()> {
+        let name = self.name;
+        let Err(error) = self.finish(deadline) else { bail!("{name}: it finished") };
+        let reset = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
+        let is_reset = |error: &io::Error| reset.contains(&error.kind());
+        ensure!(error.downcast_ref::<io::Error>().is_some_and(is_reset), "it was not reset: {error:#}");
+        Ok(())
+    }
+
     /// Waits until it is finished.
     ///
     /// # Errors
@@ -253,6 +266,17 @@ impl Datagrams {
     pub fn exchange(&mut self, limit: Duration) -> Result<()> {
         let peer = self.ask(limit)?;
         ensure!(peer == self.peer, "the mapping was {}, and is {peer}", self.peer);
+        self.tell(limit).map(drop)
+    }
+
+    /// A datagram from the client reaches the server by a new mapping, and one of the server comes back.
+    ///
+    /// # Errors
+    /// Nothing arrives in time, or the old mapping is still used.
+    pub fn begin_anew(&mut self, limit: Duration) -> Result<()> {
+        let peer = self.ask(limit)?;
+        ensure!(peer != self.peer, "the mapping is still {peer}");
+        self.peer = peer;
         self.tell(limit).map(drop)
     }
 

@@ -72,6 +72,20 @@ impl<'lab> Everything<'lab> {
         Ok(())
     }
 
+    /// Checks that every connection has been reset, and that UDP and pings go on by a new mapping.
+    ///
+    /// # Errors
+    /// A connection goes on, or something does not.
+    pub fn is_reset(mut self, deadline: Instant) -> Result<()> {
+        self.datagrams.begin_anew(MOVES)?;
+        self.ping.next(MOVES)?;
+        for terminal in self.terminals {
+            terminal.wait_for_end(deadline.saturating_duration_since(Instant::now()))?;
+        }
+        // What still sends or receives learns of it without a hurry.
+        self.downloads.into_iter().chain(self.others).try_for_each(|client| client.is_reset(deadline))
+    }
+
     /// Lets everything come to its end, and checks what arrived.
     ///
     /// # Errors
