@@ -90,7 +90,7 @@ fn soak(time: Duration, seed: u64) -> Result<()> {
         let (before, leaks) = (lab.codespace.state()?, lab.leaks()?);
         let bridge = lab.bridge(&["--grace", "15m"])?;
         let mut samples = Samples::new(&lab, &bridge);
-        let start = samples.quiet()?;
+        let start = samples.start()?;
         let counts = steps.run("traffic and cuts", || under_way(&lab, &bridge, &mut samples, time, seed))?;
         let end = steps.run("quiet", || samples.empty(QUIET))?;
         println!("\n{}\n{counts}", samples.table());

@@ -52,9 +52,14 @@ impl<'lab> Samples<'lab> {
 
     /// A sample of a session without traffic.
     pub(super) fn quiet(&self) -> Result<Sample> {
-        self.sample()?;
         thread::sleep(SETTLED);
         self.sample()
+    }
+
+    /// A sample before everything. Some sockets are opened when they are first needed, and kept.
+    pub(super) fn start(&self) -> Result<Sample> {
+        self.lab.codespace.shell("curl -sS http://www.corp.internal/ && ping -c 1 10.20.0.10")?;
+        self.quiet()
     }
 
     /// Takes samples as long as wanted.
