@@ -53,14 +53,19 @@ impl WakeWatch {
                 Err(Errno::CANCELED) | Ok(_) => arm(self.timer.get_ref())?,
                 Err(errno) => return Err(errno.into()),
             }
-            let now = time_asleep();
-            let slept = now.saturating_sub(self.asleep);
-            self.asleep = now;
-            if slept >= ASLEEP {
+            if let Some(slept) = slept(&mut self.asleep, time_asleep()) {
                 return Ok(slept);
             }
         }
     }
+}
+
+/// How long the laptop has slept since the last look, if it was a sleep: `before` and `now` are its total times asleep.
+/// Pure.
+fn slept(before: &mut Duration, now: Duration) -> Option<Duration> {
+    let slept = now.saturating_sub(*before);
+    *before = now;
+    (slept >= ASLEEP).then_some(slept)
 }
 
 fn arm(timer: &OwnedFd) -> io::Result<()> {
@@ -79,6 +84,19 @@ fn time_asleep() -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_set_is_no_wake_and_each_sleep_is_one() {
+        let mut asleep = Duration::from_secs(100);
+        // The wall clock was set, forwards or backwards: the time asleep is the same.
+        assert_eq!(slept(&mut asleep, Duration::from_secs(100)), None);
+        assert_eq!(slept(&mut asleep, Duration::from_secs(3700)), Some(Duration::from_secs(3600)));
+        assert_eq!(slept(&mut asleep, Duration::from_secs(3700)), None, "it is reported once");
+        // The two clocks are not read at the same moment.
+        assert_eq!(slept(&mut asleep, Duration::from_millis(3_700_020)), None);
+        assert_eq!(slept(&mut asleep, Duration::from_millis(3_700_000)), None);
+        assert_eq!(slept(&mut asleep, Duration::from_secs(3702)), Some(Duration::from_secs(2)));
+    }
 
     #[tokio::test]
     async fn without_sleep_no_wake_is_reported() {
