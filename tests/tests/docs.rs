@@ -6,11 +6,12 @@ use std::path::Path;
 use gh_net::cli;
 use gh_net_tests::{docs, root};
 
-const DOCUMENTS: [&str; 7] = [
+const DOCUMENTS: [&str; 8] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "docs/how-it-works.md",
+    "docs/sessions.md",
     "docs/configuration.md",
     "docs/comparison.md",
     "docs/migration.md",

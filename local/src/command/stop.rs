@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::status::print;
+use super::output::print;
 use crate::exit::{Exit, Failure};
 use crate::instance::Running;
 use crate::invoked;

@@ -4,33 +4,25 @@
 
 mod changes;
 mod picture;
+mod seen;
 
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::changes::Changes;
 use self::picture::Picture;
-use super::status::unix_time;
+use self::seen::Seen;
+use super::output::unix_time;
 use crate::exit::{Exit, Failure};
 use crate::instance::{Error, Running};
 
 /// How often to ask the sessions. A link takes longer to be replaced.
 const ASK: Duration = Duration::from_millis(250);
-
-/// A session as it was seen.
-#[derive(Debug, Clone, PartialEq)]
-struct Seen {
-    /// Its process.
-    process: String,
-    /// Its status; `None` if it does not answer.
-    status: Option<Value>,
-}
 
 /// Where the sessions are shown.
 enum View {

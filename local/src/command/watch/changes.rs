@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::Seen;
+use super::seen::Seen;
 use crate::status::{SCHEMA, text};
 
 /// What was printed last of each session.

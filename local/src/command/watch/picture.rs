@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::Seen;
+use super::seen::Seen;
 use crate::status::text;
 
 /// The last picture.
