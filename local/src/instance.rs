@@ -1,7 +1,7 @@
 //! A running gh-net can be found and asked: each process has a socket in a folder of its user's own.
 //!
-//! The [folder] belongs to the user and is closed to everybody else, and each side checks that the other is the same
-//! user. A client sends one line, `status` or `stop`, and receives one line of JSON.
+//! The [folder](mod@folder) belongs to the user and is closed to everybody else, and each side checks that the other is the
+//! same user. A client sends one line, `status` or `stop`, and receives one line of JSON.
 //!
 //! A [`Claim`] keeps a second process from a session with the same target.
 

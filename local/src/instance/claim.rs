@@ -1,7 +1,7 @@
 //! At most one session of a user with each target: a lock on a file that lasts as long as the process.
 //!
-//! The file is in the folder of [`super::folder`] and named by a hash of the target. Its lock is that of fcntl(2): the
-//! kernel releases it when the process ends, in whatever way, so a file that a killed process has left is no
+//! The file is in the user's [folder](mod@super::folder), named by a hash of the target. Its lock is that of fcntl(2):
+//! the kernel releases it when the process ends, in whatever way, so a file that a killed process has left is no
 //! obstacle; and the kernel names the process that holds it, so the file's content need not be believed. It holds the
 //! argument for `gh-net stop`.
 
