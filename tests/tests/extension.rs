@@ -9,7 +9,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use gh_net_tests::executable;
 use gh_net_tests::lab::{Account, Binaries, CODESPACE, Lab, Options, find_program, skip_without};
@@ -475,6 +475,12 @@ fn gh_net_bridges_a_codespace_and_ends_with_gh() -> anyhow::Result<()> {
         assert_eq!(output.code(), 128 + Signal::SIGTERM as i32);
         lab.wait_for_sidecars_end()?;
         assert_eq!(before.diff(&lab.codespace.state()?), "", "{args:?}: {}", output.errors());
+        // As long as the old process is there, the next start would be refused.
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !lab.laptop.processes("gh-net")?.is_empty() {
+            anyhow::ensure!(Instant::now() < deadline, "gh-net goes on after gh has ended");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
     Ok(())
 }

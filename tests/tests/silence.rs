@@ -129,9 +129,11 @@ fn another_laptop_takes_over_while_the_link_of_the_first_is_black_holed() -> Res
 #[test]
 fn laptops_that_are_alive_never_evict_each_other() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    lab.make_laptop(&lab.lan)?;
     let bridge = lab.bridge(&[])?;
     for _ in 0..3 {
-        let refused = lab.gh_net(&["--ssh", "codespace"])?.start()?.finish(Duration::from_secs(40))?;
+        let refused = lab.gh_net_on(&lab.lan, &["--ssh", "codespace"])?.start()?;
+        let refused = refused.finish(Duration::from_secs(40))?;
         assert_ne!(refused.code(), 0);
         let errors = refused.errors();
         assert!(
