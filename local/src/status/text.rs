@@ -59,6 +59,11 @@ pub fn text(status: &Value, now: u64) -> String {
     out
 }
 
+/// The text that the session of this serialised status has ended.
+pub fn ended(status: &Value) -> String {
+    format!("{:<9} {} has ended\n", "session", word(&status["session"]["target"]))
+}
+
 fn link(link: &Value, now: u64) -> String {
     let end = link["end"].as_str().map(printable);
     if let Some(since) = link["lost_since"].as_u64() {

@@ -42,8 +42,8 @@ impl Changes {
             self.last.insert(process.clone(), status.clone());
         }
         let ended = |process: &str| !seen.iter().any(|seen| seen.process == process);
-        for (_, last) in self.last.extract_if(.., |process, _| ended(process)).collect::<Vec<_>>() {
-            self.print(&mut out, &end(&last, now), now);
+        for (_, last) in self.last.extract_if(.., |process, _| ended(process)) {
+            out.push_str(&if self.json { format!("{}\n", end(&last, now)) } else { text::ended(&last) });
         }
         out
     }
@@ -122,7 +122,7 @@ mod tests {
         let mut changes = Changes::new(false);
         let text = changes.render(&[seen("7", "up", 1)], 0);
         assert!(text.contains("x open") && text.ends_with("\n\n"), "{text:?}");
-        assert!(changes.render(&[], 5).contains("x ended"));
+        assert_eq!(changes.render(&[], 5), "session   x has ended\n");
         assert_eq!(Changes::new(false).render(&[], 0), "no session\n");
     }
 }
