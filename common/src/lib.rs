@@ -2,7 +2,7 @@
 //! link](link), and the networks that are [never forwarded](reserved).
 //!
 //! That part is pure. Features add what touches the system: `framed` (frames on tokio's streams, timers), `netlink` (the
-//! kernel's networks) and `logging`.
+//! kernel's networks), `file-watch` (changes of a file) and `logging`.
 //!
 //! Code that only one end needs belongs to that end.
 
@@ -10,6 +10,8 @@
 pub mod alarm;
 #[cfg(feature = "framed")]
 pub mod debounce;
+#[cfg(feature = "file-watch")]
+pub mod file_watch;
 pub mod frame;
 #[cfg(feature = "framed")]
 pub mod framed;

@@ -11,15 +11,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use gh_net_common::debounce::{Changes, Debounce};
+use gh_net_common::file_watch::FileWatch;
 use gh_net_common::netlink::{NETWORK_GROUPS, Netlink};
 use tokio::io::unix::AsyncFd;
 use tokio::time::Instant;
 
 use crate::hook::{Concern, Hook};
-
-mod file;
-
-use file::FileWatch;
 
 /// Maximum number of datagrams of events read at once. An overflow of the socket's buffer is an event as well.
 const DATAGRAMS: usize = 256;

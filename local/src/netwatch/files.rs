@@ -1,81 +1,54 @@
-//! Noticing changes of files by inotify(7). It takes no privilege.
-//!
-//! A file is written in place, replaced by a rename, or is a symbolic link whose target is replaced. So its own inode is
-//! watched, its directory, and that of its target; after each event again, because they may be others by then. An event
-//! about another file of these directories does no harm.
+//! The files of the laptop's resolver, watched for changes.
 
-use std::io;
-use std::os::fd::OwnedFd;
+use std::future::pending;
 use std::path::PathBuf;
 
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
-use rustix::io::Errno;
-use tokio::io::unix::AsyncFd;
-
-/// Room for several events with names of the maximum length.
-const BUFFER: usize = 4096;
+use futures_util::future::select_all;
+use gh_net_common::file_watch::FileWatch;
 
 /// Watches files.
 #[derive(Debug)]
-pub(super) struct Files {
-    inotify: AsyncFd<OwnedFd>,
-    paths: Vec<PathBuf>,
+pub(super) struct Files(Vec<File>);
+
+#[derive(Debug)]
+struct File {
+    path: PathBuf,
+    /// `None` if it can't be watched.
+    watch: Option<FileWatch>,
+}
+
+impl File {
+    fn new(path: PathBuf) -> Self {
+        let watch = FileWatch::new(&path)
+            .inspect_err(|error| tracing::debug!(%error, path = %path.display(), "can't watch a file"))
+            .ok();
+        Self { path, watch }
+    }
+
+    async fn event(&mut self) {
+        match &mut self.watch {
+            // A watch that has failed is an event, too, after which there is another one or none.
+            Some(watch) => drop(watch.event().await),
+            None => pending().await,
+        }
+    }
 }
 
 impl Files {
     /// Begins to watch, within a tokio runtime. Missing files are noticed when they appear.
-    ///
-    /// # Errors
-    /// The kernel provides no inotify instance.
-    pub(super) fn new(paths: Vec<PathBuf>) -> io::Result<Self> {
-        let inotify = inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?;
-        // SAFETY: an `OwnedFd` is the same open descriptor for as long as it lives.
-        let inotify = unsafe { AsyncFd::register(inotify) }?;
-        let files = Self { inotify, paths };
-        files.watch();
-        Ok(files)
+    pub(super) fn new(paths: Vec<PathBuf>) -> Self {
+        Self(paths.into_iter().map(File::new).collect())
     }
 
-    fn watch(&self) {
-        let written = WatchFlags::MODIFY | WatchFlags::CLOSE_WRITE | WatchFlags::ATTRIB;
-        let replaced = WatchFlags::CLOSE_WRITE
-            | WatchFlags::CREATE
-            | WatchFlags::DELETE
-            | WatchFlags::MOVED_FROM
-            | WatchFlags::MOVED_TO;
-        let add = |path: &std::path::Path, flags| {
-            if let Err(error) = inotify::add_watch(self.inotify.get_ref(), path, flags) {
-                tracing::debug!(%error, path = %path.display(), "can't watch a file");
-            }
-        };
-        for path in &self.paths {
-            add(path, written);
-            let target = path.canonicalize().unwrap_or_default();
-            path.parent().into_iter().chain(target.parent()).for_each(|folder| add(folder, replaced));
+    /// Waits until something happens to one of them. Cancel safe.
+    pub(super) async fn event(&mut self) {
+        let Self(files) = self;
+        if files.is_empty() {
+            return pending().await;
         }
-    }
-
-    /// Waits for an event. Cancel safe.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub(super) async fn event(&self) -> io::Result<()> {
-        loop {
-            let mut guard = self.inotify.readable().await?;
-            let mut seen = false;
-            loop {
-                match rustix::io::read(self.inotify.get_ref(), &mut [0; BUFFER]) {
-                    Ok(_) => seen = true,
-                    Err(Errno::AGAIN) => break,
-                    Err(Errno::INTR) => {}
-                    Err(errno) => return Err(errno.into()),
-                }
-            }
-            guard.clear_ready();
-            if seen {
-                self.watch();
-                return Ok(());
-            }
+        let ((), index, _) = select_all(files.iter_mut().map(|file| Box::pin(file.event()))).await;
+        if let Some(file) = files.get_mut(index) {
+            *file = File::new(std::mem::take(&mut file.path));
         }
     }
 }
@@ -83,40 +56,27 @@ impl Files {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::os::unix::fs::symlink;
     use std::time::Duration;
 
     use tokio::time::timeout;
 
     use super::*;
 
-    /// Whether there is an event soon after `change`.
-    async fn noticed(files: &Files, change: impl FnOnce()) -> bool {
-        // Events of the preparation.
-        while timeout(Duration::from_millis(20), files.event()).await.is_ok() {}
-        change();
-        timeout(Duration::from_secs(10), files.event()).await.is_ok_and(|event| event.is_ok())
+    #[tokio::test]
+    async fn each_of_several_files_is_noticed_again_and_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = ["resolv.conf", "hosts"].map(|name| folder.path().join(name));
+        let mut files = Files::new(paths.to_vec());
+        for path in paths.iter().chain(&paths) {
+            fs::write(path, "changed").unwrap();
+            timeout(Duration::from_secs(10), files.event()).await.expect("an event");
+            // Those of the same change.
+            while timeout(Duration::from_millis(50), files.event()).await.is_ok() {}
+        }
     }
 
-    #[tokio::test]
-    async fn each_way_to_change_a_file_is_noticed() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        fs::create_dir(at("etc")).unwrap();
-        fs::create_dir(at("run")).unwrap();
-        let (file, target) = (at("etc/resolv.conf"), at("run/resolv.conf"));
-        let files = Files::new(vec![file.clone()]).unwrap();
-        assert!(noticed(&files, || fs::write(&file, "created").unwrap()).await);
-        assert!(noticed(&files, || fs::write(&file, "written in place").unwrap()).await);
-        fs::write(at("etc/new"), "new").unwrap();
-        assert!(noticed(&files, || fs::rename(at("etc/new"), &file).unwrap()).await);
-        assert!(noticed(&files, || fs::write(&file, "the new one").unwrap()).await);
-        fs::write(&target, "target").unwrap();
-        symlink(&target, at("etc/link")).unwrap();
-        assert!(noticed(&files, || fs::rename(at("etc/link"), &file).unwrap()).await);
-        assert!(noticed(&files, || fs::write(&target, "written in place").unwrap()).await);
-        fs::write(at("run/new"), "new").unwrap();
-        assert!(noticed(&files, || fs::rename(at("run/new"), &target).unwrap()).await);
-        assert!(noticed(&files, || fs::remove_file(&target).unwrap()).await);
+    #[tokio::test(start_paused = true)]
+    async fn without_files_nothing_happens() {
+        assert!(timeout(Duration::from_secs(10), Files::new(vec![]).event()).await.is_err());
     }
 }

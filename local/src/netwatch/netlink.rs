@@ -39,7 +39,7 @@ pub enum Error {
 /// Reads and watches the networks of the network namespace it was opened in.
 pub struct Netwatch {
     events: TokioSocket,
-    files: Option<Files>,
+    files: Files,
     debounce: Debounce,
 }
 
@@ -61,17 +61,15 @@ impl Netwatch {
             for group in NETWORK_GROUPS {
                 events.socket_mut().add_membership(group)?;
             }
-            Ok(Self { events, files: None, debounce: Debounce::default() })
+            Ok(Self { events, files: Files::new(Vec::new()), debounce: Debounce::default() })
         };
         open().map_err(Error::Open)
     }
 
-    /// Watches these files as well. If that is not possible, their changes are noticed with the next change of networks.
+    /// Watches these files as well.
     #[must_use]
     pub fn with_files(mut self, paths: Vec<PathBuf>) -> Self {
-        self.files = Files::new(paths)
-            .inspect_err(|error| tracing::debug!(%error, "changes of the resolver's files can't be watched"))
-            .ok();
+        self.files = Files::new(paths);
         self
     }
 
@@ -113,7 +111,7 @@ impl Netwatch {
         let changes = debounce.changes(async || {
             tokio::select! {
                 event = event(events) => event,
-                event = file_event(files) => event,
+                () = files.event() => Ok(()),
             }
         });
         let changes = changes.await;
@@ -129,19 +127,6 @@ async fn event(events: &mut TokioSocket) -> io::Result<()> {
         Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => Ok(()),
         result => result,
     }
-}
-
-async fn file_event(files: &mut Option<Files>) -> io::Result<()> {
-    if let Some(watched) = files {
-        match watched.event().await {
-            Ok(()) => return Ok(()),
-            Err(error) => {
-                tracing::debug!(%error, "changes of the resolver's files can't be watched any more")
-            }
-        }
-    }
-    *files = None;
-    std::future::pending().await
 }
 
 fn interfaces(netlink: &mut Netlink) -> io::Result<Dump<Interface>> {

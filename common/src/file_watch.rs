@@ -27,7 +27,7 @@ const MASK: AddWatchFlags = AddWatchFlags::IN_MODIFY
 
 /// See the [module](self).
 #[derive(Debug)]
-pub(crate) struct FileWatch {
+pub struct FileWatch {
     inotify: Inotify,
     /// Its descriptor, for polling.
     ready: AsyncFd<OwnedFd>,
@@ -42,7 +42,7 @@ impl FileWatch {
     ///
     /// # Errors
     /// The kernel refused, for example because of its limits (`fs.inotify`).
-    pub(crate) fn new(path: &Path) -> io::Result<Self> {
+    pub fn new(path: &Path) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         let mut paths = Vec::new();
         for path in links(path) {
@@ -68,7 +68,7 @@ impl FileWatch {
     ///
     /// # Errors
     /// inotify failed.
-    pub(crate) async fn event(&mut self) -> io::Result<()> {
+    pub async fn event(&mut self) -> io::Result<()> {
         loop {
             let events = {
                 let mut guard = self.ready.readable().await?;
@@ -105,7 +105,7 @@ impl FileWatch {
     }
 
     /// Whether a program has begun to write and has not closed the file yet.
-    pub(crate) fn is_written(&self) -> bool {
+    pub fn is_written(&self) -> bool {
         self.is_written
     }
 }
