@@ -53,9 +53,9 @@ use crate::policy::Policy;
 use crate::resolver::Resolver;
 use dns::Queries;
 use flows::Flows;
-use limit::RateLimit;
 
 pub use idle::IdleTimeout;
+pub use limit::RateLimit;
 pub use link::{LinkEnd, LinkIo, LostLink, ProtocolError, Quiet};
 pub use names::Lookup;
 pub use notices::Notices;

@@ -15,7 +15,7 @@ use super::link::Signals;
 use super::networks::{Networks, Update};
 use super::record::Record;
 use super::wake::WakeWatch;
-use crate::io::{Control, LinkEnd, Quiet, ReactorError, Report};
+use crate::io::{Control, LinkEnd, Quiet, RateLimit, ReactorError, Report};
 use crate::netwatch::{self, Changes, Netwatch, Snapshot};
 use crate::policy::Choice;
 use crate::resolver::Resolver;
@@ -28,6 +28,10 @@ const ADDRESS_HOLD: Duration = Duration::from_secs(30);
 /// Minimum time between two changes of the codespace that are applied: the sidecar sends no more, and a hostile one must
 /// not flood the log.
 const CODESPACE_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Maximum number of lines about the codespace's own networks in each such time.
+const CODESPACE_LINES: u32 = 8;
+const CODESPACE_LINE: Duration = Duration::from_secs(60);
 
 /// Turns true when the user wants the session to end.
 pub type Stop = watch::Receiver<bool>;
@@ -68,6 +72,8 @@ struct State {
     open: bool,
     /// Whether the link is resumed, and how many flows were kept; from a lost link until it is replaced and settled.
     lost: Option<Lost>,
+    /// Limits the lines about the codespace's networks, which containers change all the time.
+    codespace_lines: RateLimit,
     /// When payload had last passed when the link was last quiet.
     quiet_since: Option<Option<std::time::Instant>>,
     /// Addresses that the laptop has lost, and until when their sockets are kept.
@@ -110,6 +116,7 @@ impl ControlPlane {
             resolver,
             open: false,
             lost: None,
+            codespace_lines: RateLimit::new(CODESPACE_LINE, CODESPACE_LINES),
             quiet_since: None,
             lost_addresses: BTreeMap::new(),
             nudge: Arc::default(),
@@ -238,7 +245,11 @@ impl State {
         let (Update { policy, notes, .. }, change) = self.networks.follow_codespace(codespace);
         self.tell(Control::Policy(policy));
         if let Some(line) = lines::codespace_change(&change) {
-            tracing::info!("{line}");
+            if self.codespace_lines.admits(std::time::Instant::now()) {
+                tracing::info!("{line}");
+            } else {
+                tracing::debug!("{line}");
+            }
         }
         notes.iter().for_each(|note| tracing::warn!("{}", note.text));
     }
