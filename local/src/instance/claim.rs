@@ -185,11 +185,11 @@ fn refusal(pid: i32, file: &mut File, target: &str) -> ClaimError {
     ClaimError::Running { pid, target, stop }
 }
 
-/// Whether a signal or a debugger has stopped the process (proc(5), `/proc/PID/stat`).
+/// Whether a signal has stopped the process (proc(5), `/proc/PID/stat`). One that is traced goes on.
 fn is_suspended(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name before it may contain anything.
-    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['T', 't']))
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('T'))
 }
 
 #[cfg(test)]
