@@ -35,6 +35,15 @@ pub(super) struct Sample {
     pub(super) gh_net: Usage,
     pub(super) sidecar: Usage,
     pub(super) flows: u64,
+    /// Sockets of flows, which are among gh-net's descriptors.
+    sockets: usize,
+}
+
+impl Sample {
+    /// The open descriptors of gh-net that do not belong to a flow, and those of the sidecar.
+    pub(super) fn descriptors(&self) -> (usize, usize) {
+        (self.gh_net.descriptors.saturating_sub(self.sockets), self.sidecar.descriptors)
+    }
 }
 
 /// All samples, in order.
@@ -89,8 +98,10 @@ impl<'lab> Samples<'lab> {
     fn sample(&self) -> Result<Sample> {
         // Before the request for the status, which takes a descriptor.
         let (gh_net, sidecar) = (usage(self.gh_net)?, usage(self.owner()?)?);
-        let flows = self.status()?["counters"]["flows"].as_u64().context("a status without flows")?;
-        Ok(Sample { at: self.begun.elapsed(), gh_net, sidecar, flows })
+        let counters = self.status()?["counters"].take();
+        let count = |name: &str| counters[name].as_u64().with_context(|| format!("a status without {name}"));
+        let (flows, sockets) = (count("flows")?, usize::try_from(count("sockets")?)?);
+        Ok(Sample { at: self.begun.elapsed(), gh_net, sidecar, flows, sockets })
     }
 
     fn status(&self) -> Result<Value> {
