@@ -112,6 +112,8 @@ pub struct ReactorError(#[source] std::io::Error);
 pub struct Io {
     engine: Engine,
     idle: IdleTimeout,
+    /// How many flows there was no room for, as far as the user was warned.
+    full: u64,
     flows: Flows,
     alarm: Alarm,
     counters: Counters,
@@ -163,6 +165,7 @@ impl Io {
         Ok(Self {
             engine,
             idle,
+            full: 0,
             flows: Flows::new(own, Queries::new(resolver))?,
             alarm: Alarm::new(),
             counters: Counters::default(),
@@ -501,8 +504,16 @@ impl Io {
 
     /// Everything between the engine and the sockets, once. Returns whether there is more to do at once.
     fn serve_sockets(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, ReactorError> {
+        let before = self.engine.counters();
         if self.engine.poll_timeout().is_some_and(|due| due <= now) {
             self.engine.handle_timeout(now);
+            let ended = self.engine.counters().revoked - before.revoked;
+            if ended > 0 {
+                tracing::info!("{ended} connections ended: their network did not come back");
+            }
+        }
+        if before.full > std::mem::replace(&mut self.full, before.full) {
+            self.flows.note_full(now);
         }
         self.flows.handle_timeout(now);
         let mut more = match self.flows.poll_events(cx) {

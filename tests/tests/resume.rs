@@ -156,3 +156,29 @@ fn a_network_that_comes_and_goes_is_followed_and_its_connections_wait_for_it() -
     terminal.wait_for_end(Duration::from_secs(45))?;
     bridge.stop().map(drop)
 }
+
+/// Whatever the kernel still has of a connection (retransmissions, window updates, the reset at the end) must not leave
+/// by the default route.
+#[test]
+fn nothing_of_a_connection_whose_route_is_gone_leaves_by_another_interface() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    lab.home.shell(
+        "nft 'table inet strays { counter strays { }; chain prerouting { type filter hook prerouting priority -300; \
+         ip daddr 10.20.0.0/16 counter name strays; }; }'",
+    )?;
+    let strays = || lab.home.shell("nft list counter inet strays strays");
+    let bridge = lab.bridge(&[])?;
+    let terminal = Terminal::open(&lab, "keys")?;
+    let upload = lab
+        .codespace
+        .spawn("sh -c 'head -c 20000000000 /dev/zero | curl -sS -T - http://10.20.0.10/sink'")?;
+    lab.laptop.shell("while ! ss -Htin dst 10.20.0.10 | grep -q bytes_sent:........; do :; done")?;
+    lab.laptop.shell("ip route del 10.20.0.0/16")?;
+    bridge.process().wait_for("-10.20.0.0/16", Duration::from_secs(10))?;
+    let before = strays()?;
+    bridge.process().wait_for("connections ended", Duration::from_secs(30 + 10))?;
+    terminal.wait_for_end(Duration::from_secs(10))?;
+    upload.finish(Duration::from_secs(10))?;
+    assert_eq!(strays()?, before);
+    bridge.stop().map(drop)
+}

@@ -112,6 +112,9 @@ impl Engine {
         match judgement {
             Judgement::Keep => self.release(id, now),
             Judgement::Hold => {
+                if entry.held_since.is_none() && matches!(entry.flow, Flow::Tcp(_)) {
+                    self.commands.push_back(Command::Hold(id));
+                }
                 entry.held_since.get_or_insert(now);
                 self.settle(id, now);
             }

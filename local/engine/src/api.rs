@@ -46,6 +46,9 @@ pub enum Command {
     Abort(FlowId),
     /// Close the socket, of any kind, and forget the flow.
     Close(FlowId),
+    /// The flow's network has vanished for now: keep the kernel from sending what its socket still has by another
+    /// interface.
+    Hold(FlowId),
     /// Open an unconnected UDP socket for a new mapping. Errors of its datagrams are wanted
     /// (IP_RECVERR) and answered with [`super::Engine::handle_unreachable`].
     OpenUdp {
@@ -228,6 +231,8 @@ pub struct Counters {
     pub malformed: u64,
     /// Packets dropped because a bound was reached.
     pub dropped: u64,
+    /// How many of them would have begun a flow, while the table had no room for it.
+    pub full: u64,
     /// Flows refused by the policy.
     pub refused: u64,
     /// Flows ended because a new policy does not admit them.

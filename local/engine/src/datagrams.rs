@@ -90,6 +90,7 @@ impl Engine {
         }
         if !self.table.has_room(&key) {
             self.counters.dropped += 1;
+            self.counters.full += 1;
             return None;
         }
         let flow = self.table.insert(key, new(), now);

@@ -75,6 +75,7 @@ impl Engine {
         };
         if !self.table.has_room(&key) {
             self.counters.dropped += 1;
+            self.counters.full += 1;
             return;
         }
         let initial = self.initial_sequence(&key);

@@ -232,6 +232,11 @@ impl Flows {
         }
     }
 
+    /// There was no room for another flow.
+    pub(super) fn note_full(&mut self, now: Instant) {
+        self.warnings.add(Warning::TableFull, now);
+    }
+
     /// Carries out one command of the engine.
     pub(super) fn carry_out(&mut self, command: Command, engine: &mut Engine, now: Instant) {
         match command {
@@ -245,6 +250,11 @@ impl Flows {
                 }
             }
             Command::Close(flow) => drop(self.table.remove(&flow)),
+            Command::Hold(flow) => {
+                if let Some(Flow { socket: Socket::Tcp(connection), .. }) = self.table.get(&flow) {
+                    connection.confine();
+                }
+            }
             Command::OpenUdp { flow, v6, interface } => {
                 self.open(flow, Datagrams::Udp, v6, interface, now);
             }

@@ -13,7 +13,7 @@ const LINES: u32 = 10;
 const PERIOD: Duration = Duration::from_secs(1);
 /// Number of warnings and errors that are kept for the status.
 const KEPT: usize = 16;
-/// Maximum length of a text that is kept, in characters.
+/// Maximum length of a line in the log, and of a text that is kept, in characters.
 const KEPT_TEXT: usize = 1000;
 
 /// Logs notices, each line as one line of the log that names the sidecar, so that it can't imitate our own lines.
@@ -61,7 +61,8 @@ impl Notices {
 
     fn admitted(&mut self, text: &str, now: Instant) -> Vec<String> {
         let lines = text.lines().filter(|line| !line.trim().is_empty());
-        lines.take_while(|_| self.limit.admits(now)).map(printable).collect()
+        let shown = |line: &str| printable(line).chars().take(KEPT_TEXT).collect();
+        lines.take_while(|_| self.limit.admits(now)).map(shown).collect()
     }
 }
 

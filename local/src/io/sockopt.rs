@@ -1,9 +1,11 @@
 //! Socket options that socket2 and std do not have.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 
+use nix::ifaddrs::{InterfaceAddress, getifaddrs};
+use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::{setsockopt_impl, sockopt_impl};
 use socket2::{Domain, SockRef, Socket, Type};
@@ -74,6 +76,18 @@ fn source_towards(destination: SocketAddr, interface: Option<InterfaceIndex>) ->
     let mut source = socket.local_addr().ok()?.as_socket()?;
     source.set_port(0);
     Some(source)
+}
+
+/// The interface that has this address.
+pub(super) fn interface_of(address: IpAddr) -> Option<InterfaceIndex> {
+    let is_meant = |found: &InterfaceAddress| {
+        let found = found.address.as_ref();
+        let v4 = found.and_then(|it| it.as_sockaddr_in()).map(|it| IpAddr::from(it.ip()));
+        let v6 = found.and_then(|it| it.as_sockaddr_in6()).map(|it| IpAddr::from(it.ip()));
+        v4.or(v6) == Some(address)
+    };
+    let found = getifaddrs().ok()?.find(is_meant)?;
+    InterfaceIndex::new(if_nametoindex(&*found.interface_name).ok()?)
 }
 
 /// Makes an unconnected socket send by `interface`. Unlike a bound socket, it still gets an error when the laptop

@@ -84,6 +84,17 @@ impl Connection {
         })
     }
 
+    /// Binds the socket to the interface that has its address, so that retransmissions, window updates and resets don't
+    /// leave by another one while its network has vanished. A socket that is bound already stays so. Without the
+    /// address the kernel sends nothing.
+    pub(super) fn confine(&self) {
+        let Some(interface) = self.local_address().and_then(sockopt::interface_of) else { return };
+        // Not permitted before Linux 5.7, and if it is bound already.
+        if let Err(error) = SockRef::from(&self.stream).bind_device_by_index_v4(Some(interface)) {
+            tracing::debug!(%error, "a connection can't be bound to its interface");
+        }
+    }
+
     /// Takes an event of the reactor.
     pub(super) fn note(&mut self, readiness: Readiness) {
         self.readiness.add(readiness);

@@ -22,6 +22,8 @@ pub enum Warning {
     },
     /// The user may not open ping sockets.
     EchoForbidden,
+    /// There are as many flows as there may be.
+    TableFull,
 }
 
 impl Warning {
@@ -30,6 +32,7 @@ impl Warning {
         match self {
             Self::SocketShortage { .. } => "socket-shortage",
             Self::EchoForbidden => "echo-forbidden",
+            Self::TableFull => "table-full",
         }
     }
 }
@@ -46,6 +49,10 @@ impl fmt::Display for Warning {
                 "this user may not open ping sockets, so ping does not reach the laptop's networks. Allow it on the \
                  laptop: sudo sysctl net.ipv4.ping_group_range=\"0 2147483647\"",
             ),
+            Self::TableFull => f.write_str(
+                "the codespace has as many connections through the bridge as there may be; new ones wait until some end. \
+                 `gh-net status` shows them",
+            ),
         }
     }
 }
@@ -56,6 +63,7 @@ pub(super) struct Warnings {
     latest: Vec<Warning>,
     shortage: RateLimit,
     echo: RateLimit,
+    full: RateLimit,
 }
 
 impl Default for Warnings {
@@ -64,6 +72,7 @@ impl Default for Warnings {
             latest: Vec::new(),
             shortage: RateLimit::new(SHORTAGE_INTERVAL, 1),
             echo: RateLimit::new(ECHO_INTERVAL, 1),
+            full: RateLimit::new(SHORTAGE_INTERVAL, 1),
         }
     }
 }
@@ -74,6 +83,7 @@ impl Warnings {
         let limit = match warning {
             Warning::SocketShortage { .. } => &mut self.shortage,
             Warning::EchoForbidden => &mut self.echo,
+            Warning::TableFull => &mut self.full,
         };
         if limit.admits(now) {
             tracing::warn!("{warning}");

@@ -155,11 +155,14 @@ impl Explain for Error {
             ),
             // The goodbye's text is the whole explanation.
             Self::Ended { end: LinkEnd::Goodbye(_), .. } => None,
-            Self::Ended { .. } => Some(
-                "The sidecar restores the codespace by itself. Start gh-net again to continue; with --grace 15m it \
+            Self::Ended { end: LinkEnd::Lost(_), .. } => Some(
+                "The sidecar restores the codespace by itself. Start gh-net again to continue; without --grace 0s it \
                  reconnects by itself."
                     .to_owned(),
             ),
+            Self::Ended { .. } => {
+                Some("The sidecar restores the codespace by itself. Start gh-net again to continue.".to_owned())
+            }
             Self::Handshake { .. }
             | Self::Netwatch(_)
             | Self::Io(_)

@@ -53,7 +53,11 @@ impl Record {
             self.session.state = SessionState::Open;
         }
         self.link.tunnel = Some(Tunnel {
-            device: printable(&opened.device).chars().take(MAX_DEVICE).collect(),
+            device: printable(&opened.device)
+                .chars()
+                .filter(|c| !c.is_whitespace())
+                .take(MAX_DEVICE)
+                .collect(),
             mtu: opened.mtu,
             addresses: opened.addresses.iter().map(|address| address.sidecar).collect(),
             gateways: opened.addresses.iter().map(|address| address.gateway).collect(),

@@ -152,6 +152,7 @@ impl Hosts {
             | Command::SendUdp { .. }
             | Command::OpenEcho { .. }
             | Command::SendEcho { .. }
+            | Command::Hold(_)
             | Command::Resolve { .. }) => panic!("a simulation of TCP does not call for {other:?}"),
         }
     }

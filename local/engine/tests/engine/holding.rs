@@ -28,6 +28,13 @@ fn is_held(script: &Script) -> bool {
     flow.held
 }
 
+/// The same, with a connection whose socket is confined to its interface then.
+#[track_caller]
+fn hold(script: &mut Script, flow: FlowId) {
+    vanish(script);
+    assert_eq!(script.command(), Some(Command::Hold(flow)));
+}
+
 fn is_over(script: &Script) -> bool {
     (script.engine.flow_count(), script.engine.poll_timeout()) == (0, None)
 }
@@ -47,7 +54,7 @@ fn passes(script: &mut Script, flow: FlowId, from: &str) -> bool {
 #[test]
 fn a_connection_continues_when_its_network_returns() {
     let (mut script, flow) = Script::established();
-    vanish(&mut script);
+    hold(&mut script, flow);
     script.quiet();
     assert!(is_held(&script));
     // The codespace's kernel is answered, so that it does not back off. The host gets nothing, not even the FIN.
@@ -72,7 +79,7 @@ fn a_connection_continues_when_its_network_returns() {
 #[test]
 fn a_connection_whose_network_does_not_return_is_reset_on_both_sides() {
     let (mut script, flow) = Script::established();
-    vanish(&mut script);
+    hold(&mut script, flow);
     script.pass(HOLD / 2);
     // Another change of the networks does not prolong it.
     set(&mut script, Rules::forward(&["10.30.0.0/16"]));
@@ -89,7 +96,7 @@ fn a_connection_whose_network_does_not_return_is_reset_on_both_sides() {
 fn each_absence_has_its_own_holding_time() {
     let (mut script, flow) = Script::established();
     for _ in 0..5 {
-        vanish(&mut script);
+        hold(&mut script, flow);
         script.pass(HOLD - MOMENT);
         set(&mut script, rules());
         assert_eq!(script.command(), Some(Command::Service(flow)));
@@ -103,7 +110,7 @@ fn what_the_host_sent_before_still_arrives() {
     let (mut script, flow) = Script::established();
     script.bulk = false;
     script.serve(flow, b"before");
-    vanish(&mut script);
+    hold(&mut script, flow);
     script.bulk = true;
     script.expect(seg("P", 1, 1, b"before"));
     // A socket whose address is gone fails, and is not waited for.
@@ -121,7 +128,7 @@ fn a_changed_verdict_on_return_resets_the_connection() {
     ];
     for rules in changed {
         let (mut script, flow) = Script::established();
-        vanish(&mut script);
+        hold(&mut script, flow);
         set(&mut script, rules);
         script.expect(seg("R", 1, 1, b""));
         assert_eq!(script.command(), Some(Command::Abort(flow)));
@@ -204,12 +211,12 @@ fn the_holding_time_is_paused_without_a_link() {
     for first in [true, false] {
         let (mut script, flow) = Script::established();
         if first {
-            vanish(&mut script);
+            hold(&mut script, flow);
         }
         script.pass(HOLD / 3);
         script.engine.handle_link_down(script.now);
         if !first {
-            vanish(&mut script);
+            hold(&mut script, flow);
         }
         script.pass(HOLD * 10);
         script.quiet();
