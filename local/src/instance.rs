@@ -7,14 +7,13 @@
 
 mod claim;
 mod folder;
+mod running;
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::geteuid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
@@ -26,6 +25,7 @@ use crate::status::request::StatusHandle;
 pub use claim::{Claim, ClaimError};
 pub use folder::Error;
 use folder::{folder, prepare};
+pub use running::{Running, ask_all};
 
 /// How long a client may take, and how long it waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -33,8 +33,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const CLIENTS: usize = 8;
 /// Maximum length of a request in bytes.
 const MAX_REQUEST: u64 = 16;
-/// Maximum length of an answer in bytes: a status with thousands of flows.
-const MAX_ANSWER: u64 = 16 * 1024 * 1024;
 
 /// This process, as it can be found.
 #[derive(Debug)]
@@ -120,83 +118,6 @@ async fn answer(
     writer.write_all(&line).await
 }
 
-/// A running session, to be asked.
-#[derive(Debug)]
-pub struct Running {
-    socket: PathBuf,
-}
-
-impl Running {
-    /// All running sessions of this user.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub fn all() -> Result<Vec<Self>, Error> {
-        Self::all_in(&folder())
-    }
-
-    fn all_in(folder: &Path) -> Result<Vec<Self>, Error> {
-        if !folder.exists() {
-            return Ok(Vec::new());
-        }
-        prepare(folder)?;
-        let failed = |error| Error::Io { path: folder.to_owned(), error };
-        let mut found = Vec::new();
-        for entry in fs::read_dir(folder).map_err(failed)? {
-            let socket = entry.map_err(failed)?.path();
-            // A socket that nobody listens on was left by a process that was killed.
-            let session = Self { socket };
-            if session.socket.extension().is_some_and(|it| it == "sock") && session.runs() {
-                found.push(session);
-            }
-        }
-        found.sort_by(|one, other| one.socket.cmp(&other.socket));
-        Ok(found)
-    }
-
-    /// Its process's id.
-    pub fn process(&self) -> &str {
-        self.socket.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default()
-    }
-
-    /// Whether it still runs.
-    pub fn runs(&self) -> bool {
-        UnixStream::connect(&self.socket).is_ok()
-    }
-
-    /// The session's status as JSON.
-    ///
-    /// # Errors
-    /// It did not answer.
-    pub fn status(&self) -> Result<serde_json::Value, Error> {
-        self.ask("status")
-    }
-
-    /// Asks the session to end.
-    ///
-    /// # Errors
-    /// It did not answer.
-    pub fn stop(&self) -> Result<(), Error> {
-        self.ask("stop").map(drop)
-    }
-
-    fn ask(&self, request: &str) -> Result<serde_json::Value, Error> {
-        let ask = || {
-            let stream = UnixStream::connect(&self.socket)?;
-            if getsockopt(&stream, sockopt::PeerCredentials)?.uid() != geteuid().as_raw() {
-                return Err(io::ErrorKind::PermissionDenied.into());
-            }
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            writeln!(&stream, "{request}")?;
-            let mut line = String::new();
-            BufReader::new(stream.take(MAX_ANSWER)).read_line(&mut line)?;
-            Ok(serde_json::from_str(&line)?)
-        };
-        ask().map_err(|error| Error::Io { path: self.socket.clone(), error })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -211,11 +132,12 @@ mod tests {
         assert!(Running::all_in(&folder).unwrap().is_empty());
         let first = Instance::listen_in(&folder, "1").unwrap();
         let _other = Instance::listen_in(&folder, "2").unwrap();
-        assert_eq!(Running::all_in(&folder).unwrap().len(), 2);
+        let found = || Running::all_in(&folder).unwrap().into_iter().filter(Running::runs).count();
+        assert_eq!(found(), 2);
         drop(first);
         // A process that was killed leaves its socket.
         drop(std::os::unix::net::UnixListener::bind(folder.join("3.sock")).unwrap());
-        assert_eq!(Running::all_in(&folder).unwrap().len(), 1);
+        assert_eq!(found(), 1);
     }
 
     #[tokio::test]
@@ -241,9 +163,9 @@ mod tests {
             let folder = folder.clone();
             move || {
                 let session = Running::all_in(&folder).unwrap().remove(0);
-                assert!(session.ask("reboot").is_err());
+                assert!(matches!(session.ask("reboot"), Err(Error::Silent(_))));
                 assert!(!*stopped.borrow());
-                session.stop().unwrap();
+                assert!(session.stop().unwrap());
                 assert!(*stopped.borrow());
             }
         });

@@ -167,6 +167,40 @@ fn sessions_with_two_codespaces_work_side_by_side() -> Result<()> {
 }
 
 #[test]
+fn a_suspended_session_is_no_obstacle_to_the_commands_about_others() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let _sshd = lab.start_other_codespace()?;
+    let suspended = lab.bridge(&["--grace", "15m"])?;
+    let status: Value = serde_json::from_str(&gh_net(&lab, &["status", "--json"])?.ok()?)?;
+    let pid = status["pid"].to_string();
+    suspended.process().signal(Signal::SIGSTOP)?;
+    let silent = format!("process {pid} does not answer; it may be suspended");
+
+    let other = lab.gh_net(&["--ssh", "other"])?.ready()?;
+    let shown = gh_net(&lab, &["status", "--json"])?;
+    assert_eq!(shown.code(), 1);
+    assert!(shown.errors().contains(&silent), "{}", shown.errors());
+    let status: Value = serde_json::from_str(&shown.text())?;
+    assert_eq!(status["session"]["target"], "other");
+    // By its process, then by its name.
+    gh_net(&lab, &["stop", &status["pid"].to_string()])?.ok()?;
+    assert_eq!(other.into_process().finish(LIMIT)?.code(), 0);
+    let other = lab.gh_net(&["--ssh", "other"])?.ready()?;
+    gh_net(&lab, &["stop", "other"])?.ok()?;
+    assert_eq!(other.into_process().finish(LIMIT)?.code(), 0);
+
+    for args in [&["stop"][..], &["stop", &pid], &["stop", "codespace"]] {
+        let failed = gh_net(&lab, args)?;
+        assert_eq!(failed.code(), 1, "{args:?}");
+        assert!(failed.errors().contains(&silent), "{args:?}: {}", failed.errors());
+    }
+    // It goes on, and does what it was asked meanwhile.
+    suspended.process().signal(Signal::SIGCONT)?;
+    assert_eq!(suspended.into_process().finish(LIMIT)?.code(), 0);
+    Ok(())
+}
+
+#[test]
 fn a_session_can_be_watched() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     let bridge = lab.bridge(&["--grace", "15m"])?;

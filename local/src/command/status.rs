@@ -3,7 +3,7 @@
 use super::output::{print, unix_time};
 use super::watch;
 use crate::exit::Failure;
-use crate::instance::{Error, Running};
+use crate::instance::{Error, Running, ask_all};
 use crate::status::text;
 
 /// Shows the running sessions.
@@ -14,17 +14,20 @@ pub fn run(json: bool, watch: bool) -> Result<(), Failure> {
     if watch {
         return watch::run(json);
     }
-    let running = Running::all()?;
-    if running.is_empty() && !json {
-        print("no session\n");
-    }
     let mut failed = None;
-    for session in running {
-        match session.status() {
-            Ok(status) if json => print(&format!("{status}\n")),
-            Ok(status) => print(&text::text(&status, unix_time())),
+    let mut none = true;
+    for (_, status) in ask_all(Running::all()?, Running::status) {
+        match status {
+            // It has ended, or was killed.
+            Ok(None) => continue,
+            Ok(Some(status)) if json => print(&format!("{status}\n")),
+            Ok(Some(status)) => print(&text::text(&status, unix_time())),
             Err(error) => failed = Some(error),
         }
+        none = false;
+    }
+    if none && !json {
+        print("no session\n");
     }
     failed.map_or(Ok(()), |error: Error| Err(error.into()))
 }

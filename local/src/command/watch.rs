@@ -19,7 +19,7 @@ use self::picture::Picture;
 use self::seen::Seen;
 use super::output::unix_time;
 use crate::exit::{Exit, Failure};
-use crate::instance::{Error, Running};
+use crate::instance::{Error, Running, ask_all};
 
 /// How often to ask the sessions. A link takes longer to be replaced.
 const ASK: Duration = Duration::from_millis(250);
@@ -85,12 +85,15 @@ async fn follow(mut view: View) -> Result<(), Error> {
 }
 
 fn look() -> Result<Vec<Seen>, Error> {
-    let running = Running::all()?;
-    let seen = running.into_iter().filter_map(|session| {
-        let status = session.status().ok();
-        // One that has ended meanwhile does not answer either.
+    let asked = ask_all(Running::all()?, Running::status);
+    let seen = asked.into_iter().filter_map(|(session, status)| {
         let process = session.process().to_owned();
-        (status.is_some() || session.runs()).then_some(Seen { process, status })
+        match status {
+            // It has ended meanwhile.
+            Ok(None) => None,
+            Ok(Some(status)) => Some(Seen { process, status: Some(status) }),
+            Err(_) => Some(Seen { process, status: None }),
+        }
     });
     Ok(seen.collect())
 }

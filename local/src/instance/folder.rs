@@ -16,6 +16,9 @@ pub enum Error {
     /// The folder belongs to somebody else, or is open to others.
     #[error("{} belongs to another user or is accessible to others; remove it", .0.display())]
     Unsafe(PathBuf),
+    /// A process takes no connection, or gives no answer.
+    #[error("process {0} does not answer; it may be suspended")]
+    Silent(String),
     /// The system refused.
     #[error("{}: {error}", path.display())]
     Io {
@@ -38,6 +41,15 @@ impl Explain for Error {
     fn exit(&self) -> Exit {
         Exit::Failed
     }
+
+    fn remedy(&self) -> Option<String> {
+        match self {
+            Self::Silent(process) => {
+                Some(format!("If it is suspended, `kill -CONT {process}` lets it go on."))
+            }
+            Self::Unsafe(_) | Self::Io { .. } => None,
+        }
+    }
 }
 
 /// The folder of this process's user.
@@ -55,6 +67,11 @@ pub(super) fn prepare(folder: &Path) -> Result<(), Error> {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(Error::at(folder)(error)),
         Ok(()) | Err(_) => {}
     }
+    check(folder)
+}
+
+/// Checks that only this user enters the folder.
+pub(super) fn check(folder: &Path) -> Result<(), Error> {
     let found = fs::symlink_metadata(folder).map_err(Error::at(folder))?;
     if !found.is_dir() || found.uid() != geteuid().as_raw() || found.mode() & 0o077 != 0 {
         return Err(Error::Unsafe(folder.to_owned()));
