@@ -22,9 +22,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::status::request::StatusHandle;
-pub use claim::{Claim, ClaimError};
+pub use claim::{Claim, ClaimError, Holder};
 pub use folder::Error;
-use folder::{folder, prepare};
+use folder::{folders, prepare};
 pub use running::{Running, ask_all};
 
 /// How long a client may take, and how long it waits for an answer.
@@ -47,7 +47,7 @@ impl Instance {
     /// # Errors
     /// See [`Error`].
     pub fn listen() -> Result<Self, Error> {
-        Self::listen_in(&folder(), &std::process::id().to_string())
+        Self::listen_in(&folders()[0], &std::process::id().to_string())
     }
 
     fn listen_in(folder: &Path, name: &str) -> Result<Self, Error> {

@@ -115,24 +115,26 @@ async fn run(mut config: Config, mut stop: session::Stop, wish: watch::Sender<bo
 /// # Errors
 /// Another process has a session with the target.
 async fn findable(transport: &Transport) -> Result<(Option<Instance>, Option<Claim>), Failure> {
-    let claimed = Claim::new(&transport.endpoint().await, &transport.name(), transport.stop_name());
+    let claimed = Claim::new(&transport.endpoint().await, &transport.name());
     let claim = match claimed {
-        Ok(claim) => Some(claim),
+        Ok(claim) => claim,
         Err(error @ ClaimError::Running { .. }) => return Err(error.into()),
-        Err(error @ ClaimError::Suspended { .. }) => {
-            tracing::warn!("{error}");
-            None
-        }
         Err(ClaimError::Folder(error)) => {
             tracing::warn!("gh-net status, gh-net stop and a second start won't find this session: {error}");
             return Ok((None, None));
         }
     };
+    if let Some(holder) = claim.suspended() {
+        tracing::warn!(
+            "{holder}, which has a session with {}, is suspended; this start takes the session over",
+            transport.name()
+        );
+    }
     match Instance::listen() {
-        Ok(instance) => Ok((Some(instance), claim)),
+        Ok(instance) => Ok((Some(instance), Some(claim))),
         Err(error) => {
             tracing::warn!("gh-net status and gh-net stop won't find this session: {error}");
-            Ok((None, claim))
+            Ok((None, Some(claim)))
         }
     }
 }

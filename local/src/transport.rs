@@ -78,16 +78,6 @@ impl Transport {
         }
     }
 
-    /// The argument by which `gh-net stop` ends a session with this and no other; `None` if there is none.
-    pub fn stop_name(&self) -> Option<&str> {
-        match &self.kind {
-            // Only the program's name is shown, which commands to several containers share.
-            Kind::Exec(_) => None,
-            Kind::Ssh { destination, .. } => Some(destination),
-            Kind::Codespace { name, .. } => Some(name),
-        }
-    }
-
     /// Connects again. A codespace that has stopped in the meantime stays stopped, unless the user wants it started.
     ///
     /// # Errors

@@ -72,7 +72,7 @@ fn a_second_start_is_refused_and_the_first_one_goes_on() -> Result<()> {
         assert_eq!(refused.code(), 1, "{}", refused.errors());
         let said = refused.errors();
         assert!(said.contains(&format!("process {pid} already has a session with {destination}")), "{said}");
-        assert!(said.contains("`gh-net stop codespace`"), "{said}");
+        assert!(said.contains(&format!("`gh-net stop {pid}`")), "{said}");
     }
     assert_eq!(logins, lab.logins(), "a start that was refused has dialled");
     terminal.type_line()?;
@@ -86,7 +86,7 @@ fn a_second_start_is_refused_and_the_first_one_goes_on() -> Result<()> {
     terminal.type_line()?;
 
     // What the message says works, and so does a start right after it.
-    gh_net(&lab, &["stop", "codespace"])?.ok()?;
+    gh_net(&lab, &["stop", &pid.to_string()])?.ok()?;
     let again = lab.bridge(&[])?;
     assert_eq!(bridge.into_process().finish(LIMIT)?.code(), 0);
     again.stop()?;

@@ -2,19 +2,26 @@
 //!
 //! The file is in the user's [folder](mod@super::folder), named by a hash of the target. Its lock is that of fcntl(2):
 //! the kernel releases it when the process ends, in whatever way, so a file that a killed process has left is no
-//! obstacle; and the kernel names the process that holds it, so the file's content need not be believed. It holds the
-//! argument for `gh-net stop`.
+//! obstacle; and the kernel names the process that holds it, so the file's content need not be believed. Only if that
+//! process is in another pid namespace, its id is that in the file.
+//!
+//! A holder that is suspended is not waited for: the next start takes the session over, and the next file, because the
+//! lock of the first one can't be had. So each start takes the first free file, and then looks at all others, also
+//! those in the other folders: of two starts that meet, at least one sees the other.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use sha2::{Digest, Sha256};
 
-use super::folder::{self, folder, prepare};
+use super::folder::{self, check, folders, prepare};
 use crate::exit::{Exit, Explain};
 use crate::invoked;
 use crate::transport::Endpoint;
@@ -23,27 +30,21 @@ use crate::transport::Endpoint;
 const ATTEMPTS: usize = 100;
 /// Maximum length of the file in bytes that is read.
 const MAX_CONTENT: u64 = 1024;
+/// Files of a target: so many of its sessions may be suspended.
+const SLOTS: usize = 4;
+/// Where the lock of a process begins that only removes files; that of a claim begins at 0.
+const SWEEP_START: libc::off_t = 1;
+/// How long to wait for such a process.
+const SWEEP: Duration = Duration::from_millis(1);
 
 /// Why a target can't be claimed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClaimError {
     /// Another process has a session with it.
-    #[error("process {pid} already has a session with {target}")]
+    #[error("{holder} already has a session with {target}")]
     Running {
         /// The process.
-        pid: i32,
-        /// What both lead to.
-        target: String,
-        /// The argument by which `gh-net stop` ends it.
-        stop: String,
-    },
-    /// Another process has a session with it, and is suspended: nothing can come of waiting for it.
-    #[error(
-        "process {pid}, which has a session with {target}, is suspended; this start takes the session over"
-    )]
-    Suspended {
-        /// The process.
-        pid: i32,
+        holder: Holder,
         /// What both lead to.
         target: String,
     },
@@ -59,12 +60,48 @@ impl Explain for ClaimError {
 
     fn remedy(&self) -> Option<String> {
         match self {
-            Self::Running { stop, .. } => {
-                let stop = shlex::try_quote(stop).unwrap_or_default();
-                Some(format!("End it with `{} stop {stop}`.", invoked::name()))
+            // The target's name would not do: sessions with other ports of the host may have the same.
+            Self::Running { holder, .. } => {
+                let pid = holder.pid?;
+                Some(format!("End it with `{} stop {pid}`.", invoked::name()))
             }
-            Self::Suspended { .. } | Self::Folder(_) => None,
+            Self::Folder(_) => None,
         }
+    }
+}
+
+/// The process that has claimed a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holder {
+    /// Its id, in its own pid namespace; `None` if it is not known.
+    pid: Option<i32>,
+    /// Whether it is in another pid namespace.
+    foreign: bool,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pid {
+            Some(pid) => write!(f, "process {pid}")?,
+            None => write!(f, "a process")?,
+        }
+        if self.foreign { write!(f, " of another container (pid namespace)") } else { Ok(()) }
+    }
+}
+
+impl Holder {
+    /// The holder of a lock that fcntl(2) names, which has no id for one in another pid namespace.
+    fn of(l_pid: i32, file: &File) -> Self {
+        if l_pid > 0 {
+            return Self { pid: Some(l_pid), foreign: false };
+        }
+        let mut content = String::new();
+        let _ = file.take(MAX_CONTENT).read_to_string(&mut content);
+        Self { pid: content.trim_end().parse().ok().filter(|pid| *pid > 0), foreign: true }
+    }
+
+    fn is_suspended(self) -> bool {
+        !self.foreign && self.pid.is_some_and(is_suspended)
     }
 }
 
@@ -73,116 +110,188 @@ impl Explain for ClaimError {
 pub struct Claim {
     path: PathBuf,
     /// Holds the lock. No other descriptor of this process may lead to the file: closing one would release the lock.
-    _file: File,
+    file: File,
+    /// A suspended process that has a session with the target, which this one takes over.
+    suspended: Option<Holder>,
 }
 
 impl Claim {
-    /// Claims `endpoint`; `target` names it for people, and `stop` for `gh-net stop`, if its name is not unique.
+    /// Claims `endpoint`; `target` names it for people. No other claim of this process may exist.
     ///
     /// # Errors
     /// See [`ClaimError`].
-    pub fn new(endpoint: &Endpoint, target: &str, stop: Option<&str>) -> Result<Self, ClaimError> {
-        Self::new_in(&folder(), endpoint, target, stop)
+    pub fn new(endpoint: &Endpoint, target: &str) -> Result<Self, ClaimError> {
+        let folders = folders();
+        sweep(&folders[0]);
+        Self::new_in(&folders, endpoint, target)
     }
 
-    fn new_in(
-        folder: &Path,
-        endpoint: &Endpoint,
-        target: &str,
-        stop: Option<&str>,
-    ) -> Result<Self, ClaimError> {
-        let path = folder.join(file_name(endpoint));
-        let failed = folder::Error::at(&path);
-        for _ in 0..ATTEMPTS {
-            prepare(folder)?;
-            let mut options = OpenOptions::new();
-            let opened = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
-            let mut file = match opened {
-                // The folder was removed by the last session in it.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                opened => opened.map_err(&failed)?,
+    /// A suspended process that has a session with the target, which this one takes over.
+    pub fn suspended(&self) -> Option<Holder> {
+        self.suspended
+    }
+
+    /// In the first of the folders, unless it is claimed in another one.
+    fn new_in(folders: &[PathBuf], endpoint: &Endpoint, target: &str) -> Result<Self, ClaimError> {
+        let names = file_names(endpoint);
+        let refused = |holder| ClaimError::Running { holder, target: target.to_owned() };
+        let mut suspended = None;
+        for name in &names {
+            let mut claim = match take(&folders[0], name)? {
+                Ok(claim) => claim,
+                Err(holder) if holder.is_suspended() => {
+                    suspended = Some(holder);
+                    continue;
+                }
+                Err(holder) => return Err(refused(holder)),
             };
-            if let Some(pid) = lock(&file).map_err(&failed)? {
-                return Err(refusal(pid, &mut file, target));
+            let paths = folders.iter().filter(|folder| check(folder).is_ok());
+            let paths = paths.flat_map(|folder| names.iter().map(|name| folder.join(name)));
+            for holder in paths.filter_map(|path| claim.other_at(&path)).collect::<Vec<_>>() {
+                if !holder.is_suspended() {
+                    return Err(refused(holder));
+                }
+                claim.suspended = Some(holder);
             }
-            // Its last holder may have removed the file before we had the lock.
-            if !is_at(&file, &path) {
-                continue;
-            }
-            let content = format!("{} {}\n", std::process::id(), stop.unwrap_or_default());
-            file.set_len(0).and_then(|()| file.write_all(content.as_bytes())).map_err(&failed)?;
-            return Ok(Self { path, _file: file });
+            return Ok(claim);
         }
-        Err(failed(io::ErrorKind::TimedOut.into()).into())
+        let nobody = Holder { pid: None, foreign: false };
+        Err(refused(suspended.unwrap_or(nobody)))
+    }
+
+    /// The process that has locked the file, if there is one and it is not this claim's.
+    fn other_at(&self, path: &Path) -> Option<Holder> {
+        // Not even opened: closing this claim's file, under whatever name, would release its lock.
+        if is_at(&self.file, path) {
+            return None;
+        }
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path)
+            .ok()?;
+        let lock = holder(&file).ok()??;
+        (lock.l_start != SWEEP_START).then(|| Holder::of(lock.l_pid, &file))
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
         // While the lock is held. The folder goes with the last session.
-        let _ = fs::remove_file(&self.path);
+        if is_at(&self.file, &self.path) {
+            let _ = fs::remove_file(&self.path);
+        }
         let _ = self.path.parent().map(fs::remove_dir);
     }
 }
 
-/// A name of bounded length, without anything of a command line that could be secret.
-fn file_name(endpoint: &Endpoint) -> String {
+/// Takes a file, or returns the process that has it.
+fn take(folder: &Path, name: &str) -> Result<Result<Claim, Holder>, folder::Error> {
+    let path = folder.join(name);
+    let failed = folder::Error::at(&path);
+    for _ in 0..ATTEMPTS {
+        prepare(folder)?;
+        let mut options = OpenOptions::new();
+        let opened = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let mut file = match opened {
+            // The folder was removed by the last session in it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            opened => opened.map_err(&failed)?,
+        };
+        match lock(&file).map_err(&failed)? {
+            None => {}
+            Some(lock) if lock.l_start == SWEEP_START => {
+                sleep(SWEEP);
+                continue;
+            }
+            Some(lock) => return Ok(Err(Holder::of(lock.l_pid, &file))),
+        }
+        // Its last holder may have removed the file before we had the lock.
+        if !is_at(&file, &path) {
+            continue;
+        }
+        let content = format!("{}\n", std::process::id());
+        file.set_len(0).and_then(|()| file.write_all(content.as_bytes())).map_err(&failed)?;
+        return Ok(Ok(Claim { path, file, suspended: None }));
+    }
+    Err(failed(io::ErrorKind::TimedOut.into()))
+}
+
+/// Removes the files that killed processes have left.
+fn sweep(folder: &Path) {
+    let Ok(entries) = check(folder).and_then(|()| fs::read_dir(folder).map_err(folder::Error::at(folder)))
+    else {
+        return;
+    };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        if path.extension().is_none_or(|it| it != "lock") {
+            continue;
+        }
+        let mut options = OpenOptions::new();
+        let opened =
+            options.read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(&path);
+        // Who wants the file meanwhile sees by the lock's place that it is not a claim.
+        if let Ok(file) = opened
+            && fcntl(&file, FcntlArg::F_SETLK(&write_lock(SWEEP_START))).is_ok()
+            && is_at(&file, &path)
+        {
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
+/// Names of bounded length, without anything of a command line that could be secret.
+fn file_names(endpoint: &Endpoint) -> [String; SLOTS] {
     let mut hash = Sha256::new();
     for word in endpoint.words() {
         hash.update((word.len() as u64).to_be_bytes());
         hash.update(word);
     }
     let name: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    format!("{name}.lock")
+    std::array::from_fn(|slot| match slot {
+        0 => format!("{name}.lock"),
+        slot => format!("{name}.{slot}.lock"),
+    })
 }
 
-/// Locks the file, or returns the process that has locked it.
-fn lock(file: &File) -> io::Result<Option<i32>> {
+/// Locks the file, or returns the lock that another process has on it.
+fn lock(file: &File) -> io::Result<Option<libc::flock>> {
     loop {
-        match fcntl(file, FcntlArg::F_SETLK(&whole_file())) {
+        match fcntl(file, FcntlArg::F_SETLK(&write_lock(0))) {
             Ok(_) => return Ok(None),
             Err(Errno::EAGAIN | Errno::EACCES) => {}
             Err(errno) => return Err(errno.into()),
         }
-        let mut holder = whole_file();
-        fcntl(file, FcntlArg::F_GETLK(&mut holder))?;
         // It may have been released in between.
-        if i32::from(holder.l_type) != libc::F_UNLCK {
-            return Ok(Some(holder.l_pid));
+        if let Some(lock) = holder(file)? {
+            return Ok(Some(lock));
         }
     }
 }
 
-fn whole_file() -> libc::flock {
+/// The lock that another process has on the file.
+fn holder(file: &File) -> io::Result<Option<libc::flock>> {
+    let mut lock = write_lock(0);
+    fcntl(file, FcntlArg::F_GETLK(&mut lock))?;
+    Ok((i32::from(lock.l_type) != libc::F_UNLCK).then_some(lock))
+}
+
+/// A lock from a position to the end.
+fn write_lock(start: libc::off_t) -> libc::flock {
     libc::flock {
         l_type: libc::F_WRLCK as libc::c_short,
         l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
+        l_start: start,
         l_len: 0,
         l_pid: 0,
     }
 }
 
 fn is_at(file: &File, path: &Path) -> bool {
-    match (file.metadata(), fs::symlink_metadata(path)) {
+    match (file.metadata(), fs::metadata(path)) {
         (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
         (Err(_), _) | (_, Err(_)) => false,
     }
-}
-
-fn refusal(pid: i32, file: &mut File, target: &str) -> ClaimError {
-    let target = target.to_owned();
-    if is_suspended(pid) {
-        return ClaimError::Suspended { pid, target };
-    }
-    let mut content = String::new();
-    // Without a content of that process's own, its id is enough for `gh-net stop`.
-    let _ = file.take(MAX_CONTENT).read_to_string(&mut content);
-    let stop = match content.trim_end().split_once(' ') {
-        Some((holder, stop)) if holder == pid.to_string() && !stop.is_empty() => stop.to_owned(),
-        Some(_) | None => pid.to_string(),
-    };
-    ClaimError::Running { pid, target, stop }
 }
 
 /// Whether a signal has stopped the process (proc(5), `/proc/PID/stat`). One that is traced goes on.
@@ -197,7 +306,7 @@ mod tests {
     use super::*;
 
     fn claim(folder: &Path, name: &str) -> Result<Claim, ClaimError> {
-        Claim::new_in(folder, &Endpoint::of("ssh", [name]), name, Some(name))
+        Claim::new_in(&[folder.to_owned()], &Endpoint::of("ssh", [name]), name)
     }
 
     #[test]
@@ -219,24 +328,151 @@ mod tests {
         let folder = parent.path().join("gh-net");
         let path = claim(&folder, "one").unwrap().path.clone();
         prepare(&folder).unwrap();
-        fs::write(&path, "4711 elsewhere\n").unwrap();
+        fs::write(&path, "4711\n").unwrap();
         let _claim = claim(&folder, "one").unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{} one\n", std::process::id()));
+        assert_eq!(fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
     }
 
     #[test]
     fn words_are_told_apart() {
-        let name = |words: &[&str]| file_name(&Endpoint::of("exec", words));
+        let name = |words: &[&str]| file_names(&Endpoint::of("exec", words));
         assert_ne!(name(&["a", "bc"]), name(&["ab", "c"]));
-        assert_ne!(name(&["a"]), file_name(&Endpoint::of("ssh", ["a"])));
+        assert_ne!(name(&["a"]), file_names(&Endpoint::of("ssh", ["a"])));
         assert_eq!(name(&["a", "bc"]), name(&["a", "bc"]));
     }
 
     #[test]
-    fn the_remedy_can_be_pasted_into_a_shell() {
-        let error = |stop: &str| ClaimError::Running { pid: 7, target: "x".into(), stop: stop.into() };
-        assert_eq!(error("big-fish").remedy().unwrap(), "End it with `gh-net stop big-fish`.");
-        assert_eq!(error("a b").remedy().unwrap(), "End it with `gh-net stop 'a b'`.");
+    fn the_remedy_names_the_process_and_never_one_that_is_not_known() {
+        let error =
+            |pid, foreign| ClaimError::Running { holder: Holder { pid, foreign }, target: "x".into() };
+        assert_eq!(error(Some(7), false).to_string(), "process 7 already has a session with x");
+        assert_eq!(error(Some(7), false).remedy().unwrap(), "End it with `gh-net stop 7`.");
+        let foreign = error(Some(7), true);
+        assert!(foreign.to_string().starts_with("process 7 of another container"), "{foreign}");
+        assert_eq!(foreign.remedy().unwrap(), "End it with `gh-net stop 7`.");
+        assert!(error(None, true).to_string().starts_with("a process of another container"));
+        assert_eq!(error(None, true).remedy(), None);
+    }
+
+    #[test]
+    fn the_holder_in_another_pid_namespace_is_read_from_the_file() {
+        let file = |content: &str| {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(content.as_bytes()).unwrap();
+            io::Seek::rewind(&mut file).unwrap();
+            file
+        };
+        assert_eq!(Holder::of(0, &file("12\n")), Holder { pid: Some(12), foreign: true });
+        for nonsense in ["", "0\n", "-1\n", "self\n"] {
+            assert_eq!(Holder::of(0, &file(nonsense)), Holder { pid: None, foreign: true });
+        }
+        assert_eq!(Holder::of(7, &file("12\n")), Holder { pid: Some(7), foreign: false });
+    }
+
+    #[test]
+    fn the_file_of_another_process_stays() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("gh-net");
+        let claim = claim(&folder, "one").unwrap();
+        let path = claim.path.clone();
+        // Something cleans the folder, and another process claims the target.
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "another\n").unwrap();
+        drop(claim);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "another\n");
+    }
+
+    /// Another process that holds the lock of a claim.
+    struct Other(std::process::Child);
+
+    impl Other {
+        fn claim(path: &Path) -> Self {
+            let script = "import fcntl, sys, time\nfile = open(sys.argv[1], 'a')\n\
+                          fcntl.lockf(file, fcntl.LOCK_EX)\nprint('locked', flush=True)\ntime.sleep(600)\n";
+            let mut command = std::process::Command::new("python3");
+            command.args(["-c", script]).arg(path).stdout(std::process::Stdio::piped());
+            let mut child = command.spawn().unwrap();
+            let mut line = [0; 7];
+            child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+            Self(child)
+        }
+
+        fn pid(&self) -> i32 {
+            i32::try_from(self.0.id()).unwrap()
+        }
+
+        fn suspend(&self) {
+            let pid = nix::unistd::Pid::from_raw(self.pid());
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP).unwrap();
+            let status = nix::sys::wait::waitpid(pid, Some(nix::sys::wait::WaitPidFlag::WUNTRACED));
+            assert!(matches!(status, Ok(nix::sys::wait::WaitStatus::Stopped(..))), "{status:?}");
+        }
+    }
+
+    impl Drop for Other {
+        fn drop(&mut self) {
+            self.0.kill().unwrap();
+            self.0.wait().unwrap();
+        }
+    }
+
+    fn refuses(claimed: Result<Claim, ClaimError>, by: &Other) {
+        match claimed {
+            Err(ClaimError::Running { holder, .. }) => {
+                assert_eq!(holder, Holder { pid: Some(by.pid()), foreign: false });
+            }
+            Ok(_) | Err(ClaimError::Folder(_)) => panic!("{claimed:?}"),
+        }
+    }
+
+    #[test]
+    fn who_took_a_suspended_session_over_keeps_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("gh-net");
+        prepare(&folder).unwrap();
+        let names = file_names(&Endpoint::of("ssh", ["one"]));
+        let first = Other::claim(&folder.join(&names[0]));
+        refuses(claim(&folder, "one"), &first);
+        first.suspend();
+        let second = claim(&folder, "one").unwrap();
+        assert_eq!(second.suspended().map(|holder| holder.pid), Some(Some(first.pid())));
+        assert_eq!(second.path, folder.join(&names[1]));
+        drop(second);
+        // A third one is refused, whether the first one is there or not, and leaves the second one's lock alone.
+        let second = Other::claim(&folder.join(&names[1]));
+        refuses(claim(&folder, "one"), &second);
+        drop(first);
+        refuses(claim(&folder, "one"), &second);
+        refuses(claim(&folder, "one"), &second);
+    }
+
+    #[test]
+    fn a_claim_in_another_folder_counts() {
+        let parent = tempfile::tempdir().unwrap();
+        let [one, two] = ["one", "two"].map(|name| parent.path().join(name));
+        prepare(&two).unwrap();
+        let endpoint = Endpoint::of("ssh", ["x"]);
+        let other = Other::claim(&two.join(&file_names(&endpoint)[0]));
+        let folders = [one, two];
+        refuses(Claim::new_in(&folders, &endpoint, "x"), &other);
+        drop(other);
+        let _claim = Claim::new_in(&folders, &endpoint, "x").unwrap();
+    }
+
+    #[test]
+    fn what_killed_processes_have_left_is_removed_and_claims_are_not() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("gh-net");
+        prepare(&folder).unwrap();
+        let [left, held, socket] = ["a.lock", "b.lock", "c.sock"].map(|name| folder.join(name));
+        fs::write(&left, "7\n").unwrap();
+        fs::write(&socket, "").unwrap();
+        let other = Other::claim(&held);
+        sweep(&folder);
+        assert!(!left.exists() && held.exists() && socket.exists());
+        drop(other);
+        sweep(&folder);
+        assert!(!held.exists());
     }
 
     #[test]

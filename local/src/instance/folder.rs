@@ -1,5 +1,5 @@
-//! The folder in which the running processes of a user are found: `$XDG_RUNTIME_DIR/gh-net`, or `/tmp/gh-net-UID`
-//! where there is no such directory. It has to belong to the user and be closed to everybody else.
+//! The folder in which the running processes of a user are found: `$XDG_RUNTIME_DIR/gh-net`, else `/run/user/UID/gh-net`,
+//! else `/tmp/gh-net-UID` where there is no such directory. It has to belong to the user and be closed to everybody else.
 
 use std::fs::{self, DirBuilder};
 use std::io;
@@ -52,22 +52,48 @@ impl Explain for Error {
     }
 }
 
-/// The folder of this process's user.
-pub(super) fn folder() -> PathBuf {
-    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
-    match runtime {
-        Some(runtime) => runtime.join("gh-net"),
-        None => PathBuf::from(format!("/tmp/gh-net-{}", geteuid())),
+/// The possible folders of this process's user; the first one is for what this process makes.
+///
+/// The variable is not the same everywhere: cron and some logins by ssh have none, and su keeps that of another user. So
+/// one that leads to nobody's or another user's directory is ignored, and the other folders are looked into as well.
+pub(super) fn folders() -> Vec<PathBuf> {
+    let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    folders_of(runtime, &PathBuf::from(format!("/run/user/{}", geteuid())))
+}
+
+fn folders_of(runtime: Option<PathBuf>, usual: &Path) -> Vec<PathBuf> {
+    // One directory may have two names, such as `/var/run`.
+    let mut seen = None;
+    let mut is_new_and_ours = |path: &PathBuf| {
+        let found = fs::metadata(path).ok().filter(|it| it.is_dir() && it.uid() == geteuid().as_raw());
+        let found = found.filter(|_| path.is_absolute()).map(|it| (it.dev(), it.ino()));
+        found.is_some() && std::mem::replace(&mut seen, found) != found
+    };
+    let mut folders = Vec::new();
+    for directory in runtime.into_iter().chain([usual.to_owned()]) {
+        if is_new_and_ours(&directory) {
+            folders.push(directory.join("gh-net"));
+        }
     }
+    folders.push(PathBuf::from(format!("/tmp/gh-net-{}", geteuid())));
+    folders
 }
 
 /// Makes the folder if it is missing, and checks that only this user enters it.
 pub(super) fn prepare(folder: &Path) -> Result<(), Error> {
-    match DirBuilder::new().mode(0o700).create(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(Error::at(folder)(error)),
-        Ok(()) | Err(_) => {}
+    loop {
+        match DirBuilder::new().mode(0o700).create(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(Error::at(folder)(error));
+            }
+            Ok(()) | Err(_) => {}
+        }
+        match check(folder) {
+            // The last session in it has removed it meanwhile.
+            Err(Error::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {}
+            checked => return checked,
+        }
     }
-    check(folder)
 }
 
 /// Checks that only this user enters the folder.
@@ -77,4 +103,26 @@ pub(super) fn check(folder: &Path) -> Result<(), Error> {
         return Err(Error::Unsafe(folder.to_owned()));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_of_others_are_passed_over_and_all_of_ours_are_looked_into() {
+        let [one, two] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let [one, two] = [one.path(), two.path()];
+        let last = PathBuf::from(format!("/tmp/gh-net-{}", geteuid()));
+        let of = |runtime: Option<&Path>, usual: &Path| folders_of(runtime.map(Path::to_owned), usual);
+        assert_eq!(of(Some(one), two), [one.join("gh-net"), two.join("gh-net"), last.clone()]);
+        assert_eq!(of(Some(one), one), [one.join("gh-net"), last.clone()]);
+        let alias = two.join("alias");
+        std::os::unix::fs::symlink(one, &alias).unwrap();
+        assert_eq!(of(Some(&alias), one), [alias.join("gh-net"), last.clone()]);
+        assert_eq!(of(None, two), [two.join("gh-net"), last.clone()]);
+        let missing = one.join("missing");
+        assert_eq!(of(Some(&missing), &missing), std::slice::from_ref(&last));
+        assert_eq!(of(Some(Path::new("relative")), two), [two.join("gh-net"), last]);
+    }
 }

@@ -14,7 +14,7 @@ use nix::unistd::geteuid;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::PATIENCE;
-use super::folder::{Error, check, folder};
+use super::folder::{Error, check, folders};
 
 /// Maximum length of an answer in bytes: a status with thousands of flows.
 const MAX_ANSWER: u64 = 16 * 1024 * 1024;
@@ -48,7 +48,15 @@ impl Running {
     /// # Errors
     /// See [`Error`].
     pub fn all() -> Result<Vec<Self>, Error> {
-        Self::all_in(&folder())
+        let mut found = Vec::new();
+        for (index, folder) in folders().iter().enumerate() {
+            match Self::all_in(folder) {
+                // A folder that this process would not use either may be anybody's.
+                Err(Error::Unsafe(_)) if index > 0 => {}
+                sessions => found.extend(sessions?),
+            }
+        }
+        Ok(found)
     }
 
     pub(super) fn all_in(folder: &Path) -> Result<Vec<Self>, Error> {

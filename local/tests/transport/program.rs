@@ -157,7 +157,10 @@ fn a_session_with_the_same_command_is_refused_and_named() {
 
 #[test]
 fn without_a_folder_of_its_own_a_session_begins_nevertheless() {
-    let (code, said) = failure(gh_net().env("XDG_RUNTIME_DIR", "/proc"), &["--exec", "true"]);
+    let runtime = tempfile::tempdir().unwrap();
+    // One that is open to others: the umask leaves it so.
+    std::fs::create_dir(runtime.path().join("gh-net")).unwrap();
+    let (code, said) = failure(gh_net().env("XDG_RUNTIME_DIR", runtime.path()), &["--exec", "true"]);
     assert_eq!(code, 5, "{said}");
     assert!(said.contains("gh-net status, gh-net stop and a second start won't find this session"), "{said}");
 }
