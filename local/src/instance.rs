@@ -10,7 +10,9 @@ mod folder;
 mod running;
 
 use std::fs;
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,7 +21,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::status::request::StatusHandle;
 pub use claim::{Claim, ClaimError, Holder};
@@ -29,6 +31,10 @@ pub use running::{Running, ask_all};
 
 /// How long a client may take, and how long it waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Pause after an error that may persist, such as too many open files.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How often to try to listen: each attempt may meet another process that removes the folder at its end.
+const ATTEMPTS: usize = 100;
 /// Maximum number of clients at a time.
 const CLIENTS: usize = 8;
 /// Maximum length of a request in bytes.
@@ -39,6 +45,8 @@ const MAX_REQUEST: u64 = 16;
 pub struct Instance {
     listener: UnixListener,
     socket: PathBuf,
+    /// Device and inode of the socket's file.
+    file: Option<(u64, u64)>,
 }
 
 impl Instance {
@@ -50,14 +58,30 @@ impl Instance {
         Self::listen_in(&folders()[0], &std::process::id().to_string())
     }
 
-    fn listen_in(folder: &Path, name: &str) -> Result<Self, Error> {
-        prepare(folder)?;
-        let socket = folder.join(format!("{name}.sock"));
-        // What a process of the same id has left that was killed.
-        let _ = fs::remove_file(&socket);
-        let listener =
-            UnixListener::bind(&socket).map_err(|error| Error::Io { path: socket.clone(), error })?;
-        Ok(Self { listener, socket })
+    fn listen_in(folder: &Path, process: &str) -> Result<Self, Error> {
+        Running::sweep(folder);
+        let mut failed = None;
+        for _ in 0..ATTEMPTS {
+            prepare(folder)?;
+            // Two processes in different pid namespaces may have the same id.
+            let random = RandomState::new().build_hasher().finish() as u32;
+            let socket = folder.join(format!("{process}-{random:08x}.sock"));
+            match bound(&socket) {
+                Ok(listener) => {
+                    let file = file_at(&socket);
+                    return Ok(Self { listener, socket, file });
+                }
+                Err(error) => {
+                    // The folder was removed by the last session in it, or the name is in use.
+                    let again = matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::AddrInUse);
+                    failed = Some(Error::at(&socket)(error));
+                    if !again {
+                        break;
+                    }
+                }
+            }
+        }
+        Err(failed.unwrap_or_else(|| Error::at(folder)(io::ErrorKind::TimedOut.into())))
     }
 
     /// Answers clients until dropped. `stop` turns true when one of them ends the session.
@@ -66,13 +90,19 @@ impl Instance {
         loop {
             tokio::select! {
                 accepted = self.listener.accept(), if clients.len() < CLIENTS => {
-                    if let Ok((stream, _)) = accepted {
-                        let (status, stop) = (status.clone(), stop.clone());
-                        clients.spawn(async move {
-                            // A client that went away or sends nonsense is no concern of the session.
-                            let _ = timeout(PATIENCE, answer(stream, &status, &stop)).await;
-                        });
-                    }
+                    let (stream, _) = match accepted {
+                        Ok(accepted) => accepted,
+                        Err(error) => {
+                            tracing::debug!(%error, "accepting a client of this session");
+                            sleep(PAUSE).await;
+                            continue;
+                        }
+                    };
+                    let (status, stop) = (status.clone(), stop.clone());
+                    clients.spawn(async move {
+                        // A client that went away or sends nonsense is no concern of the session.
+                        let _ = timeout(PATIENCE, answer(stream, &status, &stop)).await;
+                    });
                 }
                 Some(_) = clients.join_next() => {}
             }
@@ -83,9 +113,24 @@ impl Instance {
 impl Drop for Instance {
     fn drop(&mut self) {
         // What stays behind is passed over by those who look. The folder goes with the last session.
-        let _ = fs::remove_file(&self.socket);
+        if file_at(&self.socket) == self.file {
+            let _ = fs::remove_file(&self.socket);
+        }
         let _ = self.socket.parent().map(fs::remove_dir);
     }
+}
+
+/// A listener at `socket`, whose file is there only once connections are taken, so that nobody believes that the process
+/// was killed.
+fn bound(socket: &Path) -> io::Result<UnixListener> {
+    let early = socket.with_extension("new");
+    let listener = UnixListener::bind(&early)?;
+    fs::rename(&early, socket)?;
+    Ok(listener)
+}
+
+fn file_at(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 async fn answer(
@@ -135,9 +180,41 @@ mod tests {
         let found = || Running::all_in(&folder).unwrap().into_iter().filter(Running::runs).count();
         assert_eq!(found(), 2);
         drop(first);
-        // A process that was killed leaves its socket.
-        drop(std::os::unix::net::UnixListener::bind(folder.join("3.sock")).unwrap());
+        // A process that was killed leaves its socket, and the next start removes it.
+        let left = folder.join("3.sock");
+        drop(std::os::unix::net::UnixListener::bind(&left).unwrap());
         assert_eq!(found(), 1);
+        let _another = Instance::listen_in(&folder, "4").unwrap();
+        assert!(!left.exists());
+        assert_eq!(found(), 2);
+    }
+
+    #[tokio::test]
+    async fn processes_of_the_same_id_keep_their_sockets() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("gh-net");
+        let one = Instance::listen_in(&folder, "1").unwrap();
+        let other = Instance::listen_in(&folder, "1").unwrap();
+        let found = Running::all_in(&folder).unwrap();
+        assert_eq!(found.iter().map(Running::process).collect::<Vec<_>>(), ["1", "1"]);
+        assert!(found.iter().all(Running::runs));
+        // Something cleans the folder, and another process listens there.
+        fs::rename(&other.socket, &one.socket).unwrap();
+        drop(one);
+        assert!(Running::all_in(&folder).unwrap()[0].runs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_that_persists_takes_no_time_from_the_session() {
+        // Accepting fails on a socket that does not listen.
+        let socket = socket2::Socket::new(socket2::Domain::UNIX, socket2::Type::STREAM, None).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let listener = UnixListener::from_std(std::os::fd::OwnedFd::from(socket).into()).unwrap();
+        let instance = Instance { listener, socket: "/nonexistent/1.sock".into(), file: Some((0, 0)) };
+        let (status, _requests) = request::channel();
+        let (stop, _) = watch::channel(false);
+        // This clock goes on only while nothing else is to be done.
+        assert!(timeout(Duration::from_secs(60), instance.serve(&status, &stop)).await.is_err());
     }
 
     #[tokio::test]

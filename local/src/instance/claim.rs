@@ -303,6 +303,9 @@ fn is_suspended(pid: i32) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::Stdio;
+
     use super::*;
 
     fn claim(folder: &Path, name: &str) -> Result<Claim, ClaimError> {
@@ -382,18 +385,29 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "another\n");
     }
 
+    const LOCKED: &str = "GH_NET_TEST_LOCKED";
+
+    #[test]
+    #[ignore = "it is the other process of other tests"]
+    fn other() {
+        let Some(path) = std::env::var_os(LOCKED) else { return };
+        let file = File::create(path).unwrap();
+        assert!(lock(&file).unwrap().is_none());
+        io::stdout().write_all(b"locked\n").unwrap();
+        let _ = io::stdin().read(&mut [0]);
+    }
+
     /// Another process that holds the lock of a claim.
     struct Other(std::process::Child);
 
     impl Other {
         fn claim(path: &Path) -> Self {
-            let script = "import fcntl, sys, time\nfile = open(sys.argv[1], 'a')\n\
-                          fcntl.lockf(file, fcntl.LOCK_EX)\nprint('locked', flush=True)\ntime.sleep(600)\n";
-            let mut command = std::process::Command::new("python3");
-            command.args(["-c", script]).arg(path).stdout(std::process::Stdio::piped());
+            let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+            command.args(["--exact", "--ignored", "--nocapture", "instance::claim::tests::other"]);
+            command.env(LOCKED, path).stdin(Stdio::piped()).stdout(Stdio::piped());
             let mut child = command.spawn().unwrap();
-            let mut line = [0; 7];
-            child.stdout.as_mut().unwrap().read_exact(&mut line).unwrap();
+            let mut lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
+            assert!(lines.any(|line| line.unwrap().ends_with("locked")));
             Self(child)
         }
 

@@ -76,9 +76,19 @@ impl Running {
         Ok(found)
     }
 
+    /// Removes the sockets that killed processes have left.
+    pub(super) fn sweep(folder: &Path) {
+        for session in Self::all_in(folder).unwrap_or_default() {
+            if session.connect(None).is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused) {
+                let _ = fs::remove_file(&session.socket);
+            }
+        }
+    }
+
     /// Its process's id.
     pub fn process(&self) -> &str {
-        self.socket.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default()
+        let stem = self.socket.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        stem.split_once('-').map_or(stem, |(process, _)| process)
     }
 
     /// Whether its socket is still there. Unlike [`Self::runs`], it makes no connection, and also returns true after its
