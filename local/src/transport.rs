@@ -38,6 +38,19 @@ struct SshSettings {
     sources: provision::Sources,
 }
 
+/// The environment variables by which docker, podman and kubectl find their server.
+const DECISIVE: [&str; 4] = ["DOCKER_HOST", "DOCKER_CONTEXT", "CONTAINER_HOST", "KUBECONFIG"];
+
+/// What else decides where a command leads: it may name files of its working directory.
+fn exec_surroundings() -> impl Iterator<Item = String> {
+    let directory = std::env::current_dir().unwrap_or_default().to_string_lossy().into_owned();
+    let variables = DECISIVE.into_iter().filter_map(|name| {
+        let value = std::env::var_os(name)?;
+        Some(format!("{name}={}", value.to_string_lossy()))
+    });
+    std::iter::once(directory).chain(variables)
+}
+
 impl Transport {
     /// The transport to the destination in `config`; `None` if the codespace is yet to be chosen.
     pub fn new(config: &Config) -> Option<Self> {
@@ -70,7 +83,7 @@ impl Transport {
     /// Where it leads.
     pub async fn endpoint(&self) -> Endpoint {
         match &self.kind {
-            Kind::Exec(words) => Endpoint::of("exec", words),
+            Kind::Exec(words) => Endpoint::of("exec", words.iter().cloned().chain(exec_surroundings())),
             Kind::Ssh { destination, settings } => {
                 Endpoint::of("ssh", ssh::resolve(destination, &settings.options).await)
             }

@@ -156,6 +156,28 @@ fn a_session_with_the_same_command_is_refused_and_named() {
 }
 
 #[test]
+fn the_same_command_elsewhere_is_another_target() {
+    // It stays only where no file says otherwise and no variable is set.
+    let script = r#"[ -e elsewhere ] || [ -n "$DOCKER_HOST$DOCKER_CONTEXT$CONTAINER_HOST$KUBECONFIG" ] && exit 3
+        echo here >&2; sleep 60"#;
+    let command = format!("sh -c '{script}'");
+    let arguments = ["--exec", &command, "-t", "debug"];
+    let mut first = gh_net().args(arguments).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for(&mut first, "codespace: here");
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::fs::write(elsewhere.path().join("elsewhere"), "").unwrap();
+    let (code, said) = failure(gh_net().current_dir(elsewhere.path()), &arguments);
+    assert_eq!(code, 5, "{said}");
+    for name in ["DOCKER_HOST", "DOCKER_CONTEXT", "CONTAINER_HOST", "KUBECONFIG"] {
+        let (code, said) = failure(gh_net().env(name, "elsewhere"), &arguments);
+        assert_eq!(code, 5, "{name}: {said}");
+    }
+    assert_eq!(failure(&mut gh_net(), &arguments).0, 1);
+    first.kill().unwrap();
+    first.wait().unwrap();
+}
+
+#[test]
 fn without_a_folder_of_its_own_a_session_begins_nevertheless() {
     let runtime = tempfile::tempdir().unwrap();
     // One that is open to others: the umask leaves it so.
