@@ -101,7 +101,11 @@ async fn run(mut config: Config, mut stop: session::Stop, wish: watch::Sender<bo
     }
     let transport = Transport::new(&config).ok_or(codespaces::Error::Cancelled)?;
     // Dropped in reverse order: who no longer finds this session may start the next one.
-    let (instance, _claim) = findable(&transport).await?;
+    let (instance, _claim) = tokio::select! {
+        found = findable(&transport) => found?,
+        // ssh may look up names, or run commands of its configuration.
+        _ = stop.wait_for(|stop| *stop) => return Ok(()),
+    };
     let session = Session::new(&config, &transport, stop)?;
     let status = session.status();
     tokio::select! {
