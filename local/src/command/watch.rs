@@ -77,8 +77,12 @@ async fn follow(mut view: View) -> Result<(), Error> {
         let Ok(seen) = tokio::task::spawn_blocking(look).await else { return Ok(()) };
         let seen = seen?;
         let text = view.render(&seen);
-        let mut out = io::stdout().lock();
-        if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() || unread() || seen.is_empty() {
+        // Not on this thread: a reader that stands still must not keep Ctrl-C from ending this.
+        let written = tokio::task::spawn_blocking(move || {
+            let mut out = io::stdout().lock();
+            out.write_all(text.as_bytes()).and_then(|()| out.flush())
+        });
+        if !matches!(written.await, Ok(Ok(()))) || unread() || seen.is_empty() {
             return Ok(());
         }
     }
