@@ -201,6 +201,30 @@ fn a_suspended_session_is_no_obstacle_to_the_commands_about_others() -> Result<(
 }
 
 #[test]
+fn who_took_a_suspended_session_over_is_not_taken_over_by_a_third_start() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let first = lab.bridge(&["--grace", "15m"])?;
+    first.process().signal(Signal::SIGSTOP)?;
+    let second = lab.bridge(&["--grace", "15m"])?;
+    assert!(second.log().contains("is suspended; this start takes the session over"), "{}", second.log());
+    let status: Value = serde_json::from_str(&gh_net(&lab, &["status", "--json"])?.text())?;
+    let refusal = format!("process {} already has a session with codespace", status["pid"]);
+    let third = || gh_net(&lab, &["--ssh", "codespace"]);
+    let refused = third()?;
+    assert!(refused.code() == 1 && refused.errors().contains(&refusal), "{}", refused.errors());
+
+    // Nor after the first one has ended.
+    first.process().signal(Signal::SIGCONT)?;
+    let taken_over = first.into_process().finish(LIMIT)?;
+    assert!(taken_over.errors().contains("has taken the session over"), "{}", taken_over.errors());
+    let refused = third()?;
+    assert!(refused.code() == 1 && refused.errors().contains(&refusal), "{}", refused.errors());
+    assert_eq!(lab.codespace.shell("curl -sS http://10.20.0.10/")?, "hello from corp");
+    second.stop()?;
+    Ok(())
+}
+
+#[test]
 fn a_session_can_be_watched() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     let bridge = lab.bridge(&["--grace", "15m"])?;
