@@ -74,6 +74,11 @@ fn a_second_start_is_refused_and_the_first_one_goes_on() -> Result<()> {
         assert!(said.contains(&format!("process {pid} already has a session with {destination}")), "{said}");
         assert!(said.contains(&format!("`gh-net stop {pid}`")), "{said}");
     }
+    // A shell with another directory for such files sees the same sessions.
+    lab.laptop.shell("install -d -o 1000 -m 700 /run/other")?;
+    let elsewhere = |args| lab.gh_net(args)?.env("XDG_RUNTIME_DIR", "/run/other").start()?.finish(LIMIT);
+    assert!(elsewhere(&["--ssh", "codespace"])?.errors().contains("already has a session with codespace"));
+    assert_eq!(elsewhere(&["status", "--json"])?.ok()?.lines().count(), 1);
     assert_eq!(logins, lab.logins(), "a start that was refused has dialled");
     terminal.type_line()?;
 
