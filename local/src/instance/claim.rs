@@ -62,7 +62,7 @@ impl Explain for ClaimError {
         match self {
             // The target's name would not do: sessions with other ports of the host may have the same.
             Self::Running { holder, .. } => {
-                let pid = holder.pid?;
+                let pid = holder.own_pid()?;
                 Some(format!("End it with `{} stop {pid}`.", invoked::name()))
             }
             Self::Folder(_) => None,
@@ -98,6 +98,19 @@ impl Holder {
         let mut content = String::new();
         let _ = file.take(MAX_CONTENT).read_to_string(&mut content);
         Self { pid: content.trim_end().parse().ok().filter(|pid| *pid > 0), foreign: true }
+    }
+
+    /// Its id as it knows it itself, by which its socket is found. It has another one here if its pid namespace is below
+    /// this one (proc(5), `NSpid` in `/proc/PID/status`).
+    fn own_pid(self) -> Option<i32> {
+        let pid = self.pid?;
+        if self.foreign {
+            return Some(pid);
+        }
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        let own = ids.and_then(|ids| ids.split_whitespace().last()?.parse().ok());
+        Some(own.unwrap_or(pid))
     }
 
     fn is_suspended(self) -> bool {

@@ -1,7 +1,7 @@
 //! The program `gh-net`, run as a user would run it, without a terminal.
 
 use std::ffi::OsStr;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -174,6 +174,35 @@ fn the_same_command_elsewhere_is_another_target() {
     }
     assert_eq!(failure(&mut gh_net(), &arguments).0, 1);
     first.kill().unwrap();
+    first.wait().unwrap();
+}
+
+#[test]
+fn a_session_of_another_container_can_be_ended_as_the_refusal_says() {
+    let runtime = tempfile::tempdir().unwrap();
+    let arguments = ["--exec", "sh -c 'echo here >&2; sleep 60'", "-t", "debug"];
+    let mut first = Command::new("unshare");
+    first.args([
+        "--user",
+        "--map-root-user",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        env!("CARGO_BIN_EXE_gh-net"),
+    ]);
+    first.args(arguments).env("XDG_RUNTIME_DIR", runtime.path()).stdin(Stdio::null()).stderr(Stdio::piped());
+    let mut first = first.spawn().unwrap();
+    let mut lines = BufReader::new(first.stderr.take().unwrap()).lines();
+    if !lines.any(|line| line.unwrap().contains("codespace: here")) {
+        first.wait().unwrap();
+        eprintln!("skipped: this system has no namespaces for this user");
+        return;
+    }
+    let (code, said) = failure(gh_net().env("XDG_RUNTIME_DIR", runtime.path()), &arguments);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("`gh-net stop 1`") || said.contains("`gh net stop 1`"), "{said}");
+    let stopped = gh_net().env("XDG_RUNTIME_DIR", runtime.path()).args(["stop", "1"]).status().unwrap();
+    assert!(stopped.success());
     first.wait().unwrap();
 }
 
