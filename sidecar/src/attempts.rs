@@ -26,6 +26,11 @@ impl Attempts {
         }
         admitted
     }
+
+    /// Does not count the latest attempt: it had no effect that another program could undo.
+    pub(crate) fn take_back(&mut self) {
+        self.latest.pop_back();
+    }
 }
 
 #[cfg(test)]
@@ -39,5 +44,7 @@ mod tests {
         let mut admitted = |seconds| attempts.admits(start + Duration::from_secs(seconds));
         assert_eq!([0, 30, 59].map(&mut admitted), [true, true, false]);
         assert_eq!([60, 61, 90, 91].map(&mut admitted), [true, false, true, false]);
+        attempts.take_back();
+        assert!(attempts.admits(start + Duration::from_secs(91)));
     }
 }

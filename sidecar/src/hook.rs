@@ -25,7 +25,7 @@ mod tun;
 
 pub(crate) use concern::Concern;
 use plan::Plan;
-pub(crate) use tun::Damage;
+pub(crate) use tun::{Damage, Repaired};
 use tun::{Tunnel, device, gateway, message};
 
 /// An installed hook. Dropping it stops the packets; the rest is undone through the journal.
@@ -124,13 +124,17 @@ impl Hook {
         }
     }
 
-    /// Sets again what is missing. Returns what [`Self::follow`] returns.
-    ///
-    /// # Errors
-    /// Communication with the kernel failed, or it refused.
-    pub(crate) fn repair(&mut self, damage: &Damage, plan: &Plan) -> io::Result<Vec<String>> {
+    /// Sets again what is missing, as far as that is possible.
+    pub(crate) fn repair(&mut self, damage: &Damage, plan: &Plan) -> Repaired {
         match self {
             Self::Tun(tunnel) => tunnel.repair(damage, plan),
+        }
+    }
+
+    /// Looks whether an address family that was given up is available again. Returns its name.
+    pub(crate) fn regain_family(&mut self) -> Option<&'static str> {
+        match self {
+            Self::Tun(tunnel) => tunnel.regain_family(),
         }
     }
 

@@ -58,7 +58,31 @@ pub(crate) struct Tunnel {
     pub(crate) device: Device,
     /// The tunnel's addresses, at most one pair a family.
     pub(crate) addresses: Vec<TunnelAddress>,
+    /// The families that the codespace does not have any more; `true` is IPv6.
+    unavailable: BTreeSet<bool>,
     gateway: Gateway,
+}
+
+/// What a repair has done.
+#[derive(Debug, Default)]
+pub(crate) struct Repaired {
+    /// Whether something is set again.
+    pub(crate) is_progress: bool,
+    /// What could not be set again, and why.
+    pub(crate) failed: Vec<String>,
+    /// The families that are given up, and why.
+    pub(crate) unavailable: Vec<String>,
+    /// The routes that the kernel refused; they are tried again the next time.
+    pub(crate) refused: Vec<String>,
+}
+
+impl Repaired {
+    fn note(&mut self, what: &str, result: io::Result<()>) {
+        match result {
+            Ok(()) => self.is_progress = true,
+            Err(error) => self.failed.push(format!("{what}: {error}")),
+        }
+    }
 }
 
 impl Tunnel {
@@ -79,7 +103,7 @@ impl Tunnel {
         let mut plan = Plan::new(addresses.clone());
         plan.set_exceptions(direct);
         let gateway = Gateway::install(&plan, device.index(), journal).map_err(Error::Gateway)?;
-        Ok((Self { device, addresses, gateway }, plan))
+        Ok((Self { device, addresses, unavailable: BTreeSet::new(), gateway }, plan))
     }
 
     /// Makes the routes what `plan` says. Returns, as text, the routes that the kernel refused; they are tried again
@@ -112,26 +136,67 @@ impl Tunnel {
     pub(crate) fn damage(&mut self) -> io::Result<Damage> {
         Ok(Damage {
             down: !self.device.is_up()?,
-            addresses: self.device.missing(&self.addresses)?,
+            addresses: self.missing_addresses()?,
             rules: self.gateway.missing_rules()?,
             routes: !self.gateway.has_its_routes()?,
         })
     }
 
-    /// Sets again what is missing: the rules last, when the routes are there. The caller follows the plan's refusals.
-    ///
-    /// # Errors
-    /// The kernel's answer. What comes after it is still missing.
-    pub(crate) fn repair(&mut self, damage: &Damage, plan: &Plan) -> io::Result<Vec<String>> {
+    /// The addresses that are missing in the families that the codespace has.
+    fn missing_addresses(&self) -> io::Result<Vec<TunnelAddress>> {
+        let mut missing = self.device.missing(&self.addresses)?;
+        missing.retain(|address| !self.unavailable.contains(&is_v6(address)));
+        Ok(missing)
+    }
+
+    /// Sets again what is missing, each part by itself: what can't be repaired must not keep the rest from it. The rules
+    /// come last, when the routes are there. A family that the codespace does not have any more is given up.
+    pub(crate) fn repair(&mut self, damage: &Damage, plan: &Plan) -> Repaired {
+        let mut repaired = Repaired::default();
         if damage.down {
-            self.device.set_up()?;
+            repaired.note("the device", self.device.set_up());
         }
-        for address in self.device.missing(&self.addresses)? {
-            self.device.add_address(&address)?;
+        // A device that is down loses its addresses.
+        let missing = self.device.missing(&self.addresses).unwrap_or_else(|error| {
+            repaired.note("the addresses", Err(error));
+            damage.addresses.clone()
+        });
+        for address in &missing {
+            if self.unavailable.contains(&is_v6(address)) {
+                continue;
+            }
+            match self.device.add_address(address) {
+                Err(error) if is_unavailable(&error) => {
+                    self.unavailable.insert(is_v6(address));
+                    repaired.unavailable.push(unavailable(is_v6(address), &error));
+                }
+                result => repaired.note(&format!("the address {}", address.sidecar.addr()), result),
+            }
         }
-        let refused = self.gateway.follow(plan)?;
-        self.gateway.add_rules(&damage.rules)?;
-        Ok(refused)
+        match self.gateway.follow(plan) {
+            Ok(refused) => {
+                repaired.refused = refused;
+                repaired.is_progress |= damage.routes;
+            }
+            Err(error) => repaired.note("the routes", Err(error)),
+        }
+        for (rule, result) in self.gateway.add_rules(&damage.rules) {
+            repaired.note(&format!("the routing rule {rule}"), result);
+        }
+        repaired
+    }
+
+    /// Looks whether a family that was given up is available again. Returns its name.
+    pub(crate) fn regain_family(&mut self) -> Option<&'static str> {
+        let Self { device, addresses, unavailable, .. } = self;
+        let lost = addresses.iter().find(|address| unavailable.contains(&is_v6(address)))?;
+        match device.add_address(lost) {
+            Err(error) if error.raw_os_error() != Some(libc::EEXIST) => None,
+            Ok(()) | Err(_) => {
+                unavailable.remove(&is_v6(lost));
+                Some(family(is_v6(lost)))
+            }
+        }
     }
 
     /// The interface that gets the tunnel's packets in place of the device, because a rule of the codespace comes before
@@ -158,6 +223,23 @@ impl Tunnel {
     }
 }
 
+fn is_v6(address: &TunnelAddress) -> bool {
+    address.gateway.is_ipv6()
+}
+
+fn family(v6: bool) -> &'static str {
+    if v6 { "IPv6" } else { "IPv4" }
+}
+
+fn unavailable(v6: bool, error: &io::Error) -> String {
+    format!("{} is not available in the codespace ({error})", family(v6))
+}
+
+/// Whether the kernel refuses an address because the family is disabled, for example by `disable_ipv6`.
+fn is_unavailable(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EACCES | libc::EOPNOTSUPP | libc::EADDRNOTAVAIL))
+}
+
 /// Adds the device's addresses. A family that the codespace does not have is left out, with a notice.
 fn add_addresses(
     device: &Device,
@@ -171,19 +253,16 @@ fn add_addresses(
         if !wanted {
             continue;
         }
-        let family = if v6 { "IPv6" } else { "IPv4" };
         match address::choose(v6, &open.preferred, taken) {
             Ok(address) => match device.add_address(&address) {
                 Ok(()) => addresses.push(address),
-                Err(error) => {
-                    problems.push(format!("{family} is not available in the codespace ({error})"));
-                }
+                Err(error) => problems.push(unavailable(v6, &error)),
             },
             Err(error) => problems.push(error.to_string()),
         }
     }
     let Some(first) = addresses.first() else { return Err(Error::Addresses(problems.join("; "))) };
-    let left = if first.gateway.is_ipv4() { "IPv4" } else { "IPv6" };
+    let left = family(is_v6(first));
     for problem in problems {
         notifier.notify(Level::Warning, "family-unavailable", format!("{problem}; only {left} is forwarded"));
     }

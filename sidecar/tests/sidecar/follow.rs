@@ -221,6 +221,38 @@ fn what_another_program_takes_from_the_hook_is_set_again() {
 }
 
 #[test]
+fn a_family_that_is_disabled_is_given_up_once_and_the_other_is_still_repaired() {
+    in_codespace(|| async {
+        let (mut laptop, _) = session(0).await;
+        sh("echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6; ip rule del pref 30001");
+        let Notice { level, text, .. } = notice(&mut laptop, "family-unavailable").await;
+        assert!(level == Level::Warning && text.contains("IPv6 is not available"), "{text}");
+        eventually("IPv4 is not forwarded", || route_to("10.20.3.7").contains("dev ghnet0")).await;
+        // As often as another program changes something, and without using up the repairs.
+        let mut given_up = 0;
+        for number in 0..12 {
+            sh(&format!("ip route add 192.168.{number}.0/24 dev eth0"));
+            let shown = format!("192.168.{number}.0/24");
+            laptop
+                .until(|frame| match frame {
+                    Frame::Codespace(own) => own.networks.contains(&net(&shown)).then_some(()),
+                    Frame::Notice(Notice { code, text, .. }) => {
+                        assert!(!["hook-damaged", "hook-left-alone"].contains(&&*code), "{text}");
+                        given_up += usize::from(code == "family-unavailable");
+                        None
+                    }
+                    _ => None,
+                })
+                .await;
+        }
+        assert_eq!(given_up, 0, "told more than once");
+        sh("echo 0 > /proc/sys/net/ipv6/conf/all/disable_ipv6; ip route add 192.168.99.0/24 dev eth0");
+        notice(&mut laptop, "family-available").await;
+        eventually("IPv6 is not forwarded again", || route_to("fd20::7").contains("dev ghnet0")).await;
+    });
+}
+
+#[test]
 fn a_program_that_goes_on_removing_the_rules_is_left_alone() {
     in_codespace(|| async {
         let (mut laptop, _) = session(60).await;

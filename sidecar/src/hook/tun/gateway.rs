@@ -118,12 +118,19 @@ impl Gateway {
     }
 
     /// Adds rules of the hook again, in their order: without the first one, the second would take packets for the
-    /// codespace's own networks.
-    ///
-    /// # Errors
-    /// The kernel's answer.
-    pub(crate) fn add_rules(&self, missing: &[Rule]) -> io::Result<()> {
-        missing.iter().try_for_each(add_rule)
+    /// codespace's own networks, so it is left out then. Returns the kernel's answer for each.
+    pub(crate) fn add_rules(&self, missing: &[Rule]) -> Vec<(Rule, io::Result<()>)> {
+        let mut results: Vec<(Rule, io::Result<()>)> = Vec::new();
+        for rule in missing {
+            let is_open = |(first, result): &(Rule, io::Result<()>)| {
+                result.is_err() && first.v6 == rule.v6 && first.table == MAIN_TABLE
+            };
+            if rule.table == TABLE && results.iter().any(is_open) {
+                continue;
+            }
+            results.push((rule.clone(), add_rule(rule)));
+        }
+        results
     }
 
     /// Whether our table is as we left it. If not, [`Self::follow`] mends it.

@@ -6,7 +6,7 @@ use gh_net_common::frame::Level;
 
 use crate::attempts::Attempts;
 use crate::hook::plan::Plan;
-use crate::hook::{Hook, interface_name};
+use crate::hook::{Hook, Repaired, interface_name};
 use crate::notify::Notifier;
 
 /// How often the hook is repaired within [`WINDOW`]. A network manager that starts anew, or a flush by hand, takes two
@@ -24,6 +24,8 @@ const IN_A_ROW: Duration = Duration::from_secs(1);
 pub(super) struct Repairs {
     attempts: Attempts,
     last: Option<Instant>,
+    /// What could not be set again the last time: it is told once.
+    failed: Vec<String>,
     /// Whether the hook is left to the program that takes it away.
     left_alone: bool,
     /// The interface that gets the tunnel's packets in its place.
@@ -36,6 +38,7 @@ impl Default for Repairs {
         Self {
             attempts: Attempts::new(MAX_REPAIRS, WINDOW),
             last: None,
+            failed: Vec::new(),
             left_alone: false,
             bypass: None,
             bypasses: Attempts::new(MAX_BYPASSES, WINDOW),
@@ -78,6 +81,10 @@ impl Repairs {
         if self.left_alone {
             return Vec::new();
         }
+        if let Some(family) = hook.regain_family() {
+            let text = format!("{family} is available again in the codespace and is forwarded");
+            notifier.notify(Level::Info, "family-available", text);
+        }
         let damage = match hook.damage() {
             Ok(damage) if damage.is_none() => return Vec::new(),
             Ok(damage) => damage,
@@ -98,21 +105,32 @@ impl Repairs {
             return Vec::new();
         }
         self.last = Some(now);
-        match hook.repair(&damage, plan) {
-            Ok(refused) => {
+        let Repaired { is_progress, failed, unavailable, refused } = hook.repair(&damage, plan);
+        if !is_progress {
+            // Nobody has undone anything: this is no fight with another program.
+            self.attempts.take_back();
+        }
+        for problem in &unavailable {
+            let text = format!("{problem}; it is not forwarded until it is available again");
+            notifier.notify(Level::Warning, "family-unavailable", text);
+        }
+        if failed.is_empty() {
+            self.failed.clear();
+            if is_progress {
                 let text = format!(
                     "another program has removed {damage}, and it is set again; meanwhile packets for the laptop's \
                      networks may have taken the codespace's default route"
                 );
                 notifier.notify(Level::Warning, "hook-repaired", text);
-                refused
             }
-            Err(error) => {
-                let text =
-                    format!("another program has removed {damage}, and it can't be set again: {error}");
-                notifier.notify(Level::Error, "hook-damaged", text);
-                Vec::new()
-            }
+        } else if failed != self.failed {
+            let failures = failed.join("; ");
+            let text = format!(
+                "another program has removed {damage}, and it can't be set again completely: {failures}"
+            );
+            notifier.notify(Level::Error, "hook-damaged", text);
+            self.failed = failed;
         }
+        refused
     }
 }
