@@ -16,7 +16,7 @@ use gh_net_common::netlink::{MAIN_TABLE, Netlink, Route, RouteKind};
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 
-use crate::journal::{Change, Journal, Rule};
+use crate::journal::{Change, Journal, Report, Rule};
 use crate::notify::Notifier;
 
 mod concern;
@@ -128,6 +128,13 @@ impl Hook {
     pub(crate) fn repair(&mut self, damage: &Damage, plan: &Plan) -> Repaired {
         match self {
             Self::Tun(tunnel) => tunnel.repair(damage, plan),
+        }
+    }
+
+    /// Takes away, through the journal, what leads packets into the tunnel. From now on nothing is followed or missing.
+    pub(crate) fn withdraw(&mut self, journal: &mut Journal) -> Report {
+        match self {
+            Self::Tun(tunnel) => tunnel.withdraw(journal),
         }
     }
 

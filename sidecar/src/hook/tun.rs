@@ -12,7 +12,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 
 use crate::hook::concern::Concern;
 use crate::hook::plan::{Plan, Target};
-use crate::journal::Journal;
+use crate::journal::{Journal, Report};
 use crate::notify::Notifier;
 
 mod address;
@@ -123,6 +123,11 @@ impl Tunnel {
         self.gateway.prefer(tables, journal)
     }
 
+    /// Takes the rules and routes away, through the journal. From now on nothing is followed or missing.
+    pub(crate) fn withdraw(&mut self, journal: &mut Journal) -> Report {
+        self.gateway.withdraw(journal)
+    }
+
     /// What an event of the kernel means to the hook.
     pub(crate) fn concern(&self, event: &RouteNetlinkMessage) -> Concern {
         let Self { device, gateway, .. } = self;
@@ -134,6 +139,9 @@ impl Tunnel {
     /// # Errors
     /// The kernel's answer.
     pub(crate) fn damage(&mut self) -> io::Result<Damage> {
+        if self.gateway.is_withdrawn() {
+            return Ok(Damage::default());
+        }
         Ok(Damage {
             down: !self.device.is_up()?,
             addresses: self.missing_addresses()?,

@@ -390,7 +390,8 @@ impl Session {
     }
 
     fn repair(&mut self) {
-        let refused = self.repairs.repair(&mut self.hook, &self.plan, &self.notifier);
+        let Self { hook, plan, journal, notifier, .. } = self;
+        let refused = self.repairs.repair(hook, plan, journal, notifier);
         self.report_refused(&refused);
     }
 

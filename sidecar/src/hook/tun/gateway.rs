@@ -28,7 +28,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use super::message::{self, TABLE, is_own, new_rule, only_key, own_route};
 use super::table::{Kernel, OwnTable, Step, is_gone};
 use crate::hook::plan::{Plan, Table};
-use crate::journal::{Change, Journal, Rule};
+use crate::journal::{Change, Journal, Report, Rule};
 
 /// The priority of the first of our two rules; the second has the next. The kernel's own rules are 0 (local), 32766
 /// (main) and 32767 (default).
@@ -54,6 +54,7 @@ fn rules(families: Families) -> Vec<Rule> {
 #[derive(Debug)]
 pub(crate) struct Gateway {
     table: OwnTable<Routes>,
+    /// None if it is withdrawn.
     rules: Vec<Rule>,
 }
 
@@ -81,6 +82,20 @@ impl Gateway {
     /// The rules of the hook.
     pub(crate) fn rules(&self) -> &[Rule] {
         &self.rules
+    }
+
+    /// Takes all rules and routes away, through the journal: half of them would lead packets for the codespace's own
+    /// networks into the tunnel. What can't be undone stays in the journal.
+    pub(crate) fn withdraw(&mut self, journal: &mut Journal) -> Report {
+        self.rules.clear();
+        self.table.forget();
+        let is_ours = |change: &Change| matches!(change, Change::Rule(_) | Change::Table { .. });
+        journal.undo(is_ours, crate::hook::revert)
+    }
+
+    /// Whether [`Self::withdraw`] was called.
+    pub(crate) fn is_withdrawn(&self) -> bool {
+        self.rules.is_empty()
     }
 
     /// Lets `tables` of the codespace, by family, win over ours: all of their routes except a default route.
@@ -147,6 +162,9 @@ impl Gateway {
     /// # Errors
     /// Communication with the kernel failed.
     pub(crate) fn follow(&mut self, plan: &Plan) -> io::Result<Vec<String>> {
+        if self.is_withdrawn() {
+            return Ok(Vec::new());
+        }
         self.table.follow(&plan.table())
     }
 

@@ -50,6 +50,11 @@ impl<K: Kernel> OwnTable<K> {
         &self.installed
     }
 
+    /// Another has removed its routes.
+    pub(super) fn forget(&mut self) {
+        self.installed.clear();
+    }
+
     /// Whether the kernel still holds what we left. If not, the next [`Self::follow`] begins by reading the table.
     ///
     /// # Errors

@@ -6,7 +6,8 @@ use gh_net_common::frame::Level;
 
 use crate::attempts::Attempts;
 use crate::hook::plan::Plan;
-use crate::hook::{Hook, Repaired, interface_name};
+use crate::hook::{Damage, Hook, Repaired, interface_name};
+use crate::journal::Journal;
 use crate::notify::Notifier;
 
 /// How often the hook is repaired within [`WINDOW`]. A network manager that starts anew, or a flush by hand, takes two
@@ -77,7 +78,13 @@ impl Repairs {
     }
 
     /// Sets again what is missing. Returns, as text, the routes that the kernel refused.
-    pub(super) fn repair(&mut self, hook: &mut Hook, plan: &Plan, notifier: &Notifier) -> Vec<String> {
+    pub(super) fn repair(
+        &mut self,
+        hook: &mut Hook,
+        plan: &Plan,
+        journal: &mut Journal,
+        notifier: &Notifier,
+    ) -> Vec<String> {
         if self.left_alone {
             return Vec::new();
         }
@@ -95,13 +102,7 @@ impl Repairs {
         };
         let now = Instant::now();
         if !self.attempts.admits(now) {
-            self.left_alone = true;
-            let text = format!(
-                "another program goes on removing what leads packets into the tunnel, now {damage}; it is left alone \
-                 from now on, so packets for the laptop's networks take the codespace's own routes. Find that program, \
-                 for example a network manager, a VPN client, or a script with `ip rule flush`; then start gh-net again"
-            );
-            notifier.notify(Level::Warning, "hook-left-alone", text);
+            self.give_up(hook, &damage, journal, notifier);
             return Vec::new();
         }
         self.last = Some(now);
@@ -132,5 +133,19 @@ impl Repairs {
             self.failed = failed;
         }
         refused
+    }
+
+    /// Leaves nothing of the hook's rules and routes: half of them would lead astray.
+    fn give_up(&mut self, hook: &mut Hook, damage: &Damage, journal: &mut Journal, notifier: &Notifier) {
+        self.left_alone = true;
+        for failure in hook.withdraw(journal).failed {
+            notifier.notify(Level::Error, "not-undone", format!("not undone: {failure}"));
+        }
+        let text = format!(
+            "another program goes on removing what leads packets into the tunnel, now {damage}; it is left alone from \
+             now on, so packets for the laptop's networks take the codespace's own routes. Find that program, for \
+             example a network manager, a VPN client, or a script with `ip rule flush`; then start gh-net again"
+        );
+        notifier.notify(Level::Warning, "hook-left-alone", text);
     }
 }
