@@ -14,7 +14,7 @@ use gh_net_common::debounce::{Changes, Debounce};
 use gh_net_common::file_watch::FileWatch;
 use gh_net_common::netlink::{NETWORK_GROUPS, Netlink};
 use tokio::io::unix::AsyncFd;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::hook::{Concern, Hook};
 
@@ -48,6 +48,8 @@ pub(crate) struct Watch {
     file: Option<FileWatch>,
     /// When resolv.conf was touched for the first time since it was looked at.
     touched: Option<Instant>,
+    /// When resolv.conf is to be looked at even if nobody touches it.
+    due: Option<Instant>,
     debounce: Debounce,
 }
 
@@ -76,7 +78,8 @@ impl Watch {
         }
         // SAFETY: a `Netlink` keeps its socket open as long as it exists.
         let kernel = Some(unsafe { AsyncFd::register(netlink) }?);
-        let mut watch = Self { kernel, path, file: None, touched: None, debounce: Debounce::default() };
+        let mut watch =
+            Self { kernel, path, file: None, touched: None, due: None, debounce: Debounce::default() };
         watch.watch_file();
         Ok(watch)
     }
@@ -84,8 +87,8 @@ impl Watch {
     /// Waits until there is a reason to look at something. Cancel safe.
     pub(crate) async fn seen(&mut self, hook: &Hook) -> Seen {
         loop {
-            let Self { kernel, file, touched, debounce, .. } = self;
-            let changes = debounce.changes(async || match event(kernel, file, hook).await? {
+            let Self { kernel, file, touched, due, debounce, .. } = self;
+            let changes = debounce.changes(async || match event(kernel, file, due, hook).await? {
                 Source::Kernel => Ok(()),
                 Source::File => {
                     touched.get_or_insert_with(Instant::now);
@@ -112,8 +115,13 @@ impl Watch {
         }
     }
 
-    /// Whether resolv.conf has to be looked at now. If so, the watch on it begins anew: what happens from now on is
-    /// another event.
+    /// Has resolv.conf looked at after this time, even if nobody touches it.
+    pub(crate) fn look_after(&mut self, time: Duration) {
+        self.due = Some(Instant::now() + time);
+    }
+
+    /// Whether resolv.conf has to be looked at now. Once changes have settled, the watch on it begins anew: what happens
+    /// from now on is another event.
     fn file_is_due(&mut self, networks: Changes) -> bool {
         if self.file.is_none() {
             // What was in the way may be gone, and the file may have changed meanwhile.
@@ -127,8 +135,10 @@ impl Watch {
             }
             return false;
         }
-        self.touched = None;
-        self.watch_file();
+        if networks == Changes::Settled {
+            self.touched = None;
+            self.watch_file();
+        }
         true
     }
 
@@ -143,6 +153,7 @@ impl Watch {
 async fn event(
     kernel: &mut Option<AsyncFd<Netlink>>,
     file: &mut Option<FileWatch>,
+    due: &mut Option<Instant>,
     hook: &Hook,
 ) -> Result<Source, Stop> {
     tokio::select! {
@@ -151,6 +162,17 @@ async fn event(
             Concern::Codespace | Concern::None => Ok(Source::Kernel),
         },
         event = file_event(file) => event.map(|()| Source::File).map_err(Stop::File),
+        () = time(*due) => {
+            *due = None;
+            Ok(Source::File)
+        }
+    }
+}
+
+async fn time(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
 

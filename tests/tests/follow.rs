@@ -14,7 +14,7 @@ const LOST: Duration = Duration::from_secs(29 + 10);
 const RECONNECTED: Duration = Duration::from_secs(60);
 
 const CORP: &str = "curl -sS --max-time 10 http://10.20.0.10/";
-const INSISTS: &str = "left alone from now on: names of the laptop's networks are not resolved";
+const INSISTS: &str = "left alone until it stops: names of the laptop's networks are not resolved";
 
 /// A network of containers that overlaps the corporate network: the nested container has the address of a server there.
 fn add_network(lab: &Lab) -> Result<()> {
@@ -200,11 +200,10 @@ fn resolv_conf_that_another_program_rewrites_is_its_own_again_at_the_end() -> Re
 fn a_program_that_insists_on_resolv_conf_is_left_alone() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     let bridge = lab.bridge(&[])?;
-    let theirs = "# guarded\nnameserver 172.16.5.1\n";
-    lab.codespace.write("/run/lab/guarded", 0o644, theirs)?;
+    // Each time with other text: the same one may be that of a daemon, which is waited for.
     let guard = lab.codespace.spawn(
-        "sh -c 'while :; do cmp -s /run/lab/guarded /etc/resolv.conf || cat /run/lab/guarded > /etc/resolv.conf; \
-         sleep 0.05; done'",
+        "sh -c 'number=0; while :; do if ! grep -q \"^# guarded\" /etc/resolv.conf; then number=$((number + 1)); \
+         printf \"# guarded\\nnameserver 172.16.5.1\\n# %s\\n\" $number > /etc/resolv.conf; fi; sleep 0.05; done'",
     )?;
     said(&bridge, INSISTS)?;
     assert!(!is_hooked(&lab)?, "it was the last to write");
@@ -214,7 +213,8 @@ fn a_program_that_insists_on_resolv_conf_is_left_alone() -> Result<()> {
     eventually("the status says that the hook is set", || Ok(!resolver_hook(&lab)?))?;
     assert_eq!(lab.codespace.shell(CORP)?, "hello from corp", "addresses work as before");
     bridge.stop()?;
-    assert_eq!(lab.codespace.read("/etc/resolv.conf")?, theirs);
+    let left = lab.codespace.read("/etc/resolv.conf")?;
+    assert!(left.starts_with("# guarded\nnameserver 172.16.5.1\n"), "{left}");
     Ok(())
 }
 

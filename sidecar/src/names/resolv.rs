@@ -5,9 +5,11 @@
 //! of the file, then the file is truncated to its length. A program that reads it in between sees our servers first.
 //!
 //! Another program may write the file meanwhile (a DHCP client, a VPN, NetworkManager). What it wrote becomes the
-//! original, in the journal first, and the hook is set again: [`Hook::follow`]. A program that insists is left alone.
+//! original, in the journal first, and the hook is set again: [`Hook::follow`]. A program that insists is left alone
+//! until it has been quiet for some time, or until the next link.
 //! Content that is not ours is never overwritten at the end.
 
+mod pace;
 mod text;
 
 use std::fs::{self, File, OpenOptions};
@@ -15,11 +17,12 @@ use std::io::{self, Read, Seek, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::attempts::Attempts;
 use crate::journal::{Change, Journal};
 use crate::program;
+pub(crate) use pace::WINDOW;
+use pace::{Advice, Pace};
 
 /// The file that the C libraries read.
 pub(crate) const RESOLV_CONF: &str = "/etc/resolv.conf";
@@ -28,13 +31,6 @@ pub(crate) const RESOLV_CONF: &str = "/etc/resolv.conf";
 const MAX_SIZE: usize = 64 * 1024;
 /// Ours contains the original, with three bytes more for each of its lines, and some of the lines twice.
 const MAX_OURS: usize = 6 * MAX_SIZE;
-
-/// How often the hook is set again within [`WINDOW`] after another program has rewritten the file. A network that comes
-/// up has the file written two or three times (carrier, lease, a VPN's own servers). What writes it more often guards
-/// it, and would win in the end.
-const MAX_SET_AGAIN: usize = 4;
-/// Shorter than the interval at which DHCP clients renew leases, which is no fight.
-const WINDOW: Duration = Duration::from_secs(5 * 60);
 
 /// Why the resolver hook can't be installed or updated.
 #[derive(Debug, thiserror::Error)]
@@ -120,12 +116,14 @@ fn nameservers_in(path: &Path) -> Vec<IpAddr> {
 /// What [`Hook::follow`] found and did.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Followed {
-    /// The file is as we want it, or was left alone before.
+    /// The file is as we want it.
     Unchanged,
+    /// Another program has rewritten it, and it is not set again yet: look again after this time.
+    Later(Duration),
     /// Another program had rewritten it. Its content is the original now, and the hook is set again. If the content
     /// begins with a comment, this is the comment.
     SetAgain(Option<String>),
-    /// Another program goes on rewriting it, and is left alone from now on.
+    /// Another program goes on rewriting it, and is left alone until it stops.
     LeftAlone(Option<String>),
 }
 
@@ -140,8 +138,18 @@ pub(crate) struct Hook {
     search: Vec<String>,
     /// What we wrote last.
     written: Vec<u8>,
-    attempts: Attempts,
+    pace: Pace,
     state: State,
+    /// What is in the place of our text.
+    foreign: Option<Foreign>,
+}
+
+/// A file that another program has written, and since when it is as it is.
+#[derive(Debug)]
+struct Foreign {
+    text: Option<Vec<u8>>,
+    modified: Option<SystemTime>,
+    since: Instant,
 }
 
 /// Whether the file is ours.
@@ -150,6 +158,8 @@ enum State {
     Set,
     /// It could not be written or read the last time.
     Failed,
+    /// Another program has written it, and it is waited for.
+    Waiting,
     LeftAlone,
 }
 
@@ -186,8 +196,9 @@ impl Hook {
             servers: servers.to_vec(),
             search: search.to_vec(),
             written: Vec::new(),
-            attempts: Attempts::new(MAX_SET_AGAIN, WINDOW),
+            pace: Pace::new(),
             state: State::Set,
+            foreign: None,
         };
         hook.record(record)?;
         hook.write()?;
@@ -205,6 +216,14 @@ impl Hook {
         self.follow(journal)
     }
 
+    /// There is a new link: a program that was left alone may have ended meanwhile.
+    pub(crate) fn begin_anew(&mut self) {
+        self.pace = Pace::new();
+        if self.state == State::LeftAlone {
+            self.state = State::Waiting;
+        }
+    }
+
     /// Looks at the file. If another program has rewritten it, that content becomes the original, and our text is
     /// written again.
     pub(crate) fn follow(&mut self, journal: &mut Journal) -> Result<Followed, Error> {
@@ -220,15 +239,35 @@ impl Hook {
         now: Instant,
     ) -> Result<Followed, Error> {
         if self.state == State::LeftAlone {
-            return Ok(Followed::Unchanged);
+            let left = WINDOW.saturating_sub(self.quiet_for(now));
+            if !left.is_zero() {
+                return Ok(Followed::Later(left));
+            }
+            self.begin_anew();
         }
         let followed = self.look(replace, now);
         self.state = match &followed {
             Ok(Followed::Unchanged | Followed::SetAgain(_)) => State::Set,
+            Ok(Followed::Later(_)) => State::Waiting,
             Ok(Followed::LeftAlone(_)) => State::LeftAlone,
             Err(_) => State::Failed,
         };
         followed
+    }
+
+    /// For how long no other program has written the file.
+    fn quiet_for(&mut self, now: Instant) -> Duration {
+        let text = read(&self.path).ok().flatten();
+        let modified = fs::metadata(&self.path).and_then(|metadata| metadata.modified()).ok();
+        match &self.foreign {
+            Some(known) if known.text == text && known.modified == modified => {
+                now.saturating_duration_since(known.since)
+            }
+            Some(_) | None => {
+                self.foreign = Some(Foreign { text, modified, since: now });
+                Duration::ZERO
+            }
+        }
     }
 
     fn look(
@@ -246,10 +285,15 @@ impl Hook {
         }
         let comment = current.as_ref().ok().and_then(|current| text::comment(current.as_deref()?));
         self.leave_old_target();
-        if !self.attempts.admits(now) {
-            return Ok(Followed::LeftAlone(comment));
-        }
         let original = text::wished(current?.as_deref(), self.original.as_deref(), &self.servers);
+        match self.pace.advice(original == self.original, now) {
+            Advice::SetAgain => {}
+            Advice::Wait(time) => return Ok(Followed::Later(time)),
+            Advice::LeaveAlone => {
+                self.quiet_for(now);
+                return Ok(Followed::LeftAlone(comment));
+            }
+        }
         let before = std::mem::replace(&mut self.original, original);
         if self.original != before {
             self.record(replace).inspect_err(|_| self.original = before)?;

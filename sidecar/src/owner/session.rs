@@ -248,7 +248,8 @@ impl Session {
     pub(crate) fn attach(&mut self, mut link: Link, open: &Open) -> Option<Link> {
         self.plan.discard_parts();
         self.peer = link.peer;
-        self.names.read_resolvers();
+        self.names.begin_anew(&mut self.journal);
+        self.look_after();
         self.own.resolvers = self.names.resolvers().to_vec();
         match Networks::read() {
             Ok(found) => self.take_networks(&found, Changes::Settled),
@@ -340,7 +341,12 @@ impl Session {
         };
         let before = self.own.clone();
         if file {
-            self.names.follow(&mut self.journal);
+            match networks {
+                Changes::Settled => self.names.follow(&mut self.journal),
+                // Its next write would undo ours.
+                Changes::Ongoing => self.names.read_resolvers(),
+            }
+            self.look_after();
             self.own.resolvers = self.names.resolvers().to_vec();
         }
         match Networks::read() {
@@ -351,6 +357,15 @@ impl Session {
         self.repair();
         self.repairs.warn_of_bypass(&self.hook, &self.notifier);
         self.tell(&before);
+    }
+
+    /// Has resolv.conf looked at again when the hook wants it.
+    fn look_after(&mut self) {
+        if let Some(time) = self.names.take_look_after()
+            && let Some(watch) = &mut self.watch
+        {
+            watch.look_after(time);
+        }
     }
 
     /// Takes over what the codespace has of its own. While that is changing only additions count, because what is
@@ -406,6 +421,7 @@ impl Session {
             }
             Event::Dns(dns) => {
                 self.names.set(dns, &self.monitor, &mut self.journal);
+                self.look_after();
                 None
             }
             Event::AskStatus => {

@@ -1,5 +1,6 @@
 use std::os::unix::fs::symlink;
 
+use super::pace::MAX_SET_AGAIN;
 use super::*;
 
 const ORIGINAL: &[u8] = b"# caf\xe9\nnameserver 168.63.129.16\nsearch cloudapp.net\noptions edns0";
@@ -213,12 +214,50 @@ fn a_program_that_insists_is_left_alone() {
             _ => assert_eq!(followed, Followed::SetAgain(comment)),
         }
     }
-    // For good, whatever it writes and whatever the laptop asks for.
+    // As long as it writes, and whatever the laptop asks for.
     hooked.hook.search.clear();
-    fs::write(&fixture.path, "nameserver 8.8.8.8\n").unwrap();
-    assert_eq!(hooked.follow_at(start + 10 * WINDOW).unwrap(), Followed::Unchanged);
+    let mut now = start;
+    for number in 0..3 {
+        fs::write(&fixture.path, format!("nameserver 8.8.8.{number}\n")).unwrap();
+        now += WINDOW - Duration::from_secs(1);
+        assert_eq!(hooked.follow_at(now).unwrap(), Followed::Later(WINDOW));
+        assert!(!hooked.is_hooked());
+    }
+    assert_eq!(hooked.undone().unwrap(), b"nameserver 8.8.8.2\n");
+    assert_eq!(hooked.follow_at(now + WINDOW / 2).unwrap(), Followed::Later(WINDOW / 2));
+    assert_eq!(hooked.follow_at(now + WINDOW).unwrap(), Followed::SetAgain(None), "it is quiet");
+    assert!(hooked.is_hooked());
+    assert_eq!(hooked.undone().unwrap(), b"nameserver 8.8.8.2\n");
+}
+
+#[test]
+fn a_program_that_is_left_alone_is_not_with_the_next_link() {
+    let fixture = Fixture::new(Some(ORIGINAL));
+    let mut hooked = fixture.hooked();
+    for number in 0..=MAX_SET_AGAIN {
+        fs::write(&fixture.path, format!("nameserver 9.9.9.{number}\n")).unwrap();
+        hooked.follow();
+    }
     assert!(!hooked.is_hooked());
-    assert_eq!(hooked.undone().unwrap(), b"nameserver 8.8.8.8\n");
+    hooked.hook.begin_anew();
+    assert_eq!(hooked.follow(), Followed::SetAgain(None));
+    assert!(hooked.is_hooked());
+}
+
+#[test]
+fn the_same_text_again_and_again_is_waited_for() {
+    let fixture = Fixture::new(Some(ORIGINAL));
+    let mut hooked = fixture.hooked();
+    let start = Instant::now();
+    let followed = [0, 500, 1000, 1500, 3000, 6000].map(|milliseconds| {
+        fs::write(&fixture.path, ORIGINAL).unwrap();
+        hooked.follow_at(start + Duration::from_millis(milliseconds)).unwrap()
+    });
+    let again = || Followed::SetAgain(Some("caf\u{fffd}".to_owned()));
+    let later = |milliseconds| Followed::Later(Duration::from_millis(milliseconds));
+    assert_eq!(followed, [again(), later(500), again(), later(4500), later(3000), again()]);
+    assert!(hooked.is_hooked());
+    assert_eq!(hooked.undone().unwrap(), ORIGINAL);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Names in a session: the responder, and the resolver hook that leads to it.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use gh_net_common::frame::{self, DnsMode, Level, TunnelAddress};
 
@@ -23,6 +24,8 @@ pub(super) struct Names {
     laptop: Vec<IpAddr>,
     /// The codespace's own resolvers.
     resolvers: Vec<IpAddr>,
+    /// After which time resolv.conf is to be looked at again.
+    look_after: Option<Duration>,
     notifier: Notifier,
 }
 
@@ -36,6 +39,7 @@ impl Names {
             listen: addresses.iter().map(|address| address.sidecar.addr()).collect(),
             laptop: addresses.iter().map(|address| address.gateway).collect(),
             resolvers: Vec::new(),
+            look_after: None,
             notifier,
         }
     }
@@ -131,12 +135,25 @@ impl Names {
         self.read_resolvers();
     }
 
+    /// There is a new link.
+    pub(super) fn begin_anew(&mut self, journal: &mut Journal) {
+        if let Some(hook) = &mut self.hook {
+            hook.begin_anew();
+        }
+        self.follow(journal);
+    }
+
+    /// After which time resolv.conf is to be looked at again, if [`Self::follow`] or [`Self::set`] found a reason.
+    pub(super) fn take_look_after(&mut self) -> Option<Duration> {
+        self.look_after.take()
+    }
+
     fn unhooked(&self, error: &anyhow::Error) {
         let text = format!("names of the laptop's networks are not resolved: {error}");
         self.notifier.notify(Level::Warning, "names-unhooked", text);
     }
 
-    fn tell(&self, followed: Followed) {
+    fn tell(&mut self, followed: Followed) {
         let path = resolv::RESOLV_CONF;
         let named = |comment: Option<String>| match comment {
             Some(comment) => format!("{path} (it begins with \"{comment}\")"),
@@ -152,15 +169,17 @@ impl Names {
                 );
                 self.notifier.notify(Level::Info, "names-hooked-again", text);
             }
+            Followed::Later(time) => self.look_after = Some(time),
             Followed::LeftAlone(comment) => {
                 let text = format!(
-                    "another program goes on rewriting {}, and it is left alone from now on: names of the laptop's \
+                    "another program goes on rewriting {}, and it is left alone until it stops: names of the laptop's \
                      networks are not resolved in the codespace, addresses work as before. Find that program, for \
-                     example NetworkManager, systemd-resolved, resolvconf, a DHCP or a VPN client; then start gh-net \
-                     again",
+                     example NetworkManager, systemd-resolved, resolvconf, a DHCP or a VPN client. Names are resolved \
+                     again once it has been quiet for 5 minutes, or when gh-net connects anew",
                     named(comment)
                 );
                 self.notifier.notify(Level::Warning, "names-left-alone", text);
+                self.look_after = Some(resolv::WINDOW);
             }
         }
     }
