@@ -111,7 +111,12 @@ impl Journal {
 
     /// Forgets the change that equals this one: it has been undone.
     pub(crate) fn forget(&mut self, undone: &Change) {
-        self.changes.retain(|change| change != undone);
+        self.forget_all(|change| change == undone);
+    }
+
+    /// Forgets the changes that `undone` selects.
+    pub(crate) fn forget_all(&mut self, undone: impl Fn(&Change) -> bool) {
+        self.changes.retain(|change| !undone(change));
         if let Err(error) = self.rewrite() {
             // Undoing is idempotent, so a journal that lists too much does no harm.
             tracing::warn!(%error, "the journal could not be shortened");

@@ -20,11 +20,16 @@ pub(crate) fn names(journal: &mut Journal) -> Report {
 fn revert(change: &Change) -> io::Result<()> {
     match change {
         Change::Rule(_) | Change::Table { .. } | Change::DeviceNode { .. } => hook::revert(change),
-        Change::ResolvConf { path, original, servers } => {
+        Change::ResolvConf { path, target, original, servers } => {
             // A journal that was tampered with must not become a way to write any file as root.
             if path.file_name().is_none_or(|name| name != "resolv.conf") {
                 return Err(io::Error::other("the journal names a file that is no resolv.conf"));
             }
+            // Only what has our mark or names only our servers is written.
+            if let Some(target) = target {
+                resolv::restore(target, original.as_deref(), servers)?;
+            }
+            // The path may lead to another file since, into which another program has copied ours.
             resolv::restore(path, original.as_deref(), servers)
         }
     }
@@ -52,7 +57,8 @@ mod tests {
             let mut journal = Journal::open(&directory.path().join("journal")).unwrap();
             let path = directory.path().join(other);
             let original = Some(b"x".to_vec());
-            journal.record(Change::ResolvConf { path: path.clone(), original, servers: vec![] }).unwrap();
+            let change = Change::ResolvConf { path: path.clone(), target: None, original, servers: vec![] };
+            journal.record(change).unwrap();
             assert_eq!(all(&mut journal).failed.len(), 1, "{other}");
             assert!(!path.exists() && !journal.is_empty(), "{other}");
         }

@@ -26,8 +26,11 @@ pub(crate) enum Change {
     },
     /// A resolver configuration is rewritten.
     ResolvConf {
-        /// The file.
+        /// The path that programs read.
         path: PathBuf,
+        /// The file that is written: the path may be a link, which may lead elsewhere later.
+        #[serde(default)]
+        target: Option<PathBuf>,
         /// Its earlier contents; `None` if it did not exist.
         original: Option<Vec<u8>>,
         /// Our nameservers in it.
@@ -42,7 +45,9 @@ impl fmt::Display for Change {
             Self::Rule(rule) => write!(f, "routing rule {rule}"),
             Self::Table { table } => write!(f, "routes in table {table}"),
             Self::DeviceNode { path, .. } => write!(f, "device node {}", path.display()),
-            Self::ResolvConf { path, .. } => write!(f, "{}", path.display()),
+            Self::ResolvConf { path, target, .. } => {
+                write!(f, "{}", target.as_ref().unwrap_or(path).display())
+            }
         }
     }
 }

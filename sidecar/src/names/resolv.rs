@@ -1,8 +1,8 @@
 //! The resolver hook: while the session lasts, resolv.conf names our responder and no other server.
 //!
 //! In a container resolv.conf is a bind mount, and renaming a file over it fails with EBUSY. So the file is written in
-//! place, in an order that can be restored after a kill at any moment: first the journal, then our text over the start
-//! of the file, then the file is truncated to its length. A program that reads it in between sees our servers first.
+//! place, in an order that can be restored after a kill at any moment: first the journal, then our text in one piece,
+//! padded with blank lines if the file was longer. Restoring writes the original, padded as well, and then truncates.
 //!
 //! Another program may write the file meanwhile (a DHCP client, a VPN, NetworkManager). What it wrote becomes the
 //! original, in the journal first, and the hook is set again: [`Hook::follow`]. A program that insists is left alone
@@ -13,7 +13,7 @@ mod pace;
 mod text;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -31,6 +31,8 @@ pub(crate) const RESOLV_CONF: &str = "/etc/resolv.conf";
 const MAX_SIZE: usize = 64 * 1024;
 /// Ours contains the original, with three bytes more for each of its lines, and some of the lines twice.
 const MAX_OURS: usize = 6 * MAX_SIZE;
+/// Maximum number of symbolic links that are followed, as the kernel's.
+const MAX_LINKS: usize = 40;
 
 /// Why the resolver hook can't be installed or updated.
 #[derive(Debug, thiserror::Error)]
@@ -136,7 +138,8 @@ pub(crate) struct Hook {
     original: Option<Vec<u8>>,
     servers: Vec<IpAddr>,
     search: Vec<String>,
-    /// What we wrote last.
+    /// Our text, and as we wrote it last: not shorter than what was there before.
+    rendered: Vec<u8>,
     written: Vec<u8>,
     pace: Pace,
     state: State,
@@ -191,10 +194,11 @@ impl Hook {
         }
         let mut hook = Self {
             path: path.to_owned(),
-            target: path.to_owned(),
+            target: target_of(path),
             original,
             servers: servers.to_vec(),
             search: search.to_vec(),
+            rendered: Vec::new(),
             written: Vec::new(),
             pace: Pace::new(),
             state: State::Set,
@@ -227,15 +231,19 @@ impl Hook {
     /// Looks at the file. If another program has rewritten it, that content becomes the original, and our text is
     /// written again.
     pub(crate) fn follow(&mut self, journal: &mut Journal) -> Result<Followed, Error> {
-        let path = self.path.clone();
-        let same_file =
-            move |change: &Change| matches!(change, Change::ResolvConf { path: it, .. } if *it == path);
-        self.follow_at(|change| journal.replace(same_file, change), Instant::now())
+        let step = |step| match step {
+            Step::Record(change) => journal.replace(|other| is_same_file(other, &change), change.clone()),
+            Step::Forget(target) => {
+                journal.forget_all(|change| is_of(change, &target));
+                Ok(())
+            }
+        };
+        self.follow_at(step, Instant::now())
     }
 
     fn follow_at(
         &mut self,
-        replace: impl FnOnce(Change) -> io::Result<()>,
+        journal: impl FnMut(Step) -> io::Result<()>,
         now: Instant,
     ) -> Result<Followed, Error> {
         if self.state == State::LeftAlone {
@@ -245,7 +253,7 @@ impl Hook {
             }
             self.begin_anew();
         }
-        let followed = self.look(replace, now);
+        let followed = self.look(journal, now);
         self.state = match &followed {
             Ok(Followed::Unchanged | Followed::SetAgain(_)) => State::Set,
             Ok(Followed::Later(_)) => State::Waiting,
@@ -272,19 +280,22 @@ impl Hook {
 
     fn look(
         &mut self,
-        replace: impl FnOnce(Change) -> io::Result<()>,
+        mut journal: impl FnMut(Step) -> io::Result<()>,
         now: Instant,
     ) -> Result<Followed, Error> {
         let current = read(&self.path);
+        let leads_there = target_of(&self.path) == self.target;
         let is_as_written = matches!(&current, Ok(Some(current)) if *current == self.written);
-        if is_as_written {
-            if self.render() != self.written {
+        if is_as_written && leads_there {
+            if self.render() != self.rendered {
                 self.write()?;
             }
             return Ok(Followed::Unchanged);
         }
         let comment = current.as_ref().ok().and_then(|current| text::comment(current.as_deref()?));
-        self.leave_old_target();
+        if !leads_there {
+            self.leave_old_target(&mut journal);
+        }
         let original = text::wished(current?.as_deref(), self.original.as_deref(), &self.servers);
         match self.pace.advice(original == self.original, now) {
             Advice::SetAgain => {}
@@ -295,28 +306,35 @@ impl Hook {
             }
         }
         let before = std::mem::replace(&mut self.original, original);
-        if self.original != before {
-            self.record(replace).inspect_err(|_| self.original = before)?;
+        let target = std::mem::replace(&mut self.target, target_of(&self.path));
+        if self.original != before || self.target != target {
+            let record = |change| journal(Step::Record(change));
+            self.record(record).inspect_err(|_| (self.original, self.target) = (before, target))?;
         }
         self.write()?;
         Ok(Followed::SetAgain(comment))
     }
 
-    /// Restores the file that we wrote, if the path leads to another one now.
-    fn leave_old_target(&self) {
-        let leads_there = fs::canonicalize(&self.path).is_ok_and(|target| target == self.target);
-        if !leads_there
-            && self.target.is_file()
-            && let Err(error) = restore(&self.target, self.original.as_deref(), &self.servers)
-        {
-            tracing::warn!("{} could not be restored: {error}", self.target.display());
+    /// Restores the file that we wrote, because the path leads to another one now. If that fails, the journal keeps it.
+    fn leave_old_target(&self, journal: &mut impl FnMut(Step) -> io::Result<()>) {
+        let restored = match self.target.is_file() {
+            true => restore(&self.target, self.original.as_deref(), &self.servers),
+            false => Ok(()),
+        };
+        match restored.and_then(|()| journal(Step::Forget(self.target.clone()))) {
+            Ok(()) => {}
+            Err(error) => tracing::warn!("{} could not be restored: {error}", self.target.display()),
         }
     }
 
     fn record(&self, record: impl FnOnce(Change) -> io::Result<()>) -> Result<(), Error> {
-        let Self { path, original, servers, .. } = self;
-        let change =
-            Change::ResolvConf { path: path.clone(), original: original.clone(), servers: servers.clone() };
+        let Self { path, target, original, servers, .. } = self;
+        let change = Change::ResolvConf {
+            path: path.clone(),
+            target: Some(target.clone()),
+            original: original.clone(),
+            servers: servers.clone(),
+        };
         record(change).map_err(|source| Error::Journal { path: path.clone(), source })
     }
 
@@ -325,17 +343,48 @@ impl Hook {
     }
 
     fn write(&mut self) -> Result<(), Error> {
-        let ours = self.render();
-        overwrite(&self.path, &ours).map_err(|source| {
+        let rendered = self.render();
+        let written = write_over(&self.path, |length| text::padded(&rendered, length)).map_err(|source| {
             // For example, no space left: half of our text is worse than the original.
             if let Err(error) = restore(&self.path, self.original.as_deref(), &self.servers) {
                 tracing::error!("{} could not be restored either: {error}", self.path.display());
             }
             Error::io(&self.path, source)
         })?;
-        self.written = ours;
-        self.target = fs::canonicalize(&self.path).map_err(|error| Error::io(&self.path, error))?;
+        (self.rendered, self.written) = (rendered, written);
         Ok(())
+    }
+}
+
+/// A step of the journal.
+enum Step {
+    /// Writes down a change, in place of an earlier one of the same file.
+    Record(Change),
+    /// This file is restored.
+    Forget(PathBuf),
+}
+
+fn is_of(change: &Change, file: &Path) -> bool {
+    matches!(change, Change::ResolvConf { target: Some(target), .. } if target == file)
+}
+
+fn is_same_file(one: &Change, other: &Change) -> bool {
+    matches!(other, Change::ResolvConf { target: Some(target), .. } if is_of(one, target))
+}
+
+/// The file that the path leads to, also if it does not exist yet.
+fn target_of(path: &Path) -> PathBuf {
+    let mut target = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        if let Ok(found) = fs::canonicalize(&target) {
+            return found;
+        }
+        let Ok(link) = fs::read_link(&target) else { break };
+        target = target.parent().unwrap_or(Path::new("/")).join(link);
+    }
+    match (target.parent().map(fs::canonicalize), target.file_name()) {
+        (Some(Ok(directory)), Some(name)) => directory.join(name),
+        _ => target,
     }
 }
 
@@ -355,15 +404,19 @@ pub(crate) fn restore(path: &Path, original: Option<&[u8]>, servers: &[IpAddr]) 
         return Ok(());
     }
     match text::wished(current.as_deref(), original, servers) {
-        Some(wished) => overwrite(path, &wished),
+        Some(wished) => {
+            write_over(path, |length| text::padded_original(&wished, length))?;
+            // The path may be a mount point, or the file read by somebody: truncated last, and never empty for long.
+            OpenOptions::new().write(true).open(path)?.set_len(wished.len() as u64)
+        }
         // Removes the file itself, if the path is a link to it.
         None => fs::remove_file(fs::canonicalize(path)?),
     }
 }
 
-/// Writes first and truncates afterwards: the file is never empty and always has our mark at its start or end, so the
-/// next [`restore`] repairs what a kill in between leaves.
-fn overwrite(path: &Path, contents: &[u8]) -> io::Result<()> {
+/// Writes what `contents` says for a file of this length, in one piece: it must not be shorter, so that a kill leaves no
+/// half. Returns what is written.
+fn write_over(path: &Path, contents: impl FnOnce(usize) -> Vec<u8>) -> io::Result<Vec<u8>> {
     let mut file = match OpenOptions::new().write(true).open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
@@ -373,9 +426,10 @@ fn overwrite(path: &Path, contents: &[u8]) -> io::Result<()> {
         }
         file => file?,
     };
-    file.write_all(contents)?;
-    let end = file.stream_position()?;
-    file.set_len(end)
+    let length = usize::try_from(file.metadata()?.len()).unwrap_or(MAX_OURS).min(MAX_OURS);
+    let contents = contents(length);
+    file.write_all(&contents)?;
+    Ok(contents)
 }
 
 /// The file's contents; `None` if there is no file but one could be created.

@@ -584,7 +584,8 @@ impl Session {
 
     /// Undoes everything, in reverse. Returns the link, if there is one, for the goodbye.
     pub(crate) fn undo(self) -> (Option<Link>, Report) {
-        let Self { link, hook, mut journal, names, .. } = self;
+        let Self { link, hook, mut journal, mut names, .. } = self;
+        names.follow_last(&mut journal);
         let mut report = undo::all(&mut journal);
         // Stopped only after resolv.conf no longer names the responder.
         drop(names);

@@ -440,3 +440,30 @@ fn after_a_kill_the_new_original_is_restored() {
         assert_eq!(sh("cat /etc/resolv.conf"), "nameserver 172.16.5.54\n");
     });
 }
+
+#[test]
+fn a_link_that_leads_elsewhere_at_the_end_leaves_nothing_behind() {
+    for killed in [false, true] {
+        in_codespace(move || async move {
+            let theirs = "nameserver 172.16.5.54\n";
+            sh("cp -a /etc /run/etc; mount --bind /run/etc /etc
+                printf 'nameserver 172.16.5.53\\n' > /run/stub.conf; ln -sf /run/stub.conf /etc/resolv.conf
+                printf 'nameserver 172.16.5.54\\n' > /run/theirs.conf");
+            let (mut laptop, _) = session(60).await;
+            laptop.settle().await;
+            let owner = crate::codespace::owner();
+            if killed {
+                sh(&format!("ln -sf /run/theirs.conf /etc/resolv.conf; kill -9 {owner} {}", laptop.attach()));
+                sidecar(&["cleanup"]);
+            } else {
+                // Without time to see it in between.
+                sh(&format!("kill -STOP {owner}; ln -sf /run/theirs.conf /etc/resolv.conf"));
+                laptop.send(&[Frame::Goodbye(Goodbye { reason: Reason::Done, text: String::new() })]).await;
+                sh(&format!("kill -CONT {owner}"));
+                laptop.goodbye().await;
+            }
+            assert_eq!(sh("cat /run/stub.conf"), "nameserver 172.16.5.53\n", "killed: {killed}");
+            assert_eq!(sh("cat /etc/resolv.conf"), theirs, "killed: {killed}");
+        });
+    }
+}

@@ -15,6 +15,8 @@ struct Hooked<'a> {
     fixture: &'a Fixture,
     hook: Hook,
     journalled: Option<Vec<u8>>,
+    /// Every file that has to be restored, and its original.
+    files: std::collections::BTreeMap<PathBuf, Option<Vec<u8>>>,
 }
 
 impl Hooked<'_> {
@@ -22,15 +24,20 @@ impl Hooked<'_> {
     fn follow_at(&mut self, now: Instant) -> Result<Followed, Error> {
         let path = &self.fixture.path;
         let before = fs::read(path).ok();
-        let journalled = &mut self.journalled;
-        let replace = |change| {
+        let (journalled, files) = (&mut self.journalled, &mut self.files);
+        let step = |step| {
             assert_eq!(fs::read(path).ok(), before, "the journal comes first");
-            if let Change::ResolvConf { original, .. } = change {
-                *journalled = original;
+            match step {
+                Step::Record(Change::ResolvConf { target: Some(target), original, .. }) => {
+                    files.insert(target, original.clone());
+                    *journalled = original;
+                }
+                Step::Forget(target) => drop(files.remove(&target)),
+                Step::Record(other) => panic!("{other:?}"),
             }
             Ok(())
         };
-        self.hook.follow_at(replace, now)
+        self.hook.follow_at(step, now)
     }
 
     fn follow(&mut self) -> Followed {
@@ -62,7 +69,8 @@ impl Fixture {
 
     fn hooked(&self) -> Hooked<'_> {
         let (hook, journalled) = self.install().unwrap();
-        Hooked { fixture: self, hook, journalled }
+        let files = [(hook.target.clone(), journalled.clone())].into();
+        Hooked { fixture: self, hook, journalled, files }
     }
 
     fn install(&self) -> Result<(Hook, Option<Vec<u8>>), Error> {
@@ -301,6 +309,41 @@ fn when_a_link_leads_elsewhere_the_file_it_led_to_is_restored() {
     assert!(hooked.is_hooked() && fs::read_to_string(&new).unwrap().contains("nameserver 10.97.0.1"));
     assert_eq!(hooked.undone().unwrap(), b"nameserver 9.9.9.9\n");
     assert_eq!(fs::read_link(&fixture.path).unwrap(), Path::new("new.conf"));
+}
+
+#[test]
+fn files_are_in_the_journal_until_they_are_restored() {
+    let fixture = Fixture::new(None);
+    let (old, new) = (fixture.path.with_file_name("stub.conf"), fixture.path.with_file_name("new.conf"));
+    fs::write(&old, ORIGINAL).unwrap();
+    symlink("stub.conf", &fixture.path).unwrap();
+    let mut hooked = fixture.hooked();
+    assert_eq!(hooked.files, [(fs::canonicalize(&old).unwrap(), Some(ORIGINAL.to_vec()))].into());
+    // Another program makes its file of ours.
+    fs::copy(&old, &new).unwrap();
+    fs::remove_file(&fixture.path).unwrap();
+    symlink("new.conf", &fixture.path).unwrap();
+    assert_eq!(hooked.follow(), Followed::SetAgain(None));
+    assert_eq!(fs::read(&old).unwrap(), ORIGINAL);
+    assert_eq!(hooked.files, [(fs::canonicalize(&new).unwrap(), Some(ORIGINAL.to_vec()))].into());
+    assert_eq!(hooked.undone().unwrap(), ORIGINAL);
+}
+
+#[test]
+fn a_text_of_ours_is_never_followed_by_a_part_of_an_earlier_one() {
+    let fixture = Fixture::new(Some(ORIGINAL));
+    let mut hooked = fixture.hooked();
+    let long = fixture.text();
+    hooked.hook.search.clear();
+    assert_eq!(hooked.follow(), Followed::Unchanged);
+    let short = fixture.text();
+    assert_eq!(short.len(), long.len(), "in one piece, and not truncated");
+    assert!(!short.contains("corp.example") && short.ends_with("\n\n\n# End of what gh-net wrote.\n"));
+    assert_eq!(hooked.follow(), Followed::Unchanged, "as written");
+    assert_eq!(hooked.undone().unwrap(), ORIGINAL);
+    // What an earlier version left, killed before it truncated.
+    fs::write(&fixture.path, format!("{}{}", short.replace("\n\n", ""), &long[long.len() - 60..])).unwrap();
+    assert_eq!(hooked.undone().unwrap(), ORIGINAL);
 }
 
 #[test]

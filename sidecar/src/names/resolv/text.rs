@@ -95,7 +95,8 @@ pub(super) fn names_only(text: &[u8], servers: &[IpAddr]) -> bool {
 /// What follows our text.
 fn appended(ours: &[u8]) -> &[u8] {
     let end = END_LINE.as_bytes();
-    let found = ours.windows(end.len()).position(|window| window == end);
+    // Of several, the last one: between them may be what a kill left of an earlier text of ours.
+    let found = ours.windows(end.len()).rposition(|window| window == end);
     match found.filter(|_| ours.starts_with(MARK.as_bytes())) {
         Some(start) => &ours[start + end.len()..],
         None => &[],
@@ -152,6 +153,22 @@ pub(super) fn render(
     }
     out.extend_from_slice(END.as_bytes());
     out
+}
+
+/// Our text with blank lines before its end, as long as the file that it replaces: no part of that file must stand after
+/// it.
+pub(super) fn padded(ours: &[u8], length: usize) -> Vec<u8> {
+    let text = ours.strip_suffix(END.as_bytes()).unwrap_or(ours);
+    let blank = length.saturating_sub(text.len() + END.len());
+    [text, &vec![b'\n'; blank], END.as_bytes()].concat()
+}
+
+/// An original as long as our file that it replaces, with our last line, so that it is still ours until it is truncated.
+pub(super) fn padded_original(original: &[u8], length: usize) -> Vec<u8> {
+    match length.checked_sub(original.len() + END.len()) {
+        Some(blank) if blank > 0 => [original, &vec![b'\n'; blank], END.as_bytes()].concat(),
+        Some(_) | None => original.to_vec(),
+    }
 }
 
 /// The addresses of the `nameserver` lines.

@@ -115,6 +115,7 @@ impl Names {
     }
 
     fn unhook(&mut self, journal: &mut Journal) {
+        self.follow_last(journal);
         self.hook = None;
         let report = undo::names(journal);
         for failure in report.failed {
@@ -133,6 +134,15 @@ impl Names {
             }
         }
         self.read_resolvers();
+    }
+
+    /// Before the end: what another program has changed just now has not been seen yet.
+    pub(super) fn follow_last(&mut self, journal: &mut Journal) {
+        if let Some(hook) = &mut self.hook
+            && let Err(error) = hook.follow(journal)
+        {
+            tracing::warn!("{error}");
+        }
     }
 
     /// There is a new link.
