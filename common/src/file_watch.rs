@@ -2,7 +2,8 @@
 //! bind mount, which nothing can replace), replaced by a rename, removed, or, where its path is a symbolic link, by a
 //! link to another file.
 //!
-//! So the file itself is watched, and the directory of each link on the way to it. The watches belong to what was there
+//! So the file itself is watched, and the directory of each link on the way to it or, if that does not exist, the nearest
+//! one above it. The watches belong to what was there
 //! when they were made: after a change, [`FileWatch::new`] makes them anew.
 
 use std::fs;
@@ -46,12 +47,17 @@ impl FileWatch {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         let mut paths = Vec::new();
         for path in links(path) {
-            let Some(directory) = path.parent() else { continue };
-            match inotify.add_watch(directory, MASK | AddWatchFlags::IN_ONLYDIR) {
-                Ok(watch) => paths.push((watch, path)),
-                // Of a link into a directory that does not exist, the link itself is watched.
-                Err(nix::Error::ENOENT | nix::Error::ENOTDIR) => {}
-                Err(error) => return Err(error.into()),
+            // Where a directory is missing, the nearest one above it shows when it is made.
+            for path in path.ancestors() {
+                let Some(directory) = path.parent() else { break };
+                match inotify.add_watch(directory, MASK | AddWatchFlags::IN_ONLYDIR) {
+                    Ok(watch) => {
+                        paths.push((watch, path.to_owned()));
+                        break;
+                    }
+                    Err(nix::Error::ENOENT | nix::Error::ENOTDIR) => {}
+                    Err(error) => return Err(error.into()),
+                }
             }
         }
         match inotify.add_watch(path, MASK) {
@@ -98,7 +104,7 @@ impl FileWatch {
             };
             let Some((_, path)) = self.paths.iter().find(is_meant) else { return false };
             // A program that creates a file writes it next, and closes it then. A link is complete.
-            is_begun |= created && !path.is_symlink();
+            is_begun |= created && !path.is_symlink() && !path.is_dir();
         }
         self.is_written = is_begun;
         true
@@ -225,6 +231,22 @@ mod tests {
         is_noticed(&mut watch).await;
         let mut watch = FileWatch::new(&fixture.path).unwrap();
         fs::remove_file(&fixture.path).unwrap();
+        is_noticed(&mut watch).await;
+        // The directory of the target is removed and made again.
+        symlink("run/stub.conf", &fixture.path).unwrap();
+        let mut watch = FileWatch::new(&fixture.path).unwrap();
+        fs::remove_dir_all(fixture.sibling("run")).unwrap();
+        is_noticed(&mut watch).await;
+        for made in ["run", "run/deeper"] {
+            let mut watch = FileWatch::new(&fixture.path).unwrap();
+            fs::create_dir(fixture.sibling(made)).unwrap();
+            is_noticed(&mut watch).await;
+            assert!(!watch.is_written());
+            fs::remove_file(&fixture.path).unwrap();
+            symlink("run/deeper/stub.conf", &fixture.path).unwrap();
+        }
+        let mut watch = FileWatch::new(&fixture.path).unwrap();
+        fs::write(fixture.sibling("run/deeper/stub.conf"), "new").unwrap();
         is_noticed(&mut watch).await;
         // A link into nowhere, and one to itself.
         for target in ["/nonexistent/gh-net/resolv.conf", "resolv.conf"] {

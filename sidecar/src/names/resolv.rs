@@ -214,6 +214,11 @@ impl Hook {
         self.state == State::Set
     }
 
+    /// Whether the file could not be written or read the last time.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.state == State::Failed
+    }
+
     /// Follows a change of the laptop's search list, and what [`Self::follow`] follows.
     pub(crate) fn update(&mut self, journal: &mut Journal, search: &[String]) -> Result<Followed, Error> {
         self.search = search.to_vec();

@@ -340,7 +340,9 @@ impl Session {
             return;
         };
         let before = self.own.clone();
-        if file {
+        // What was in the way of the hook may be gone.
+        let is_retried = networks == Changes::Settled && self.names.is_unhooked_by_error();
+        if file || is_retried {
             match networks {
                 Changes::Settled => self.names.follow(&mut self.journal),
                 // Its next write would undo ours.

@@ -467,3 +467,23 @@ fn a_link_that_leads_elsewhere_at_the_end_leaves_nothing_behind() {
         });
     }
 }
+
+#[test]
+fn a_directory_on_the_way_to_resolv_conf_may_be_removed_and_made_again() {
+    in_codespace(|| async {
+        sh("cp -a /etc /run/etc; mount --bind /run/etc /etc; mkdir /run/resolver
+            printf 'nameserver 172.16.5.53\\n' > /run/resolver/stub.conf; ln -sf /run/resolver/stub.conf /etc/resolv.conf");
+        let (mut laptop, _) = session(0).await;
+        sh("rm -r /run/resolver");
+        notice(&mut laptop, "names-unhooked").await;
+        sh("mkdir /run/resolver");
+        sleep(Duration::from_millis(500)).await;
+        sh("printf 'nameserver 172.16.5.54\\n' > /run/resolver/stub.conf");
+        eventually("names are hooked again", || {
+            std::path::Path::new("/etc/resolv.conf").exists() && is_hooked()
+        })
+        .await;
+        end(laptop).await;
+        assert_eq!(sh("cat /run/resolver/stub.conf"), "nameserver 172.16.5.54\n");
+    });
+}

@@ -24,6 +24,8 @@ pub(super) struct Names {
     laptop: Vec<IpAddr>,
     /// The codespace's own resolvers.
     resolvers: Vec<IpAddr>,
+    /// The error that keeps names unhooked: it is told once.
+    error: Option<String>,
     /// After which time resolv.conf is to be looked at again.
     look_after: Option<Duration>,
     notifier: Notifier,
@@ -39,6 +41,7 @@ impl Names {
             listen: addresses.iter().map(|address| address.sidecar.addr()).collect(),
             laptop: addresses.iter().map(|address| address.gateway).collect(),
             resolvers: Vec::new(),
+            error: None,
             look_after: None,
             notifier,
         }
@@ -52,6 +55,11 @@ impl Names {
     /// Whether resolv.conf names our responder.
     pub(super) fn is_hooked(&self) -> bool {
         self.hook.as_ref().is_some_and(resolv::Hook::is_set)
+    }
+
+    /// Whether the hook could not be set the last time.
+    pub(super) fn is_unhooked_by_error(&self) -> bool {
+        self.hook.as_ref().is_some_and(resolv::Hook::has_failed)
     }
 
     /// The codespace's own resolvers.
@@ -158,12 +166,16 @@ impl Names {
         self.look_after.take()
     }
 
-    fn unhooked(&self, error: &anyhow::Error) {
+    fn unhooked(&mut self, error: &anyhow::Error) {
         let text = format!("names of the laptop's networks are not resolved: {error}");
+        if self.error.replace(text.clone()).is_some_and(|told| told == text) {
+            return;
+        }
         self.notifier.notify(Level::Warning, "names-unhooked", text);
     }
 
     fn tell(&mut self, followed: Followed) {
+        self.error = None;
         let path = resolv::RESOLV_CONF;
         let named = |comment: Option<String>| match comment {
             Some(comment) => format!("{path} (it begins with \"{comment}\")"),
