@@ -91,7 +91,7 @@ impl Hook {
     /// # Errors
     /// The kernel refused, or a change could not be written down.
     pub(crate) fn prefer(&mut self, networks: &Networks, journal: &mut Journal) -> io::Result<()> {
-        let Networks { rules, routes } = networks;
+        let Networks { rules, routes, .. } = networks;
         match self {
             Self::Tun(tunnel) => tunnel.prefer(&gateway::tables_after_ours(rules, routes), journal),
         }
@@ -184,6 +184,8 @@ pub(crate) struct Networks {
     pub(crate) routes: Vec<Route>,
     /// The rules that look up a table of its own, not `main`, for every packet.
     rules: Vec<Rule>,
+    /// Whether changes interrupted the reading: some may be missing.
+    pub(crate) is_interrupted: bool,
 }
 
 impl Networks {
@@ -192,8 +194,10 @@ impl Networks {
     /// # Errors
     /// The kernel's answer.
     pub(crate) fn read() -> io::Result<Self> {
-        let routes = Netlink::open()?.routes(|route| !message::is_own(route))?.items;
-        Ok(Self { routes, rules: gateway::rules_of_codespace()? })
+        let routes = Netlink::open()?.routes(|route| !message::is_own(route))?;
+        let (rules, is_interrupted) = gateway::rules_of_codespace()?;
+        let is_interrupted = is_interrupted || routes.interrupted;
+        Ok(Self { routes: routes.items, rules, is_interrupted })
     }
 
     /// The routes to networks that the codespace reaches by itself, and that take precedence over ours: those of `main`,

@@ -115,6 +115,11 @@ impl Watch {
         }
     }
 
+    /// Has the networks looked at again soon: changes interrupted the last look.
+    pub(crate) fn look_again(&mut self) {
+        self.debounce.begin();
+    }
+
     /// Has resolv.conf looked at after this time, even if nobody touches it.
     pub(crate) fn look_after(&mut self, time: Duration) {
         self.due = Some(Instant::now() + time);

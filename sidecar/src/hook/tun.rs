@@ -142,18 +142,25 @@ impl Tunnel {
         if self.gateway.is_withdrawn() {
             return Ok(Damage::default());
         }
+        let is_up = self.device.is_up()?;
+        let addresses = self.missing_addresses()?;
+        let rules = self.gateway.missing_rules()?;
+        let has_routes = self.gateway.has_its_routes()?;
         Ok(Damage {
-            down: !self.device.is_up()?,
-            addresses: self.missing_addresses()?,
-            rules: self.gateway.missing_rules()?,
-            routes: !self.gateway.has_its_routes()?,
+            is_unsure: is_up.is_none() || addresses.is_none() || rules.is_none() || has_routes.is_none(),
+            down: is_up == Some(false),
+            addresses: addresses.unwrap_or_default(),
+            rules: rules.unwrap_or_default(),
+            routes: has_routes == Some(false),
         })
     }
 
-    /// The addresses that are missing in the families that the codespace has.
-    fn missing_addresses(&self) -> io::Result<Vec<TunnelAddress>> {
+    /// The addresses that are missing in the families that the codespace has; `None` if changes interrupted the look.
+    fn missing_addresses(&self) -> io::Result<Option<Vec<TunnelAddress>>> {
         let mut missing = self.device.missing(&self.addresses)?;
-        missing.retain(|address| !self.unavailable.contains(&is_v6(address)));
+        if let Some(missing) = &mut missing {
+            missing.retain(|address| !self.unavailable.contains(&is_v6(address)));
+        }
         Ok(missing)
     }
 
@@ -167,8 +174,9 @@ impl Tunnel {
         // A device that is down loses its addresses.
         let missing = self.device.missing(&self.addresses).unwrap_or_else(|error| {
             repaired.note("the addresses", Err(error));
-            damage.addresses.clone()
+            None
         });
+        let missing = missing.unwrap_or_else(|| damage.addresses.clone());
         for address in &missing {
             if self.unavailable.contains(&is_v6(address)) {
                 continue;

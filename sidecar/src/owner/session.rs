@@ -251,17 +251,7 @@ impl Session {
         self.names.begin_anew(&mut self.journal);
         self.look_after();
         self.own.resolvers = self.names.resolvers().to_vec();
-        match Networks::read() {
-            Ok(found) => self.take_networks(&found, Changes::Settled),
-            Err(error) => {
-                self.plan.add_exceptions(exceptions(&[], link.peer, &self.own.resolvers));
-                self.notify(
-                    Level::Warning,
-                    "networks-unknown",
-                    format!("the codespace's own networks are unknown: {error}"),
-                );
-            }
-        }
+        self.read_networks(Changes::Settled);
         let Codespace { networks, resolvers } = self.own.codespace();
         link.pump.writer.push(&Frame::Opened(Opened {
             session: self.id,
@@ -351,10 +341,7 @@ impl Session {
             self.look_after();
             self.own.resolvers = self.names.resolvers().to_vec();
         }
-        match Networks::read() {
-            Ok(found) => self.take_networks(&found, networks),
-            Err(error) => tracing::warn!("the codespace's networks can't be read: {error}"),
-        }
+        self.read_networks(networks);
         self.follow_plan();
         self.repair();
         self.repairs.warn_of_bypass(&self.hook, &self.notifier);
@@ -367,6 +354,34 @@ impl Session {
             && let Some(watch) = &mut self.watch
         {
             watch.look_after(time);
+        }
+    }
+
+    /// Reads the codespace's networks and takes them over. If that fails, at least the resolvers stay out of the tunnel.
+    fn read_networks(&mut self, changes: Changes) {
+        match Networks::read() {
+            // What is missing may have been missed.
+            Ok(found) if found.is_interrupted => {
+                self.look_again();
+                self.take_networks(&found, Changes::Ongoing);
+            }
+            Ok(found) => self.take_networks(&found, changes),
+            Err(error) => {
+                self.plan.add_exceptions(exceptions(&[], self.peer, &self.own.resolvers));
+                let text = format!("the codespace's own networks are unknown: {error}");
+                if self.notified.insert("networks-unknown") {
+                    self.notify(Level::Warning, "networks-unknown", text);
+                } else {
+                    tracing::warn!("{text}");
+                }
+            }
+        }
+    }
+
+    /// Has the codespace looked at once more, when its changes pause.
+    fn look_again(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            watch.look_again();
         }
     }
 
@@ -410,6 +425,9 @@ impl Session {
         let Self { hook, plan, journal, notifier, .. } = self;
         let refused = self.repairs.repair(hook, plan, journal, notifier);
         self.report_refused(&refused);
+        if self.repairs.are_unsure() {
+            self.look_again();
+        }
     }
 
     /// Not async: `run` may be cancelled wherever it waits, and this must not be left half done.

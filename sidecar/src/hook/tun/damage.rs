@@ -18,6 +18,8 @@ use crate::journal::Rule;
 /// What is missing.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Damage {
+    /// Changes interrupted the look: more may be missing.
+    pub(crate) is_unsure: bool,
     /// The device is down.
     pub(super) down: bool,
     /// Addresses of the device.
@@ -31,14 +33,15 @@ pub(crate) struct Damage {
 impl Damage {
     /// Whether nothing is missing.
     pub(crate) fn is_none(&self) -> bool {
-        *self == Self::default()
+        let Self { is_unsure: _, down, addresses, rules, routes } = self;
+        !down && addresses.is_empty() && rules.is_empty() && !routes
     }
 }
 
 /// In the words of "another program has removed ...".
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { down, addresses, rules, routes } = self;
+        let Self { is_unsure: _, down, addresses, rules, routes } = self;
         let mut parts = Vec::new();
         if *down {
             parts.push("the device from service".to_owned());

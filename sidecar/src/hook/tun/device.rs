@@ -163,11 +163,11 @@ impl Device {
         Ok(())
     }
 
-    /// Whether it is up, which another program may change.
+    /// Whether it is up, which another program may change; `None` if changes interrupted the look.
     ///
     /// # Errors
     /// The kernel's answer.
-    pub(crate) fn is_up(&self) -> io::Result<bool> {
+    pub(crate) fn is_up(&self) -> io::Result<Option<bool>> {
         let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
         let up = Netlink::open()?.dump(request, |message| match message {
             RouteNetlinkMessage::NewLink(link) if link.header.index == self.index => {
@@ -175,7 +175,8 @@ impl Device {
             }
             _ => None,
         })?;
-        Ok(up.items.first() == Some(&true))
+        let is_missed = up.interrupted && up.items.is_empty();
+        Ok((!is_missed).then_some(up.items.first() == Some(&true)))
     }
 
     /// Sets it up again, without its addresses.
@@ -186,16 +187,20 @@ impl Device {
         set_up(self.index, self.mtu)
     }
 
-    /// Those of `addresses` that it lacks.
+    /// Those of `addresses` that it lacks; `None` if changes interrupted the look.
     ///
     /// # Errors
     /// The kernel's answer.
-    pub(crate) fn missing(&self, addresses: &[TunnelAddress]) -> io::Result<Vec<TunnelAddress>> {
-        let present = Netlink::open()?.addresses()?.items;
+    pub(crate) fn missing(&self, addresses: &[TunnelAddress]) -> io::Result<Option<Vec<TunnelAddress>>> {
+        let present = Netlink::open()?.addresses()?;
         let has = |own: &TunnelAddress| {
-            present.iter().any(|it| it.interface == self.index && it.address.addr() == own.sidecar.addr())
+            present
+                .items
+                .iter()
+                .any(|it| it.interface == self.index && it.address.addr() == own.sidecar.addr())
         };
-        Ok(addresses.iter().filter(|own| !has(own)).copied().collect())
+        let missing: Vec<TunnelAddress> = addresses.iter().filter(|own| !has(own)).copied().collect();
+        Ok((missing.is_empty() || !present.interrupted).then_some(missing))
     }
 
     /// The next packet, split off the front of `arena`, which gets new memory when it runs low.

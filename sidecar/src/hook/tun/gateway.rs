@@ -26,7 +26,7 @@ use netlink_packet_route::rule::RuleMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::message::{self, TABLE, is_own, new_rule, only_key, own_route};
-use super::table::{Kernel, OwnTable, Step, is_gone};
+use super::table::{Held, Kernel, OwnTable, Step, is_gone};
 use crate::hook::plan::{Plan, Table};
 use crate::journal::{Change, Journal, Report, Rule};
 
@@ -116,20 +116,28 @@ impl Gateway {
             self.rules.push(rule);
         }
         let is_old = |rule: &Rule| rule.but_default && rule.table != MAIN_TABLE && !wanted.contains(rule);
+        let mut refused = Ok(());
         for rule in self.rules.extract_if(.., |rule| is_old(rule)).collect::<Vec<_>>() {
-            delete_rule(&rule)?;
-            journal.forget(&Change::Rule(rule));
+            match delete_rule(&rule) {
+                Ok(()) => journal.forget(&Change::Rule(rule)),
+                // It is tried again the next time.
+                Err(error) => {
+                    self.rules.push(rule);
+                    refused = Err(error);
+                }
+            }
         }
-        Ok(())
+        refused
     }
 
-    /// The rules that are missing.
+    /// The rules that are missing; `None` if changes interrupted the look.
     ///
     /// # Errors
     /// The kernel's answer.
-    pub(crate) fn missing_rules(&self) -> io::Result<Vec<Rule>> {
-        let present = plain_rules()?;
-        Ok(self.rules.iter().filter(|rule| !present.contains(rule)).cloned().collect())
+    pub(crate) fn missing_rules(&self) -> io::Result<Option<Vec<Rule>>> {
+        let (present, is_interrupted) = plain_rules()?;
+        let missing: Vec<Rule> = self.rules.iter().filter(|rule| !present.contains(rule)).cloned().collect();
+        Ok((missing.is_empty() || !is_interrupted).then_some(missing))
     }
 
     /// Adds rules of the hook again, in their order: without the first one, the second would take packets for the
@@ -148,11 +156,11 @@ impl Gateway {
         results
     }
 
-    /// Whether our table is as we left it. If not, [`Self::follow`] mends it.
+    /// Whether our table is as we left it; `None` if changes interrupted the look. If not, [`Self::follow`] mends it.
     ///
     /// # Errors
     /// The kernel's answer.
-    pub(crate) fn has_its_routes(&mut self) -> io::Result<bool> {
+    pub(crate) fn has_its_routes(&mut self) -> io::Result<Option<bool>> {
         self.table.is_intact()
     }
 
@@ -196,7 +204,7 @@ impl Kernel for Routes {
         Ok(self.netlink.batch(requests)?.into_iter().collect())
     }
 
-    fn read(&mut self) -> io::Result<Table> {
+    fn read(&mut self) -> io::Result<Held> {
         // Answers to requests that failed may still wait at the old socket.
         self.netlink = Netlink::open()?;
         let device = self.device;
@@ -206,11 +214,10 @@ impl Kernel for Routes {
             _ => None,
         })?;
         // A dump is bounded. A route that it lacks, or that another program has altered, is set again.
-        Ok(routes.items.into_iter().filter_map(|(net, target)| Some((net, target?))).collect())
-    }
-
-    fn is_complete(table: &Table) -> bool {
-        table.len() < MAX_ITEMS
+        let table: Table =
+            routes.items.into_iter().filter_map(|(net, target)| Some((net, target?))).collect();
+        let is_truncated = table.len() >= MAX_ITEMS;
+        Ok(Held { table, is_truncated, is_interrupted: routes.interrupted })
     }
 }
 
@@ -239,13 +246,13 @@ impl Routes {
 }
 
 /// All rules that look a table up for every packet, ours among them. A kernel without policy routing, or without a
-/// family, has none.
+/// family, has none. Also whether changes interrupted the look, so that rules may be missing.
 ///
 /// # Errors
 /// The kernel's answer.
-fn plain_rules() -> io::Result<Vec<Rule>> {
+fn plain_rules() -> io::Result<(Vec<Rule>, bool)> {
     let mut netlink = Netlink::open()?;
-    let mut rules = Vec::new();
+    let (mut rules, mut is_interrupted) = (Vec::new(), false);
     for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         let mut request = RuleMessage::default();
         request.header.family = family;
@@ -254,22 +261,26 @@ fn plain_rules() -> io::Result<Vec<Rule>> {
             _ => None,
         });
         match dump {
-            Ok(dump) => rules.extend(dump.items),
+            Ok(dump) => {
+                is_interrupted |= dump.interrupted;
+                rules.extend(dump.items);
+            }
             Err(error) if matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT)) => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(rules)
+    Ok((rules, is_interrupted))
 }
 
 /// The codespace's own rules that look up a table of its own for every packet: neither the kernel's `local` nor `main`.
+/// Also whether changes interrupted the look, so that rules may be missing.
 ///
 /// # Errors
 /// The kernel's answer.
-pub(crate) fn rules_of_codespace() -> io::Result<Vec<Rule>> {
-    let mut rules = plain_rules()?;
+pub(crate) fn rules_of_codespace() -> io::Result<(Vec<Rule>, bool)> {
+    let (mut rules, is_interrupted) = plain_rules()?;
     rules.retain(|rule| ![LOCAL_TABLE, MAIN_TABLE, TABLE].contains(&rule.table) && rule.priority != PRIORITY);
-    Ok(rules)
+    Ok((rules, is_interrupted))
 }
 
 /// Of the codespace's tables, by family, those that its `rules` look up after ours, if they have other `routes` than a

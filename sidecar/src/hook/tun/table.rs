@@ -25,9 +25,17 @@ pub(super) trait Kernel {
     /// Carries the steps out, in order. Returns those that were refused, by index.
     fn carry_out(&mut self, steps: Vec<Step>) -> io::Result<BTreeMap<usize, io::Error>>;
     /// Reads the table's current state.
-    fn read(&mut self) -> io::Result<Table>;
-    /// Whether a table that was read can't lack routes that the kernel has.
-    fn is_complete(table: &Table) -> bool;
+    fn read(&mut self) -> io::Result<Held>;
+}
+
+/// What the kernel holds.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) table: Table,
+    /// Whether the table is too large to be read completely.
+    pub(super) is_truncated: bool,
+    /// Whether changes interrupted the reading: routes may be missing.
+    pub(super) is_interrupted: bool,
 }
 
 /// Our table, and what it holds.
@@ -55,17 +63,21 @@ impl<K: Kernel> OwnTable<K> {
         self.installed.clear();
     }
 
-    /// Whether the kernel still holds what we left. If not, the next [`Self::follow`] begins by reading the table.
+    /// Whether the kernel still holds what we left; `None` if changes interrupted the look. If it does not, the next [`Self::follow`] begins by reading the table.
     ///
     /// # Errors
     /// Communication with the kernel failed.
-    pub(super) fn is_intact(&mut self) -> io::Result<bool> {
+    pub(super) fn is_intact(&mut self) -> io::Result<Option<bool>> {
         let was_known = std::mem::replace(&mut self.is_known, false);
         let held = self.kernel.read()?;
+        if held.is_interrupted {
+            self.is_known = was_known;
+            return Ok(None);
+        }
         // Of a table that is not read completely it can't be said.
-        let intact = held == self.installed || !K::is_complete(&held);
+        let intact = held.table == self.installed || held.is_truncated;
         self.is_known = was_known && intact;
-        Ok(intact)
+        Ok(Some(intact))
     }
 
     /// Makes it `wanted`, without a wrong route in between: see [`transition`](super::transition). Returns, as text,
@@ -74,8 +86,11 @@ impl<K: Kernel> OwnTable<K> {
     /// # Errors
     /// Communication with the kernel failed. The next call begins by reading the table.
     pub(super) fn follow(&mut self, wanted: &Table) -> io::Result<Vec<String>> {
+        let mut is_known = true;
         if !self.is_known {
-            self.installed = self.kernel.read()?;
+            let held = self.kernel.read()?;
+            is_known = !held.is_interrupted;
+            self.installed = held.table;
         }
         self.is_known = false;
         let Transition { set, mut remove } = Transition::between(&self.installed, wanted);
@@ -83,7 +98,7 @@ impl<K: Kernel> OwnTable<K> {
         // Without its replacement an old route is still the best answer for its addresses.
         remove.retain(|(net, _)| !overlaps(&refused, net));
         self.remove(remove)?;
-        self.is_known = true;
+        self.is_known = is_known;
         Ok(errors)
     }
 
@@ -135,6 +150,8 @@ mod tests {
         refuses: BTreeMap<IpNet, i32>,
         /// The connection breaks after so many steps.
         breaks_after: Option<usize>,
+        /// Another program changes routes while they are read.
+        interrupts: bool,
     }
 
     impl Kernel for Fake {
@@ -158,12 +175,12 @@ mod tests {
             Ok(failures)
         }
 
-        fn read(&mut self) -> io::Result<Table> {
-            Ok(self.table.clone())
-        }
-
-        fn is_complete(table: &Table) -> bool {
-            table.len() < 10
+        fn read(&mut self) -> io::Result<Held> {
+            let mut table = self.table.clone();
+            if self.interrupts {
+                table.pop_last();
+            }
+            Ok(Held { is_truncated: table.len() >= 10, table, is_interrupted: self.interrupts })
         }
     }
 
@@ -232,14 +249,29 @@ mod tests {
             Table::from([(net("10.1.0.0/16"), Target::Tunnel), (net("10.2.0.0/16"), Target::Direct)]),
         ] {
             let mut own = own_table(&["10.1.0.0/16", "10.2.0.0/16"]);
-            assert!(own.is_intact().unwrap());
+            assert_eq!(own.is_intact().unwrap(), Some(true));
             own.kernel.table = damage;
-            assert!(!own.is_intact().unwrap());
-            assert!(!own.is_intact().unwrap(), "until it is mended");
+            assert_eq!(own.is_intact().unwrap(), Some(false));
+            assert_eq!(own.is_intact().unwrap(), Some(false), "until it is mended");
             assert!(own.follow(&wanted).unwrap().is_empty());
-            assert!(own.is_intact().unwrap());
+            assert_eq!(own.is_intact().unwrap(), Some(true));
             assert_eq!(own.kernel.table, wanted);
         }
+    }
+
+    #[test]
+    fn a_look_that_changes_interrupted_says_nothing_and_forgets_nothing() {
+        let mut own = own_table(&["10.1.0.0/16", "10.2.0.0/16"]);
+        own.kernel.interrupts = true;
+        assert_eq!(own.is_intact().unwrap(), None);
+        own.kernel.breaks_after = Some(0);
+        own.follow(&tunnel(&["10.3.0.0/16"])).unwrap_err();
+        own.kernel.breaks_after = None;
+        // The route that the interrupted look has missed is removed later.
+        own.follow(&tunnel(&["10.3.0.0/16"])).unwrap();
+        own.kernel.interrupts = false;
+        own.follow(&tunnel(&["10.3.0.0/16"])).unwrap();
+        assert_eq!(own.kernel.table, tunnel(&["10.3.0.0/16"]));
     }
 
     #[test]
@@ -247,6 +279,6 @@ mod tests {
         let nets: Vec<String> = (0..12).map(|number| format!("10.{number}.0.0/16")).collect();
         let mut own = own_table(&nets.iter().map(String::as_str).collect::<Vec<_>>());
         own.kernel.table.remove(&net("10.1.0.0/16"));
-        assert!(own.is_intact().unwrap());
+        assert_eq!(own.is_intact().unwrap(), Some(true));
     }
 }

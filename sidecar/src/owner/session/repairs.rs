@@ -29,6 +29,8 @@ pub(super) struct Repairs {
     failed: Vec<String>,
     /// Whether the hook is left to the program that takes it away.
     left_alone: bool,
+    /// Whether changes interrupted the last look: another one is needed.
+    is_unsure: bool,
     /// The interface that gets the tunnel's packets in its place.
     bypass: Option<u32>,
     bypasses: Attempts,
@@ -41,6 +43,7 @@ impl Default for Repairs {
             last: None,
             failed: Vec::new(),
             left_alone: false,
+            is_unsure: false,
             bypass: None,
             bypasses: Attempts::new(MAX_BYPASSES, WINDOW),
         }
@@ -52,6 +55,11 @@ impl Repairs {
     /// Otherwise it waits for a pause.
     pub(super) fn are_urgent(&self) -> bool {
         self.last.is_none_or(|last| last.elapsed() > IN_A_ROW)
+    }
+
+    /// Whether another look is needed, because changes interrupted the last one.
+    pub(super) fn are_unsure(&self) -> bool {
+        self.is_unsure && !self.left_alone
     }
 
     /// Warns if the hook is whole but rules of the codespace lead the tunnel's packets elsewhere.
@@ -93,13 +101,16 @@ impl Repairs {
             notifier.notify(Level::Info, "family-available", text);
         }
         let damage = match hook.damage() {
-            Ok(damage) if damage.is_none() => return Vec::new(),
             Ok(damage) => damage,
             Err(error) => {
                 tracing::warn!("the state of the routing hook can't be read: {error}");
                 return Vec::new();
             }
         };
+        self.is_unsure = damage.is_unsure;
+        if damage.is_none() {
+            return Vec::new();
+        }
         let now = Instant::now();
         if !self.attempts.admits(now) {
             self.give_up(hook, &damage, journal, notifier);
