@@ -12,14 +12,19 @@ use std::time::Duration;
 
 use gh_net_common::debounce::{Changes, Debounce};
 use gh_net_common::file_watch::FileWatch;
+use gh_net_common::frame::Level;
 use gh_net_common::netlink::{NETWORK_GROUPS, Netlink};
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 
 use crate::hook::{Concern, Hook};
+use crate::notify::Notifier;
 
 /// Maximum number of datagrams of events read at once. An overflow of the socket's buffer is an event as well.
 const DATAGRAMS: usize = 256;
+
+/// After this time the kernel is asked again to report changes.
+const REOPEN: Duration = Duration::from_secs(5);
 
 /// How long a program that writes resolv.conf is waited for until it closes the file.
 const WRITER: Duration = Duration::from_secs(5);
@@ -41,22 +46,28 @@ pub(crate) enum Seen {
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Watch {
-    /// `None` if the kernel does not report changes any more.
+    /// `None` if the kernel does not report changes.
     kernel: Option<AsyncFd<Netlink>>,
+    /// When it is asked to again.
+    reopened: Option<Instant>,
     path: &'static Path,
     /// `None` if resolv.conf can't be watched.
     file: Option<FileWatch>,
+    /// Why it can't be: logged once.
+    refused: Option<String>,
     /// When resolv.conf was touched for the first time since it was looked at.
     touched: Option<Instant>,
     /// When resolv.conf is to be looked at even if nobody touches it.
     due: Option<Instant>,
     debounce: Debounce,
+    notifier: Notifier,
 }
 
 /// Why waiting for events stops before they pause.
 enum Stop {
     Damage,
     Kernel(io::Error),
+    Reopen,
     File(io::Error),
 }
 
@@ -68,27 +79,60 @@ enum Source {
 
 impl Watch {
     /// Watches the networks and the file at `path` from now on. Must be called within a tokio runtime.
-    ///
-    /// # Errors
-    /// The system refused a netlink socket.
-    pub(crate) fn new(path: &'static Path) -> io::Result<Self> {
-        let netlink = Netlink::open()?;
-        for group in NETWORK_GROUPS {
-            netlink.listen(group)?;
+    pub(crate) fn new(path: &'static Path, notifier: Notifier) -> Self {
+        let mut watch = Self {
+            kernel: None,
+            reopened: None,
+            path,
+            file: None,
+            refused: None,
+            touched: None,
+            due: None,
+            debounce: Debounce::default(),
+            notifier,
+        };
+        match listen() {
+            Ok(kernel) => watch.kernel = Some(kernel),
+            Err(error) => watch.kernel_lost(&error),
         }
-        // SAFETY: a `Netlink` keeps its socket open as long as it exists.
-        let kernel = Some(unsafe { AsyncFd::register(netlink) }?);
-        let mut watch =
-            Self { kernel, path, file: None, touched: None, due: None, debounce: Debounce::default() };
         watch.watch_file();
-        Ok(watch)
+        watch
+    }
+
+    /// The kernel does not report changes any more: it is asked to again after a while.
+    fn kernel_lost(&mut self, error: &io::Error) {
+        self.kernel = None;
+        self.reopened = Some(Instant::now() + REOPEN);
+        let text = format!(
+            "changes of the codespace's networks are not followed ({error}); this is tried again every {} seconds",
+            REOPEN.as_secs()
+        );
+        self.notifier.notify(Level::Warning, "networks-unwatched", text);
+    }
+
+    fn reopen(&mut self) {
+        match listen() {
+            Ok(kernel) => {
+                self.kernel = Some(kernel);
+                self.reopened = None;
+                // What happened meanwhile was not reported.
+                self.debounce.begin();
+                let text = "changes of the codespace's networks are followed again".to_owned();
+                self.notifier.notify(Level::Info, "networks-watched", text);
+            }
+            Err(error) => {
+                tracing::debug!("changes of the codespace's networks are not followed: {error}");
+                self.reopened = Some(Instant::now() + REOPEN);
+            }
+        }
     }
 
     /// Waits until there is a reason to look at something. Cancel safe.
     pub(crate) async fn seen(&mut self, hook: &Hook) -> Seen {
         loop {
-            let Self { kernel, file, touched, due, debounce, .. } = self;
-            let changes = debounce.changes(async || match event(kernel, file, due, hook).await? {
+            let Self { kernel, reopened, file, touched, due, debounce, .. } = self;
+            let reopened = *reopened;
+            let changes = debounce.changes(async || match event(kernel, reopened, file, due, hook).await? {
                 Source::Kernel => Ok(()),
                 Source::File => {
                     touched.get_or_insert_with(Instant::now);
@@ -101,12 +145,8 @@ impl Watch {
                     self.debounce.begin();
                     return Seen::Damage;
                 }
-                Err(Stop::Kernel(error)) => {
-                    tracing::error!(
-                        "changes of the codespace's networks can't be followed any more: {error}"
-                    );
-                    self.kernel = None;
-                }
+                Err(Stop::Kernel(error)) => self.kernel_lost(&error),
+                Err(Stop::Reopen) => self.reopen(),
                 Err(Stop::File(error)) => {
                     tracing::warn!("{} can't be watched any more: {error}", self.path.display());
                     self.file = None;
@@ -148,15 +188,34 @@ impl Watch {
     }
 
     fn watch_file(&mut self) {
-        self.file = FileWatch::new(self.path)
-            .inspect_err(|error| tracing::warn!("{} can't be watched: {error}", self.path.display()))
-            .ok();
+        match FileWatch::new(self.path) {
+            Ok(file) => (self.file, self.refused) = (Some(file), None),
+            Err(error) => {
+                self.file = None;
+                let refused = error.to_string();
+                if self.refused.as_ref() != Some(&refused) {
+                    tracing::warn!("{} can't be watched: {refused}", self.path.display());
+                    self.refused = Some(refused);
+                }
+            }
+        }
     }
+}
+
+/// A socket that reports changes of the networks.
+fn listen() -> io::Result<AsyncFd<Netlink>> {
+    let netlink = Netlink::open()?;
+    for group in NETWORK_GROUPS {
+        netlink.listen(group)?;
+    }
+    // SAFETY: a `Netlink` keeps its socket open as long as it exists.
+    Ok(unsafe { AsyncFd::register(netlink) }?)
 }
 
 /// The next event that is worth a look.
 async fn event(
     kernel: &mut Option<AsyncFd<Netlink>>,
+    reopened: Option<Instant>,
     file: &mut Option<FileWatch>,
     due: &mut Option<Instant>,
     hook: &Hook,
@@ -167,6 +226,7 @@ async fn event(
             Concern::Codespace | Concern::None => Ok(Source::Kernel),
         },
         event = file_event(file) => event.map(|()| Source::File).map_err(Stop::File),
+        () = time(reopened) => Err(Stop::Reopen),
         () = time(*due) => {
             *due = None;
             Ok(Source::File)

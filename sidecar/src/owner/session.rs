@@ -85,9 +85,10 @@ pub(crate) struct Session {
     peer: Option<IpAddr>,
     plan: Plan,
     hook: Hook,
-    /// `None` if the codespace can't be followed.
-    watch: Option<Watch>,
+    watch: Watch,
     own: Own,
+    /// Whether the laptop is told of a change of it only when the quiet link wakes.
+    is_untold: bool,
     /// How many changes of the codespace's networks its user is told.
     told: Attempts,
     repairs: Repairs,
@@ -129,14 +130,6 @@ enum Next {
     Seen(Seen),
 }
 
-/// Waits until there is a reason to look at the codespace.
-async fn seen(watch: &mut Option<Watch>, hook: &Hook) -> Seen {
-    match watch {
-        Some(watch) => watch.seen(hook).await,
-        None => std::future::pending().await,
-    }
-}
-
 fn device_lost(hook: &Hook, error: &io::Error) -> Goodbye {
     let text = format!("another program removed the device {}: {error}", hook.name());
     Goodbye { reason: Reason::Tun, text }
@@ -169,10 +162,7 @@ impl Session {
             }
         };
         let names = Names::new(hook.addresses(), notifier.clone());
-        let watch = Watch::new(Path::new(resolv::RESOLV_CONF)).inspect_err(|error| {
-            let text = format!("changes of the codespace's networks are not followed: {error}");
-            notifier.notify(Level::Warning, "networks-unwatched", text);
-        });
+        let watch = Watch::new(Path::new(resolv::RESOLV_CONF), notifier.clone());
         Ok(Self {
             id,
             token,
@@ -187,8 +177,9 @@ impl Session {
             peer,
             plan,
             hook,
-            watch: watch.ok(),
+            watch,
             own: Own::default(),
+            is_untold: false,
             told: Attempts::new(MAX_TOLD, TOLD_WITHIN),
             repairs: Repairs::default(),
             held: Held::default(),
@@ -268,6 +259,7 @@ impl Session {
         self.grace = Duration::from_secs(open.grace.into());
         self.deadline = None;
         link.pump.count_into(self.monitor.connected());
+        self.is_untold = false;
         let old = self.link.replace(link);
         self.follow_plan();
         self.repairs.warn_of_bypass(&self.hook, &self.notifier);
@@ -308,12 +300,12 @@ impl Session {
             return select! {
                 () = grace => Next::Over(grace_over()),
                 error = lost => Next::Over(device_lost(hook, &error)),
-                seen = seen(watch, hook) => Next::Seen(seen),
+                seen = watch.seen(hook) => Next::Seen(seen),
             };
         };
         let (pump, control) = link.parts();
         // Polled only when it is woken itself, and not for each packet.
-        let mut watched = FuturesUnordered::from_iter([seen(watch, hook)]);
+        let mut watched = FuturesUnordered::from_iter([watch.seen(hook)]);
         select! {
             event = poll_fn(|cx| pump.poll(cx, hook, held, counters)) => Next::Pump(event),
             () = handover::closed(control) => Next::Pump(Event::Cut("attach was ended".to_owned())),
@@ -350,10 +342,8 @@ impl Session {
 
     /// Has resolv.conf looked at again when the hook wants it.
     fn look_after(&mut self) {
-        if let Some(time) = self.names.take_look_after()
-            && let Some(watch) = &mut self.watch
-        {
-            watch.look_after(time);
+        if let Some(time) = self.names.take_look_after() {
+            self.watch.look_after(time);
         }
     }
 
@@ -362,7 +352,7 @@ impl Session {
         match Networks::read() {
             // What is missing may have been missed.
             Ok(found) if found.is_interrupted => {
-                self.look_again();
+                self.watch.look_again();
                 self.take_networks(&found, Changes::Ongoing);
             }
             Ok(found) => self.take_networks(&found, changes),
@@ -375,13 +365,6 @@ impl Session {
                     tracing::warn!("{text}");
                 }
             }
-        }
-    }
-
-    /// Has the codespace looked at once more, when its changes pause.
-    fn look_again(&mut self) {
-        if let Some(watch) = &mut self.watch {
-            watch.look_again();
         }
     }
 
@@ -412,12 +395,26 @@ impl Session {
             return;
         }
         tracing::info!(own = ?self.own, "the codespace has changed");
-        let Some(link) = &mut self.link else { return };
-        link.pump.send(&Frame::Codespace(self.own.codespace()));
-        for (code, text) in own::notices(&before.networks, &self.own.networks, self.plan.laptop()) {
+        let Some(link) = &self.link else { return };
+        let notices = own::notices(&before.networks, &self.own.networks, self.plan.laptop());
+        self.is_untold = true;
+        // The networks of a container that overlap nothing are no reason to wake a quiet link.
+        if !link.pump.is_quiet() || !notices.is_empty() || before.resolvers != self.own.resolvers {
+            self.tell_laptop();
+        }
+        for (code, text) in notices {
             if self.told.admits(std::time::Instant::now()) {
                 self.notify(Level::Info, code, text);
             }
+        }
+    }
+
+    /// Tells the laptop what the codespace has of its own, if it does not know.
+    fn tell_laptop(&mut self) {
+        if let Some(link) = &mut self.link
+            && std::mem::take(&mut self.is_untold)
+        {
+            link.pump.send(&Frame::Codespace(self.own.codespace()));
         }
     }
 
@@ -426,7 +423,7 @@ impl Session {
         let refused = self.repairs.repair(hook, plan, journal, notifier);
         self.report_refused(&refused);
         if self.repairs.are_unsure() {
-            self.look_again();
+            self.watch.look_again();
         }
     }
 
@@ -454,6 +451,9 @@ impl Session {
             Event::Quiet(quiet) => {
                 tracing::debug!(quiet, "the link");
                 self.monitor.set(if quiet { Liveness::Quiet } else { Liveness::Up });
+                if !quiet {
+                    self.tell_laptop();
+                }
                 None
             }
             Event::Alive => Some(SessionEvent::Alive),

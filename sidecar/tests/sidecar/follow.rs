@@ -115,6 +115,21 @@ fn a_change_wakes_a_quiet_link() {
 }
 
 #[test]
+fn a_network_that_overlaps_nothing_is_told_when_the_link_wakes() {
+    in_codespace(|| async {
+        let (mut laptop, _) = session(0).await;
+        laptop.send(&[Frame::Quiet(3600)]).await;
+        laptop.until(|frame| (frame == Frame::Quiet(0)).then_some(())).await;
+        sh(
+            "ip link add docker2 type bridge; ip address add 172.18.0.1/16 dev docker2; ip link set docker2 up",
+        );
+        laptop.hears_nothing_for(Duration::from_secs(2)).await;
+        laptop.send(&[Frame::AskStatus]).await;
+        assert!(codespace(&mut laptop).await.networks.contains(&net("172.18.0.0/16")));
+    });
+}
+
+#[test]
 fn networks_in_another_table_of_the_codespace_win_as_well() {
     in_codespace(|| async {
         let before = snapshot();

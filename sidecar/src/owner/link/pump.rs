@@ -122,6 +122,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
         self.probe = Probe::Unanswered;
     }
 
+    /// Whether the link is quiet.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.control.is_quiet()
+    }
+
     /// Sends a frame that is no packet. It wakes a quiet link.
     pub(crate) fn send(&mut self, frame: &Frame) {
         self.writer.push(frame);
