@@ -6,15 +6,13 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use bytes::BytesMut;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use gh_net_common::debounce::Changes;
-use gh_net_common::frame::{
-    self, Codespace, DnsMode, Frame, Goodbye, Level, Notice, Open, Opened, Reason, Token,
-};
+use gh_net_common::frame::{Codespace, Frame, Goodbye, Level, Notice, Open, Opened, Reason, Token};
 use tokio::select;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
@@ -23,35 +21,31 @@ use super::handover;
 use super::held::Held;
 use super::link::{Link, protocol, pump::Event};
 use crate::attempts::Attempts;
-use crate::hook::plan::{MAX_ROUTES, Plan, Refused};
-use crate::hook::{Hook, Networks};
+use crate::hook::Hook;
+use crate::hook::plan::Plan;
 use crate::journal::{Journal, Report};
 use crate::liveness::{LinkMonitor, Liveness};
 use crate::names::resolv;
 use crate::notify::Notifier;
-use crate::status::{self, Counters, Status};
+use crate::status::{self, Counters};
 use crate::watch::{Seen, Watch};
 use crate::{program, undo};
 
+mod follow;
 mod holder;
 mod names;
 mod own;
 mod repairs;
+mod report;
 mod start;
 
 pub(crate) use holder::Holder;
 use names::Names;
 use own::Own;
 use repairs::Repairs;
-use start::exceptions;
 
 /// Packets read without a link until other tasks get their turn.
 const HOLD_BATCH: usize = 256;
-
-/// How many changes of the codespace's networks the user is told [within this time](TOLD_WITHIN). The laptop's report has
-/// all of them.
-const MAX_TOLD: usize = 20;
-const TOLD_WITHIN: Duration = Duration::from_secs(5 * 60);
 
 /// What a session tells its owner.
 #[derive(Debug)]
@@ -180,7 +174,7 @@ impl Session {
             watch,
             own: Own::default(),
             is_untold: false,
-            told: Attempts::new(MAX_TOLD, TOLD_WITHIN),
+            told: follow::told(),
             repairs: Repairs::default(),
             held: Held::default(),
             names,
@@ -313,120 +307,6 @@ impl Session {
         }
     }
 
-    /// Looks at what may have changed, and follows.
-    fn follow(&mut self, seen: Seen) {
-        let Seen::Changes { networks, file } = seen else {
-            if self.repairs.are_urgent() {
-                self.repair();
-            }
-            return;
-        };
-        let before = self.own.clone();
-        // What was in the way of the hook may be gone.
-        let is_retried = networks == Changes::Settled && self.names.is_unhooked_by_error();
-        if file || is_retried {
-            match networks {
-                Changes::Settled => self.names.follow(&mut self.journal),
-                // Its next write would undo ours.
-                Changes::Ongoing => self.names.read_resolvers(),
-            }
-            self.look_after();
-            self.own.resolvers = self.names.resolvers().to_vec();
-        }
-        self.read_networks(networks);
-        self.follow_plan();
-        self.repair();
-        self.repairs.warn_of_bypass(&self.hook, &self.notifier);
-        self.tell(&before);
-    }
-
-    /// Has resolv.conf looked at again when the hook wants it.
-    fn look_after(&mut self) {
-        if let Some(time) = self.names.take_look_after() {
-            self.watch.look_after(time);
-        }
-    }
-
-    /// Reads the codespace's networks and takes them over. If that fails, at least the resolvers stay out of the tunnel.
-    fn read_networks(&mut self, changes: Changes) {
-        match Networks::read() {
-            // What is missing may have been missed.
-            Ok(found) if found.is_interrupted => {
-                self.watch.look_again();
-                self.take_networks(&found, Changes::Ongoing);
-            }
-            Ok(found) => self.take_networks(&found, changes),
-            Err(error) => {
-                self.plan.add_exceptions(exceptions(&[], self.peer, &self.own.resolvers));
-                let text = format!("the codespace's own networks are unknown: {error}");
-                if self.notified.insert("networks-unknown") {
-                    self.notify(Level::Warning, "networks-unknown", text);
-                } else {
-                    tracing::warn!("{text}");
-                }
-            }
-        }
-    }
-
-    /// Takes over what the codespace has of its own. While that is changing only additions count, because what is
-    /// missing may come back.
-    fn take_networks(&mut self, found: &Networks, changes: Changes) {
-        let exceptions = exceptions(&found.routes, self.peer, &self.own.resolvers);
-        let networks = own::networks(found, self.hook.addresses());
-        match changes {
-            Changes::Settled => {
-                self.plan.set_exceptions(exceptions);
-                self.own.networks = networks;
-                if let Err(error) = self.hook.prefer(found, &mut self.journal) {
-                    tracing::warn!("not all of the codespace's tables win over the tunnel: {error}");
-                }
-            }
-            Changes::Ongoing => {
-                self.plan.add_exceptions(exceptions);
-                self.own.networks.extend(networks);
-            }
-        }
-    }
-
-    /// Tells the laptop what has changed since `before`, and its user which networks can't, or can again, be reached
-    /// through the tunnel. Without a link there is nobody to tell: the next one begins with all.
-    fn tell(&mut self, before: &Own) {
-        if *before == self.own {
-            return;
-        }
-        tracing::info!(own = ?self.own, "the codespace has changed");
-        let Some(link) = &self.link else { return };
-        let notices = own::notices(&before.networks, &self.own.networks, self.plan.laptop());
-        self.is_untold = true;
-        // The networks of a container that overlap nothing are no reason to wake a quiet link.
-        if !link.pump.is_quiet() || !notices.is_empty() || before.resolvers != self.own.resolvers {
-            self.tell_laptop();
-        }
-        for (code, text) in notices {
-            if self.told.admits(std::time::Instant::now()) {
-                self.notify(Level::Info, code, text);
-            }
-        }
-    }
-
-    /// Tells the laptop what the codespace has of its own, if it does not know.
-    fn tell_laptop(&mut self) {
-        if let Some(link) = &mut self.link
-            && std::mem::take(&mut self.is_untold)
-        {
-            link.pump.send(&Frame::Codespace(self.own.codespace()));
-        }
-    }
-
-    fn repair(&mut self) {
-        let Self { hook, plan, journal, notifier, .. } = self;
-        let refused = self.repairs.repair(hook, plan, journal, notifier);
-        self.report_refused(&refused);
-        if self.repairs.are_unsure() {
-            self.watch.look_again();
-        }
-    }
-
     /// Not async: `run` may be cancelled wherever it waits, and this must not be left half done.
     fn handle(&mut self, event: Event) -> Option<SessionEvent> {
         match event {
@@ -483,50 +363,6 @@ impl Session {
         SessionEvent::Cut(Box::new(link), why)
     }
 
-    fn follow_plan(&mut self) {
-        match self.hook.follow(&self.plan) {
-            Ok(refused) => self.report_refused(&refused),
-            Err(error) => self.notify(
-                Level::Error,
-                "routes-failed",
-                format!("the routes could not be changed: {error}"),
-            ),
-        }
-    }
-
-    /// Reports, once, the routes that the kernel refused.
-    fn report_refused(&mut self, refused: &[String]) {
-        if let Some(first) = refused.first()
-            && self.notified.insert("kernel")
-        {
-            let count = refused.len();
-            self.notify(
-                Level::Warning,
-                "routes-refused",
-                format!("the kernel refused {count} routes, among them {first}"),
-            );
-        }
-    }
-
-    fn report(&mut self, refused: Refused) {
-        let Refused { family, never, surplus } = refused;
-        let family_text =
-            format!("{family} routes are ignored: the tunnel does not have their address family");
-        let never_text =
-            format!("{never} routes are ignored: loopback, link-local, multicast or the tunnel itself");
-        let surplus_text = format!("{surplus} routes are ignored: more than {MAX_ROUTES} at a time");
-        for (code, count, text) in [
-            ("routes-family", family, family_text),
-            ("routes-reserved", never, never_text),
-            ("routes-surplus", surplus, surplus_text),
-        ] {
-            // Only one notice of each kind: the laptop's routes may change every second.
-            if count > 0 && self.notified.insert(code) {
-                self.notify(Level::Warning, code, text);
-            }
-        }
-    }
-
     fn notify(&self, level: Level, code: &'static str, text: String) {
         self.notifier.notify(level, code, text);
     }
@@ -542,63 +378,6 @@ impl Session {
     pub(crate) fn notice(&mut self, notice: Notice) {
         if let Some(link) = &mut self.link {
             link.pump.send(&Frame::Notice(notice));
-        }
-    }
-
-    /// The status for the laptop.
-    fn wire_status(&self) -> frame::SidecarStatus {
-        let Counters {
-            uplink_packets,
-            uplink_bytes,
-            downlink_packets,
-            downlink_bytes,
-            downlink_malformed,
-            downlink_refused,
-        } = self.counters;
-        frame::SidecarStatus {
-            uptime: self.started.elapsed().as_secs(),
-            dns: self.names.mode(),
-            resolver_hook: self.names.is_hooked(),
-            routes: u32::try_from(self.hook.forwarded(&self.plan).len()).unwrap_or(u32::MAX),
-            counters: frame::SidecarCounters {
-                uplink_packets,
-                uplink_bytes,
-                downlink_packets,
-                downlink_bytes,
-                downlink_malformed,
-                downlink_refused,
-            },
-        }
-    }
-
-    /// The status for `gh-net-sidecar status`.
-    pub(crate) fn status(&self) -> Status {
-        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        Status {
-            session: self.id.iter().map(|byte| format!("{byte:02x}")).collect(),
-            since: self.since.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
-            seconds: self.started.elapsed().as_secs(),
-            link: match &self.link {
-                Some(link) => status::LinkState::Up { peer: link.peer },
-                None => status::LinkState::Grace { seconds: left.unwrap_or_default().as_secs() },
-            },
-            device: self.hook.name().to_owned(),
-            mtu: self.hook.mtu(),
-            addresses: self
-                .hook
-                .addresses()
-                .iter()
-                .map(|a| status::Address { sidecar: a.sidecar, gateway: a.gateway })
-                .collect(),
-            routes: self.hook.forwarded(&self.plan),
-            dns: match self.names.mode() {
-                DnsMode::Off => "off",
-                DnsMode::Split => "split",
-                DnsMode::Local => "local",
-            }
-            .to_owned(),
-            owner: std::process::id(),
-            counters: self.counters,
         }
     }
 
