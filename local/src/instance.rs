@@ -27,10 +27,9 @@ use crate::status::request::StatusHandle;
 pub use claim::{Claim, ClaimError, Holder};
 pub use folder::Error;
 use folder::{folders, prepare};
+use running::PATIENCE;
 pub use running::{Running, ask_all};
 
-/// How long a client may take, and how long it waits for an answer.
-const PATIENCE: Duration = Duration::from_secs(5);
 /// Pause after an error that may persist, such as too many open files.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How often to try to listen: each attempt may meet another process that removes the folder at its end.

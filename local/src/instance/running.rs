@@ -13,9 +13,10 @@ use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::geteuid;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-use super::PATIENCE;
 use super::folder::{Error, check, folders};
 
+/// How long a client may take, and how long it waits for an answer.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// Maximum length of an answer in bytes: a status with thousands of flows.
 const MAX_ANSWER: u64 = 16 * 1024 * 1024;
 
