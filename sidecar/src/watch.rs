@@ -14,10 +14,11 @@ use gh_net_common::debounce::{Changes, Debounce};
 use gh_net_common::file_watch::FileWatch;
 use gh_net_common::frame::Level;
 use gh_net_common::netlink::{NETWORK_GROUPS, Netlink};
+use netlink_packet_route::RouteNetlinkMessage;
 use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 
-use crate::hook::{Concern, Hook};
+use crate::hook::Concern;
 use crate::notify::Notifier;
 
 /// Maximum number of datagrams of events read at once. An overflow of the socket's buffer is an event as well.
@@ -127,18 +128,19 @@ impl Watch {
         }
     }
 
-    /// Waits until there is a reason to look at something. Cancel safe.
-    pub(crate) async fn seen(&mut self, hook: &Hook) -> Seen {
+    /// Waits until there is a reason to look at something. `concern` says what an event means. Cancel safe.
+    pub(crate) async fn seen(&mut self, concern: impl Fn(&RouteNetlinkMessage) -> Concern) -> Seen {
         loop {
             let Self { kernel, reopened, file, touched, due, debounce, .. } = self;
             let reopened = *reopened;
-            let changes = debounce.changes(async || match event(kernel, reopened, file, due, hook).await? {
-                Source::Kernel => Ok(()),
-                Source::File => {
-                    touched.get_or_insert_with(Instant::now);
-                    Ok(())
-                }
-            });
+            let changes =
+                debounce.changes(async || match event(kernel, reopened, file, due, &concern).await? {
+                    Source::Kernel => Ok(()),
+                    Source::File => {
+                        touched.get_or_insert_with(Instant::now);
+                        Ok(())
+                    }
+                });
             match changes.await {
                 Ok(networks) => return Seen::Changes { networks, file: self.file_is_due(networks) },
                 Err(Stop::Damage) => {
@@ -218,10 +220,10 @@ async fn event(
     reopened: Option<Instant>,
     file: &mut Option<FileWatch>,
     due: &mut Option<Instant>,
-    hook: &Hook,
+    concern: impl Fn(&RouteNetlinkMessage) -> Concern,
 ) -> Result<Source, Stop> {
     tokio::select! {
-        concern = kernel_event(kernel, hook) => match concern.map_err(Stop::Kernel)? {
+        gravest = kernel_event(kernel, concern) => match gravest.map_err(Stop::Kernel)? {
             Concern::Damage => Err(Stop::Damage),
             Concern::Codespace | Concern::None => Ok(Source::Kernel),
         },
@@ -249,7 +251,10 @@ async fn file_event(file: &mut Option<FileWatch>) -> io::Result<()> {
 }
 
 /// The gravest concern of all events that wait.
-async fn kernel_event(kernel: &mut Option<AsyncFd<Netlink>>, hook: &Hook) -> io::Result<Concern> {
+async fn kernel_event(
+    kernel: &mut Option<AsyncFd<Netlink>>,
+    concern: impl Fn(&RouteNetlinkMessage) -> Concern,
+) -> io::Result<Concern> {
     let Some(kernel) = kernel else { return std::future::pending().await };
     loop {
         let mut guard = kernel.readable().await?;
@@ -261,7 +266,7 @@ async fn kernel_event(kernel: &mut Option<AsyncFd<Netlink>>, hook: &Hook) -> io:
                     break;
                 }
                 Ok(Some(events)) => {
-                    let concerns = events.iter().map(|event| hook.concern(event));
+                    let concerns = events.iter().map(&concern);
                     gravest = concerns.fold(gravest, Ord::max);
                 }
                 // There were more events than the socket holds: some are lost.
@@ -272,5 +277,30 @@ async fn kernel_event(kernel: &mut Option<AsyncFd<Netlink>>, hook: &Hook) -> io:
         if gravest != Concern::None {
             return Ok(gravest);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lost_socket_is_told_and_opened_again() {
+        let (notifier, mut notices) = Notifier::new();
+        let mut watch = Watch::new(Path::new("/nonexistent/resolv.conf"), notifier);
+        assert!(watch.kernel.is_some());
+        watch.kernel_lost(&io::ErrorKind::BrokenPipe.into());
+        assert_eq!(notices.recv().await.unwrap().code, "networks-unwatched");
+        let waited =
+            event(&mut watch.kernel, watch.reopened, &mut watch.file, &mut watch.due, |_| Concern::None);
+        assert!(matches!(waited.await, Err(Stop::Reopen)));
+        watch.reopen();
+        assert!(watch.kernel.is_some() && watch.reopened.is_none());
+        assert_eq!(notices.recv().await.unwrap().code, "networks-watched");
+        // What happened meanwhile is looked at.
+        assert_eq!(
+            watch.seen(|_| Concern::None).await,
+            Seen::Changes { networks: Changes::Settled, file: false }
+        );
     }
 }

@@ -302,7 +302,8 @@ impl Hook {
             self.leave_old_target(&mut journal);
         }
         let original = text::wished(current?.as_deref(), self.original.as_deref(), &self.servers);
-        match self.pace.advice(original == self.original, now) {
+        let is_known = original == self.original;
+        match self.pace.advice(is_known, now) {
             Advice::SetAgain => {}
             Advice::Wait(time) => return Ok(Followed::Later(time)),
             Advice::LeaveAlone => {
@@ -310,14 +311,23 @@ impl Hook {
                 return Ok(Followed::LeftAlone(comment));
             }
         }
+        self.set_again(original, journal).inspect_err(|_| self.pace.take_back(is_known))?;
+        Ok(Followed::SetAgain(comment))
+    }
+
+    /// Takes over this original, in the journal first, and writes our text again.
+    fn set_again(
+        &mut self,
+        original: Option<Vec<u8>>,
+        mut journal: impl FnMut(Step) -> io::Result<()>,
+    ) -> Result<(), Error> {
         let before = std::mem::replace(&mut self.original, original);
         let target = std::mem::replace(&mut self.target, target_of(&self.path));
         if self.original != before || self.target != target {
             let record = |change| journal(Step::Record(change));
             self.record(record).inspect_err(|_| (self.original, self.target) = (before, target))?;
         }
-        self.write()?;
-        Ok(Followed::SetAgain(comment))
+        self.write()
     }
 
     /// Restores the file that we wrote, because the path leads to another one now. If that fails, the journal keeps it.

@@ -174,7 +174,7 @@ impl Session {
             watch,
             own: Own::default(),
             is_untold: false,
-            told: follow::told(),
+            told: own::told(),
             repairs: Repairs::default(),
             held: Held::default(),
             names,
@@ -294,12 +294,12 @@ impl Session {
             return select! {
                 () = grace => Next::Over(grace_over()),
                 error = lost => Next::Over(device_lost(hook, &error)),
-                seen = watch.seen(hook) => Next::Seen(seen),
+                seen = watch.seen(|event| hook.concern(event)) => Next::Seen(seen),
             };
         };
         let (pump, control) = link.parts();
         // Polled only when it is woken itself, and not for each packet.
-        let mut watched = FuturesUnordered::from_iter([watch.seen(hook)]);
+        let mut watched = FuturesUnordered::from_iter([watch.seen(|event| hook.concern(event))]);
         select! {
             event = poll_fn(|cx| pump.poll(cx, hook, held, counters)) => Next::Pump(event),
             () = handover::closed(control) => Next::Pump(Event::Cut("attach was ended".to_owned())),

@@ -90,7 +90,11 @@ impl Gateway {
         self.rules.clear();
         self.table.forget();
         let is_ours = |change: &Change| matches!(change, Change::Rule(_) | Change::Table { .. });
-        journal.undo(is_ours, crate::hook::revert)
+        journal.undo(is_ours, |change| match change {
+            Change::Rule(rule) => delete_rule(rule),
+            Change::Table { table } => flush_table(*table),
+            Change::DeviceNode { .. } | Change::ResolvConf { .. } => Ok(()),
+        })
     }
 
     /// Whether [`Self::withdraw`] was called.

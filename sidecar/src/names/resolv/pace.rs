@@ -56,6 +56,15 @@ impl Pace {
         self.same.push(now);
         Advice::SetAgain
     }
+
+    /// The hook could not be set again after all: no program can have undone it.
+    pub(super) fn take_back(&mut self, is_known: bool) {
+        if is_known {
+            self.same.pop();
+        } else {
+            self.other.take_back();
+        }
+    }
 }
 
 #[cfg(test)]

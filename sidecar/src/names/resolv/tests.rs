@@ -287,7 +287,10 @@ fn a_journal_that_fails_leaves_the_other_programs_content() {
     let mut hooked = fixture.hooked();
     fs::write(&fixture.path, "nameserver 9.9.9.9\n").unwrap();
     let full = |_| Err(io::Error::other("disk full"));
-    assert!(matches!(hooked.hook.follow_at(full, Instant::now()), Err(Error::Journal { .. })));
+    // However often it is tried: that is no fight with another program.
+    for _ in 0..10 {
+        assert!(matches!(hooked.hook.follow_at(full, Instant::now()), Err(Error::Journal { .. })));
+    }
     assert!(!hooked.hook.is_set());
     assert_eq!(fixture.text(), "nameserver 9.9.9.9\n");
     assert_eq!(hooked.follow(), Followed::SetAgain(None), "the next time");

@@ -1,6 +1,6 @@
 //! How a session follows the codespace: its networks, its resolvers, and what other programs do to the hook.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use gh_net_common::debounce::Changes;
 use gh_net_common::frame::{Frame, Level};
@@ -8,19 +8,8 @@ use gh_net_common::frame::{Frame, Level};
 use super::Session;
 use super::own::{self, Own};
 use super::start::exceptions;
-use crate::attempts::Attempts;
 use crate::hook::Networks;
 use crate::watch::Seen;
-
-/// How many changes of the codespace's networks the user is told [within this time](TOLD_WITHIN). The laptop's report has
-/// all of them.
-const MAX_TOLD: usize = 20;
-const TOLD_WITHIN: Duration = Duration::from_secs(5 * 60);
-
-/// How many changes of the codespace's networks the user is told.
-pub(super) fn told() -> Attempts {
-    Attempts::new(MAX_TOLD, TOLD_WITHIN)
-}
 
 impl Session {
     /// Looks at what may have changed, and follows.

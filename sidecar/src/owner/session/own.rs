@@ -2,17 +2,29 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use gh_net_common::frame::{Codespace, MAX_PREFIXES, TunnelAddress};
 use gh_net_common::netlink::Route;
 use gh_net_common::reserved;
 use ipnet::IpNet;
 
+use crate::attempts::Attempts;
 use crate::hook::plan::overlaps;
 use crate::hook::{Networks, interface_name};
 
 /// Maximum number of networks in one notice.
 const LISTED: usize = 8;
+
+/// How many changes of the codespace's networks the user is told [within this time](TOLD_WITHIN). The laptop's report has
+/// all of them.
+const MAX_TOLD: usize = 20;
+const TOLD_WITHIN: Duration = Duration::from_secs(5 * 60);
+
+/// How many changes of the codespace's networks the user is told.
+pub(super) fn told() -> Attempts {
+    Attempts::new(MAX_TOLD, TOLD_WITHIN)
+}
 
 /// What the codespace has of its own, as far as it is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
