@@ -9,18 +9,19 @@
 //! until it has been quiet for some time, or until the next link.
 //! Content that is not ours is never overwritten at the end.
 
+mod file;
 mod pace;
 mod text;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::net::IpAddr;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::journal::{Change, Journal};
 use crate::program;
+use file::{target_of, write_over};
 pub(crate) use pace::WINDOW;
 use pace::{Advice, Pace};
 
@@ -31,8 +32,6 @@ pub(crate) const RESOLV_CONF: &str = "/etc/resolv.conf";
 const MAX_SIZE: usize = 64 * 1024;
 /// Ours contains the original, with three bytes more for each of its lines, and some of the lines twice.
 const MAX_OURS: usize = 6 * MAX_SIZE;
-/// Maximum number of symbolic links that are followed, as the kernel's.
-const MAX_LINKS: usize = 40;
 
 /// Why the resolver hook can't be installed or updated.
 #[derive(Debug, thiserror::Error)]
@@ -359,13 +358,14 @@ impl Hook {
 
     fn write(&mut self) -> Result<(), Error> {
         let rendered = self.render();
-        let written = write_over(&self.path, |length| text::padded(&rendered, length)).map_err(|source| {
-            // For example, no space left: half of our text is worse than the original.
-            if let Err(error) = restore(&self.path, self.original.as_deref(), &self.servers) {
-                tracing::error!("{} could not be restored either: {error}", self.path.display());
-            }
-            Error::io(&self.path, source)
-        })?;
+        let written =
+            write_over(&self.path, MAX_OURS, |length| text::padded(&rendered, length)).map_err(|source| {
+                // For example, no space left: half of our text is worse than the original.
+                if let Err(error) = restore(&self.path, self.original.as_deref(), &self.servers) {
+                    tracing::error!("{} could not be restored either: {error}", self.path.display());
+                }
+                Error::io(&self.path, source)
+            })?;
         (self.rendered, self.written) = (rendered, written);
         Ok(())
     }
@@ -387,22 +387,6 @@ fn is_same_file(one: &Change, other: &Change) -> bool {
     matches!(other, Change::ResolvConf { target: Some(target), .. } if is_of(one, target))
 }
 
-/// The file that the path leads to, also if it does not exist yet.
-fn target_of(path: &Path) -> PathBuf {
-    let mut target = path.to_owned();
-    for _ in 0..MAX_LINKS {
-        if let Ok(found) = fs::canonicalize(&target) {
-            return found;
-        }
-        let Ok(link) = fs::read_link(&target) else { break };
-        target = target.parent().unwrap_or(Path::new("/")).join(link);
-    }
-    match (target.parent().map(fs::canonicalize), target.file_name()) {
-        (Some(Ok(directory)), Some(name)) => directory.join(name),
-        _ => target,
-    }
-}
-
 /// Gives the codespace back the original, byte for byte, if the file still has our mark, or names only our `servers`.
 /// Otherwise another program has written it since, and its version is kept. So this may be called any number of times.
 pub(crate) fn restore(path: &Path, original: Option<&[u8]>, servers: &[IpAddr]) -> io::Result<()> {
@@ -420,31 +404,13 @@ pub(crate) fn restore(path: &Path, original: Option<&[u8]>, servers: &[IpAddr]) 
     }
     match text::wished(current.as_deref(), original, servers) {
         Some(wished) => {
-            write_over(path, |length| text::padded_original(&wished, length))?;
+            write_over(path, MAX_OURS, |length| text::padded_original(&wished, length))?;
             // The path may be a mount point, or the file read by somebody: truncated last, and never empty for long.
             OpenOptions::new().write(true).open(path)?.set_len(wished.len() as u64)
         }
         // Removes the file itself, if the path is a link to it.
         None => fs::remove_file(fs::canonicalize(path)?),
     }
-}
-
-/// Writes what `contents` says for a file of this length, in one piece: it must not be shorter, so that a kill leaves no
-/// half. Returns what is written.
-fn write_over(path: &Path, contents: impl FnOnce(usize) -> Vec<u8>) -> io::Result<Vec<u8>> {
-    let mut file = match OpenOptions::new().write(true).open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
-            // Every program reads it, and our umask keeps others from reading what we create.
-            file.set_permissions(fs::Permissions::from_mode(0o644))?;
-            file
-        }
-        file => file?,
-    };
-    let length = usize::try_from(file.metadata()?.len()).unwrap_or(MAX_OURS).min(MAX_OURS);
-    let contents = contents(length);
-    file.write_all(&contents)?;
-    Ok(contents)
 }
 
 /// The file's contents; `None` if there is no file but one could be created.

@@ -1,4 +1,5 @@
-use std::os::unix::fs::symlink;
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
 
 use super::pace::MAX_SET_AGAIN;
 use super::*;
