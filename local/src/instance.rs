@@ -153,6 +153,7 @@ async fn answer(
             None => return Err(io::ErrorKind::NotConnected.into()),
         },
         b"stop" => {
+            tracing::info!("ending the session: `gh-net stop` asks for it");
             stop.send_replace(true);
             serde_json::to_vec(&serde_json::json!({ "stopping": std::process::id() }))?
         }

@@ -179,7 +179,7 @@ fn signals() -> std::io::Result<Signals> {
             if count > 0 {
                 break;
             }
-            tracing::info!("ending, and restoring the codespace's network; Ctrl-C again ends at once");
+            tracing::info!("ending the session; Ctrl-C again ends at once");
             first.send_replace(true);
         }
         // The receiver is gone if the session has ended in the meantime.
@@ -202,7 +202,7 @@ fn end_with_gh(stop: watch::Sender<bool>) -> std::io::Result<()> {
             }
         }
         if !stop.send_replace(true) {
-            tracing::info!("gh has ended; ending too, and restoring the codespace's network");
+            tracing::info!("gh has ended; ending the session too");
         }
     });
     Ok(())
