@@ -14,6 +14,7 @@
 //! Little is queued towards the link ([`HIGH_WATER`]): packets wait in the engine, where they are scheduled.
 
 mod arena;
+mod control;
 mod datagram;
 mod dns;
 mod flows;
@@ -33,7 +34,6 @@ mod udp;
 mod warning;
 
 use std::future::{Future, poll_fn};
-use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -46,14 +46,14 @@ use gh_net_common::framed::{FrameWriter, ReadError};
 use gh_net_common::hello::printable;
 use gh_net_common::link::{LinkControl, PROBE};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 use crate::engine::Engine;
-use crate::policy::Policy;
 use crate::resolver::Resolver;
 use dns::Queries;
 use flows::Flows;
 
+pub use control::{CONTROLS, Control};
 pub use idle::IdleTimeout;
 pub use limit::RateLimit;
 pub use link::{LinkEnd, LinkIo, LostLink, ProtocolError, Quiet};
@@ -80,27 +80,6 @@ const TURNS: usize = 16;
 const READ_AFTER_FAILED_WRITE: Duration = Duration::from_secs(2);
 /// Minimum time between two requests for the sidecar's status.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Capacity of the channel of [`Control`] messages. A change of the laptop's networks takes about twenty at most, and
-/// io takes all messages in each of its turns.
-pub const CONTROLS: usize = 1024;
-
-/// A message of the session to its io.
-#[derive(Debug)]
-pub enum Control {
-    /// New rules apply to new flows.
-    Policy(Policy),
-    /// Send this frame (routes, DNS settings). Dropped without a link: a new link begins with full sets.
-    Send(Frame),
-    /// Find out whether the link is alive: it has to answer within [`PROBE`].
-    Probe,
-    /// The laptop has lost these addresses: fail the connections whose sockets are bound to them.
-    Gone(Vec<IpAddr>),
-    /// Report on the work so far, and ask the sidecar for its status.
-    Report(oneshot::Sender<Report>),
-    /// Reset all flows and stop.
-    Shutdown,
-}
 
 /// The sockets can't be watched any more, so nothing can be carried.
 #[derive(Debug, thiserror::Error)]
