@@ -146,7 +146,7 @@ pub const SETTINGS: [Setting; 16] = [
         key: "idle-timeout",
         value: "DURATION",
         meaning: "For how long no connection may have moved any data until nothing at all passes between this computer and \
-                  the codespace, so that it may fall asleep and cost no money. The next data wakes the link. With 0s, the \
+                  the codespace, so that it may fall asleep. The next data wakes the link. With 0s, the \
                   codespace is kept awake",
         default: Unset::Value("15m"),
         example: r#""1h""#,
