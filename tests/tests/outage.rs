@@ -40,8 +40,9 @@ fn assert_stale(answer: &str, expected: &str) {
 
 /// The state of the link as the sidecar sees it.
 fn link(lab: &Lab) -> Result<String> {
-    let pid = *lab.sidecars()?.first().context("no sidecar")?;
-    let program = std::fs::read_link(format!("/proc/{pid}/exe"))?;
+    // A process that has just ended, such as the one that ssh had started, has no program any more.
+    let program = |pid| std::fs::read_link(format!("/proc/{pid}/exe")).ok();
+    let program = lab.sidecars()?.into_iter().find_map(program).context("no sidecar")?;
     let status = lab.codespace.shell(&format!("{} status --json", program.display()))?;
     let status: Value = serde_json::from_str(&status)?;
     Ok(status["session"]["link"]["state"].as_str().context("no state")?.to_owned())
