@@ -24,12 +24,6 @@ fn count_link(home: &Host) -> Result<()> {
     .map(drop)
 }
 
-fn counted(home: &Host) -> Result<u64> {
-    let listing: Value = serde_json::from_str(&home.shell("nft -j list counters table inet observed")?)?;
-    let items = listing["nftables"].as_array().cloned().unwrap_or_default();
-    Ok(items.iter().filter_map(|item| item["counter"]["packets"].as_u64()).sum())
-}
-
 /// Waits until the link has become quiet for the `number`th time, and its last acknowledgments have passed.
 fn wait_for_quiet(bridge: &Bridge<'_>, home: &Host, number: usize) -> Result<u64> {
     let deadline = Instant::now() + QUIET;
@@ -37,11 +31,11 @@ fn wait_for_quiet(bridge: &Bridge<'_>, home: &Host, number: usize) -> Result<u64
         ensure!(Instant::now() < deadline, "the link is not quiet:\n{}", bridge.log());
         std::thread::sleep(Duration::from_millis(20));
     }
-    let mut packets = counted(home)?;
+    let mut packets = home.counted_packets()?;
     loop {
         // TCP delays an acknowledgment by at most 0.5 s (RFC 9293, 3.8.6.3).
         std::thread::sleep(Duration::from_millis(500));
-        let now = counted(home)?;
+        let now = home.counted_packets()?;
         if now == packets {
             return Ok(packets);
         }
@@ -97,7 +91,7 @@ fn nothing_passes_on_an_idle_link_until_either_side_has_data() -> Result<()> {
     let status = lab.gh_net(&["status", "--json"])?.start()?.finish(QUIET)?.ok()?;
     let status: Value = serde_json::from_str(&status)?;
     assert_eq!(status["link"]["state"], "quiet");
-    assert_eq!(counted(&lab.home)?, packets, "packets passed on the quiet link");
+    assert_eq!(lab.home.counted_packets()?, packets, "packets passed on the quiet link");
     assert_eq!(stream.take_error()?.map(|error| error.to_string()), None, "keepalives were not answered");
 
     // From the codespace.
@@ -128,9 +122,9 @@ fn a_name_whose_answer_has_not_expired_does_not_wake_a_quiet_link() -> Result<()
     assert_eq!(dig("lasting")?, "10.20.0.10");
     let packets = wait_for_quiet(&bridge, &lab.home, 1)?;
     assert_eq!(dig("lasting")?, "10.20.0.10");
-    assert_eq!(counted(&lab.home)?, packets, "the question went to the laptop");
+    assert_eq!(lab.home.counted_packets()?, packets, "the question went to the laptop");
     assert_eq!(dig("mail")?, "10.20.0.25", "a name that is not known yet");
-    assert_ne!(counted(&lab.home)?, packets);
+    assert_ne!(lab.home.counted_packets()?, packets);
     bridge.stop().map(drop)
 }
 

@@ -14,11 +14,6 @@ const DECIDED: Duration = Duration::from_secs(20);
 /// Attempts to connect are at most 30 s apart; each takes an ssh login.
 const RECONNECTED: Duration = Duration::from_secs(60);
 
-/// Silently drops all packets between the laptop and the codespace, in both directions. Other hosts of the laptop's
-/// LAN still reach the codespace.
-const BLACK_HOLE: &str = "nft 'table inet black_hole { chain forward { type filter hook forward priority -1; \
-     ip saddr 192.168.1.20 ip daddr 172.16.5.4 drop; ip saddr 172.16.5.4 ip daddr 192.168.1.20 drop; }; }'";
-
 fn works(lab: &Lab) -> Result<()> {
     ensure!(lab.codespace.shell("curl -sS http://www.corp.internal/")? == "hello from corp");
     Ok(())
@@ -30,7 +25,7 @@ fn both_ends_give_up_a_link_that_is_black_holed() -> Result<()> {
     let before = lab.codespace.state()?;
     let bridge = lab.bridge(&["--grace", "0s"])?;
     works(&lab)?;
-    lab.home.shell(BLACK_HOLE)?;
+    lab.start_black_hole()?;
     let deadline = Instant::now() + GIVEN_UP;
     lab.wait_for_sidecars_end_by(deadline)?;
     assert_eq!(before.diff(&lab.codespace.state()?), "");
@@ -38,7 +33,7 @@ fn both_ends_give_up_a_link_that_is_black_holed() -> Result<()> {
     assert_eq!(output.code(), 1);
     assert!(output.errors().contains("no data from the codespace for 1"), "{}", output.errors());
 
-    lab.home.shell("nft delete table inet black_hole")?;
+    lab.end_black_hole()?;
     let bridge = lab.bridge(&[])?;
     works(&lab)?;
     bridge.stop()?;
@@ -52,7 +47,7 @@ fn with_a_grace_both_ends_of_a_black_holed_link_meet_again() -> Result<()> {
     let before = lab.codespace.state()?;
     let bridge = lab.bridge(&["--grace", "1s"])?;
     works(&lab)?;
-    lab.home.shell(BLACK_HOLE)?;
+    lab.start_black_hole()?;
     let deadline = Instant::now() + GIVEN_UP;
     // The grace over, the sidecar undoes everything and ends.
     lab.wait_for_sidecars_end_by(deadline)?;
@@ -60,7 +55,7 @@ fn with_a_grace_both_ends_of_a_black_holed_link_meet_again() -> Result<()> {
     let left = deadline.saturating_duration_since(Instant::now());
     bridge.process().wait_for("link lost (no data from the codespace for 1", left)?;
 
-    lab.home.shell("nft delete table inet black_hole")?;
+    lab.end_black_hole()?;
     bridge.process().wait_for("with a new session", RECONNECTED)?;
     works(&lab)?;
     bridge.stop()?;
@@ -103,7 +98,7 @@ fn another_laptop_takes_over_while_the_link_of_the_first_is_black_holed() -> Res
     let before = lab.codespace.state()?;
     let first = lab.bridge(&["--grace", "15m"])?;
     works(&lab)?;
-    lab.home.shell(BLACK_HOLE)?;
+    lab.start_black_hole()?;
 
     let second = lab.gh_net_on(&lab.lan, &["--ssh", "codespace"])?.ready()?;
     let mut first = first.into_process();
@@ -115,7 +110,7 @@ fn another_laptop_takes_over_while_the_link_of_the_first_is_black_holed() -> Res
 
     // The first one tries to get its session back, and learns that it can't.
     first.wait_for("from the codespace for 1", GIVEN_UP)?;
-    lab.home.shell("nft delete table inet black_hole")?;
+    lab.end_black_hole()?;
     let output = first.finish(RECONNECTED)?;
     assert_ne!(output.code(), 0);
     let errors = output.errors();

@@ -10,6 +10,12 @@ use crate::{Lab, Process};
 
 /// A reconnect takes an ssh login and a handshake.
 const RECONNECT: Duration = Duration::from_secs(30);
+/// An answer to a typed line takes no longer, whatever happened to the link before.
+const ANSWER: Duration = Duration::from_secs(20);
+/// The rules that match packets to and from the codespace. Other hosts of the laptop's LAN still reach it.
+const TO_CODESPACE: &str = "ip saddr 192.168.1.20 ip daddr 172.16.5.4 drop;";
+const FROM_CODESPACE: &str = "ip saddr 172.16.5.4 ip daddr 192.168.1.20 drop;";
+
 /// A direction between the codespace and the laptop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
@@ -18,9 +24,6 @@ pub enum Direction {
     /// From the laptop to the codespace.
     Down,
 }
-
-/// An answer to a typed line takes no longer, whatever happened to the link before.
-const ANSWER: Duration = Duration::from_secs(20);
 
 impl Lab {
     /// Kills the ssh processes of the laptop with SIGKILL.
@@ -42,7 +45,7 @@ impl Lab {
     /// # Errors
     /// nft failed.
     pub fn start_black_hole(&self) -> Result<()> {
-        self.drop_packets("ip daddr 172.16.5.4 drop; ip saddr 172.16.5.4 drop;")
+        self.drop_packets(&[TO_CODESPACE, FROM_CODESPACE].concat())
     }
 
     /// Silently drops all packets of one direction between the laptop and the codespace, until [`Lab::end_black_hole`].
@@ -51,8 +54,8 @@ impl Lab {
     /// nft failed.
     pub fn start_one_way_black_hole(&self, direction: Direction) -> Result<()> {
         self.drop_packets(match direction {
-            Direction::Up => "ip saddr 172.16.5.4 drop;",
-            Direction::Down => "ip daddr 172.16.5.4 drop;",
+            Direction::Up => FROM_CODESPACE,
+            Direction::Down => TO_CODESPACE,
         })
     }
 

@@ -172,6 +172,17 @@ impl Host {
         self.shell(&format!("set -e\n{lines}")).map(drop)
     }
 
+    /// The packets that this host's named nftables counters have counted, in all.
+    ///
+    /// # Errors
+    /// nft failed.
+    pub fn counted_packets(&self) -> Result<u64> {
+        let listing = self.shell("nft -j list counters")?;
+        let listing: serde_json::Value = serde_json::from_str(&listing).context("nft's JSON")?;
+        let items = listing["nftables"].as_array().context("nft's JSON has no list")?;
+        Ok(items.iter().filter_map(|item| item["counter"]["packets"].as_u64()).sum())
+    }
+
     /// Reads a file of the host.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use super::{Host, Lab};
 
@@ -193,10 +193,7 @@ END",
     /// # Errors
     /// The counters can't be read.
     pub fn leaks(&self) -> Result<u64> {
-        let listing = self.internet.shell("nft -j list counters")?;
-        let listing: serde_json::Value = serde_json::from_str(&listing).context("nft's JSON")?;
-        let items = listing["nftables"].as_array().context("nft's JSON has no list")?;
-        Ok(items.iter().filter_map(|item| item["counter"]["packets"].as_u64()).sum())
+        self.internet.counted_packets()
     }
 }
 
