@@ -3,8 +3,8 @@
 //! link to another file.
 //!
 //! So the file itself is watched, and the directory of each link on the way to it or, if that does not exist, the nearest
-//! one above it. The watches belong to what was there
-//! when they were made: after a change, [`FileWatch::new`] makes them anew.
+//! one above it. The watches belong to what was there when they were made: after a change, [`FileWatch::new`] makes them
+//! anew.
 
 use std::fs;
 use std::io;

@@ -37,13 +37,13 @@ enum State {
     Asked,
     /// Quiet, as we have asked for. At this time the link is checked.
     Checking(Instant),
-    /// Quiet, as the other end has asked for. It promised to be heard by this time.
-    Promised(Instant),
+    /// Quiet, as the other end has asked for, with a promise.
+    Promised,
 }
 
 impl IdleState {
     pub(super) fn is_quiet(&self) -> bool {
-        matches!(self.state, State::Checking(_) | State::Promised(_))
+        matches!(self.state, State::Checking(_) | State::Promised)
     }
 
     pub(super) fn is_active(&self) -> bool {
@@ -86,9 +86,8 @@ impl IdleState {
     /// A question (with a number of seconds), or an answer (0).
     pub(super) fn quiet_received(&mut self, seconds: u32, now: Instant) {
         if seconds > 0 {
-            let until = now + Duration::from_secs(seconds.into()).min(MAX_CHECK + LATE);
-            self.state = State::Promised(until);
-            self.promised = Some(until);
+            self.state = State::Promised;
+            self.promised = Some(now + Duration::from_secs(seconds.into()).min(MAX_CHECK + LATE));
             self.due = Some(Frame::Quiet(0));
         } else if self.state == State::Asked {
             self.state = State::Checking(now + self.interval());
@@ -119,15 +118,12 @@ impl IdleState {
     pub(super) fn check_at(&self) -> Option<Instant> {
         match self.state {
             State::Checking(at) => Some(at),
-            State::Active | State::Asked | State::Promised(_) => None,
+            State::Active | State::Asked | State::Promised => None,
         }
     }
 
     /// When a quiet link is dead.
     pub(super) fn dead_at(&self) -> Option<Instant> {
-        match self.state {
-            State::Promised(until) => Some(until),
-            State::Active | State::Asked | State::Checking(_) => None,
-        }
+        self.promised.filter(|_| self.state == State::Promised)
     }
 }
