@@ -10,7 +10,6 @@ mod folder;
 mod running;
 
 use std::fs;
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -23,6 +22,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use crate::random::random;
 use crate::status::request::StatusHandle;
 pub use claim::{Claim, ClaimError, Holder};
 pub use folder::Error;
@@ -63,7 +63,7 @@ impl Instance {
         for _ in 0..ATTEMPTS {
             prepare(folder)?;
             // Two processes in different pid namespaces may have the same id.
-            let random = RandomState::new().build_hasher().finish() as u32;
+            let random = random() as u32;
             let socket = folder.join(format!("{process}-{random:08x}.sock"));
             match bound(&socket) {
                 Ok(listener) => {

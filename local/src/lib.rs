@@ -12,6 +12,7 @@ pub mod invoked;
 pub mod io;
 pub mod netwatch;
 pub mod policy;
+mod random;
 pub mod resolver;
 pub mod session;
 pub mod status;

@@ -29,7 +29,6 @@ mod record;
 mod settings;
 mod wake;
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -48,6 +47,7 @@ use crate::config::Config;
 use crate::engine::{self, Engine};
 use crate::exit::Failure;
 use crate::io::{CONTROLS, Control, IdleTimeout, Io, LinkEnd, Notices, OwnAddresses};
+use crate::random::random;
 use crate::resolver::Resolver;
 use crate::status::request::{self, StatusHandle};
 use crate::transport::Transport;
@@ -211,7 +211,7 @@ impl<'a> Session<'a> {
                     gateways: opened.addresses.iter().map(|address| address.gateway).collect(),
                     mtu: opened.mtu.min(MTU),
                     policy: Box::new(control.networks().policy().clone()),
-                    secret: secret(),
+                    secret: random(),
                 };
                 io.insert(Io::new(
                     Engine::new(config),
@@ -308,11 +308,6 @@ fn user() -> String {
 /// The laptop's host name.
 fn host() -> String {
     nix::unistd::gethostname().map(|name| name.display().to_string()).unwrap_or_default()
-}
-
-/// A random number: the standard library seeds its hash tables from the kernel's generator.
-fn secret() -> u64 {
-    RandomState::new().hash_one(())
 }
 
 #[cfg(test)]

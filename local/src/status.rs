@@ -5,6 +5,7 @@
 //! Serialised, it is a stable interface: fields are added, and [`SCHEMA`] grows if one changes its meaning.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::SystemTime;
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -17,6 +18,12 @@ pub mod text;
 
 /// The version of the serialised form.
 pub const SCHEMA: u32 = 1;
+
+/// The time now, as a status has it: Unix time in seconds.
+pub fn unix_time() -> u64 {
+    // A clock that is set before 1970 shows 0.
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
 
 /// A snapshot of a session.
 #[derive(Debug, Clone, PartialEq, Serialize)]

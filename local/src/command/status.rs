@@ -1,10 +1,10 @@
 //! `gh-net status`: the running sessions, once or again and again.
 
-use super::output::{print, unix_time};
+use super::output::print;
 use super::watch;
 use crate::exit::Failure;
 use crate::instance::{Error, Running, ask_all};
-use crate::status::text;
+use crate::status::{text, unix_time};
 
 /// Shows the running sessions.
 ///

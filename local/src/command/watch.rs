@@ -17,9 +17,9 @@ use tokio::time::{MissedTickBehavior, interval};
 use self::changes::Changes;
 use self::picture::Picture;
 use self::seen::Seen;
-use super::output::unix_time;
 use crate::exit::{Exit, Failure};
 use crate::instance::{Error, Running, ask_all};
+use crate::status::unix_time;
 
 /// How often to ask the sessions. A link takes longer to be replaced.
 const ASK: Duration = Duration::from_millis(250);

@@ -1,6 +1,5 @@
 //! Reconnecting after a lost link: attempts with a backoff, at once when the laptop's networks come back or it wakes.
 
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use tokio::time::sleep;
@@ -10,6 +9,7 @@ use super::error::{ConnectError, Outlook};
 use super::link::Link;
 use super::{Connected, Session};
 use crate::exit::{Explain, Failure};
+use crate::random::random;
 
 /// How long to wait when the user has to do something first, such as logging in again.
 const UNTIL_USER: Duration = Duration::from_secs(5 * 60);
@@ -98,9 +98,4 @@ fn report(error: &ConnectError, reported: &mut String, wait: Duration) {
         }
     }
     *reported = text;
-}
-
-/// A random number: the standard library seeds its hash tables from the kernel's generator.
-fn random() -> u64 {
-    RandomState::new().hash_one(())
 }

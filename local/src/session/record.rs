@@ -1,6 +1,6 @@
 //! The session's record of its own state, and the status built from it.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use gh_net_common::frame::{self, Notice, Opened, SidecarStatus};
 use gh_net_common::hello::printable;
@@ -11,7 +11,7 @@ use crate::io::{self, Report};
 use crate::resolver;
 use crate::status::{
     Counters, DnsMode, Flow, FlowProtocol, Level, Link, LinkState, Lookup, Note, Outcome, SCHEMA, Session,
-    SessionState, Sidecar, Status, Tunnel,
+    SessionState, Sidecar, Status, Tunnel, unix_time,
 };
 
 /// Maximum length of the name of a network device (`IFNAMSIZ`).
@@ -212,11 +212,6 @@ fn sidecar_of(status: &SidecarStatus, age: u64) -> Sidecar {
         downlink_malformed: counters.downlink_malformed,
         downlink_refused: counters.downlink_refused,
     }
-}
-
-fn unix_time() -> u64 {
-    // A clock that is set before 1970 shows 0.
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
 fn age(at: Instant, now: Instant) -> u64 {
