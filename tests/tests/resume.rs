@@ -168,12 +168,12 @@ fn nothing_of_a_connection_whose_route_is_gone_leaves_by_another_interface() -> 
     )?;
     let bridge = lab.bridge(&[])?;
     let terminal = Terminal::open(&lab, "keys")?;
-    let upload = lab
-        .codespace
-        .spawn("sh -c 'head -c 20000000000 /dev/zero | curl -sS -T - http://10.20.0.10/sink'")?;
-    lab.laptop.shell("while ! ss -Htin dst 10.20.0.10 | grep -q bytes_sent:........; do :; done")?;
+    let upload = lab.codespace.spawn("bash -c 'exec cat /dev/zero > /dev/tcp/10.20.0.10/9'")?;
+    lab.laptop.shell("while ! ss -Htin dst 10.20.0.10 | grep -qE 'bytes_acked:[0-9]{8}'; do :; done")?;
     lab.laptop.shell("ip route del 10.20.0.0/16")?;
     bridge.process().wait_for("-10.20.0.0/16", Duration::from_secs(10))?;
+    // The change is said before all sockets are bound.
+    lab.laptop.shell("while [ $(ss -Htn dst 10.20.0.10 | grep -c %corp0) != 2 ]; do :; done")?;
     let before = lab.home.counted_packets()?;
     bridge.process().wait_for("connections ended", Duration::from_secs(30 + 10))?;
     terminal.wait_for_end(Duration::from_secs(10))?;
