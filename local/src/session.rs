@@ -209,6 +209,7 @@ impl<'a> Session<'a> {
             None => {
                 let config = engine::Config {
                     gateways: opened.addresses.iter().map(|address| address.gateway).collect(),
+                    dns: control.networks().answers_dns(),
                     mtu: opened.mtu.min(MTU),
                     policy: Box::new(control.networks().policy().clone()),
                     secret: random(),

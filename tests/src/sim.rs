@@ -70,6 +70,7 @@ fn server_number(address: SocketAddr) -> Option<usize> {
 fn engine(mtu: u16) -> Engine {
     Engine::new(Config {
         gateways: vec![GATEWAY_V4.into(), GATEWAY_V6.into()],
+        dns: true,
         mtu,
         policy: Box::new(Rules::forward(&["10.20.0.0/16", "fd20::/16"])),
         secret: 7,

@@ -7,6 +7,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use gh_net_tests::lab::{Bridged, Host, Lab, Options};
+use serde_json::Value;
+
+/// Time limit for gh-net's commands.
+const SOON: Duration = Duration::from_secs(10);
 
 static BRIDGED: LazyLock<Option<Bridged>> =
     LazyLock::new(|| Bridged::start(Options::default(), &[]).expect("a bridge"));
@@ -177,6 +181,33 @@ fn dns_false_leaves_resolv_conf_unchanged() -> Result<()> {
     assert_eq!(lab.codespace.shell("curl -sS http://10.20.0.10/")?, "hello from corp");
     assert!(dig(&lab.codespace, "www.corp.internal")?.contains("NXDOMAIN"));
     bridge.stop().map(drop)
+}
+
+#[test]
+fn dns_false_means_that_the_laptop_answers_nobody() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let bridge = lab.bridge(&["--dns", "false"])?;
+    for gateway in gateways(&lab)? {
+        for transport in ["+notcp", "+tcp"] {
+            let output =
+                lab.codespace.run(&format!("dig +tries=1 @{gateway} {transport} www.corp.internal"))?;
+            assert!(output.text().contains("connection refused"), "{transport} {gateway}: {}", output.text());
+        }
+    }
+    assert!(!lab.corp_dns_log().contains("www.corp.internal"), "the laptop's resolver was asked");
+    bridge.stop().map(drop)
+}
+
+/// The laptop's ends of the tunnel.
+fn gateways(lab: &Lab) -> Result<Vec<String>> {
+    let tunnel = &status(lab)?["link"]["tunnel"]["gateways"];
+    let gateways = tunnel.as_array().context("no tunnel")?.iter().filter_map(Value::as_str);
+    Ok(gateways.map(str::to_owned).collect())
+}
+
+fn status(lab: &Lab) -> Result<Value> {
+    let status = lab.gh_net(&["status", "--json"])?.start()?.finish(SOON)?.ok()?;
+    serde_json::from_str(&status).with_context(|| format!("{status:?} is no status"))
 }
 
 #[test]

@@ -212,6 +212,8 @@ impl Transmit {
 pub struct Config {
     /// The engine's own addresses in the tunnel: they answer echo requests and DNS.
     pub gateways: Vec<IpAddr>,
+    /// Whether they answer DNS. Otherwise port 53 of them is closed, like their other ports.
+    pub dns: bool,
     /// The tunnel's MTU in bytes.
     pub mtu: u16,
     /// Decides what is forwarded.

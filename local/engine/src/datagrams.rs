@@ -55,7 +55,7 @@ impl Engine {
         message: Bytes,
         now: Instant,
     ) {
-        if server.port() != dns::PORT {
+        if !self.is_resolver(server) {
             return self.answer(packet, Message::Unreachable(UnreachableKind::Port));
         }
         match self.queries.add(dns::Endpoints { client, server }, now) {

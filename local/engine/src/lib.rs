@@ -43,7 +43,7 @@ mod tcp;
 mod udp;
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -177,6 +177,11 @@ impl Engine {
 
     fn is_gateway(&self, address: IpAddr) -> bool {
         self.config.gateways.contains(&address)
+    }
+
+    /// Whether one of the engine's own addresses answers DNS there.
+    fn is_resolver(&self, server: SocketAddr) -> bool {
+        self.config.dns && self.is_gateway(server.ip()) && server.port() == dns::PORT
     }
 
     /// The engine's own address of the same family as `address`.

@@ -14,7 +14,7 @@ use super::flow::{Entry, Flow, Key, Usage};
 use super::packet::icmp::Message;
 use super::packet::{Malformed, Packet};
 use super::tcp::{self, Connection, Endpoints, Segment, Shares};
-use super::{Engine, ORDINARY_HOPS, Protocol, dns, packet};
+use super::{Engine, ORDINARY_HOPS, Protocol, packet};
 
 /// Bytes that all connections together may hold for the hosts' sockets, and as many again for the codespace. Older
 /// connections keep their larger shares, so the sum may be several times that.
@@ -65,7 +65,7 @@ impl Engine {
     fn open_tcp(&mut self, packet: &Packet, key: Key, segment: &Segment, now: Instant) {
         let Key::Tcp { client, server } = key else { return };
         let target = if self.is_gateway(server.ip()) {
-            if server.port() != dns::PORT {
+            if !self.is_resolver(server) {
                 return self.send_urgent(tcp::refusal(packet, segment));
             }
             Target::Resolver

@@ -83,6 +83,11 @@ impl Networks {
         &self.routes
     }
 
+    /// Whether the codespace may ask the laptop's resolver.
+    pub(super) fn answers_dns(&self) -> bool {
+        self.mode != DnsMode::Off
+    }
+
     /// What the user should know about the policy.
     pub(super) fn notes(&self) -> &[Note] {
         &self.notes

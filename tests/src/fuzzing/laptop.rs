@@ -44,6 +44,7 @@ impl Laptop {
         let policy = Policy::new(&choice, &snapshot, &Codespace::default());
         let config = Config {
             gateways: GATEWAYS.map(|gateway| gateway.parse().expect("an address")).to_vec(),
+            dns: true,
             mtu: MTU,
             policy: Box::new(policy.clone()),
             secret: 0,

@@ -21,8 +21,12 @@ pub(crate) fn rules() -> Rules {
 }
 
 pub(crate) fn engine(secret: u64) -> Engine {
+    Engine::new(config(secret))
+}
+
+pub(crate) fn config(secret: u64) -> Config {
     let gateways = vec![ip("10.1.0.1"), ip("fd01::1")];
-    Engine::new(Config { gateways, mtu: MTU, policy: Box::new(rules()), secret })
+    Config { gateways, dns: true, mtu: MTU, policy: Box::new(rules()), secret }
 }
 
 /// A UDP datagram as it comes from the codespace.

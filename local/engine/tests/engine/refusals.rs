@@ -3,11 +3,11 @@
 use std::net::{IpAddr, SocketAddr};
 
 use etherparse::IpNumber;
-use gh_net_engine::{Command, ConnectError, Target};
+use gh_net_engine::{Command, Config, ConnectError, Engine, Target};
 use gh_net_testkit::build::{icmp, packet, udp_segment};
 use gh_net_testkit::{ip, socket};
 
-use crate::harness::{Script, echo, seg, udp};
+use crate::harness::{Script, config, echo, seg, udp};
 
 #[test]
 fn an_unreachable_host_is_reported_with_the_syn_quoted() {
@@ -242,5 +242,22 @@ fn bytes_after_the_packet_are_ignored() {
         packet.extend_from_slice(b"padding");
         script.send_raw(&packet);
         assert_eq!(script.sent().expect("an error").icmp().2, whole);
+    }
+}
+
+#[test]
+fn an_engine_without_dns_has_no_resolver_at_its_addresses() {
+    for (gateway, client, v6) in
+        [("10.1.0.1:53", "10.1.0.2:5000", false), ("[fd01::1]:53", "[fd01::2]:5000", true)]
+    {
+        let mut script = if v6 { Script::v6() } else { Script::new() };
+        script.engine = Engine::new(Config { dns: false, ..config(7) });
+        script.send_raw(&udp(client, gateway, b"?"));
+        let error = script.sent().expect("an error");
+        assert_eq!((error.icmp().0, error.icmp().1), if v6 { (1, 4) } else { (3, 3) });
+        script.server = socket(gateway);
+        script.send(seg("S", 0, None, b""));
+        script.expect(seg("R", 0, 1, b""));
+        script.quiet();
     }
 }

@@ -79,6 +79,7 @@ pub(super) fn io() -> Io {
 pub(super) fn io_with(idle: IdleTimeout) -> Io {
     let config = Config {
         gateways: vec![GATEWAY.into()],
+        dns: true,
         mtu: MTU,
         policy: Box::new(Policy::everything()),
         secret: 42,

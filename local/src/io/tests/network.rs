@@ -326,8 +326,8 @@ fn a_mapping_without_a_socket_gets_one_when_descriptors_are_free_again() {
         server.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let destination = server.local_addr().unwrap();
         block_on(async {
-            let config =
-                Config { gateways: vec![], mtu: 1500, policy: Box::new(Policy::everything()), secret: 1 };
+            let policy = Box::new(Policy::everything());
+            let config = Config { gateways: vec![], dns: true, mtu: 1500, policy, secret: 1 };
             let mut engine = Engine::new(config);
             let mut flows =
                 Flows::new(OwnAddresses::ignored(), Queries::new(Arc::new(Resolver::default()))).unwrap();
