@@ -6,18 +6,23 @@ use std::time::Instant;
 use etherparse::IpNumber;
 
 use super::api::{Command, FlowId, Target, Transmit, UnreachableKind};
+use super::events::{Denied, Ending};
 use super::flow::Flow;
 use super::packet::icmp::Message;
 use super::packet::{Malformed, Packet};
 use super::policy::Judgement;
 use super::tcp::{self, Segment};
-use super::{Config, Engine, InterfaceIndex, NewFlow, Policy, Protocol, Refusal, Verdict, dns, icmp, udp};
+use super::{
+    Config, Engine, InterfaceIndex, NewFlow, Policy, Protocol, Refusal, RuleId, Verdict, dns, icmp, udp,
+};
 
 /// The destination and interface of an admitted flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Admitted {
     pub destination: SocketAddr,
     pub interface: Option<InterfaceIndex>,
+    /// The rule that admitted it.
+    pub rule: RuleId,
 }
 
 impl Engine {
@@ -28,12 +33,17 @@ impl Engine {
         protocol: Protocol,
         client: SocketAddr,
         destination: SocketAddr,
+        now: Instant,
     ) -> Option<Admitted> {
         match verdict(&*self.config.policy, protocol, client, destination) {
-            Verdict::Forward { destination, interface, .. } => Some(Admitted { destination, interface }),
+            Verdict::Forward { destination, interface, rule } => {
+                Some(Admitted { destination, interface, rule })
+            }
             Verdict::Refuse { refusal, rule } => {
                 tracing::debug!(?protocol, %client, %destination, ?refusal, rule = rule.0, "refused");
                 self.counters.refused += 1;
+                let denied = Denied { protocol, client, destination, name: None, refusal, rule, count: 1 };
+                self.events.deny(denied, now);
                 match refusal {
                     Refusal::NoRoute => self.answer(packet, Message::Unreachable(UnreachableKind::Network)),
                     Refusal::Prohibited => {
@@ -78,6 +88,7 @@ impl Engine {
         let judge = |protocol, client, asked, admitted| {
             judgement(verdict(&**policy, protocol, client, asked), admitted)
         };
+        let mut ended = Vec::new();
         let judgement = match (&mut entry.flow, entry.key) {
             (Flow::Tcp(connection), _) => {
                 let tcp::Endpoints { client, server, target } = connection.endpoints;
@@ -85,8 +96,9 @@ impl Engine {
                     Target::Resolver => Judgement::Keep,
                     Target::Host { .. } if connection.is_over() => Judgement::Keep,
                     Target::Host { address, interface } => {
-                        let admitted = Admitted { destination: address, interface };
-                        match judge(Protocol::Tcp, client, server, admitted) {
+                        let judgement;
+                        (judgement, entry.rule) = judge(Protocol::Tcp, client, server, (address, interface));
+                        match judgement {
                             Judgement::Hold if connection.is_connecting() => Judgement::End,
                             judgement @ (Judgement::Keep | Judgement::Hold | Judgement::End) => judgement,
                         }
@@ -95,23 +107,25 @@ impl Engine {
             }
             (Flow::Udp(mapping), key) => {
                 let (client, interface) = (mapping.client, key.interface());
-                mapping.peers.judge(|peer| {
-                    let admitted = Admitted { destination: peer.actual, interface };
-                    judge(Protocol::Udp, client, peer.asked, admitted)
-                })
+                mapping.peers.judge(
+                    |peer| judge(Protocol::Udp, client, peer.asked, (peer.actual, interface)),
+                    &mut ended,
+                )
             }
             (Flow::Echo(session), key) => {
                 let (client, interface) =
                     (SocketAddr::new(session.client, session.identifier), key.interface());
-                session.peers.judge(|peer| {
-                    let admitted = Admitted { destination: peer.actual, interface };
-                    judge(Protocol::Echo, client, peer.asked, admitted)
-                })
+                session.peers.judge(
+                    |peer| judge(Protocol::Echo, client, peer.asked, (peer.actual, interface)),
+                    &mut ended,
+                )
             }
         };
+        self.tell_peers_closed(id, ended, Ending::Revoked);
         match judgement {
             Judgement::Keep => self.release(id, now),
             Judgement::Hold => {
+                let Some(entry) = self.table.get_mut(id) else { return };
                 if entry.held_since.is_none() && matches!(entry.flow, Flow::Tcp(_)) {
                     self.commands.push_back(Command::Hold(id));
                 }
@@ -136,16 +150,19 @@ impl Engine {
     /// The flow's network did not come back in time.
     pub(super) fn end_hold(&mut self, id: FlowId, now: Instant) {
         let Some(entry) = self.table.get_mut(id) else { return };
+        let mut ended = Vec::new();
         let is_left = match &mut entry.flow {
             Flow::Tcp(connection) => connection.is_over(),
             Flow::Udp(udp::Mapping { peers, .. }) | Flow::Echo(icmp::Session { peers, .. }) => {
-                peers.forget_held()
+                peers.forget_held(&mut ended)
             }
         };
         if is_left {
             entry.held_since = None;
+            self.tell_peers_closed(id, ended, Ending::Revoked);
             self.settle(id, now);
         } else {
+            self.tell_peers_closed(id, ended, Ending::Revoked);
             self.revoke(id, now);
         }
     }
@@ -155,6 +172,7 @@ impl Engine {
         let Some(entry) = self.table.get_mut(id) else { return };
         self.counters.revoked += 1;
         entry.held_since = None;
+        entry.ending.get_or_insert(Ending::Revoked);
         if let Flow::Tcp(connection) = &mut entry.flow {
             connection.reset();
             self.settle(id, now);
@@ -172,6 +190,7 @@ impl Engine {
     pub fn reset_all(&mut self, now: Instant) {
         self.ended = true;
         self.queries = dns::Queries::default();
+        self.events.flush();
         self.reset_flows(now);
     }
 
@@ -185,6 +204,7 @@ impl Engine {
     pub fn reset_flows(&mut self, now: Instant) {
         for id in self.table.ids() {
             let Some(entry) = self.table.get_mut(id) else { continue };
+            entry.ending.get_or_insert(Ending::SessionEnd);
             let reset = if let Flow::Tcp(connection) = &mut entry.flow {
                 connection.reset();
                 if connection.take_actions().abort {
@@ -224,14 +244,15 @@ impl Engine {
     }
 }
 
-/// The judgement on a flow that went to `before`.
-fn judgement(verdict: Verdict, before: Admitted) -> Judgement {
+/// The judgement on a flow that went to this destination by this interface, and the rule that decided.
+fn judgement(verdict: Verdict, before: (SocketAddr, Option<InterfaceIndex>)) -> (Judgement, RuleId) {
     match verdict {
-        Verdict::Forward { destination, interface, .. } => {
-            if (Admitted { destination, interface }) == before { Judgement::Keep } else { Judgement::End }
+        Verdict::Forward { destination, interface, rule } => {
+            let same = (destination, interface) == before;
+            (if same { Judgement::Keep } else { Judgement::End }, rule)
         }
-        Verdict::Refuse { refusal: Refusal::NoRoute, .. } => Judgement::Hold,
-        Verdict::Refuse { refusal: Refusal::Prohibited | Refusal::Silent, .. } => Judgement::End,
+        Verdict::Refuse { refusal: Refusal::NoRoute, rule } => (Judgement::Hold, rule),
+        Verdict::Refuse { refusal: Refusal::Prohibited | Refusal::Silent, rule } => (Judgement::End, rule),
     }
 }
 

@@ -12,6 +12,7 @@ use super::flow::{Entry, Flow, Key};
 use super::packet::icmp::Message;
 use super::packet::{Malformed, Packet, build};
 use super::peers::Peer;
+use super::policy::RuleId;
 use super::{Engine, ORDINARY_HOPS, Protocol, dns, icmp, packet, udp};
 
 /// The hop limit of ordinary packets.
@@ -26,20 +27,23 @@ impl Engine {
             self.handle_query(&packet, client, destination, datagram.payload, now);
             return Ok(());
         }
-        let Some(admitted) = self.admit(&packet, Protocol::Udp, client, destination) else { return Ok(()) };
-        let Admitted { destination: actual, interface } = admitted;
+        let Some(admitted) = self.admit(&packet, Protocol::Udp, client, destination, now) else {
+            return Ok(());
+        };
+        let Admitted { destination: actual, interface, rule } = admitted;
         let key = Key::Udp { client, interface };
         let v6 = client.is_ipv6();
         let open = |flow| Command::OpenUdp { flow, v6, interface };
         let new = || Flow::Udp(udp::Mapping::new(client, now));
-        let Some(flow) = self.find_or_open(key, new, open, now) else { return Ok(()) };
+        let Some(flow) = self.find_or_open(key, new, open, rule, now) else { return Ok(()) };
         let payload = datagram.payload;
         if let Some(Entry { flow: Flow::Udp(mapping), usage, .. }) = self.table.get_mut(flow) {
-            mapping.sends(Peer { asked: destination, actual }, now);
+            let added = mapping.sends(Peer { asked: destination, actual }, rule, payload.len(), now);
             usage.uplink(payload.len(), now);
             if destination.port() != dns::PORT {
                 self.active = Some(now);
             }
+            self.tell_added(flow, added);
         }
         let hop_limit = onward(packet.hop_limit);
         self.commands.push_back(Command::SendUdp { flow, destination: actual, hop_limit, payload });
@@ -83,6 +87,7 @@ impl Engine {
         key: Key,
         new: impl FnOnce() -> Flow,
         open: impl FnOnce(FlowId) -> Command,
+        rule: RuleId,
         now: Instant,
     ) -> Option<FlowId> {
         if let Some(flow) = self.table.find(&key) {
@@ -93,7 +98,7 @@ impl Engine {
             self.counters.full += 1;
             return None;
         }
-        let flow = self.table.insert(key, new(), now);
+        let flow = self.table.insert(key, new(), rule, now);
         self.commands.push_back(open(flow));
         Some(flow)
     }
@@ -102,7 +107,7 @@ impl Engine {
     pub fn handle_datagram(&mut self, flow: FlowId, source: SocketAddr, payload: Bytes, now: Instant) {
         let id = self.next_datagram_id();
         let Some(Entry { flow: Flow::Udp(mapping), usage, .. }) = self.table.get_mut(flow) else { return };
-        let Some(source) = mapping.receives(source, now) else { return };
+        let Some(source) = mapping.receives(source, payload.len(), now) else { return };
         usage.downlink(payload.len(), now);
         if source.port() != dns::PORT {
             self.active = Some(now);
@@ -125,16 +130,18 @@ impl Engine {
         }
         let asked = SocketAddr::new(packet.destination, 0);
         let sender = SocketAddr::new(client, identifier);
-        let Some(admitted) = self.admit(&packet, Protocol::Echo, sender, asked) else { return Ok(()) };
-        let Admitted { destination: actual, interface } = admitted;
+        let Some(admitted) = self.admit(&packet, Protocol::Echo, sender, asked, now) else { return Ok(()) };
+        let Admitted { destination: actual, interface, rule } = admitted;
         let key = Key::Echo { client, identifier, interface };
         let open = |flow| Command::OpenEcho { flow, v6: client.is_ipv6(), interface };
         let new = || Flow::Echo(icmp::Session::new(client, identifier, now));
-        let Some(flow) = self.find_or_open(key, new, open, now) else { return Ok(()) };
+        let Some(flow) = self.find_or_open(key, new, open, rule, now) else { return Ok(()) };
         if let Some(Entry { flow: Flow::Echo(session), usage, .. }) = self.table.get_mut(flow) {
-            session.peers.add(Peer { asked, actual: SocketAddr::new(actual.ip(), 0) });
+            let peer = Peer { asked, actual: SocketAddr::new(actual.ip(), 0) };
+            let added = session.peers.add(peer, rule, request.payload.len());
             session.touch(now);
             usage.uplink(request.payload.len(), now);
+            self.tell_added(flow, added);
         }
         self.commands.push_back(Command::SendEcho {
             flow,
@@ -158,7 +165,7 @@ impl Engine {
     ) {
         let id = self.next_datagram_id();
         let Some(Entry { flow: Flow::Echo(session), usage, .. }) = self.table.get_mut(flow) else { return };
-        let Some(source) = session.peers.asked(SocketAddr::new(source, 0)) else { return };
+        let Some(source) = session.peers.receives(SocketAddr::new(source, 0), payload.len()) else { return };
         let source = source.ip();
         session.touch(now);
         session.answered = true;

@@ -6,8 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::api::{FlowId, FlowState, FlowView, Transmit};
-use super::policy::{InterfaceIndex, Protocol};
+use super::events::Ending;
+use super::policy::{InterfaceIndex, Protocol, RuleId};
 use super::schedule::Standing;
+use super::tcp::state::State;
 use super::tcp::{Connection, Endpoints};
 use super::{icmp, udp};
 
@@ -70,6 +72,12 @@ pub(super) struct Entry {
     pub usage: Usage,
     /// Since when it waits for its network to return.
     pub held_since: Option<Instant>,
+    /// The rule by which it was admitted, of a mapping or session the first one.
+    pub rule: RuleId,
+    /// How it ended, as soon as that is known.
+    pub ending: Option<Ending>,
+    /// Whether its end has been told.
+    pub told: bool,
     time_wait: bool,
 }
 
@@ -98,9 +106,24 @@ impl Usage {
         self.last_active = now;
         self.downlink_bytes += bytes as u64;
     }
+
+    /// Bytes for the host, and for the codespace.
+    pub(super) fn bytes(&self) -> (u64, u64) {
+        (self.uplink_bytes, self.downlink_bytes)
+    }
 }
 
 impl Entry {
+    /// If the connection has just ended, it is because of this.
+    pub(super) fn note_end(&mut self, ending: Ending) {
+        if let Flow::Tcp(connection) = &self.flow
+            && connection.state() == State::Closed
+            && !connection.is_draining()
+        {
+            self.ending.get_or_insert(ending);
+        }
+    }
+
     /// The next packet for the codespace, with payload.
     pub(super) fn poll(&mut self, now: Instant) -> Option<Transmit> {
         match &mut self.flow {
@@ -241,7 +264,7 @@ impl Table {
     }
 
     /// Adds a flow; its key must be free.
-    pub(super) fn insert(&mut self, key: Key, flow: Flow, now: Instant) -> FlowId {
+    pub(super) fn insert(&mut self, key: Key, flow: Flow, rule: RuleId, now: Instant) -> FlowId {
         let id = FlowId(self.next);
         self.next += 1;
         *self.count(&key) += 1;
@@ -258,6 +281,9 @@ impl Table {
                 service_listed: false,
                 usage: Usage::new(now),
                 held_since: None,
+                rule,
+                ending: None,
+                told: false,
                 time_wait: false,
             },
         );

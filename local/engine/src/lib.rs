@@ -8,6 +8,7 @@
 //! - [`Engine::poll_transmit`] while the link takes more, writing each packet to it (downlink), and
 //!   [`Engine::handle_delivered`] when the sidecar reports what it has received.
 //! - [`Engine::poll_timeout`] says when [`Engine::handle_timeout`] wants to be called.
+//! - [`Engine::poll_event`] until it is empty, for the log and the status.
 //!
 //! The payload of TCP is pulled, not pushed, so that back pressure needs no queue. On
 //! [`Command::Service`], and whenever the flow's socket becomes readable or writable, io *serves* the flow:
@@ -31,6 +32,7 @@ mod api;
 mod datagrams;
 mod deadline;
 mod dns;
+mod events;
 mod flow;
 mod icmp;
 mod link;
@@ -54,6 +56,8 @@ pub use self::api::{
     Unreachable, UnreachableKind,
 };
 use self::deadline::Deadlines;
+use self::events::Events;
+pub use self::events::{Denied, Ending, Event, FlowEvent};
 use self::flow::{Entry, Flow, Table};
 use self::link::state::Link;
 pub use self::packet::checksum;
@@ -90,6 +94,7 @@ pub struct Engine {
     urgent_bytes: usize,
     controls: VecDeque<FlowId>,
     counters: Counters,
+    events: Events,
     datagram_id: u16,
 }
 
@@ -112,6 +117,7 @@ impl Engine {
             urgent_bytes: 0,
             controls: VecDeque::new(),
             counters: Counters::default(),
+            events: Events::default(),
             datagram_id: 0,
         }
     }
@@ -221,7 +227,7 @@ impl Engine {
 
     /// When [`Self::handle_timeout`] wants to be called: never while there is no link.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.deadlines.first().filter(|_| self.link.is_up())
+        self.deadlines.first().into_iter().chain(self.events.deadline()).min().filter(|_| self.link.is_up())
     }
 
     /// Time has passed.
@@ -229,6 +235,7 @@ impl Engine {
         if !self.link.is_up() {
             return;
         }
+        self.events.handle_timeout(now);
         while let Some(id) = self.deadlines.pop(now) {
             let Some(entry) = self.table.get_mut(id) else { continue };
             entry.registered = None;
@@ -239,9 +246,11 @@ impl Engine {
             match &mut entry.flow {
                 Flow::Tcp(connection) => {
                     connection.handle_timeout(now, self.link.line(entry.last_sent));
+                    entry.note_end(Ending::TimedOut);
                 }
                 Flow::Udp(_) | Flow::Echo(_) => {
                     if entry.deadline().is_some_and(|at| at <= now) {
+                        entry.ending = Some(Ending::TimedOut);
                         self.commands.push_back(Command::Close(id));
                         self.remove(id);
                         continue;
@@ -282,12 +291,16 @@ impl Engine {
         }
         let deadline = entry.deadline();
         self.deadlines.register(id, &mut entry.registered, deadline);
-        if is_expendable && let Some(oldest) = self.table.enter_time_wait(id) {
-            self.remove(oldest);
+        if is_expendable {
+            self.tell_closed(id);
+            if let Some(oldest) = self.table.enter_time_wait(id) {
+                self.remove(oldest);
+            }
         }
     }
 
     fn remove(&mut self, id: FlowId) {
+        self.tell_closed(id);
         if let Some(mut entry) = self.table.remove(id) {
             self.deadlines.forget(id, &mut entry.registered);
         }

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use super::policy::Judgement;
+use super::policy::{Judgement, RuleId};
 
 /// Maximum number of destinations remembered for one flow; beyond that, the oldest is forgotten.
 const MAX_PEERS: usize = 1024;
@@ -30,23 +30,51 @@ impl Peer {
 #[derive(Debug, Default)]
 pub(super) struct Peers(VecDeque<Known>);
 
-#[derive(Debug)]
-struct Known {
-    peer: Peer,
+/// A destination, and what has passed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Known {
+    pub peer: Peer,
+    /// The rule that admitted it.
+    pub rule: RuleId,
+    /// Bytes of payload that were sent there.
+    pub uplink_bytes: u64,
+    /// Bytes of payload that came from there.
+    pub downlink_bytes: u64,
     /// Whether its network has vanished. Nothing from it passes then.
     held: bool,
 }
 
+/// The outcome of [`Peers::add`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Added {
+    /// Whether the destination is new.
+    pub new: bool,
+    /// The one that was forgotten to make room.
+    pub forgotten: Option<Known>,
+}
+
 impl Peers {
-    pub(super) fn add(&mut self, peer: Peer) {
+    /// A datagram of `bytes` is sent there, admitted by `rule`.
+    pub(super) fn add(&mut self, peer: Peer, rule: RuleId, bytes: usize) -> Added {
+        let bytes = bytes as u64;
         if let Some(known) = self.0.iter_mut().rev().find(|known| known.peer == peer) {
-            known.held = false;
-            return;
+            (known.held, known.rule) = (false, rule);
+            known.uplink_bytes += bytes;
+            return Added { new: false, forgotten: None };
         }
-        if self.0.len() == MAX_PEERS {
-            self.0.pop_front();
-        }
-        self.0.push_back(Known { peer, held: false });
+        let forgotten = if self.0.len() == MAX_PEERS { self.0.pop_front() } else { None };
+        self.0.push_back(Known { peer, rule, uplink_bytes: bytes, downlink_bytes: 0, held: false });
+        Added { new: true, forgotten }
+    }
+
+    /// All destinations.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Known> {
+        self.0.iter()
+    }
+
+    /// The destination that was added last.
+    pub(super) fn last(&self) -> Option<&Known> {
+        self.0.back()
     }
 
     /// The address that the codespace knows `source` by; `None` if it has sent nothing there, or if its network has
@@ -56,10 +84,24 @@ impl Peers {
     /// policy replaced the destination, the answer must come from exactly the address and port that it chose: the
     /// codespace did not ask for any other port of that host.
     pub(super) fn asked(&self, source: SocketAddr) -> Option<SocketAddr> {
-        let mut peers = self.0.iter().rev().filter(|known| !known.held).map(|known| known.peer);
-        let translated = peers.clone().find(|peer| peer.is_translated() && peer.actual == source);
-        let mut plain = || peers.any(|peer| !peer.is_translated() && peer.actual.ip() == source.ip());
-        translated.map(|peer| peer.asked).or_else(|| plain().then_some(source))
+        let peer = self.0[self.position(source)?].peer;
+        Some(if peer.is_translated() { peer.asked } else { source })
+    }
+
+    /// The same for a datagram of `bytes` that arrived from `source`.
+    pub(super) fn receives(&mut self, source: SocketAddr, bytes: usize) -> Option<SocketAddr> {
+        let position = self.position(source)?;
+        self.0[position].downlink_bytes += bytes as u64;
+        self.asked(source)
+    }
+
+    fn position(&self, source: SocketAddr) -> Option<usize> {
+        let find = |matches: &dyn Fn(Peer) -> bool| {
+            self.0.iter().rposition(|known| !known.held && matches(known.peer))
+        };
+        find(&|peer| peer.is_translated() && peer.actual == source)
+            .or_else(|| find(&|peer| !peer.is_translated() && peer.actual == source))
+            .or_else(|| find(&|peer| !peer.is_translated() && peer.actual.ip() == source.ip()))
     }
 
     /// The destination that was added last, as the codespace names it.
@@ -67,11 +109,19 @@ impl Peers {
         self.0.back().map(|known| known.peer.asked)
     }
 
-    /// Judges every peer: those that are to end are forgotten. Returns the judgement on the flow.
-    pub(super) fn judge(&mut self, judge: impl Fn(&Peer) -> Judgement) -> Judgement {
+    /// Judges every peer: those that are to end are forgotten, and added to `ended`. Returns the judgement on the flow.
+    pub(super) fn judge(
+        &mut self,
+        judge: impl Fn(&Peer) -> (Judgement, RuleId),
+        ended: &mut Vec<Known>,
+    ) -> Judgement {
         self.0.retain_mut(|known| {
-            let judgement = judge(&known.peer);
+            let judgement;
+            (judgement, known.rule) = judge(&known.peer);
             known.held = judgement == Judgement::Hold;
+            if judgement == Judgement::End {
+                ended.push(*known);
+            }
             judgement != Judgement::End
         });
         match self.0.iter().any(|known| known.held) {
@@ -81,8 +131,9 @@ impl Peers {
         }
     }
 
-    /// Forgets the peers that are held. Returns whether any is left.
-    pub(super) fn forget_held(&mut self) -> bool {
+    /// Forgets the peers that are held, and adds them to `ended`. Returns whether any is left.
+    pub(super) fn forget_held(&mut self, ended: &mut Vec<Known>) -> bool {
+        ended.extend(self.0.iter().filter(|known| known.held));
         self.0.retain(|known| !known.held);
         !self.0.is_empty()
     }
@@ -99,8 +150,8 @@ mod tests {
     #[test]
     fn a_translated_peer_is_known_by_its_port_alone() {
         let mut peers = Peers::default();
-        peers.add(peer("10.1.0.1:5432", "127.0.0.1:15432"));
-        peers.add(peer("10.20.0.1:69", "10.20.0.1:69"));
+        peers.add(peer("10.1.0.1:5432", "127.0.0.1:15432"), RuleId(0), 1);
+        peers.add(peer("10.20.0.1:69", "10.20.0.1:69"), RuleId(0), 1);
         let asked = |source: &str| peers.asked(source.parse().unwrap()).map(|asked| asked.to_string());
         assert_eq!(asked("127.0.0.1:15432").as_deref(), Some("10.1.0.1:5432"));
         assert_eq!(asked("127.0.0.1:22"), None);

@@ -9,12 +9,14 @@ use std::time::Instant;
 use bytes::Bytes;
 use etherparse::IpNumber;
 
+use super::admission::Admitted;
 use super::api::{Command, ConnectError, FlowId, Target, UnreachableKind};
+use super::events::Ending;
 use super::flow::{Entry, Flow, Key, Usage};
 use super::packet::icmp::Message;
 use super::packet::{Malformed, Packet};
 use super::tcp::{self, Connection, Endpoints, Segment, Shares};
-use super::{Engine, ORDINARY_HOPS, Protocol, packet};
+use super::{Engine, ORDINARY_HOPS, Protocol, RuleId, packet};
 
 /// Bytes that all connections together may hold for the hosts' sockets, and as many again for the codespace. Older
 /// connections keep their larger shares, so the sum may be several times that.
@@ -39,7 +41,11 @@ impl Engine {
             && let Some(connection) = self.table.connection_mut(id)
         {
             if !connection.gives_way_to(&segment) {
+                let reset = segment.rst;
                 connection.handle_segment(segment, now);
+                if reset {
+                    self.note_end(id, Ending::ResetByCodespace);
+                }
                 self.settle(id, now);
                 return Ok(());
             }
@@ -50,6 +56,7 @@ impl Engine {
                 self.table.detach(id);
             } else {
                 connection.reset();
+                self.note_end(id, Ending::ResetByCodespace);
                 self.settle(id, now);
                 self.remove(id);
             }
@@ -64,14 +71,16 @@ impl Engine {
 
     fn open_tcp(&mut self, packet: &Packet, key: Key, segment: &Segment, now: Instant) {
         let Key::Tcp { client, server } = key else { return };
-        let target = if self.is_gateway(server.ip()) {
+        let (target, rule) = if self.is_gateway(server.ip()) {
             if !self.is_resolver(server) {
                 return self.send_urgent(tcp::refusal(packet, segment));
             }
-            Target::Resolver
+            // Not a rule of the policy, and never told of.
+            (Target::Resolver, RuleId(0))
         } else {
-            let Some(admitted) = self.admit(packet, Protocol::Tcp, client, server) else { return };
-            Target::Host { address: admitted.destination, interface: admitted.interface }
+            let Some(admitted) = self.admit(packet, Protocol::Tcp, client, server, now) else { return };
+            let Admitted { destination, interface, rule } = admitted;
+            (Target::Host { address: destination, interface }, rule)
         };
         if !self.table.has_room(&key) {
             self.counters.dropped += 1;
@@ -82,8 +91,9 @@ impl Engine {
         let shares = self.shares();
         let endpoints = Endpoints { client, server, target };
         let connection = Connection::new(endpoints, segment, initial, self.config.mtu, shares, now);
-        let flow = self.table.insert(key, Flow::Tcp(Box::new(connection)), now);
+        let flow = self.table.insert(key, Flow::Tcp(Box::new(connection)), rule, now);
         self.counters.connections += 1;
+        self.tell_opened(flow);
         let hop_limit = (packet.hop_limit < ORDINARY_HOPS).then(|| packet.hop_limit.saturating_sub(1));
         self.commands.push_back(Command::Connect { flow, target, hop_limit });
     }
@@ -119,6 +129,7 @@ impl Engine {
         let kind = match error {
             ConnectError::Refused => {
                 connection.handle_refused();
+                self.note_end(flow, Ending::ConnectFailed(error));
                 return self.settle(flow, now);
             }
             ConnectError::NetworkUnreachable => Some(UnreachableKind::Network),
@@ -129,6 +140,7 @@ impl Engine {
         let Endpoints { client, server, .. } = connection.endpoints;
         let quotation = connection.quotation();
         connection.handle_no_answer();
+        self.note_end(flow, Ending::ConnectFailed(error));
         self.settle(flow, now);
         if let Some(kind) = kind {
             let offender = self.gateway(client.ip());
@@ -185,7 +197,18 @@ impl Engine {
 
     /// The flow's socket failed (was reset, timed out), and io has closed it.
     pub fn handle_failed(&mut self, flow: FlowId, now: Instant) {
+        // The reset follows the data that came before, so the connection may not be closed yet.
+        if let Some(entry) = self.table.get_mut(flow) {
+            entry.ending.get_or_insert(Ending::ResetByHost);
+        }
         self.with_connection(flow, now, |connection, _| connection.handle_failed());
+    }
+
+    /// If the connection has just ended, it is because of this.
+    fn note_end(&mut self, flow: FlowId, ending: Ending) {
+        if let Some(entry) = self.table.get_mut(flow) {
+            entry.note_end(ending);
+        }
     }
 
     fn with_connection(&mut self, flow: FlowId, now: Instant, act: impl FnOnce(&mut Connection, &mut Usage)) {

@@ -10,7 +10,8 @@ use etherparse::UdpSlice;
 
 use super::deadline::Pause;
 use super::packet::{Malformed, Packet};
-use super::peers::{Peer, Peers};
+use super::peers::{Added, Peer, Peers};
+use super::policy::RuleId;
 use super::schedule::Queue;
 
 /// A mapping lives this long after the last datagram (RFC 4787 REQ-5 a).
@@ -47,17 +48,17 @@ impl Mapping {
         }
     }
 
-    /// The endpoint sends a datagram.
-    pub(super) fn sends(&mut self, peer: Peer, now: Instant) {
+    /// The endpoint sends a datagram of `bytes`, admitted by `rule`.
+    pub(super) fn sends(&mut self, peer: Peer, rule: RuleId, bytes: usize, now: Instant) -> Added {
         self.last = now;
         self.only_dns &= peer.asked.port() == 53;
-        self.peers.add(peer);
+        self.peers.add(peer, rule, bytes)
     }
 
-    /// A datagram from `source` has arrived. Returns the source address that the endpoint knows, or `None` if the
+    /// A datagram of `bytes` has arrived from `source`. Returns the source address that the endpoint knows, or `None` if the
     /// datagram is filtered.
-    pub(super) fn receives(&mut self, source: SocketAddr, now: Instant) -> Option<SocketAddr> {
-        let source = self.peers.asked(source)?;
+    pub(super) fn receives(&mut self, source: SocketAddr, bytes: usize, now: Instant) -> Option<SocketAddr> {
+        let source = self.peers.receives(source, bytes)?;
         self.answered = true;
         self.last = now;
         Some(source)

@@ -5,6 +5,7 @@
 
 mod bounds;
 mod datagrams;
+mod events;
 mod fragments;
 mod harness;
 mod holding;
