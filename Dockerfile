@@ -4,13 +4,14 @@
 #     docker run --detach --name sidecar --network container:app --cap-add NET_ADMIN --device /dev/net/tun gh-net-sidecar
 #     gh-net --exec 'docker exec -i sidecar gh-net-sidecar attach'
 #
-# Releases are built with --build-arg SIDECAR=prebuilt: their image holds the very bytes of the released sidecars, which
-# `cargo xtask dist` has put into target/dist. It takes BuildKit, which builds only the stages that are needed.
+# Releases are built with --build-arg SIDECAR=prebuilt-amd64 or prebuilt-arm64, by buildah: their image holds the very bytes
+# of the released sidecars, which `cargo xtask dist` has put into target/dist, and no other image is pulled. It takes
+# buildah or BuildKit, which build only the stages that are needed.
 
-# built: compiled in here, for the platform of the image. prebuilt: taken from target/dist.
+# built: compiled in here, for the platform of the image. prebuilt-*: taken from target/dist.
 ARG SIDECAR=built
-# An image in which cargo builds static programs.
-ARG BUILDER=docker.io/library/rust:1-alpine
+# An image in which cargo builds static programs; of the Rust that releases are built with.
+ARG BUILDER=docker.io/library/rust:1.95.0-alpine
 
 FROM ${BUILDER} AS built
 WORKDIR /src
@@ -23,8 +24,6 @@ COPY --chmod=755 target/dist/gh-net-sidecar-x86_64 /gh-net-sidecar
 
 FROM scratch AS prebuilt-arm64
 COPY --chmod=755 target/dist/gh-net-sidecar-aarch64 /gh-net-sidecar
-
-FROM prebuilt-${TARGETARCH} AS prebuilt
 
 FROM ${SIDECAR} AS sidecar
 

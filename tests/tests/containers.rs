@@ -285,7 +285,7 @@ fn a_dev_container_of_busybox_is_bridged() -> Result<()> {
     up.down()
 }
 
-/// Builds and tags the image as releases do, from prebuilt sidecars.
+/// Builds and tags the image as releases do, from prebuilt sidecars; they use buildah.
 fn image(docker: &Docker) -> Result<String> {
     let name = format!("ghcr.io/gh-net/gh-net-sidecar:{}", env!("CARGO_PKG_VERSION"));
     for file in ["Dockerfile", ".dockerignore", "LICENSE"] {
@@ -294,8 +294,9 @@ fn image(docker: &Docker) -> Result<String> {
     let sidecar = format!("/srv/image/target/dist/gh-net-sidecar-{}", env::consts::ARCH);
     docker.lab.codespace.install(&Binaries::get()?.sidecar, &sidecar)?;
     let version = env!("CARGO_PKG_VERSION");
+    let prebuilt = if env::consts::ARCH == "aarch64" { "prebuilt-arm64" } else { "prebuilt-amd64" };
     docker.shell(&format!(
-        "DOCKER_BUILDKIT=1 docker build --quiet --tag {name} --build-arg SIDECAR=prebuilt --build-arg VERSION={version} /srv/image"
+        "DOCKER_BUILDKIT=1 docker build --quiet --tag {name} --build-arg SIDECAR={prebuilt} --build-arg VERSION={version} /srv/image"
     ))?;
     Ok(name)
 }

@@ -60,16 +60,29 @@ fn the_assets_are_complete_and_the_checksums_correct() -> Result<()> {
     let sums = fs::read_to_string(dist.join("SHA256SUMS"))?;
     let summed: BTreeSet<_> =
         sums.lines().filter_map(|line| Some(line.split_once("  ")?.1.to_owned())).collect();
-    let is_summed = |name: &&String| !name.ends_with(".sha256") && *name != "SHA256SUMS";
+    let is_summed = |name: &&String| *name != "SHA256SUMS";
     assert_eq!(summed, assets.iter().filter(is_summed).cloned().collect());
     run("sha256sum", &["--check", "--strict", "SHA256SUMS"], &dist)?;
-    for (name, _) in ARCHITECTURES {
-        let file = sidecar(name) + ".sha256";
-        run("sha256sum", &["--check", "--strict", &file], &dist)?;
-    }
     let there: Result<BTreeSet<_>> =
         fs::read_dir(&dist)?.map(|entry| Ok(entry?.file_name().display().to_string())).collect();
     assert_eq!(there?, assets);
+    Ok(())
+}
+
+/// The Feature is published with the hashes of the sidecars that are published beside it.
+#[test]
+fn the_feature_knows_the_hashes_of_its_sidecars() -> Result<()> {
+    let Some(dist) = dist(&[]) else { return Ok(()) };
+    let feature = dist.with_file_name("feature").join("gh-net");
+    let sums = fs::read_to_string(feature.join("SHA256SUMS"))?;
+    let named: Vec<_> = sums.lines().filter_map(|line| Some(line.split_once("  ")?.1)).collect();
+    assert_eq!(named, ARCHITECTURES.map(|(name, _)| sidecar(name)));
+    let sums = feature.join("SHA256SUMS");
+    run("sha256sum", &["--check", "--strict", sums.to_str().context("ASCII")?], &dist)?;
+    for file in ["install.sh", "devcontainer-feature.json"] {
+        let ours = root().join("devcontainer-feature/src/gh-net").join(file);
+        assert_eq!(fs::read(feature.join(file))?, fs::read(ours)?, "{file}");
+    }
     Ok(())
 }
 

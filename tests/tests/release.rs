@@ -91,6 +91,149 @@ fn scripts_pass_shellcheck() {
     assert!(notes.status.success(), "{}", String::from_utf8_lossy(&notes.stdout));
 }
 
+/// The jobs of a workflow: name and text of each.
+fn jobs(workflow: &str) -> Vec<(String, String)> {
+    let mut jobs: Vec<(String, String)> = Vec::new();
+    for line in workflow.split_once("\njobs:\n").expect("a workflow has jobs").1.lines() {
+        let name = line.strip_prefix("  ").and_then(|line| line.strip_suffix(':'));
+        match (name.filter(|name| !name.starts_with([' ', '#'])), jobs.last_mut()) {
+            (Some(name), _) => jobs.push((name.to_owned(), String::new())),
+            (None, Some((_, text))) => text.push_str(&format!("{line}\n")),
+            (None, None) => {}
+        }
+    }
+    assert!(!jobs.is_empty());
+    jobs
+}
+
+/// Each job says what it may do, on which machine it runs, and for how long.
+#[test]
+fn jobs_have_what_they_need_and_no_more() {
+    for (path, text) in workflows() {
+        for (name, job) in jobs(&text) {
+            let place = format!("{}: {name}", path.display());
+            assert!(job.contains("\n    permissions:\n") || job.starts_with("    permissions:\n"), "{place}");
+            assert!(!job.contains("-latest\n"), "{place}: a runner of no fixed release");
+            let elsewhere = job.contains("\n    uses: ./");
+            assert!(
+                elsewhere || job.contains("    runs-on: ") && job.contains("    timeout-minutes: "),
+                "{place}"
+            );
+            let checkouts = job.matches("uses: actions/checkout@").count();
+            assert_eq!(
+                job.matches("persist-credentials: false").count(),
+                checkouts,
+                "{place}: the token stays"
+            );
+        }
+    }
+}
+
+/// What a workflow runs is named by its content or comes with the runner: nothing is asked for by a name that can be moved.
+#[test]
+fn nothing_is_fetched_by_a_name_that_moves() {
+    for (path, text) in workflows() {
+        for (name, script) in scripts(&text) {
+            let place = format!("{}: {name}: {script}", path.display());
+            for word in
+                ["npx", "npm install", "npm i ", "npm exec", "pip install", "curl ", "wget ", "go install"]
+            {
+                assert!(!script.contains(word), "{place}");
+            }
+            // Each would pull an image by its tag. BuildKit's container is such an image.
+            for word in
+                ["buildx", "docker run", "docker pull", "docker build", "podman ", "skopeo ", "--pull"]
+            {
+                assert!(!script.contains(word), "{place}");
+            }
+            for install in script.lines().filter(|line| line.contains("npm ci")) {
+                assert!(install.contains("--ignore-scripts"), "{place}");
+            }
+        }
+        for line in text.lines().map(str::trim) {
+            let image = ["image:", "container:", "- image:", "uses: docker://"];
+            let is_image =
+                image.iter().any(|key| line.strip_prefix(key).is_some_and(|name| !name.is_empty()));
+            assert!(!is_image || line.contains("@sha256:"), "{}: {line}", path.display());
+        }
+    }
+}
+
+/// The Dockerfile's image with cargo is for people who build by themselves; what a release builds of it pulls nothing.
+#[test]
+fn the_image_of_a_release_is_built_from_nothing() {
+    let dockerfile = fs::read_to_string(root().join("Dockerfile")).unwrap();
+    let bases = dockerfile.lines().filter_map(|line| line.strip_prefix("FROM "));
+    let bases: Vec<_> = bases.filter_map(|line| line.split(' ').next()).collect();
+    assert_eq!(bases, ["${BUILDER}", "scratch", "scratch", "${SIDECAR}", "scratch"]);
+    let release = workflow("release.yml");
+    let built = "for architecture in amd64 arm64; do\n            buildah build";
+    assert!(release.contains(built) && release.contains("SIDECAR=prebuilt-$architecture"), "{release}");
+    for architecture in ["amd64", "arm64"] {
+        assert!(dockerfile.contains(&format!("FROM scratch AS prebuilt-{architecture}\n")));
+    }
+    assert!(!dockerfile.contains("# syntax="), "a frontend of its own would be pulled by its tag");
+}
+
+/// npm installs what the lock file names, if its hash is that of the lock file.
+#[test]
+fn the_dev_container_cli_is_locked() {
+    let folder = root().join(".github/devcontainer-cli");
+    let read = |name: &str| -> serde_json::Value {
+        serde_json::from_str(&fs::read_to_string(folder.join(name)).unwrap()).unwrap()
+    };
+    let (manifest, lock) = (read("package.json"), read("package-lock.json"));
+    let packages = lock["packages"].as_object().unwrap();
+    assert_eq!(packages[""]["dependencies"], manifest["dependencies"]);
+    for (name, version) in manifest["dependencies"].as_object().unwrap() {
+        assert_eq!(&packages[&format!("node_modules/{name}")]["version"], version, "an exact version");
+    }
+    for (name, package) in packages.iter().filter(|(name, _)| !name.is_empty()) {
+        let integrity = package["integrity"].as_str().unwrap_or_default();
+        assert!(integrity.starts_with("sha512-"), "{name}: {package}");
+        let from = package["resolved"].as_str().unwrap_or("https://registry.npmjs.org/");
+        assert!(from.starts_with("https://registry.npmjs.org/"), "{name}: {from}");
+    }
+    assert!(workflow("release.yml").contains("npm ci --ignore-scripts --prefix .github/devcontainer-cli\n"));
+}
+
+/// The same sources become the same bytes only by the same compiler.
+#[test]
+fn one_rust_builds_releases() {
+    let release = workflow("release.yml");
+    let version = release.lines().find_map(|line| line.strip_prefix("  RUST: ")).unwrap();
+    let numbers = |version: &str| version.split('.').map(|it| it.parse().unwrap()).collect::<Vec<u32>>();
+    assert_eq!(numbers(version).len(), 3, "an exact version: {version}");
+    assert!(numbers(version) >= numbers(env!("CARGO_PKG_RUST_VERSION")), "{version}");
+    for (path, text) in workflows() {
+        assert!(text.contains(&format!("\n  RUST: {version}\n")), "{}", path.display());
+        for line in text.lines().filter(|line| {
+            ["rustup toolchain", "rustup default"].iter().any(|command| line.contains(command))
+        }) {
+            assert!(line.contains("\"$RUST\"") && !line.contains("stable"), "{}: {line}", path.display());
+        }
+    }
+    let dockerfile = fs::read_to_string(root().join("Dockerfile")).unwrap();
+    assert!(dockerfile.contains(&format!("\nARG BUILDER=docker.io/library/rust:{version}-alpine\n")));
+}
+
+/// Everything that is published can be verified to come from this workflow.
+#[test]
+fn every_product_is_attested() {
+    let release = workflow("release.yml");
+    for (job, subject) in [
+        ("release", "subject-path: target/dist/*"),
+        ("image", "subject-digest: ${{ steps.push.outputs.digest }}"),
+        ("feature", "subject-digest: ${{ steps.publish.outputs.digest }}"),
+    ] {
+        let (_, text) = jobs(&release).into_iter().find(|(name, _)| name == job).unwrap();
+        assert!(text.contains("uses: actions/attest-build-provenance@") && text.contains(subject), "{job}");
+        for right in ["id-token: write", "attestations: write"] {
+            assert!(text.contains(right), "{job}");
+        }
+    }
+}
+
 /// Jobs have no permissions by default, and jobs that build third-party code can't publish.
 #[test]
 fn only_the_jobs_that_publish_may_write() {
@@ -98,13 +241,9 @@ fn only_the_jobs_that_publish_may_write() {
         assert!(text.contains("\npermissions: {}\n"), "{}", path.display());
     }
     let release = workflow("release.yml");
-    let jobs: Vec<_> = release.split_once("\njobs:\n").unwrap().1.split("\n\n  ").collect();
-    let writes: Vec<_> = jobs
-        .iter()
-        .filter(|job| job.contains(": write"))
-        .map(|job| job.trim_start().split(':').next().unwrap())
-        .collect();
-    assert_eq!(writes, ["release", "image", "feature"]);
+    let may_write = jobs(&release).into_iter().filter(|(_, job)| job.contains(": write"));
+    assert_eq!(may_write.map(|(name, _)| name).collect::<Vec<_>>(), ["release", "image", "feature"]);
+    assert!(!release.contains("write-all") && !workflow("ci.yml").contains("write"));
 }
 
 /// A checkout with a fake gh and docker, which record their arguments. `state` is gh's answer to `release view`.
@@ -138,9 +277,12 @@ fn checkout(state: &str) -> TempDir {
             esac\n"
         ),
     );
+    write("bin/docker", "#!/bin/sh\necho \"docker $*\" >> asked\n");
+    write("bin/buildah", "#!/bin/sh\necho \"$*\" >> asked\nprintf sha256:1 > digest\n");
+    write("bin/git", "#!/bin/sh\necho 1700000000\n");
     write(
-        "bin/docker",
-        "#!/bin/sh\necho \"$*\" >> asked\necho '{\"containerimage.digest\":\"sha256:1\"}' > pushed.json\n",
+        ".github/devcontainer-cli/node_modules/.bin/devcontainer",
+        "#!/bin/sh\necho \"$*\" >> asked\necho \"$CLI_PRINTS\"\n",
     );
     directory
 }
@@ -213,12 +355,50 @@ fn a_prerelease_does_not_become_the_latest() {
         let checkout = checkout("");
         let (output, asked) = run(&checkout, "Build and push the image", tag, &environment);
         assert!(output.status.success(), "{output:?}");
-        let built = asked.lines().last().unwrap();
-        assert!(built.contains(&format!("--push --tag example.org/image:{} ", &tag[1..])), "{built}");
-        assert_eq!(built.contains("image:latest"), latest, "{built}");
+        let image = format!("example.org/image:{}", &tag[1..]);
+        for architecture in ["amd64", "arm64"] {
+            let built = format!("build --platform linux/{architecture} --manifest {image} ");
+            let built = asked.lines().find(|line| line.starts_with(&built)).unwrap();
+            assert!(built.contains(&format!("--build-arg SIDECAR=prebuilt-{architecture} ")), "{built}");
+        }
+        let to = |tag: &str| format!("--digestfile digest {image} docker://example.org/image:{tag}\n");
+        assert!(asked.contains(&to(&tag[1..])), "{asked}");
+        assert_eq!(asked.contains(&to("latest")), latest, "{asked}");
         assert!(!asked.contains("secret"), "a token must not be in the process list: {asked}");
         let digest = fs::read_to_string(checkout.path().join("output")).unwrap();
         assert_eq!(digest, "digest=sha256:1\n");
+    }
+}
+
+#[test]
+fn the_feature_is_published_with_its_hashes_and_attested_if_this_run_published_it() {
+    if skip_without(&["jq"]) {
+        return;
+    }
+    let step = "Publish the Feature";
+    let published =
+        r#"{"gh-net":{"publishedTags":["0","0.1","0.1.0","latest"],"digest":"sha256:2","version":"0.1.0"}}"#;
+    for (printed, digest) in [(published, "digest=sha256:2\n"), (r#"{"gh-net":{}}"#, "digest=\n")] {
+        let environment = [
+            ("GITHUB_OUTPUT", "output"),
+            ("GITHUB_ACTOR", "me"),
+            ("TOKEN", "secret"),
+            ("CLI_PRINTS", printed),
+        ];
+        let checkout = checkout("");
+        let (output, asked) = run(&checkout, step, TAG, &environment);
+        assert!(!output.status.success() && asked.is_empty(), "it has no hashes: {output:?}");
+
+        let folder = checkout.path().join("target/feature/gh-net");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("SHA256SUMS"), "1  gh-net-sidecar-x86_64\n").unwrap();
+        let (output, asked) = run(&checkout, step, TAG, &environment);
+        assert!(output.status.success(), "{output:?}");
+        assert!(
+            asked.contains("features publish target/feature --registry ghcr.io --namespace gh-net/gh-net\n")
+        );
+        assert!(!asked.contains("secret"), "a token must not be in the process list: {asked}");
+        assert_eq!(fs::read_to_string(checkout.path().join("output")).unwrap(), digest);
     }
 }
 

@@ -10,6 +10,8 @@ RELEASE=0.1.0
 
 # The options of devcontainer-feature.json.
 VERSION="${VERSION:-$RELEASE}"
+VERSION="${VERSION#v}"
+SHA256="${SHA256:-}"
 PRIVILEGES="${PRIVILEGES:-auto}"
 MIRROR="${MIRROR:-https://github.com/gh-net/gh-net/releases}"
 MIRROR="${MIRROR%/}"
@@ -84,34 +86,79 @@ download() {
     fi || fail "downloading $1 failed"
 }
 
-# Downloads the file $1 of the release to $2, and verifies its checksum.
+# Prints the hashes that the sidecar $1 may have: those of the option sha256; else, for its own release, that of the
+# published Feature. A hash from the server of the file would prove nothing.
+known_hashes() {
+    if [ -n "$SHA256" ]; then
+        printf '%s\n' "$SHA256"
+    elif [ "$VERSION" = "$RELEASE" ] && [ -f "$here/SHA256SUMS" ]; then
+        while read -r hash name; do
+            [ "$name" != "$1" ] || printf '%s\n' "$hash"
+        done <"$here/SHA256SUMS"
+    fi
+}
+
+# Fails unless the file $1, from $2, has one of the hashes $3.
+verify() {
+    found=$(sha256sum "$1") || fail "the hash of $1 can't be computed"
+    found=${found%% *}
+    for hash in $3; do
+        [ "$hash" != "$found" ] || return 0
+    done
+    fail "$2 has the SHA-256 hash $found, which is not the expected one: $3"
+}
+
+# Checks the options version and sha256, before anything is downloaded.
+check_options() {
+    [ "$VERSION" != latest ] ||
+        fail "version=latest can't be verified: name a version and its sha256, or use a newer version of the Feature itself"
+    # Several are separated by spaces or commas.
+    spaces=$IFS
+    IFS="$IFS,"
+    # shellcheck disable=SC2086 # to be split
+    set -- $SHA256
+    IFS=$spaces
+    for hash in "$@"; do
+        case $hash in
+            *[!0-9a-f]*) bad=yes ;;
+            *) [ ${#hash} -eq 64 ] && bad= || bad=yes ;;
+        esac
+        [ -z "$bad" ] || fail "sha256=$hash: a SHA-256 hash has 64 hexadecimal digits, in lower case"
+    done
+    SHA256="$*"
+}
+
+# Downloads the file $1 of the release to $2, which must have one of the hashes $3.
 fetch() {
+    if [ -z "$3" ] && [ "$VERSION" = "$RELEASE" ]; then
+        fail "this copy of the Feature carries no hash of $1, because no release published it: set the option sha256 to" \
+            "that of SHA256SUMS of release v$VERSION, or put the file next to install.sh"
+    elif [ -z "$3" ]; then
+        fail "this Feature knows the hashes of version $RELEASE, and not of $VERSION: set the option sha256 to that of $1" \
+            "in SHA256SUMS of release v$VERSION, or use version $VERSION of the Feature itself"
+    fi
     has curl || has wget || install_packages curl ca-certificates || fail "curl or wget is needed to download $1"
-    case $VERSION in
-        latest) from="$MIRROR/latest/download" ;;
-        *) from="$MIRROR/download/v${VERSION#v}" ;;
-    esac
-    say "downloading $from/$1"
-    download "$from/$1" "$2"
-    download "$from/$1.sha256" "$2.sha256"
-    wanted=$(cut -c1-64 "$2.sha256")
-    found=$(sha256sum "$2" | cut -c1-64)
-    [ ${#wanted} -eq 64 ] || fail "$from/$1.sha256 holds no SHA-256 checksum"
-    [ "$wanted" = "$found" ] || fail "$from/$1 has the SHA-256 checksum $found instead of $wanted"
+    from="$MIRROR/download/v$VERSION/$1"
+    say "downloading $from"
+    download "$from" "$2"
+    verify "$2" "$from" "$3"
 }
 
 # Puts the sidecar at $1: the file next to this script if it is of the requested release, else a download.
 obtain() {
-    arch=$(machine)
-    if [ "${VERSION#v}" = "$RELEASE" ]; then
-        for file in "$here/gh-net-sidecar-$arch" "$here/gh-net-sidecar"; do
+    name="gh-net-sidecar-$(machine)" || exit 1
+    hashes=$(known_hashes "$name")
+    if [ "$VERSION" = "$RELEASE" ]; then
+        for file in "$here/$name" "$here/gh-net-sidecar"; do
             if [ -f "$file" ]; then
                 cp "$file" "$1"
+                # It came with this script, so it is as good as it; but it may be of another release.
+                [ -z "$hashes" ] || verify "$1" "$file" "$hashes"
                 return
             fi
         done
     fi
-    fetch "gh-net-sidecar-$arch" "$1"
+    fetch "$name" "$1" "$hashes"
 }
 
 install_program() {
@@ -123,10 +170,7 @@ install_program() {
     chown 0:0 "$work/sidecar"
     chmod 755 "$work/sidecar"
     said=$("$work/sidecar" --version 2>&1) || fail "the sidecar does not run here: $said"
-    case $VERSION in
-        latest) ;;
-        *) [ "${said##* }" = "${VERSION#v}" ] || fail "this is $said, and not version ${VERSION#v}" ;;
-    esac
+    [ "${said##* }" = "$VERSION" ] || fail "this is $said, and not version $VERSION"
     mv -f "$work/sidecar" "$ROOT$PROGRAM"
     say "installed $said as $PROGRAM"
 }
@@ -194,5 +238,6 @@ grant() {
 
 [ "$(id -u)" -eq 0 ] || fail "install.sh must be run as root"
 umask 022
+check_options
 install_program
 grant

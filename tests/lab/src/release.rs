@@ -25,7 +25,6 @@ pub fn assets(version: &str) -> Vec<String> {
     }
     for machine in ["x86_64", "aarch64"] {
         names.push(sidecar(machine));
-        names.push(sidecar(machine) + ".sha256");
     }
     names.sort();
     names

@@ -24,6 +24,9 @@ const PROGRAM: &str = "usr/local/bin/gh-net-sidecar";
 const COREUTILS: &str =
     "cat chmod chown cp cut dirname find head id mkdir mktemp mv rm sha256sum sleep touch uname";
 
+/// The sidecar of the other architecture.
+const OTHER: &str = "#!/bin/sh\necho gh-net-sidecar of another machine\n";
+
 /// A shell and its tools.
 #[derive(Clone, Copy, PartialEq)]
 enum Shell {
@@ -105,6 +108,14 @@ impl Machine {
         write_program(&self.path("feature").join(name), text);
     }
 
+    /// Makes the Feature one that was published with a release of this sidecar.
+    fn is_published_with(&self, program: &str) {
+        let other = if asset().ends_with("x86_64") { "aarch64" } else { "x86_64" };
+        let lines = [(sha256(OTHER), format!("gh-net-sidecar-{other}")), (sha256(program), asset())];
+        let text: String = lines.iter().map(|(hash, name)| format!("{hash}  {name}\n")).collect();
+        fs::write(self.path("feature/SHA256SUMS"), text).unwrap();
+    }
+
     fn install(&self, options: &[(&str, &str)]) -> Outcome {
         let mut command = match self.shell {
             Shell::Dash => Command::new("/bin/dash"),
@@ -158,12 +169,16 @@ fn answer(mut stream: TcpStream, files: &[(String, String)]) {
     let _ = stream.write_all((head + body).as_bytes());
 }
 
-/// A release's files: the program, and its checksum in the format of sha256sum.
+/// A release's files: the program, and a checksum beside it in the format of sha256sum, which says nothing about the
+/// server that has both.
 fn release(folder: &str, program: &str) -> Vec<(String, String)> {
     let name = asset();
-    let hash = hex(Sha256::new_with_prefix(program));
-    let checksum = format!("{hash}  {name}\n");
+    let checksum = format!("{}  {name}\n", sha256(program));
     vec![(format!("{folder}/{name}"), program.to_owned()), (format!("{folder}/{name}.sha256"), checksum)]
+}
+
+fn sha256(text: &str) -> String {
+    hex(Sha256::new_with_prefix(text))
 }
 
 #[test]
@@ -199,54 +214,128 @@ fn a_running_sidecar_is_replaced_and_keeps_running() {
     }
 }
 
-#[test]
-fn a_requested_release_is_downloaded_even_if_the_feature_contains_one() {
-    for machine in machines() {
-        match machine.shell {
-            Shell::Dash => machine.has("curl"),
-            // busybox has its own wget.
-            Shell::Busybox => {}
+/// A machine of each shell that can download.
+fn machines_with_curl() -> impl Iterator<Item = Machine> {
+    // busybox has its own wget.
+    machines().into_iter().inspect(|machine| {
+        if machine.shell == Shell::Dash {
+            machine.has("curl");
         }
-        machine.comes_with(&asset(), &program(VERSION));
-        for (version, folder, found) in [
-            ("9.8.7", "download/v9.8.7", "9.8.7"),
-            ("v9.8.7", "download/v9.8.7", "9.8.7"),
-            ("latest", "latest/download", "9.9.9"),
-        ] {
-            let mirror = mirror(release(folder, &program(found)));
-            let Outcome { success, output } = machine.install(&[("VERSION", version), ("MIRROR", &mirror)]);
+    })
+}
+
+#[test]
+fn the_features_own_release_is_downloaded_and_has_the_hash_that_the_feature_carries() {
+    for machine in machines_with_curl() {
+        machine.is_published_with(&program(VERSION));
+        let mirror = mirror(release(&format!("download/v{VERSION}"), &program(VERSION)));
+        for options in
+            [vec![], vec![("VERSION", VERSION)], vec![("VERSION", concat!("v", env!("CARGO_PKG_VERSION")))]]
+        {
+            let Outcome { success, output } = machine.install(&[options, vec![("MIRROR", &mirror)]].concat());
             assert!(success, "{output}");
-            assert_eq!(fs::read_to_string(machine.installed()).unwrap(), program(found));
+            assert_eq!(fs::read_to_string(machine.installed()).unwrap(), program(VERSION));
             assert_eq!(machine.left(), ["gh-net-sidecar"]);
         }
     }
 }
 
+/// Whoever can replace the file on the server can replace the checksum beside it, too.
 #[test]
-fn a_wrong_download_is_refused_and_the_old_program_kept() {
-    for machine in machines() {
-        machine.has("curl");
+fn a_download_whose_hash_the_feature_does_not_know_is_refused_and_the_old_program_kept() {
+    for machine in machines_with_curl() {
         machine.comes_with(&asset(), &program(VERSION));
         assert!(machine.install(&[]).success);
-        let folder = "download/v2.0.0";
-        let mut changed = release(folder, &program("2.0.0"));
-        changed[0].1.push_str("# and something else\n");
-        let mut no_checksum = release(folder, &program("2.0.0"));
-        no_checksum[1].1 = "<html>Not here</html>".to_owned();
-        let cases = [
-            (changed, "has the SHA-256 checksum"),
-            (no_checksum, "holds no SHA-256 checksum"),
-            (release(folder, &program("1.9.9")), "this is gh-net-sidecar 1.9.9, and not version 2.0.0"),
-            (release(folder, "#!/nonexistent\n"), "does not run here"),
+        fs::remove_file(machine.path("feature").join(asset())).unwrap();
+        machine.is_published_with(&program(VERSION));
+        let evil = format!("{}# and something else\n", program(VERSION));
+        let folder = format!("download/v{VERSION}");
+        for (files, why) in [
+            (release(&folder, &evil), "has the SHA-256 hash"),
+            (release(&folder, OTHER), "has the SHA-256 hash"),
             (release("download/v3.0.0", ""), "downloading http://127.0.0.1"),
-        ];
-        for (files, why) in cases {
+        ] {
             let mirror = mirror(files);
-            let Outcome { success, output } = machine.install(&[("VERSION", "2.0.0"), ("MIRROR", &mirror)]);
+            let Outcome { success, output } = machine.install(&[("MIRROR", &mirror)]);
             assert!(!success && output.contains(why), "{why}: {output}");
             assert_eq!(fs::read_to_string(machine.installed()).unwrap(), program(VERSION));
             assert_eq!(machine.left(), ["gh-net-sidecar"], "{why}");
         }
+    }
+}
+
+#[test]
+fn another_release_is_installed_only_by_a_hash_that_the_user_names() {
+    for machine in machines_with_curl() {
+        // Its own program is of no use, nor are its own hashes.
+        machine.comes_with(&asset(), &program(VERSION));
+        machine.is_published_with(&program("9.8.7"));
+        let files = release("download/v9.8.7", &program("9.8.7"));
+        let (right, other) = (sha256(&program("9.8.7")), sha256(OTHER));
+        let mirror = mirror(files);
+        for version in ["9.8.7", "v9.8.7"] {
+            for hashes in [right.clone(), format!("{other} {right}"), format!("{other}, {right}")] {
+                let options = [("VERSION", version), ("SHA256", &hashes), ("MIRROR", &mirror)];
+                let Outcome { success, output } = machine.install(&options);
+                assert!(success, "{output}");
+                assert_eq!(fs::read_to_string(machine.installed()).unwrap(), program("9.8.7"));
+                assert_eq!(machine.left(), ["gh-net-sidecar"]);
+            }
+        }
+        for (version, hashes, why) in [
+            ("9.8.7", "", "set the option sha256"),
+            ("latest", "", "name a version"),
+            ("latest", right.as_str(), "name a version"),
+            ("9.8.7", other.as_str(), "has the SHA-256 hash"),
+            ("9.8.7", "abc", "64 hexadecimal digits"),
+            ("9.8.7", &right.to_uppercase(), "in lower case"),
+            ("9.8.8", &right, "downloading http://127.0.0.1"),
+        ] {
+            let options = [("VERSION", version), ("SHA256", hashes), ("MIRROR", &mirror)];
+            let Outcome { success, output } = machine.install(&options);
+            assert!(!success && output.contains(why), "{why}: {output}");
+            assert_eq!(machine.left(), ["gh-net-sidecar"], "{why}");
+        }
+    }
+}
+
+#[test]
+fn a_program_that_is_not_what_it_should_be_is_refused() {
+    for machine in machines_with_curl() {
+        for (text, why) in [
+            (program("1.9.9"), "this is gh-net-sidecar 1.9.9, and not version 2.0.0"),
+            ("#!/nonexistent\n".to_owned(), "does not run here"),
+        ] {
+            let mirror = mirror(release("download/v2.0.0", &text));
+            let options = [("VERSION", "2.0.0"), ("SHA256", &sha256(&text)), ("MIRROR", &mirror)];
+            let Outcome { success, output } = machine.install(&options);
+            assert!(!success && output.contains(why), "{why}: {output}");
+            assert!(machine.left().is_empty(), "{why}");
+        }
+    }
+}
+
+/// As in a checkout, which no release has given hashes.
+#[test]
+fn a_feature_without_hashes_downloads_nothing() {
+    for machine in machines_with_curl() {
+        let mirror = mirror(release(&format!("download/v{VERSION}"), &program(VERSION)));
+        let Outcome { success, output } = machine.install(&[("MIRROR", &mirror)]);
+        assert!(!success && output.contains("carries no hash"), "{output}");
+        assert!(machine.left().is_empty());
+    }
+}
+
+/// A sidecar that was put beside the script is checked as well, where there is a hash.
+#[test]
+fn a_local_sidecar_of_another_build_is_refused_if_the_hash_is_known() {
+    for machine in machines() {
+        machine.comes_with(&asset(), &program(VERSION));
+        machine.is_published_with(&format!("{}#\n", program(VERSION)));
+        let Outcome { success, output } = machine.install(&[]);
+        assert!(!success && output.contains("has the SHA-256 hash"), "{output}");
+        machine.is_published_with(&program(VERSION));
+        assert!(machine.install(&[]).success);
     }
 }
 
@@ -267,6 +356,7 @@ fn curl_is_installed_if_there_is_no_downloader() {
             let curl = "/usr/bin/curl";
             // Each of its commands installs curl.
             machine.fakes(manager, &format!("echo {manager} \"$@\" >> {log}; cp {curl} {bin}/curl"));
+            machine.is_published_with(&program(VERSION));
             let mirror = mirror(release(&format!("download/v{VERSION}"), &program(VERSION)));
             let Outcome { success, output } = machine.install(&[("MIRROR", &mirror)]);
             assert!(success, "{manager}: {output}");
@@ -275,6 +365,7 @@ fn curl_is_installed_if_there_is_no_downloader() {
         }
     }
     for machine in machines_of_dash() {
+        machine.is_published_with(&program(VERSION));
         let Outcome { success, output } = machine.install(&[]);
         assert!(
             !success && output.contains("no package manager") && output.contains("curl or wget"),

@@ -86,7 +86,10 @@ fn versions_of_all_parts_agree() {
     let example = read(root().join("docs/examples/compose.yaml"));
     assert!(example.contains(&format!("image: ghcr.io/gh-net/gh-net-sidecar:{version}\n")), "{example}");
     let major = version.split('.').next().unwrap();
-    assert!(read(feature("NOTES.md")).contains(&format!("\"ghcr.io/gh-net/gh-net/gh-net:{major}\"")));
+    let notes = read(feature("NOTES.md"));
+    assert!(notes.contains(&format!("\"ghcr.io/gh-net/gh-net/gh-net:{major}\"")));
+    assert!(notes.contains(&format!("`ghcr.io/gh-net/gh-net/gh-net:{version}`")));
+    assert!(notes.contains(&format!("oci://ghcr.io/gh-net/gh-net/gh-net:{version} ")));
 }
 
 /// `cargo xtask test-containers`, which has the generator, compares the whole text.
@@ -95,7 +98,8 @@ fn the_readme_contains_the_notes_and_all_options() {
     let readme = read(feature("README.md"));
     assert!(readme.contains(&read(feature("NOTES.md"))), "the notes; see `cargo xtask test-containers`");
     for (name, option) in manifest().options {
-        let row = format!("| {name} | {} | {} | {} |", option.description, option.kind, option.default);
+        let default = if option.default.is_empty() { "-" } else { &option.default };
+        let row = format!("| {name} | {} | {} | {default} |", option.description, option.kind);
         assert!(readme.contains(&row), "{row}");
     }
 }

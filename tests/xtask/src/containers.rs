@@ -24,7 +24,6 @@ const TOOLS: [(&str, &str); 7] = [
     ("node", "nodejs"),
     ("npm", "npm"),
 ];
-const CLI: &str = "@devcontainers/cli@0.89.0";
 
 const SUITE: &str = "bookworm";
 const MIRROR: &str = "http://deb.debian.org/debian";
@@ -65,15 +64,21 @@ fn outlive_interrupts() -> Result<()> {
     Ok(())
 }
 
-/// Installs the dev container CLI in a fixed version.
+/// Installs the dev container CLI that the release publishes the Feature with, by its lock file.
 fn devcontainer_cli() -> Result<PathBuf> {
+    const FILES: [&str; 2] = ["package.json", "package-lock.json"];
     let folder = root().join("target/tools/devcontainers");
-    let manifest = folder.join("node_modules/@devcontainers/cli/package.json");
-    let version = CLI.rsplit('@').next().unwrap_or_default();
-    let installed = fs::read_to_string(manifest).is_ok_and(|text| text.contains(&format!("\"{version}\"")));
-    if !installed {
+    let locked = root().join(".github/devcontainer-cli");
+    let is_current = |name: &str| {
+        fs::read(folder.join(name)).is_ok_and(|ours| fs::read(locked.join(name)).is_ok_and(|now| now == ours))
+    };
+    if !FILES.iter().all(|name| is_current(name)) || !folder.join("node_modules").exists() {
+        fs::create_dir_all(&folder)?;
+        for name in FILES {
+            fs::copy(locked.join(name), folder.join(name)).with_context(|| format!("copying {name}"))?;
+        }
         let prefix = folder.display();
-        shell::run(&format!("npm install --no-audit --no-fund --prefix {prefix} {CLI}"), PLAIN)?;
+        shell::run(&format!("npm ci --ignore-scripts --no-audit --no-fund --prefix {prefix}"), PLAIN)?;
     }
     Ok(folder)
 }

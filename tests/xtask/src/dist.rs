@@ -97,11 +97,22 @@ fn finish(dist: &Path) -> Result<()> {
     assets.sort();
     let sums = assets.iter().map(|name| archive::checksum(&dist.join(name))).collect::<Result<String>>()?;
     fs::write(dist.join("SHA256SUMS"), sums)?;
-    for architecture in ARCHITECTURES {
-        let file = dist.join(sidecar(architecture));
-        fs::write(file.with_added_extension("sha256"), archive::checksum(&file)?)?;
+    feature(dist, &root().join("target/feature/gh-net"))
+}
+
+/// Lays out the dev container Feature to be published: with the hashes of the sidecars in `dist`, so that it need not trust
+/// the server that it downloads them from.
+fn feature(dist: &Path, folder: &Path) -> Result<()> {
+    empty(folder)?;
+    let source = root().join("devcontainer-feature/src/gh-net");
+    for entry in fs::read_dir(&source).with_context(|| format!("reading {}", source.display()))? {
+        let file = entry?;
+        fs::copy(file.path(), folder.join(file.file_name()))
+            .with_context(|| format!("copying {}", file.path().display()))?;
     }
-    Ok(())
+    let sums = ARCHITECTURES.map(|name| archive::checksum(&dist.join(sidecar(name))));
+    let sums = sums.into_iter().collect::<Result<String>>()?;
+    fs::write(folder.join("SHA256SUMS"), sums).context("writing the Feature's hashes")
 }
 
 /// Lays out the content of an archive, to be unpacked into /usr/local or ~/.local.
@@ -233,4 +244,30 @@ fn empty(folder: &Path) -> Result<()> {
         fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
     }
     fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_feature_gets_the_hashes_of_the_sidecars() {
+        let work = tempfile::tempdir().unwrap();
+        let (dist, to) = (work.path().join("dist"), work.path().join("feature/gh-net"));
+        fs::create_dir(&dist).unwrap();
+        assert!(feature(&dist, &to).is_err(), "without sidecars there is nothing to publish");
+        for name in ARCHITECTURES {
+            fs::write(dist.join(sidecar(name)), "abc").unwrap();
+        }
+        feature(&dist, &to).unwrap();
+        // FIPS 180-2, appendix B.1.
+        let hash = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(
+            fs::read_to_string(to.join("SHA256SUMS")).unwrap(),
+            format!("{hash}  gh-net-sidecar-x86_64\n{hash}  gh-net-sidecar-aarch64\n")
+        );
+        for file in ["install.sh", "devcontainer-feature.json", "NOTES.md", "README.md"] {
+            assert!(to.join(file).exists(), "{file}");
+        }
+    }
 }
