@@ -5,6 +5,7 @@
 
 mod arguments;
 mod raw;
+mod rules;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ use gh_net_common::frame::DnsMode;
 use ipnet::IpNet;
 
 use crate::exit::{Exit, Explain};
-use crate::policy::RouteChoice;
+use crate::policy::{RouteChoice, Rules};
 pub use arguments::Flags;
 use raw::Raw;
 pub use settings::{SETTINGS, Setting, Unset, flags, keys};
@@ -42,6 +43,8 @@ pub struct Config {
     pub routes: Vec<RouteChoice>,
     /// What is taken away from `routes`.
     pub exclude: Vec<IpNet>,
+    /// What may be reached of the networks that are forwarded.
+    pub rules: Rules,
     /// How long a session waits for its next link. Zero: a lost link ends it.
     pub grace: Duration,
     /// For how long no connection may have moved any data until the link becomes quiet. Zero: it never does.
@@ -165,19 +168,22 @@ pub fn environment() -> Environment {
 /// # Errors
 /// See [`ConfigError`].
 pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigError> {
-    let groups = [
+    let mut groups = [
         default_layers(),
         file_layers(flags, environment)?,
         environment_layers(environment),
         flag_layers(flags),
     ];
+    let [_, file, variables, typed] = &mut groups;
+    let rules = rules::take(typed, variables, file)?;
     let figment = groups.into_iter().try_fold(Figment::new(), stack)?;
     let raw: Raw = figment.extract().map_err(|error| explain(error, &figment))?;
-    let warnings = flags.warnings.iter().cloned().chain(unknown_variables(environment));
-    Ok(resolve(raw, warnings.collect()))
+    let warnings =
+        flags.warnings.iter().cloned().chain(unknown_variables(environment)).chain(rules.warnings());
+    Ok(resolve(raw, warnings.collect(), rules))
 }
 
-fn resolve(raw: Raw, warnings: Vec<String>) -> Config {
+fn resolve(raw: Raw, warnings: Vec<String>, rules: Rules) -> Config {
     let target = match (raw.exec, raw.ssh) {
         (Some(words), _) => Target::Exec(words.0.0),
         (None, Some(destination)) => Target::Ssh(destination.0.0),
@@ -194,6 +200,7 @@ fn resolve(raw: Raw, warnings: Vec<String>) -> Config {
         keep_started: raw.keep_started.0,
         routes,
         exclude: raw.exclude.map_or_else(Vec::new, |list| list.0.into_iter().map(|n| n.0).collect()),
+        rules,
         dns: raw.dns.0.0,
         gui: raw.gui.0,
         trace: raw.trace.0.0,
@@ -284,13 +291,20 @@ fn environment_layers(environment: &Environment) -> Vec<Layer> {
 }
 
 fn unknown_variables(environment: &Environment) -> Vec<String> {
-    let known = |name: &str| name == EXTENSION || SETTINGS.iter().any(|setting| setting.variable() == name);
+    let is_variable = |setting: &Setting, name: &str| setting.joins.is_none() && setting.variable() == name;
+    let known = |name: &str| name == EXTENSION || SETTINGS.iter().any(|setting| is_variable(setting, name));
     let unknown = environment.keys().filter(|name| name.starts_with("GH_NET_") && !known(name));
     unknown.map(|name| format!("the variable {name} is unknown to gh-net")).collect()
 }
 
 fn flag_layers(flags: &Flags) -> Vec<Layer> {
     let layer = |setting: &Setting| {
+        let joining: Vec<_> = settings::joining(setting.key).map(|joining| joining.key).collect();
+        if !joining.is_empty() {
+            let origin = joining.iter().map(|flag| format!("--{flag}")).collect::<Vec<_>>().join(", ");
+            let values: Vec<_> = flags.joined(&joining).collect();
+            return (!values.is_empty()).then(|| Layer::of(setting.key, values, origin));
+        }
         let origin = format!("--{}", setting.key);
         if setting.repeatable {
             let values: Vec<_> = flags.values(setting.key).collect();

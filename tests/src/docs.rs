@@ -20,9 +20,12 @@ command line overrides a `codespace` in the file.
 The file is `$XDG_CONFIG_HOME/gh-net/config.toml` (`~/.config/gh-net/config.toml`), or the one that `--config` or
 `GH_NET_CONFIG` names. An unknown key in it is an error; an unknown `GH_NET_` variable causes a warning.
 
-If several values are possible (`route`, `exclude`), a flag or variable may contain several, separated by commas, and the flag
-may be repeated. `ssh-option` is not split at commas, because ssh's options may contain them: a variable holds one, and the
-flag may be repeated.
+If several values are possible (`route`, `exclude`, `rules`), a flag or variable may contain several, separated by commas, and
+the flag may be repeated. `ssh-option` is not split at commas, because ssh's options may contain them: a variable holds one, and
+the flag may be repeated.
+
+`rules` are one list, to which every place adds: first come `--allow` and `--deny` in the order of the command line, then
+`GH_NET_RULES`, then the file. So a `--deny` for one session opens nothing that the file does not allow.
 
 An example with all settings except `ssh` and `exec`:
 
@@ -49,7 +52,7 @@ pub fn configuration() -> String {
 fn one(text: &mut String, setting: &Setting) {
     line(text, format_args!("\n### {}\n\n{}.\n", setting.key, setting.meaning));
     line(text, format_args!("| | |\n|---|---|"));
-    if let Some(flag) = setting.usage() {
+    for flag in setting.usages() {
         // An unescaped bar would end the table's cell.
         line(text, format_args!("| flag | `{}` |", flag.replace('|', "\\|")));
     }

@@ -34,6 +34,13 @@ impl Flags {
         self.given.iter().filter(move |(given, _)| *given == key).map(|(_, value)| value.as_str())
     }
 
+    /// The values of all these flags in the order of the command line, each after its flag's name. A value that has
+    /// several parts, separated by commas, is each of them.
+    pub(super) fn joined(&self, keys: &[&str]) -> impl Iterator<Item = String> {
+        let given = self.given.iter().filter(|(key, _)| keys.contains(key));
+        given.flat_map(|(key, value)| value.split(',').map(move |part| format!("{key} {}", part.trim())))
+    }
+
     /// Adds a value, as if it had been typed last.
     pub fn set(&mut self, key: &'static str, value: String) {
         self.given.push((key, value));

@@ -29,6 +29,8 @@ pub struct Setting {
     pub is_switch: bool,
     /// Whether the flag may be repeated, and the file may hold an array.
     pub repeatable: bool,
+    /// The key whose list this flag adds to: its values, each after the flag's own name.
+    pub joins: Option<&'static str>,
     /// Flags of one group exclude each other.
     pub group: Option<&'static str>,
     /// What it means, as a sentence without its full stop.
@@ -57,6 +59,9 @@ pub enum Unset {
 /// What is bridged: at most one of these is set.
 pub(super) const DESTINATION: &str = "destination";
 
+/// The list of rules, which several flags add to.
+pub(super) const RULES: &str = "rules";
+
 /// The fields that most settings share.
 const PLAIN: Setting = Setting {
     key: "",
@@ -68,6 +73,7 @@ const PLAIN: Setting = Setting {
     hint: ValueHint::Unknown,
     is_switch: false,
     repeatable: false,
+    joins: None,
     group: None,
     meaning: "",
     default: Unset::Nothing,
@@ -77,7 +83,7 @@ const PLAIN: Setting = Setting {
 };
 
 /// All settings, in the order of `--help`.
-pub const SETTINGS: [Setting; 16] = [
+pub const SETTINGS: [Setting; 19] = [
     Setting {
         key: "codespace",
         short: Some('c'),
@@ -183,6 +189,32 @@ pub const SETTINGS: [Setting; 16] = [
         ..PLAIN
     },
     Setting {
+        key: "allow",
+        value: "RULE",
+        repeatable: true,
+        joins: Some(RULES),
+        meaning: "Let the codespace reach this of the networks that are forwarded, such as db.corp.example:5432. Of all                   rules the first that matches decides. With any --allow, whatever no rule matches is denied",
+        is_key: false,
+        ..PLAIN
+    },
+    Setting {
+        key: "deny",
+        value: "RULE",
+        repeatable: true,
+        joins: Some(RULES),
+        meaning: "Refuse this, although its network is forwarded, such as tcp:10.66.0.0/16:22",
+        is_key: false,
+        ..PLAIN
+    },
+    Setting {
+        key: RULES,
+        repeatable: true,
+        meaning: "What the codespace may reach of the networks that are forwarded: an ordered list, whose first rule that                   matches decides. A rule is `allow` or `deny` with `[tcp|udp|icmp:]TARGET[:PORT[-PORT]]`, where TARGET is                   a network, an address (IPv6 with a port in brackets), a name, `*.name` (all names below it) or `*`. If                   any rule allows something, whatever no rule matches is denied, otherwise it is allowed",
+        example: r#"["deny *.prod.corp.example", "allow *.corp.example:443", "allow 10.20.0.0/16"]"#,
+        is_flag: false,
+        ..PLAIN
+    },
+    Setting {
         key: "dns",
         hidden_short: Some('d'),
         value: "true|false|split|local",
@@ -246,17 +278,26 @@ pub fn keys() -> impl Iterator<Item = &'static Setting> {
     SETTINGS.iter().filter(|setting| setting.is_key)
 }
 
+/// The flags that add to the list of `key`.
+pub(super) fn joining(key: &str) -> impl Iterator<Item = &'static Setting> {
+    flags().filter(move |setting| setting.joins == Some(key))
+}
+
 impl Setting {
     /// The name of its variable.
     pub fn variable(&self) -> String {
         format!("GH_NET_{}", self.key.replace('-', "_").to_ascii_uppercase())
     }
 
-    /// Its flag as usage lines show it, such as `-c, --codespace <NAME>`.
-    pub fn usage(&self) -> Option<String> {
-        let short = self.short.map(|short| format!("-{short}, ")).unwrap_or_default();
-        let value = if self.is_switch { String::new() } else { format!(" <{}>", self.value) };
-        self.is_flag.then(|| format!("{short}--{}{value}", self.key))
+    /// Its flag, or the flags that add to its list, as usage lines show them, such as `-c, --codespace <NAME>`.
+    pub fn usages(&self) -> Vec<String> {
+        let own = flags().filter(|flag| flag.joins.unwrap_or(flag.key) == self.key);
+        let usage = |Self { key, short, value, is_switch, .. }: &Self| {
+            let short = short.map(|short| format!("-{short}, ")).unwrap_or_default();
+            let value = if *is_switch { String::new() } else { format!(" <{value}>") };
+            format!("{short}--{key}{value}")
+        };
+        own.map(usage).collect()
     }
 
     /// What applies without it, in words.

@@ -1,6 +1,7 @@
 use std::io::Write;
 
 use super::*;
+use crate::policy::MAX_RULES;
 
 fn environment_of(pairs: &[(&str, &str)]) -> Environment {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
@@ -156,7 +157,9 @@ fn the_table_of_settings_has_the_fields_of_the_struct() {
     let error = default_layers().into_iter().fold(Figment::from(unknown), Figment::merge).extract::<Raw>();
     let error = error.unwrap_err();
     let figment::error::Kind::UnknownField(_, expected) = error.kind else { panic!("{error}") };
-    assert!(keys().map(|setting| setting.key).eq(expected.iter().copied()), "{expected:?}");
+    // The rules are taken out before.
+    let keys = keys().map(|setting| setting.key).filter(|key| *key != settings::RULES);
+    assert!(keys.eq(expected.iter().copied()), "{expected:?}");
 }
 
 #[test]
@@ -167,4 +170,69 @@ fn an_empty_list_of_routes_is_the_default() {
 #[test]
 fn none_logs_nothing() {
     assert_eq!(loaded("", &[("GH_NET_TRACE", "none")], Flags::default()).unwrap().trace, "off");
+}
+
+fn rules_of(config: &Config) -> Vec<String> {
+    config.rules.list().iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn rules_of_flags_come_before_those_of_the_variable_and_of_the_file() {
+    let text = "rules = [\"deny 10.66.0.0/16\", \"allow *.corp.example:443\"]";
+    let file = file(text);
+    let path = file.path().to_str().unwrap();
+    let typed = [
+        ("deny", "icmp:*"),
+        ("allow", "10.1.0.0/16, 10.2.0.0/16"),
+        ("deny", "10.3.0.1:22"),
+        ("config", path),
+    ];
+    let environment = environment_of(&[("GH_NET_RULES", "deny udp:*:53, allow [fd00::1]:443")]);
+    let config = load(&Flags::of(&typed), &environment).unwrap();
+    let expected = [
+        "--deny icmp:*",
+        "--allow 10.1.0.0/16",
+        "--allow 10.2.0.0/16",
+        "--deny 10.3.0.1:22",
+        "deny udp:*:53 (GH_NET_RULES)",
+        "allow [fd00::1]:443 (GH_NET_RULES)",
+        &format!("deny 10.66.0.0/16 ({path})"),
+        &format!("allow *.corp.example:443 ({path})"),
+    ];
+    assert_eq!(rules_of(&config), expected);
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+}
+
+#[test]
+fn a_bad_rule_names_where_it_was_written() {
+    let said = refused("rules = [\"deny *\", \"allow db\"]", &[], Flags::default());
+    assert!(
+        said.starts_with('/') && said.contains(": rules: in \"allow db\", \"db\" is a name without"),
+        "{said}"
+    );
+    let said = refused("", &[("GH_NET_RULES", "10.0.0.0/8")], Flags::default());
+    assert!(said.starts_with("GH_NET_RULES: in \"10.0.0.0/8\""), "{said}");
+    let said = refused("", &[], Flags::of(&[("allow", "10.0.0.1:99999")]));
+    assert!(
+        said.starts_with("--allow, --deny: in \"allow 10.0.0.1:99999\", \"99999\" is not a port"),
+        "{said}"
+    );
+    let said = refused("rules = 3", &[], Flags::default());
+    assert!(said.contains(": rules: ") && said.starts_with('/'), "{said}");
+    let many = vec!["allow *"; MAX_RULES + 1].join(",");
+    let said = refused("", &[("GH_NET_RULES", &many)], Flags::default());
+    assert_eq!(said, "GH_NET_RULES: there are 1025 rules; at most 1024 are possible");
+}
+
+#[test]
+fn variables_for_the_flags_of_rules_are_unknown_and_useless_rules_a_warning() {
+    let pairs = [("GH_NET_ALLOW", "*"), ("GH_NET_RULES", "deny *,deny 10.0.0.1")];
+    let config = load(&Flags::default(), &environment_of(&pairs)).unwrap();
+    assert_eq!(
+        config.warnings,
+        [
+            "the variable GH_NET_ALLOW is unknown to gh-net",
+            "rule 2 (deny 10.0.0.1 (GH_NET_RULES)) never matches: rule 1 (deny * (GH_NET_RULES)) covers it"
+        ]
+    );
 }

@@ -1,4 +1,4 @@
-//! What the user chose to forward: the values of `--route` and `--exclude`.
+//! What the user chose to forward: the values of `--route` and `--exclude`, and the rules.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -7,6 +7,7 @@ use std::str::FromStr;
 use ipnet::IpNet;
 
 use super::ranges::private_ranges;
+use super::rules::Rules;
 
 /// Which networks the user wants forwarded.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,6 +16,8 @@ pub struct Choice {
     pub routes: Vec<RouteChoice>,
     /// Networks that are not forwarded, even if `routes` includes them.
     pub excludes: Vec<IpNet>,
+    /// What may be reached of the networks that are forwarded.
+    pub rules: Rules,
 }
 
 impl Choice {

@@ -8,19 +8,23 @@ use super::codespace::Codespace;
 use super::fib::{Fib, Lookup};
 use super::prefix_map::PrefixMap;
 use super::refused;
-use crate::engine::{self, InterfaceIndex, NewFlow, Refusal, Verdict};
+use super::rules::{Action, Decision, Rules};
+use crate::engine::{self, InterfaceIndex, NewFlow, Refusal, RuleId, Verdict};
 use crate::netwatch::Snapshot;
 
 /// The rules that a verdict names.
 pub mod rule {
+    pub use super::super::rules::FIRST_USER;
     use crate::engine::RuleId;
 
-    /// The destination is in a network that is forwarded.
+    /// The destination is in a network that is forwarded, and no rule of the user matches.
     pub const FORWARDED: RuleId = RuleId(0);
     /// The destination is in no network that is forwarded.
     pub const NO_ROUTE: RuleId = RuleId(1);
     /// The destination is never forwarded: an address of the laptop itself, or a reserved one.
     pub const RESERVED: RuleId = RuleId(2);
+    /// The user's rules allow something, but not this.
+    pub const NOT_ALLOWED: RuleId = RuleId(3);
 }
 
 /// The policy in force. The engine holds one and is given another one when the laptop's networks change.
@@ -29,6 +33,7 @@ pub struct Policy {
     forwarded: PrefixMap<Option<InterfaceIndex>>,
     refused: PrefixMap<Refusal>,
     routes: Vec<IpNet>,
+    rules: Rules,
 }
 
 impl Policy {
@@ -39,6 +44,7 @@ impl Policy {
             refused: refused::refused(snapshot, &codespace.tunnel),
             routes: forwarded.covered().prefixes(),
             forwarded,
+            rules: choice.rules.clone(),
         }
     }
 
@@ -46,6 +52,19 @@ impl Policy {
     /// They include single addresses that are refused, so that these are refused here and not routed elsewhere.
     pub fn routes(&self) -> &[IpNet] {
         &self.routes
+    }
+
+    /// A rule for people: a rule of the user as it is written, with where it was written; a built-in one in words.
+    pub fn rule_text(&self, rule: RuleId) -> String {
+        match (rule, self.rules.get(rule)) {
+            (_, Some(written)) => written.to_string(),
+            (rule::FORWARDED, None) => "forwarded network".to_owned(),
+            (rule::NO_ROUTE, None) => "no route".to_owned(),
+            (rule::RESERVED, None) => "reserved address".to_owned(),
+            (rule::NOT_ALLOWED, None) => "no rule allows it".to_owned(),
+            // It decided about a flow before the rules changed.
+            (RuleId(_), None) => "a rule that has changed since".to_owned(),
+        }
     }
 }
 
@@ -59,13 +78,15 @@ impl engine::Policy for Policy {
         if reserved::embedded_v4(destination).is_some_and(|v4| self.refused.get(v4.into()).is_some()) {
             return refuse(Refusal::Prohibited, rule::RESERVED);
         }
-        match self.forwarded.get(destination) {
-            Some(interface) => Verdict::Forward {
-                destination: flow.destination,
-                interface: *interface,
-                rule: rule::FORWARDED,
-            },
-            None => refuse(Refusal::NoRoute, rule::NO_ROUTE),
+        let Some(interface) = self.forwarded.get(destination) else {
+            return refuse(Refusal::NoRoute, rule::NO_ROUTE);
+        };
+        let forward = |rule| Verdict::Forward { destination: flow.destination, interface: *interface, rule };
+        match self.rules.decide(flow) {
+            Decision::Rule(Action::Allow, rule) => forward(rule),
+            Decision::Rule(Action::Deny, rule) => refuse(Refusal::Prohibited, rule),
+            Decision::Unmatched(Action::Allow) => forward(rule::FORWARDED),
+            Decision::Unmatched(Action::Deny) => refuse(Refusal::Prohibited, rule::NOT_ALLOWED),
         }
     }
 }

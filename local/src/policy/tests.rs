@@ -11,6 +11,7 @@ use crate::netwatch::{
 
 mod oracle;
 mod report;
+mod rules;
 
 /// A laptop's networks, line by line as `ip` would show them.
 #[derive(Default)]
@@ -132,6 +133,7 @@ fn choice(routes: &[&str], excludes: &[&str]) -> Choice {
     Choice {
         routes: routes.iter().map(|text| text.parse().unwrap()).collect(),
         excludes: excludes.iter().map(|text| text.parse().unwrap()).collect(),
+        rules: Rules::default(),
     }
 }
 

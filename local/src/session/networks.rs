@@ -180,8 +180,8 @@ impl Networks {
         let report = Report::new(&self.choice, &self.snapshot, &self.codespace);
         self.routes = routes(&report);
         self.notes = notes(&report);
-        self.dns =
-            (self.mode != DnsMode::Off).then(|| settings::dns(self.mode, self.policy.routes(), &self.search));
+        let dns = || settings::dns(self.mode, self.policy.routes(), &self.search, &self.choice.rules);
+        self.dns = (self.mode != DnsMode::Off).then(dns);
     }
 }
 

@@ -4,19 +4,20 @@ use gh_net_common::frame::{Dns, DnsMode, MAX_PREFIXES, is_domain};
 use ipnet::IpNet;
 
 use crate::config::Config;
-use crate::policy::Choice;
+use crate::policy::{Choice, Rules};
 use crate::resolver::zones;
 
 /// Which networks the user chose to forward.
 pub(super) fn choice(config: &Config) -> Choice {
-    Choice { routes: config.routes.clone(), excludes: config.exclude.clone() }
+    Choice { routes: config.routes.clone(), excludes: config.exclude.clone(), rules: config.rules.clone() }
 }
 
-/// The DNS settings of the sidecar. The laptop answers for its search domains and for the reverse zones of the
-/// networks it forwards.
-pub(super) fn dns(mode: DnsMode, routes: &[IpNet], search: &[String]) -> Dns {
+/// The DNS settings of the sidecar. The laptop answers for its search domains, for the names in the user's rules, and
+/// for the reverse zones of the networks it forwards.
+pub(super) fn dns(mode: DnsMode, routes: &[IpNet], search: &[String], rules: &Rules) -> Dns {
     let search: Vec<String> = search.iter().filter(|name| is_domain(name)).cloned().collect();
     let mut domains = search.clone();
+    domains.extend(rules.names().into_iter().filter(|name| !search.contains(name)));
     domains.extend(zones::reverse_zones(routes));
     domains.truncate(MAX_PREFIXES);
     Dns { mode, search, domains }
@@ -25,12 +26,16 @@ pub(super) fn dns(mode: DnsMode, routes: &[IpNet], search: &[String]) -> Dns {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::{Origin, Written};
 
     #[test]
-    fn domains_are_the_search_domains_and_the_reverse_zones() {
+    fn domains_are_the_search_domains_the_names_in_rules_and_the_reverse_zones() {
         let routes = ["10.20.0.0/16".parse().unwrap()];
-        let dns = dns(DnsMode::Split, &routes, &["corp.internal".into(), "not a domain".into()]);
+        let search = ["corp.internal".into(), "not a domain".into()];
+        let written = |rule: &str| Written { rule: rule.parse().unwrap(), origin: Origin::Flag };
+        let rules = ["allow db.example:5432", "deny *.corp.internal", "allow 10.0.0.1"].map(written);
+        let dns = dns(DnsMode::Split, &routes, &search, &Rules::new(rules.to_vec()));
         assert_eq!(dns.search, ["corp.internal"]);
-        assert_eq!(dns.domains, ["corp.internal", "20.10.in-addr.arpa"]);
+        assert_eq!(dns.domains, ["corp.internal", "db.example", "20.10.in-addr.arpa"]);
     }
 }

@@ -40,7 +40,7 @@ impl Laptop {
         let snapshot =
             Snapshot { addresses: vec![own("10.0.0.5/24"), own("fd00::5/64")], ..Snapshot::default() };
         let routes = ["10.0.0.0/8", "fd00::/8"].map(|route| route.parse().expect("a route"));
-        let choice = Choice { routes: routes.to_vec(), excludes: Vec::new() };
+        let choice = Choice { routes: routes.to_vec(), ..Choice::default() };
         let policy = Policy::new(&choice, &snapshot, &Codespace::default());
         let config = Config {
             gateways: GATEWAYS.map(|gateway| gateway.parse().expect("an address")).to_vec(),

@@ -142,7 +142,7 @@ proptest! {
         excludes in nets(),
     ) {
         let routes = auto.then_some(RouteChoice::Auto).into_iter().chain(named.into_iter().map(RouteChoice::Network));
-        let choice = Choice { routes: routes.collect(), excludes };
+        let choice = Choice { routes: routes.collect(), excludes, rules: Rules::default() };
         let policy = Policy::new(&choice, &snapshot, &Codespace::default());
         let report = Report::new(&choice, &snapshot, &Codespace::default());
         for address in addresses() {

@@ -116,7 +116,7 @@ fn search_domains_alone_are_a_change() {
 #[test]
 fn each_network_has_its_reason() {
     let reasons = |routes: Vec<RouteChoice>| {
-        let choice = Choice { routes, excludes: Vec::new() };
+        let choice = Choice { routes, ..Choice::default() };
         let laptop = snapshot(&[("10.0.0.0/9", 2), ("10.128.0.0/9", 3)]);
         let networks = Networks::new(choice, DnsMode::Off, laptop, Vec::new());
         assert_eq!(networks.link_frames().len(), 1, "no DNS settings");
