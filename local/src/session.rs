@@ -26,6 +26,7 @@ mod link;
 mod networks;
 mod reconnect;
 mod record;
+mod resources;
 mod settings;
 mod wake;
 
@@ -213,6 +214,7 @@ impl<'a> Session<'a> {
                     mtu: opened.mtu.min(MTU),
                     policy: Box::new(control.networks().policy().clone()),
                     secret: random(),
+                    resources: resources::of_process(),
                 };
                 io.insert(Io::new(
                     Engine::new(config),

@@ -315,6 +315,8 @@ pub struct Counters {
     pub malformed: u64,
     /// Packets dropped because a bound was reached.
     pub dropped: u64,
+    /// Flows that nobody had answered and that made room for others.
+    pub evicted: u64,
     /// Packets of transport protocols that are not forwarded.
     pub unsupported: u64,
     /// Sockets that could not be opened.

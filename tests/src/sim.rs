@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use gh_net_common::frame::HEADER_LEN;
 use gh_net_common::window::Window;
-use gh_net_engine::{Config, Engine};
+use gh_net_engine::{Config, Engine, Resources};
 use gh_net_testkit::driver::flatten;
 use gh_net_testkit::packet::describe;
 use gh_net_testkit::policy::Rules;
@@ -74,6 +74,7 @@ fn engine(mtu: u16) -> Engine {
         mtu,
         policy: Box::new(Rules::forward(&["10.20.0.0/16", "fd20::/16"])),
         secret: 7,
+        resources: Resources::default(),
     })
 }
 

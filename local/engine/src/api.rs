@@ -220,6 +220,24 @@ pub struct Config {
     pub policy: Box<dyn Policy>,
     /// A secret random number, from which TCP's initial sequence numbers are made (RFC 6528).
     pub secret: u64,
+    /// What the engine's flows may use.
+    pub resources: Resources,
+}
+
+/// What the driver has for the engine's flows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Resources {
+    /// How many descriptors the driver can open.
+    pub sockets: usize,
+    /// Bytes that may be kept for the codespace.
+    pub memory: usize,
+}
+
+impl Default for Resources {
+    /// As many descriptors as are asked for, 256 MiB.
+    fn default() -> Self {
+        Self { sockets: usize::MAX, memory: 256 * 1024 * 1024 }
+    }
 }
 
 /// Counters for the status and the log.
@@ -235,6 +253,8 @@ pub struct Counters {
     pub dropped: u64,
     /// How many of them would have begun a flow, while the table had no room for it.
     pub full: u64,
+    /// Flows without an answer that made room for others.
+    pub evicted: u64,
     /// Flows refused by the policy.
     pub refused: u64,
     /// Flows ended because a new policy does not admit them.

@@ -35,7 +35,9 @@ impl Engine {
         let v6 = client.is_ipv6();
         let open = |flow| Command::OpenUdp { flow, v6, interface };
         let new = || Flow::Udp(udp::Mapping::new(client, now));
-        let Some(flow) = self.find_or_open(key, new, open, rule, now) else { return Ok(()) };
+        let Some(flow) = self.find_or_open(key, new, open, (destination.ip(), rule), now) else {
+            return Ok(());
+        };
         let payload = datagram.payload;
         if let Some(Entry { flow: Flow::Udp(mapping), usage, .. }) = self.table.get_mut(flow) {
             let added = mapping.sends(Peer { asked: destination, actual }, rule, payload.len(), now);
@@ -87,18 +89,16 @@ impl Engine {
         key: Key,
         new: impl FnOnce() -> Flow,
         open: impl FnOnce(FlowId) -> Command,
-        rule: RuleId,
+        (destination, rule): (IpAddr, RuleId),
         now: Instant,
     ) -> Option<FlowId> {
         if let Some(flow) = self.table.find(&key) {
             return Some(flow);
         }
-        if !self.table.has_room(&key) {
-            self.counters.dropped += 1;
-            self.counters.full += 1;
+        if !self.make_room(&key, now) {
             return None;
         }
-        let flow = self.table.insert(key, new(), rule, now);
+        let flow = self.table.insert(key, new(), destination, rule, now);
         self.commands.push_back(open(flow));
         Some(flow)
     }
@@ -116,6 +116,7 @@ impl Engine {
         let queued =
             is_up && build::udp(source, mapping.client, id, payload).is_some_and(|p| mapping.queue.push(p));
         self.counters.dropped += u64::from(!queued);
+        self.table.answered(flow);
         self.settle(flow, now);
     }
 
@@ -135,7 +136,7 @@ impl Engine {
         let key = Key::Echo { client, identifier, interface };
         let open = |flow| Command::OpenEcho { flow, v6: client.is_ipv6(), interface };
         let new = || Flow::Echo(icmp::Session::new(client, identifier, now));
-        let Some(flow) = self.find_or_open(key, new, open, rule, now) else { return Ok(()) };
+        let Some(flow) = self.find_or_open(key, new, open, (asked.ip(), rule), now) else { return Ok(()) };
         if let Some(Entry { flow: Flow::Echo(session), usage, .. }) = self.table.get_mut(flow) {
             let peer = Peer { asked, actual: SocketAddr::new(actual.ip(), 0) };
             let added = session.peers.add(peer, rule, request.payload.len());
@@ -175,6 +176,7 @@ impl Engine {
         let reply = build::icmp(source, session.client, id, header, payload);
         let queued = is_up && reply.is_some_and(|reply| session.queue.push(reply));
         self.counters.dropped += u64::from(!queued);
+        self.table.answered(flow);
         self.settle(flow, now);
     }
 

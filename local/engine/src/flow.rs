@@ -7,20 +7,16 @@ use std::time::{Duration, Instant};
 
 use super::api::{FlowId, FlowState, FlowView, Transmit};
 use super::events::Ending;
+use super::limits::Limits;
 use super::policy::{InterfaceIndex, Protocol, RuleId};
 use super::schedule::Standing;
 use super::tcp::state::State;
 use super::tcp::{Connection, Endpoints};
+use super::unanswered::{Prefix, Unanswered};
 use super::{icmp, udp};
 
-/// TCP connections at once, not counting those in TIME-WAIT.
-const MAX_CONNECTIONS: usize = 8192;
 /// Maximum number of connections in TIME-WAIT; beyond that, the oldest is forgotten early.
 const MAX_TIME_WAIT: usize = 4096;
-/// UDP mappings at once.
-const MAX_MAPPINGS: usize = 4096;
-/// Echo sessions at once.
-const MAX_SESSIONS: usize = 512;
 /// How long the flows of a network that has vanished wait for it to return.
 const HOLD: Duration = Duration::from_secs(30);
 
@@ -72,6 +68,8 @@ pub(super) struct Entry {
     pub usage: Usage,
     /// Since when it waits for its network to return.
     pub held_since: Option<Instant>,
+    /// The network of its destination, as long as nothing has come from there.
+    unanswered: Option<Prefix>,
     /// The rule by which it was admitted, of a mapping or session the first one.
     pub rule: RuleId,
     /// How it ended, as soon as that is known.
@@ -188,19 +186,51 @@ impl Entry {
     }
 }
 
-/// All flows.
+/// The flows of one kind, not counting those in TIME-WAIT.
 #[derive(Debug, Default)]
+struct Kind {
+    count: usize,
+    unanswered: Unanswered<Prefix, FlowId>,
+}
+
+/// Whether another flow fits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// It fits.
+    Free,
+    /// It fits when this flow, which nobody has answered, has been removed.
+    InPlaceOf(FlowId),
+    /// It does not fit.
+    None,
+}
+
+/// All flows.
+#[derive(Debug)]
 pub(super) struct Table {
+    limits: Limits,
     by_key: HashMap<Key, FlowId>,
     entries: HashMap<FlowId, Entry>,
     time_wait: VecDeque<FlowId>,
-    connections: usize,
-    mappings: usize,
-    sessions: usize,
+    connections: Kind,
+    mappings: Kind,
+    sessions: Kind,
     next: u64,
 }
 
 impl Table {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            by_key: HashMap::new(),
+            entries: HashMap::new(),
+            time_wait: VecDeque::new(),
+            connections: Kind::default(),
+            mappings: Kind::default(),
+            sessions: Kind::default(),
+            next: 0,
+        }
+    }
+
     pub(super) fn find(&self, key: &Key) -> Option<FlowId> {
         self.by_key.get(key).copied()
     }
@@ -251,23 +281,46 @@ impl Table {
 
     /// Live connections, not counting those in TIME-WAIT.
     pub(super) fn connections(&self) -> usize {
-        self.connections
+        self.connections.count
     }
 
-    /// Whether another flow like this one fits.
-    pub(super) fn has_room(&self, key: &Key) -> bool {
-        match key {
-            Key::Tcp { .. } => self.connections < MAX_CONNECTIONS,
-            Key::Udp { .. } => self.mappings < MAX_MAPPINGS,
-            Key::Echo { .. } => self.sessions < MAX_SESSIONS,
+    /// Whether another flow like this one fits. What is answered never makes room for what is not.
+    pub(super) fn room(&self, key: &Key) -> Room {
+        let Limits { connections, opening, mappings, sessions } = self.limits;
+        let (kind, is_full) = match key {
+            // Those that are not open yet have a pool of their own.
+            Key::Tcp { .. } => {
+                let half_open = self.connections.unanswered.len();
+                if self.connections.count - half_open >= connections {
+                    return Room::None;
+                }
+                (&self.connections, half_open >= opening)
+            }
+            Key::Udp { .. } => (&self.mappings, self.mappings.count >= mappings),
+            Key::Echo { .. } => (&self.sessions, self.sessions.count >= sessions),
+        };
+        match kind.unanswered.oldest_of_busiest() {
+            _ if !is_full => Room::Free,
+            Some(id) => Room::InPlaceOf(id),
+            None => Room::None,
         }
     }
 
-    /// Adds a flow; its key must be free.
-    pub(super) fn insert(&mut self, key: Key, flow: Flow, rule: RuleId, now: Instant) -> FlowId {
+    /// Adds a flow to `destination`; its key must be free.
+    pub(super) fn insert(
+        &mut self,
+        key: Key,
+        flow: Flow,
+        destination: IpAddr,
+        rule: RuleId,
+        now: Instant,
+    ) -> FlowId {
         let id = FlowId(self.next);
         self.next += 1;
-        *self.count(&key) += 1;
+        let prefix = Prefix::from(destination);
+        let kind = self.kind(&key);
+        kind.count += 1;
+        kind.unanswered.insert(prefix, id);
         self.by_key.insert(key, id);
         self.entries.insert(
             id,
@@ -284,13 +337,24 @@ impl Table {
                 rule,
                 ending: None,
                 told: false,
+                unanswered: Some(prefix),
                 time_wait: false,
             },
         );
         id
     }
 
-    fn count(&mut self, key: &Key) -> &mut usize {
+    /// The flow has been answered.
+    pub(super) fn answered(&mut self, id: FlowId) {
+        if let Some(entry) = self.entries.get_mut(&id)
+            && let Some(prefix) = entry.unanswered.take()
+        {
+            let key = entry.key;
+            self.kind(&key).unanswered.remove(prefix, id);
+        }
+    }
+
+    fn kind(&mut self, key: &Key) -> &mut Kind {
         match key {
             Key::Tcp { .. } => &mut self.connections,
             Key::Udp { .. } => &mut self.mappings,
@@ -311,9 +375,10 @@ impl Table {
     /// Takes a flow out.
     pub(super) fn remove(&mut self, id: FlowId) -> Option<Entry> {
         self.detach(id);
+        self.answered(id);
         let entry = self.entries.remove(&id)?;
         if !entry.time_wait {
-            *self.count(&entry.key) -= 1;
+            self.kind(&entry.key).count -= 1;
         }
         Some(entry)
     }
@@ -323,7 +388,7 @@ impl Table {
     pub(super) fn enter_time_wait(&mut self, id: FlowId) -> Option<FlowId> {
         let entry = self.entries.get_mut(&id)?;
         if !std::mem::replace(&mut entry.time_wait, true) {
-            self.connections -= 1;
+            self.connections.count -= 1;
             self.time_wait.push_back(id);
         }
         while self.time_wait.front().is_some_and(|oldest| !self.entries.contains_key(oldest)) {

@@ -33,8 +33,10 @@ mod datagrams;
 mod deadline;
 mod dns;
 mod events;
+mod eviction;
 mod flow;
 mod icmp;
+mod limits;
 mod link;
 mod packet;
 mod peers;
@@ -43,6 +45,7 @@ mod schedule;
 mod streams;
 mod tcp;
 mod udp;
+mod unanswered;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
@@ -52,13 +55,14 @@ use bytes::Bytes;
 use etherparse::IpNumber;
 
 pub use self::api::{
-    Command, Config, ConnectError, Counters, FlowId, FlowState, FlowView, Headers, QueryId, Target, Transmit,
-    Unreachable, UnreachableKind,
+    Command, Config, ConnectError, Counters, FlowId, FlowState, FlowView, Headers, QueryId, Resources,
+    Target, Transmit, Unreachable, UnreachableKind,
 };
 use self::deadline::Deadlines;
 use self::events::Events;
 pub use self::events::{Denied, Ending, Event, FlowEvent};
 use self::flow::{Entry, Flow, Table};
+use self::limits::Limits;
 use self::link::state::Link;
 pub use self::packet::checksum;
 use self::packet::icmp::{Message, is_unicast};
@@ -102,8 +106,8 @@ impl Engine {
     /// An engine without flows. It has a link from the start.
     pub fn new(config: Config) -> Self {
         Self {
+            table: Table::new(Limits::of(&config.resources)),
             config,
-            table: Table::default(),
             deadlines: Deadlines::default(),
             schedule: Schedule::default(),
             reassembly: Reassembly::default(),
@@ -264,7 +268,7 @@ impl Engine {
     /// Updates the engine's lists after an event of a flow.
     fn settle(&mut self, id: FlowId, now: Instant) {
         let Some(entry) = self.table.get_mut(id) else { return };
-        let mut is_expendable = false;
+        let (mut is_expendable, mut is_answered) = (false, false);
         if let Flow::Tcp(connection) = &mut entry.flow {
             let actions = connection.take_actions();
             if actions.service && !std::mem::replace(&mut entry.service_listed, true) {
@@ -280,6 +284,7 @@ impl Engine {
                 self.remove(id);
                 return;
             }
+            is_answered = !connection.is_opening();
             if connection.has_control() && !std::mem::replace(&mut entry.control_listed, true) {
                 self.controls.push_back(id);
             }
@@ -291,6 +296,9 @@ impl Engine {
         }
         let deadline = entry.deadline();
         self.deadlines.register(id, &mut entry.registered, deadline);
+        if is_answered {
+            self.table.answered(id);
+        }
         if is_expendable {
             self.tell_closed(id);
             if let Some(oldest) = self.table.enter_time_wait(id) {

@@ -82,20 +82,19 @@ impl Engine {
             let Admitted { destination, interface, rule } = admitted;
             (Target::Host { address: destination, interface }, rule)
         };
-        if !self.table.has_room(&key) {
-            self.counters.dropped += 1;
-            self.counters.full += 1;
+        if !self.make_room(&key, now) {
             return;
         }
         let initial = self.initial_sequence(&key);
         let shares = self.shares();
         let endpoints = Endpoints { client, server, target };
         let connection = Connection::new(endpoints, segment, initial, self.config.mtu, shares, now);
-        let flow = self.table.insert(key, Flow::Tcp(Box::new(connection)), rule, now);
+        let flow = self.table.insert(key, Flow::Tcp(Box::new(connection)), server.ip(), rule, now);
         self.counters.connections += 1;
         self.tell_opened(flow);
         let hop_limit = (packet.hop_limit < ORDINARY_HOPS).then(|| packet.hop_limit.saturating_sub(1));
         self.commands.push_back(Command::Connect { flow, target, hop_limit });
+        self.settle(flow, now);
     }
 
     /// RFC 6528: unpredictable without the secret, and increasing for the same pair of endpoints.

@@ -50,6 +50,10 @@ const MIN_MSS: u16 = 48;
 /// 4 minutes (RFC 5382 REQ-5).
 const IDLE: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
 
+/// How long a connection may take to be opened on the host's side (BSD's `TCPTV_KEEP_INIT`). Shorter than the 127
+/// seconds of Linux: the codespace's kernel sends its last SYN after 63 seconds.
+const OPENING: Duration = Duration::from_secs(75);
+
 /// The action that io takes on the connection's host socket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct SocketActions {
@@ -75,6 +79,8 @@ struct Due {
 /// A connection's one timer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Timer {
+    /// The host's socket is connecting.
+    Opening { at: Instant },
     /// The connection is idle; `probes` keepalive probes were not answered.
     Idle { at: Instant, probes: u8 },
     /// Something sent is not acknowledged.
@@ -88,7 +94,8 @@ enum Timer {
 impl Timer {
     fn at(self) -> Instant {
         match self {
-            Self::Idle { at, .. }
+            Self::Opening { at }
+            | Self::Idle { at, .. }
             | Self::Retransmit { at, .. }
             | Self::Persist { at, .. }
             | Self::Close { at } => at,
@@ -98,7 +105,8 @@ impl Timer {
     /// It expires later by the time without a link.
     fn postpone(&mut self, pause: Pause) {
         match self {
-            Self::Idle { at, .. }
+            Self::Opening { at }
+            | Self::Idle { at, .. }
             | Self::Retransmit { at, .. }
             | Self::Persist { at, .. }
             | Self::Close { at } => *at += pause.length(),
@@ -175,7 +183,7 @@ impl Connection {
             mtu,
             actions: SocketActions::default(),
             due: Due::default(),
-            timer: Timer::Idle { at: now + IDLE, probes: 0 },
+            timer: Timer::Opening { at: now + OPENING },
             has_socket: true,
             failed: false,
             abandoned: false,
@@ -194,6 +202,16 @@ impl Connection {
 
     pub(super) fn state(&self) -> State {
         self.state
+    }
+
+    /// Whether it is not open yet for both sides.
+    pub(super) fn is_opening(&self) -> bool {
+        matches!(self.state, State::Connecting | State::SynReceived)
+    }
+
+    /// Ends a connection that is not open yet: with a reset only if its SYN has been answered.
+    pub(super) fn evict(&mut self) {
+        if self.state == State::Connecting { self.abort() } else { self.reset() }
     }
 
     /// Whether it is only in TIME-WAIT, and may be removed when room is needed.

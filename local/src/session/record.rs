@@ -161,6 +161,7 @@ fn counters_of(counters: &io::Counters) -> Counters {
         refused: engine.refused,
         malformed: engine.malformed,
         dropped: engine.dropped,
+        evicted: engine.evicted,
         unsupported: engine.unsupported,
         sockets_refused: counters.sockets_refused,
         datagrams_dropped: counters.datagrams_dropped,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use gh_net::netwatch::{Address, Snapshot};
 use gh_net::policy::{Choice, Codespace, Policy};
 use gh_net_engine::{
-    Command, Config, Engine, FlowId, NewFlow, Policy as _, Protocol, QueryId, Target, Verdict,
+    Command, Config, Engine, FlowId, NewFlow, Policy as _, Protocol, QueryId, Resources, Target, Verdict,
 };
 use gh_net_testkit::driver;
 use gh_net_testkit::packet::Packet;
@@ -48,6 +48,7 @@ impl Laptop {
             mtu: MTU,
             policy: Box::new(policy.clone()),
             secret: 0,
+            resources: Resources::default(),
         };
         Self {
             engine: Engine::new(config),

@@ -127,7 +127,7 @@ impl Connection {
                 self.timer = Timer::Idle { at: now + IDLE, probes: 0 };
             }
             Timer::Persist { unanswered, .. } => *unanswered = 0,
-            Timer::Idle { .. } | Timer::Retransmit { .. } | Timer::Close { .. } => {}
+            Timer::Opening { .. } | Timer::Idle { .. } | Timer::Retransmit { .. } | Timer::Close { .. } => {}
         }
     }
 

@@ -18,13 +18,12 @@ const DATA_ATTEMPTS: u8 = 15;
 pub(super) const TIME_WAIT: Duration = Duration::from_secs(60);
 
 impl Connection {
-    /// When [`Self::handle_timeout`] wants to be called. A connecting flow waits only for its socket, and a closed one
-    /// only for its reset to be sent.
+    /// When [`Self::handle_timeout`] wants to be called. A closed connection waits only for its reset to be sent.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let waits = match self.state {
-            State::Connecting => false,
             State::Closed => self.is_draining(),
-            State::SynReceived
+            State::Connecting
+            | State::SynReceived
             | State::Established
             | State::FinWait1
             | State::FinWait2
@@ -65,6 +64,8 @@ impl Connection {
             return;
         }
         match self.timer {
+            // The codespace's kernel gives up by itself.
+            Timer::Opening { .. } => self.abort(),
             // Put off until the link is active: a codespace that has fallen asleep answers no probe.
             Timer::Idle { probes, .. } if line.quiet => {
                 self.timer = Timer::Idle { at: now + IDLE, probes };
@@ -101,7 +102,7 @@ impl Connection {
         }
         match &mut self.timer {
             Timer::Idle { at, .. } | Timer::Persist { at, .. } => *at = now,
-            Timer::Retransmit { .. } | Timer::Close { .. } => {}
+            Timer::Opening { .. } | Timer::Retransmit { .. } | Timer::Close { .. } => {}
         }
         true
     }
@@ -145,7 +146,7 @@ impl Connection {
         self.send.restart();
         self.resumed = true;
         match self.state {
-            State::Connecting => {}
+            State::Connecting => self.timer.postpone(pause),
             // Nothing is due in TIME-WAIT: a peer that misses the last acknowledgment sends its FIN again.
             State::TimeWait | State::Closed => self.timer.postpone(pause),
             State::SynReceived

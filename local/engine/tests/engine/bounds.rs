@@ -9,28 +9,6 @@ use gh_net_testkit::socket;
 use crate::harness::{Script, echo, seg, udp};
 
 #[test]
-fn connections_are_bounded_and_those_in_time_wait_make_room() {
-    let mut script = Script::new();
-    let open = |script: &mut Script, n: u32| {
-        script.client = socket(&format!("10.1.{}.{}:{}", n / 50_000, 2, 10_000 + n % 50_000));
-        script.send(seg("S", 0, None, b""));
-        script.command().is_some()
-    };
-    for n in 0..8192 {
-        assert!(open(&mut script, n), "connection {n}");
-    }
-    assert!(!open(&mut script, 8192));
-    assert_eq!(script.engine.counters().dropped, 1);
-    script.quiet();
-    // A reset connection makes room for another.
-    script.client = socket("10.1.0.2:10017");
-    script.send(seg("R", 1, None, b""));
-    assert!(matches!(script.command(), Some(Command::Abort(_))));
-    assert!(open(&mut script, 8192));
-    assert!(!open(&mut script, 8193));
-}
-
-#[test]
 fn finished_connections_that_are_remembered_are_bounded() {
     let mut script = Script::new();
     for n in 0..6000 {
@@ -50,20 +28,6 @@ fn finished_connections_that_are_remembered_are_bounded() {
     assert_eq!(script.engine.flow_count(), 4096);
     script.pass(Duration::from_secs(60));
     assert_eq!((script.engine.flow_count(), script.engine.poll_timeout()), (0, None));
-}
-
-#[test]
-fn mappings_and_echo_sessions_are_bounded() {
-    let mut script = Script::new();
-    for n in 0..5000 {
-        script.send_raw(&udp(&format!("10.1.0.2:{}", 10_000 + n), "10.20.0.1:7", b""));
-        script.send_raw(&echo("10.1.0.2", "10.20.0.1", n, 1, b""));
-    }
-    let commands: Vec<_> = std::iter::from_fn(|| script.command()).collect();
-    let mappings = commands.iter().filter(|command| matches!(command, Command::OpenUdp { .. })).count();
-    let sessions = commands.iter().filter(|command| matches!(command, Command::OpenEcho { .. })).count();
-    assert_eq!((mappings, sessions), (4096, 512));
-    assert_eq!(script.engine.counters().dropped, (5000 - 4096) + (5000 - 512));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use etherparse::{IpNumber, TcpHeader, TcpOptionElement};
 use gh_net_common::frame::HEADER_LEN;
-use gh_net_engine::{Command, Config, Engine, FlowId};
+use gh_net_engine::{Command, Config, Engine, FlowId, Resources};
 use gh_net_testkit::packet::Packet;
 use gh_net_testkit::policy::Rules;
 use gh_net_testkit::{build, driver, ip, socket};
@@ -26,7 +26,14 @@ pub(crate) fn engine(secret: u64) -> Engine {
 
 pub(crate) fn config(secret: u64) -> Config {
     let gateways = vec![ip("10.1.0.1"), ip("fd01::1")];
-    Config { gateways, dns: true, mtu: MTU, policy: Box::new(rules()), secret }
+    Config {
+        gateways,
+        dns: true,
+        mtu: MTU,
+        policy: Box::new(rules()),
+        secret,
+        resources: Resources::default(),
+    }
 }
 
 /// A UDP datagram as it comes from the codespace.

@@ -6,6 +6,7 @@
 mod bounds;
 mod datagrams;
 mod events;
+mod flood;
 mod fragments;
 mod harness;
 mod holding;

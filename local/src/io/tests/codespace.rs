@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::super::{Control, IdleTimeout, Io, LinkEnd, LinkIo, OwnAddresses};
-use crate::engine::{Config, Engine};
+use crate::engine::{Config, Engine, Resources};
 use crate::policy::Policy;
 use crate::resolver::Resolver;
 
@@ -83,6 +83,7 @@ pub(super) fn io_with(idle: IdleTimeout) -> Io {
         mtu: MTU,
         policy: Box::new(Policy::everything()),
         secret: 42,
+        resources: Resources::default(),
     };
     Io::new(Engine::new(config), idle, OwnAddresses::ignored(), Arc::new(Resolver::default())).unwrap()
 }

@@ -21,7 +21,7 @@ use super::super::own::OwnAddresses;
 use super::super::reactor::{Reactor, Readiness};
 use super::super::tcp::Connection;
 use super::super::udp::Mapping;
-use crate::engine::{self, Config, ConnectError, Engine, FlowId, UnreachableKind};
+use crate::engine::{self, Config, ConnectError, Engine, FlowId, Resources, UnreachableKind};
 use crate::policy::Policy;
 use crate::resolver::Resolver;
 
@@ -326,8 +326,14 @@ fn a_mapping_without_a_socket_gets_one_when_descriptors_are_free_again() {
         server.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let destination = server.local_addr().unwrap();
         block_on(async {
-            let policy = Box::new(Policy::everything());
-            let config = Config { gateways: vec![], dns: true, mtu: 1500, policy, secret: 1 };
+            let config = Config {
+                gateways: vec![],
+                dns: true,
+                mtu: 1500,
+                policy: Box::new(Policy::everything()),
+                secret: 1,
+                resources: Resources::default(),
+            };
             let mut engine = Engine::new(config);
             let mut flows =
                 Flows::new(OwnAddresses::ignored(), Queries::new(Arc::new(Resolver::default()))).unwrap();
