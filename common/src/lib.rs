@@ -2,7 +2,7 @@
 //! link](link), and the networks that are [never forwarded](reserved).
 //!
 //! That part is pure. Features add what touches the system: `framed` (frames on tokio's streams, timers), `netlink` (the
-//! kernel's networks), `file-watch` (changes of a file) and `logging`.
+//! kernel's networks), `file-watch` (changes of a file), `turns` (fair shares) and `logging`.
 //!
 //! Code that only one end needs belongs to that end.
 
@@ -22,4 +22,6 @@ pub mod logging;
 #[cfg(feature = "netlink")]
 pub mod netlink;
 pub mod reserved;
+#[cfg(feature = "turns")]
+pub mod turns;
 pub use link::window;

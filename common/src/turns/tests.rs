@@ -1,0 +1,174 @@
+//! Turns under programs that want more than their share.
+
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::*;
+
+const LIMITS: Limits = Limits {
+    turns: 8,
+    per_group: 8,
+    reserved: 0,
+    waiting: 100,
+    evict_after: Some(Duration::from_millis(500)),
+    hold_down: true,
+};
+
+/// A name's group.
+fn group(name: &str) -> Group {
+    Group::of_name(&name.split('.').collect::<Vec<_>>())
+}
+
+async fn never() -> Option<()> {
+    std::future::pending().await
+}
+
+/// Fills the turns, and the places behind them, with what never ends.
+fn flood(turns: &Arc<Turns>, count: usize, name: impl Fn(usize) -> String) -> JoinSet<()> {
+    let mut flood = JoinSet::new();
+    for number in 0..count {
+        let (turns, group) = (Arc::clone(turns), group(&name(number)));
+        flood.spawn(async move {
+            if let Ok(turn) = turns.take(group).await {
+                turn.run(never()).await;
+            }
+        });
+    }
+    flood
+}
+
+/// A lookup that takes its time, as others see it.
+async fn look_up(turns: &Arc<Turns>, name: &str) -> Option<()> {
+    let turn = timeout(Duration::from_secs(2), turns.take(group(name))).await.ok()?.ok()?;
+    let work = async {
+        sleep(Duration::from_millis(100)).await;
+        Some(())
+    };
+    turn.run(work).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_never_ends_holds_up_no_other_group_and_no_other_part() {
+    let names: [fn(usize) -> String; 3] = [
+        |number| format!("host{number}.dead.corp.example"),
+        |number| format!("www.zone{number}.dead.example"),
+        |number| format!("www.dead{number}.example"),
+    ];
+    for name in names {
+        let turns = Turns::new(LIMITS);
+        let _flood = flood(&turns, 24, name);
+        sleep(Duration::from_millis(1)).await;
+        for other in ["www.corp.example", "www.lan", "www.dead.example"] {
+            assert_eq!(look_up(&turns, other).await, Some(()), "{other}, {}", name(0));
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_of_one_group_is_served_in_turn() {
+    let turns = Turns::new(LIMITS);
+    let mut burst = JoinSet::new();
+    for _ in 0..100 {
+        let turns = Arc::clone(&turns);
+        burst.spawn(async move { look_up(&turns, "www.corp.example").await });
+    }
+    assert_eq!(burst.join_all().await, vec![Some(()); 100]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_is_not_old_is_not_taken_away() {
+    let turns = Turns::new(LIMITS);
+    let mut busy = JoinSet::new();
+    for _ in 0..80 {
+        let turns = Arc::clone(&turns);
+        busy.spawn(async move { turns.take(group("www.corp.example")).await.unwrap().run(slow()).await });
+    }
+    async fn slow() -> Option<()> {
+        sleep(Duration::from_millis(400)).await;
+        Some(())
+    }
+    sleep(Duration::from_millis(1)).await;
+    let begun = Instant::now();
+    assert_eq!(look_up(&turns, "www.lan").await, Some(()));
+    assert!(begun.elapsed() <= Duration::from_millis(500), "the next turn is that of who has none");
+    assert_eq!(busy.join_all().await, vec![Some(()); 80]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_is_in_vain_is_held_down_until_it_is_served() {
+    let turns = Turns::new(LIMITS);
+    let dead = group("www.dead.corp.example");
+    for _ in 0..IN_VAIN {
+        assert_eq!(turns.take(dead).await.unwrap().run(async { None::<()> }).await, None);
+    }
+    let probe = turns.take(dead).await.expect("one at a time");
+    assert_eq!(turns.take(dead).await.unwrap_err(), Refused::InVain);
+    assert_eq!(look_up(&turns, "www.corp.example").await, Some(()), "another part of its group");
+    probe.end(true);
+    let (_first, _second) = (turns.take(dead).await.unwrap(), turns.take(dead).await.unwrap());
+
+    let turns = Turns::new(LIMITS);
+    (0..IN_VAIN).for_each(|_| turns.state().record(dead, false, Instant::now()));
+    let _probe = turns.take(dead).await.unwrap();
+    turns.take(dead).await.unwrap_err();
+    sleep(HELD_DOWN).await;
+    turns.take(dead).await.expect("that was long ago");
+    (0..IN_VAIN).for_each(|_| turns.state().record(dead, false, Instant::now()));
+    turns.forget();
+    turns.take(dead).await.expect("what serves it has changed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_part_that_is_held_down_is_refused() {
+    let turns = Turns::new(LIMITS);
+    let dead = group("www.dead.corp.example");
+    let mut busy = Vec::new();
+    for _ in 0..LIMITS.turns {
+        busy.push(turns.take(dead).await.unwrap());
+    }
+    let waiting = turns.take(dead);
+    let in_vain = async {
+        sleep(Duration::from_millis(1)).await;
+        (0..IN_VAIN).for_each(|_| turns.state().record(dead, false, Instant::now()));
+    };
+    let (refused, ()) = tokio::join!(waiting, in_vain);
+    assert_eq!(refused.unwrap_err(), Refused::InVain);
+}
+
+#[tokio::test(start_paused = true)]
+async fn some_turns_are_for_who_was_served_lately() {
+    let turns = Turns::new(Limits { reserved: 2, evict_after: None, ..LIMITS });
+    assert_eq!(look_up(&turns, "www.corp.example").await, Some(()));
+    let _flood = flood(&turns, 50, |number| format!("www.dead{number}.example"));
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(look_up(&turns, "www.corp.example").await, Some(()));
+    assert_eq!(look_up(&turns, "www.lan").await, None, "nobody can be made to end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_has_no_more_turns_than_it_may() {
+    let turns = Turns::new(Limits { per_group: 3, ..LIMITS });
+    let _flood = flood(&turns, 50, |number| format!("www.zone{number}.corp.example"));
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(turns.state().counts().0, 3);
+    assert_eq!(look_up(&turns, "www.lan").await, Some(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_is_bounded_and_leaves_nothing_behind() {
+    let turns = Turns::new(LIMITS);
+    let mut flood = flood(&turns, 200, |number| format!("host{number}.corp.example"));
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(turns.take(group("www.corp.example")).await.unwrap_err(), Refused::Crowded);
+    flood.shutdown().await;
+    assert_eq!(turns.state().counts(), (0, 0));
+    assert_eq!(look_up(&turns, "www.corp.example").await, Some(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_parts_of_one_group_leave_places_for_others() {
+    let turns = Turns::new(Limits { waiting: 1000, ..LIMITS });
+    let _flood = flood(&turns, 500, |number| format!("www.zone{number}.corp.example"));
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(look_up(&turns, "www.lan").await, Some(()));
+}
