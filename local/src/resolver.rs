@@ -12,7 +12,9 @@
 //! datagrams, each name would otherwise take seconds. Search domains are never appended; the resolver of the program in
 //! the codespace does that. Nothing is cached.
 //!
-//! Queries come from the codespace, which is not trusted: parsing, concurrency and time are bounded.
+//! Queries come from the codespace, which is not trusted: parsing, concurrency and time are bounded. What a server or
+//! the switch can do at a time is shared by zones ([`gh_net_common::turns`]), so a zone that nobody answers for, or many
+//! that a program makes up, hold up no other.
 
 mod answer;
 mod hosts;
@@ -28,9 +30,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use bytes::Bytes;
+use gh_net_common::turns::{Group, Limits, Refused, Turns};
 use hickory_proto::op::{Query, ResponseCode};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use message::{Received, Reply, Request, Transport};
@@ -50,11 +51,16 @@ const HEDGE: Duration = Duration::from_millis(250);
 /// How long an NXDOMAIN is held back in case getaddrinfo finds the name.
 const SECOND_OPINION: Duration = Duration::from_secs(1);
 
-/// Maximum number of queries under way; each uses one or two sockets. dnsmasq allows 150.
-const MAX_ASKING: usize = 128;
-
-/// Maximum number of queries that wait for their turn. Further ones fail at once.
-const MAX_WAITING: usize = 4096;
+/// Queries to the nameservers. Each uses one or two sockets, and dnsmasq allows 150 at a time. A server on the internet
+/// answers within half a second.
+const QUERIES: Limits = Limits {
+    turns: 128,
+    per_group: 128,
+    reserved: 0,
+    waiting: 4096,
+    evict_after: Some(Duration::from_millis(500)),
+    hold_down: true,
+};
 
 /// The laptop's resolver. Clones share one. See the [module's documentation](self).
 #[derive(Debug, Clone)]
@@ -67,8 +73,7 @@ struct Shared {
     paths: Paths,
     system: RwLock<Arc<System>>,
     nss: Nss,
-    waiting: Semaphore,
-    turns: Semaphore,
+    queries: Arc<Turns>,
 }
 
 impl Resolver {
@@ -84,22 +89,21 @@ impl Resolver {
                 paths,
                 system: RwLock::new(Arc::new(system)),
                 nss,
-                waiting: Semaphore::new(MAX_WAITING),
-                turns: Semaphore::new(MAX_ASKING),
+                queries: Turns::new(QUERIES),
             }),
         })
     }
 
     /// The answer to a query that arrived over UDP, truncated to the size that the client accepts. `None` if the
-    /// message is not a query.
-    pub async fn answer_udp(&self, query: Bytes) -> Option<Answer> {
-        self.answer(&query, Transport::Udp).await
+    /// message is not a query. Not async: the message is not kept.
+    pub fn answer_udp(&self, query: &[u8]) -> impl Future<Output = Option<Answer>> + Send + use<> {
+        self.answer(message::receive(query, Transport::Udp))
     }
 
     /// The answer to a query that arrived over TCP, both without the length field. `None` if the message is not a
-    /// query.
-    pub async fn answer_tcp(&self, query: Bytes) -> Option<Answer> {
-        self.answer(&query, Transport::Tcp).await
+    /// query. Not async: the message is not kept.
+    pub fn answer_tcp(&self, query: &[u8]) -> impl Future<Output = Option<Answer>> + Send + use<> {
+        self.answer(message::receive(query, Transport::Tcp))
     }
 
     /// Reads the configuration again, after a change of the networks. If that fails, the old one stays.
@@ -130,6 +134,8 @@ impl Resolver {
 
     fn replace(&self, system: System) {
         *self.shared.system.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(system);
+        self.shared.queries.forget();
+        self.shared.nss.forget();
     }
 
     /// The configuration. VPN clients may rewrite its files some time after the change of networks that led to
@@ -143,30 +149,40 @@ impl Resolver {
         system
     }
 
-    async fn answer(&self, query: &[u8], transport: Transport) -> Option<Answer> {
-        let request = match message::receive(query, transport) {
-            Received::Request(request) => request,
-            Received::Answer(message) => return Some(Answer { message, lookup: None }),
-            Received::Nothing => return None,
-        };
-        let reply = match self.shared.waiting.try_acquire() {
-            Ok(_place) => self.resolve_in_turn(&request, Instant::now() + BUDGET).await,
-            Err(_) => None,
-        };
-        let lookup = Some(Lookup::new(&request, reply.as_ref()));
-        let message = request.answer(&reply.unwrap_or_else(|| Reply::of(ResponseCode::ServFail)));
-        Some(Answer { message, lookup })
+    fn answer(&self, received: Received) -> impl Future<Output = Option<Answer>> + Send + use<> {
+        let resolver = self.clone();
+        async move {
+            let request = match received {
+                Received::Request(request) => request,
+                Received::Answer(message) => return Some(Answer { message, lookup: None }),
+                Received::Nothing => return None,
+            };
+            let reply = resolver.resolve(&request, Instant::now() + BUDGET).await;
+            let lookup = Some(Lookup::new(&request, reply.as_ref()));
+            let message = request.answer(&reply.unwrap_or_else(Reply::unanswered));
+            Some(Answer { message, lookup })
+        }
     }
 
-    async fn resolve_in_turn(&self, request: &Request, deadline: Instant) -> Option<Reply> {
-        let _turn = timeout_at(deadline, self.shared.turns.acquire()).await.ok()?.ok()?;
+    async fn resolve(&self, request: &Request, deadline: Instant) -> Option<Reply> {
         let system = self.current();
         match system.hosts.answer(request.question()) {
             Some(found) => Some(found.into_reply(request.question(), Source::Hosts)),
             None if nss::can_answer(request.question()) => {
                 self.resolve_both_ways(&system, request, deadline).await
             }
-            None => timeout_at(deadline, system.upstream.ask(request)).await.ok().flatten(),
+            None => self.ask_servers(&system, request, deadline).await,
+        }
+    }
+
+    async fn ask_servers(&self, system: &System, request: &Request, deadline: Instant) -> Option<Reply> {
+        let group = group(request.question());
+        match timeout_at(deadline, self.shared.queries.take(group)).await.ok()? {
+            Ok(turn) => {
+                turn.run(async { timeout_at(deadline, system.upstream.ask(request)).await.ok()? }).await
+            }
+            Err(Refused::InVain) => Some(Reply::unanswered()),
+            Err(Refused::Crowded) => Some(Reply::crowded()),
         }
     }
 
@@ -178,7 +194,7 @@ impl Resolver {
         deadline: Instant,
     ) -> Option<Reply> {
         let question = request.question();
-        let dns = async { timeout_at(deadline, system.upstream.ask(request)).await.ok().flatten() };
+        let dns = self.ask_servers(system, request, deadline);
         let nss = self.shared.nss.lookup(question);
         tokio::pin!(dns, nss);
         let mut in_time = timeout(HEDGE, &mut dns).await.ok();
@@ -200,6 +216,12 @@ impl Resolver {
         let found = timeout_at(patience, nss).await.ok().flatten();
         decide(reply, found, question)
     }
+}
+
+/// Who shares the turns with a question's name.
+fn group(question: &Query) -> Group {
+    let name = question.name().to_lowercase();
+    Group::of_name(&name.iter().collect::<Vec<_>>())
 }
 
 /// A resolver that only asks the name service switch.

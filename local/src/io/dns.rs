@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
+use futures_util::future::Either;
 use futures_util::stream::FuturesUnordered;
 
 use super::names::{Lookup, Lookups};
@@ -78,15 +79,14 @@ impl Queries {
             self.dropped += 1;
             return false;
         }
-        let resolver = Arc::clone(&self.resolver);
-        self.pending.push(Box::pin(async move {
-            let begun = Instant::now();
-            let answer = match client {
-                Client::Datagram(_) => resolver.answer_udp(message).await,
-                Client::Stream(_) => resolver.answer_tcp(message).await,
-            };
-            Finished { client, answer, took: begun.elapsed() }
-        }));
+        let begun = Instant::now();
+        // The message is read at once, so what waits is small and keeps no buffer.
+        let answer = match client {
+            Client::Datagram(_) => Either::Left(self.resolver.answer_udp(&message)),
+            Client::Stream(_) => Either::Right(self.resolver.answer_tcp(&message)),
+        };
+        self.pending
+            .push(Box::pin(async move { Finished { client, answer: answer.await, took: begun.elapsed() } }));
         true
     }
 

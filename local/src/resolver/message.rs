@@ -18,6 +18,9 @@ const PLAIN_UDP: u16 = 512;
 /// The size that we announce to clients and servers: small enough to avoid fragments (DNS flag day 2020).
 const OUR_UDP: u16 = 1232;
 
+/// The longest query that is read: what fits a datagram that is never fragmented. Real ones have a few hundred bytes.
+const MAX_QUERY: usize = 1232;
+
 /// An OPT record without options: root, type, size, flags, and no data.
 const OPT_LEN: u16 = 11;
 
@@ -63,6 +66,33 @@ pub(super) struct Reply {
     pub(super) answers: Vec<Record>,
     pub(super) authorities: Vec<Record>,
     pub(super) additionals: Vec<Record>,
+    /// Why there is no answer, for clients that speak EDNS (RFC 8914).
+    pub(super) error: Option<ExtendedError>,
+}
+
+/// Errors that a response code does not tell (RFC 8914, 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub(super) enum ExtendedError {
+    Other = 0,
+    NoReachableAuthority = 22,
+}
+
+impl ExtendedError {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Other => "gh-net: too many questions wait for the laptop's nameservers",
+            Self::NoReachableAuthority => "gh-net: the laptop's nameservers do not answer for this zone",
+        }
+    }
+
+    /// The option of the OPT record.
+    fn option(self) -> Vec<u8> {
+        const CODE: u16 = 15;
+        let text = self.text().as_bytes();
+        let length = text.len() as u16 + 2;
+        [&CODE.to_be_bytes()[..], &length.to_be_bytes(), &(self as u16).to_be_bytes(), text].concat()
+    }
 }
 
 impl Reply {
@@ -76,7 +106,18 @@ impl Reply {
             answers: Vec::new(),
             authorities: Vec::new(),
             additionals: Vec::new(),
+            error: None,
         }
+    }
+
+    /// No nameserver answers.
+    pub(super) fn unanswered() -> Self {
+        Self { error: Some(ExtendedError::NoReachableAuthority), ..Self::of(ResponseCode::ServFail) }
+    }
+
+    /// There is no room for the question.
+    pub(super) fn crowded() -> Self {
+        Self { error: Some(ExtendedError::Other), ..Self::of(ResponseCode::ServFail) }
     }
 
     /// An answer with records that do not come from DNS.
@@ -95,6 +136,7 @@ impl Reply {
             answers: message.answers,
             authorities: message.authorities,
             additionals: message.additionals,
+            error: None,
         }
     }
 }
@@ -106,7 +148,11 @@ pub(super) fn receive(bytes: &[u8], transport: Transport) -> Received {
     if header[2] & 0x80 != 0 {
         return Received::Nothing;
     }
-    let Ok(message) = Message::from_vec(bytes) else {
+    if header[2] >> 3 & 0xf != u8::from(OpCode::Query) {
+        return Received::Answer(bare(&header, ResponseCode::NotImp));
+    }
+    let message = Some(bytes).filter(|bytes| bytes.len() <= MAX_QUERY && is_plausible(&header));
+    let Some(message) = message.and_then(|bytes| Message::from_vec(bytes).ok()) else {
         return Received::Answer(bare(&header, ResponseCode::FormErr));
     };
     let limit = match (&message.edns, transport) {
@@ -120,6 +166,15 @@ pub(super) fn receive(bytes: &[u8], transport: Transport) -> Received {
         Some(reply) => Received::Answer(request.answer(&reply)),
         None => Received::Request(Box::new(request)),
     }
+}
+
+/// Whether the header is that of a question, before anything else is read: thousands of records fit a message, because
+/// their names may be compressed.
+fn is_plausible(header: &[u8; HEADER_LEN]) -> bool {
+    let [questions, answers, authorities, additionals] =
+        [4, 6, 8, 10].map(|at| u16::from_be_bytes([header[at], header[at + 1]]));
+    // EDNS, and a signature of the message.
+    (questions, answers, authorities) == (1, 0, 0) && additionals <= 2
 }
 
 /// A header alone, where the question can't be repeated.
@@ -139,12 +194,6 @@ impl Request {
 
     /// The answer to a query that needs no lookup.
     fn immediate_reply(&self) -> Option<Reply> {
-        if self.message.metadata.op_code != OpCode::Query {
-            return Some(Reply::of(ResponseCode::NotImp));
-        }
-        if self.message.queries.len() != 1 {
-            return Some(Reply::of(ResponseCode::FormErr));
-        }
         if self.message.edns.as_ref().is_some_and(|edns| edns.version() > 0) {
             return Some(Reply::of(ResponseCode::BADVERS));
         }
@@ -203,25 +252,29 @@ impl Request {
         message.additionals = reply.additionals.clone();
         let mut bytes = Vec::with_capacity(usize::from(PLAIN_UDP));
         let mut encoder = BinEncoder::new(&mut bytes);
-        encoder.set_max_size(if self.message.edns.is_some() { self.limit - OPT_LEN } else { self.limit });
+        let option = reply.error.map(ExtendedError::option).unwrap_or_default();
+        let opt_len = OPT_LEN + option.len() as u16;
+        encoder.set_max_size(if self.message.edns.is_some() { self.limit - opt_len } else { self.limit });
         message.emit(&mut encoder).ok()?;
         // Remove the part of a record that did not fit.
         encoder.trim();
         if self.message.edns.is_some() {
-            self.append_opt(&mut bytes, reply.code);
+            self.append_opt(&mut bytes, reply.code, &option);
         }
         Some(bytes.into())
     }
 
     /// RFC 6891, 6.1. The encoder would omit it from a truncated answer.
-    fn append_opt(&self, bytes: &mut Vec<u8>, code: ResponseCode) {
+    fn append_opt(&self, bytes: &mut Vec<u8>, code: ResponseCode, option: &[u8]) {
         let count = u16::from_be_bytes([bytes[10], bytes[11]]).saturating_add(1);
         bytes[10..12].copy_from_slice(&count.to_be_bytes());
         bytes.push(0);
         bytes.extend(u16::from(RecordType::OPT).to_be_bytes());
         bytes.extend(OUR_UDP.to_be_bytes());
-        // The code's upper bits, version 0, DO, and no options.
-        bytes.extend([code.high(), 0, u8::from(self.dnssec_ok()) << 7, 0, 0, 0]);
+        // The code's upper bits, version 0, and DO.
+        bytes.extend([code.high(), 0, u8::from(self.dnssec_ok()) << 7, 0]);
+        bytes.extend((option.len() as u16).to_be_bytes());
+        bytes.extend(option);
     }
 }
 
@@ -319,6 +372,36 @@ mod tests {
         }
         let any = refusal(&query(RecordType::ANY));
         assert_eq!(any.answers[0].record_type(), RecordType::HINFO);
+    }
+
+    #[test]
+    fn what_no_question_looks_like_is_rejected_unread() {
+        let answered = |query: &Message, count: u16| {
+            let mut bytes = query.to_vec().unwrap();
+            bytes[6..8].copy_from_slice(&count.to_be_bytes());
+            // A.example at the question's name, by compression.
+            bytes.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4, 10, 0, 0, 1].repeat(count.into()));
+            bytes
+        };
+        let mut long = query(RecordType::A).to_vec().unwrap();
+        long.resize(MAX_QUERY + 1, 0);
+        for bytes in [answered(&query(RecordType::A), 1), answered(&query(RecordType::A), 4000), long] {
+            let Received::Answer(answer) = receive(&bytes, Transport::Tcp) else { panic!("it was read") };
+            assert_eq!(Message::from_vec(&answer).unwrap().metadata.response_code, ResponseCode::FormErr);
+        }
+    }
+
+    #[test]
+    fn who_speaks_edns_is_told_why_there_is_no_answer() {
+        let mut query = query(RecordType::A);
+        for edns in [None, Some(Edns::new())] {
+            query.edns = edns.clone();
+            let answer = request(&query, Transport::Udp).answer(&Reply::unanswered());
+            let answer = Message::from_vec(&answer).unwrap();
+            assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+            let error = answer.edns.as_ref().and_then(|edns| edns.option(15u16.into()));
+            assert_eq!(error.is_some(), edns.is_some());
+        }
     }
 
     #[test]

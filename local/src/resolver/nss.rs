@@ -11,11 +11,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use gh_net_common::turns::{Limits, Turns};
 use hickory_proto::op::{Query, ResponseCode};
 use hickory_proto::rr::rdata::PTR;
 use hickory_proto::rr::{Name, RData, RecordType};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 
+use super::group;
 use super::message::Reply;
 use super::source::Source;
 use c_library::{getaddrinfo, getnameinfo};
@@ -23,8 +25,10 @@ use getent::Getent;
 
 pub(super) use c_library::LookupError;
 
-/// Maximum number of lookups at a time. One that hangs holds its slot until the C library gives up.
-const MAX_LOOKUPS: usize = 16;
+/// Lookups at a time. One that hangs holds its thread until the C library gives up, so it can't make room for others:
+/// no group gets more than a part, and some threads are for zones that the switch has known.
+const LOOKUPS: Limits =
+    Limits { turns: 16, per_group: 6, reserved: 4, waiting: 4096, evict_after: None, hold_down: true };
 
 /// The answer of the switch, or of /etc/hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,12 +66,12 @@ type Backward = dyn Fn(IpAddr) -> Result<String, LookupError> + Send + Sync;
 pub(super) struct Nss {
     forward: Arc<Forward>,
     backward: Arc<Backward>,
-    slots: Arc<Semaphore>,
+    lookups: Arc<Turns>,
 }
 
 impl fmt::Debug for Nss {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Nss").field("slots", &self.slots).finish_non_exhaustive()
+        f.debug_struct("Nss").field("lookups", &self.lookups).finish_non_exhaustive()
     }
 }
 
@@ -95,8 +99,7 @@ impl Nss {
         forward: impl Fn(&str) -> Result<Vec<IpAddr>, LookupError> + Send + Sync + 'static,
         backward: impl Fn(IpAddr) -> Result<String, LookupError> + Send + Sync + 'static,
     ) -> Self {
-        let slots = Arc::new(Semaphore::new(MAX_LOOKUPS));
-        Self { forward: Arc::new(forward), backward: Arc::new(backward), slots }
+        Self { forward: Arc::new(forward), backward: Arc::new(backward), lookups: Turns::new(LOOKUPS) }
     }
 
     fn by_getent(getent: Getent) -> Self {
@@ -104,16 +107,22 @@ impl Nss {
         Self::new(move |name| getent.forward(name), move |address| other.backward(address))
     }
 
-    /// The switch's answer; `None` if the lookup fails. Waits for a slot.
+    /// Forgets which zones it does not answer for, because its configuration has changed.
+    pub(super) fn forget(&self) {
+        self.lookups.forget();
+    }
+
+    /// The switch's answer; `None` if the lookup fails. Waits for its turn.
     pub(super) async fn lookup(&self, question: &Query) -> Option<Found> {
-        let slot = Arc::clone(&self.slots).acquire_owned().await.ok()?;
+        let turn = self.lookups.take(group(question)).await.ok()?;
         let (forward, backward) = (Arc::clone(&self.forward), Arc::clone(&self.backward));
         let question = question.clone();
         let (done, answer) = oneshot::channel();
         let work = move || {
-            let _slot = slot;
+            let found = look_up(&*forward, &*backward, &question);
+            turn.end(found.is_some());
             // The query may have timed out.
-            let _ = done.send(look_up(&*forward, &*backward, &question));
+            let _ = done.send(found);
         };
         if let Err(error) = std::thread::Builder::new().name("nss".to_owned()).spawn(work) {
             tracing::warn!(%error, "can't start a thread for a name lookup");
@@ -184,6 +193,8 @@ pub(super) fn address_of(name: &Name) -> Option<IpAddr> {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use tokio::task::JoinSet;
+
     use super::*;
 
     fn name(text: &str) -> Name {
@@ -244,17 +255,21 @@ mod tests {
                 std::thread::park();
             }
         }
-        let nss = Nss::new(hang, getnameinfo);
-        let question = Query::query(name("slow.example."), RecordType::A);
-        for _ in 0..2 * MAX_LOOKUPS {
-            let lookup = nss.lookup(&question);
-            tokio::pin!(lookup);
-            assert!(futures_util::poll!(lookup).is_pending());
-        }
-        while RUNNING.load(Ordering::SeqCst) < MAX_LOOKUPS {
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(nss.slots.available_permits(), 0, "further lookups wait");
-        assert_eq!(RUNNING.load(Ordering::SeqCst), MAX_LOOKUPS);
+        let nss = Arc::new(Nss::new(hang, getnameinfo));
+        let running = async |count| {
+            while RUNNING.load(Ordering::SeqCst) < count {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(RUNNING.load(Ordering::SeqCst), count);
+        };
+        let mut lookups = JoinSet::new();
+        let mut ask = |text: &str| {
+            let (nss, question) = (Arc::clone(&nss), Query::query(name(text), RecordType::A));
+            lookups.spawn(async move { nss.lookup(&question).await });
+        };
+        (0..40).for_each(|_| ask("slow.dead.example."));
+        running(LOOKUPS.per_group).await;
+        (0..40).for_each(|number| ask(&format!("www.dead{number}.example.")));
+        running(LOOKUPS.turns - LOOKUPS.reserved).await;
     }
 }

@@ -53,7 +53,7 @@ impl World {
 
     async fn ask(&self, name: &str, kind: RecordType) -> Message {
         let query = question(name, kind);
-        let answer = self.resolver.answer_udp(query.to_vec().unwrap().into()).await.unwrap();
+        let answer = self.resolver.answer_udp(&query.to_vec().unwrap()).await.unwrap();
         let answer = Message::from_vec(&answer.message).unwrap();
         assert_eq!(answer.metadata.id, query.metadata.id);
         assert!(answer.queries[0].name().eq_case(query.queries[0].name()));
@@ -255,6 +255,43 @@ async fn a_silent_server_is_waited_for_once() {
     assert!(begun.elapsed() - first_wait < Duration::from_secs(1));
 }
 
+/// A server that waits for another one, which is dead, for the names of a single zone.
+fn dead_in_part(query: &Message, by: Transport) -> Option<Message> {
+    let name = query.queries[0].name().to_ascii();
+    if name.ends_with("dead.corp.example.") { None } else { address(query, by) }
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_answer_for_one_zone_is_still_the_first() {
+    let world = World::new(&[dead_in_part, nxdomain]).await;
+    world.ask("www.dead.corp.example.", RecordType::TXT).await;
+    assert_eq!(first(&world.ask("www.corp.example.", RecordType::A).await), "10.20.0.10");
+}
+
+#[tokio::test]
+async fn a_zone_that_nobody_answers_for_holds_up_no_other() {
+    let world = World::new(&[dead_in_part]).await;
+    for zone in ["dead.corp.example.", "zone.dead.corp.example."] {
+        let mut flood = JoinSet::new();
+        for number in 0..500 {
+            let query = match zone.starts_with("zone") {
+                true => question(&format!("host.{number}{zone}"), RecordType::TXT),
+                false => question(&format!("host{number}.{zone}"), RecordType::TXT),
+            };
+            flood.spawn(world.resolver.answer_udp(&query.to_vec().unwrap()));
+        }
+        tokio::task::yield_now().await;
+        let begun = Instant::now();
+        assert_eq!(first(&world.ask("www.corp.example.", RecordType::A).await), "10.20.0.10");
+        assert_eq!(first(&world.ask("www.lan.", RecordType::A).await), "10.20.0.10");
+        assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+        while let Some(answer) = flood.join_next().await {
+            let answer = Message::from_vec(&answer.unwrap().unwrap().message).unwrap();
+            assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_truncated_answer_is_fetched_over_tcp_and_truncated_to_the_clients_size() {
     let world = World::new(&[large]).await;
@@ -265,8 +302,8 @@ async fn a_truncated_answer_is_fetched_over_tcp_and_truncated_to_the_clients_siz
     let mut query = question("big.corp.example.", RecordType::TXT);
     query.edns = Some(Edns::new());
     query.edns.as_mut().unwrap().set_max_payload(4096);
-    let query = Bytes::from(query.to_vec().unwrap());
-    for answer in [world.resolver.answer_udp(query.clone()).await, world.resolver.answer_tcp(query).await] {
+    let query = query.to_vec().unwrap();
+    for answer in [world.resolver.answer_udp(&query).await, world.resolver.answer_tcp(&query).await] {
         let answer = Message::from_vec(&answer.unwrap().message).unwrap();
         assert_eq!((answer.answers.len(), answer.metadata.truncation), (30, false));
         assert!(answer.edns.is_some());
@@ -356,7 +393,7 @@ async fn no_query_of_a_burst_is_lost() {
         let mut query = question(&format!("host{id}.corp.example."), RecordType::A);
         query.metadata.id = id;
         let resolver = world.resolver.clone();
-        queries.spawn(async move { resolver.answer_udp(query.to_vec().unwrap().into()).await.unwrap() });
+        queries.spawn(async move { resolver.answer_udp(&query.to_vec().unwrap()).await.unwrap() });
     }
     let mut answered = HashSet::new();
     while let Some(answer) = queries.join_next().await {

@@ -2,7 +2,8 @@
 //! queries.
 //!
 //! The servers are asked as the C library does it: in the order of resolv.conf, the next one if one does not answer or
-//! fails; NXDOMAIN of any server is final. hickory's own pool asks two servers at once and prefers the faster one, so
+//! fails; NXDOMAIN of any server is final. A server that did not answer keeps its place, because it may be a single zone
+//! that is dead, but is waited for less. hickory's own pool asks two servers at once and prefers the faster one, so
 //! that a public server's NXDOMAIN would win over the corporate server's answer. It also hides CNAMEs in front of an
 //! empty answer.
 
@@ -23,8 +24,11 @@ use super::message::{Reply, Request};
 /// How long one server may take to answer. hickory retransmits every third of a second.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(1200);
 
-/// How long a server that did not answer is asked last.
-const DEMOTION: Duration = Duration::from_secs(10);
+/// The same for a server that has not answered lately: about the slowest answer of a server that knows it.
+const SHORT_TIMEOUT: Duration = Duration::from_millis(400);
+
+/// How long a server that did not answer is waited for less.
+const IMPATIENCE: Duration = Duration::from_secs(10);
 
 /// The system's nameservers.
 #[derive(Debug)]
@@ -36,14 +40,14 @@ pub(super) struct Upstream {
 #[derive(Debug)]
 struct Server {
     address: SocketAddr,
-    /// Until when it is asked last, in milliseconds since [`Upstream::begun`].
-    demoted_until: AtomicU64,
+    /// Until when it is waited for less, in milliseconds since [`Upstream::begun`].
+    impatient_until: AtomicU64,
 }
 
 impl Upstream {
     pub(super) fn new(servers: Vec<IpAddr>, port: u16) -> Self {
         let server =
-            |address| Server { address: SocketAddr::new(address, port), demoted_until: AtomicU64::new(0) };
+            |address| Server { address: SocketAddr::new(address, port), impatient_until: AtomicU64::new(0) };
         Self { servers: servers.into_iter().map(server).collect(), begun: Instant::now() }
     }
 
@@ -53,21 +57,25 @@ impl Upstream {
 
     /// The answer of the first server that has one, else the first failure. `None` if none answers.
     pub(super) async fn ask(&self, request: &Request) -> Option<Reply> {
-        let now = self.elapsed();
-        let mut servers: Vec<&Server> = self.servers.iter().collect();
-        servers.sort_by_key(|server| server.demoted_until.load(Ordering::Relaxed) > now);
         let mut failure = None;
-        for server in servers {
-            match exchange(server.address, request).await {
+        for server in &self.servers {
+            let impatient = server.impatient_until.load(Ordering::Relaxed) > self.elapsed();
+            let time = if impatient { SHORT_TIMEOUT } else { ANSWER_TIMEOUT };
+            let answer = exchange(server.address, request, time).await;
+            if answer.is_ok() {
+                server.impatient_until.store(0, Ordering::Relaxed);
+            }
+            match answer {
                 Ok(reply) if matches!(reply.code, ResponseCode::NoError | ResponseCode::NXDomain) => {
                     return Some(reply);
                 }
                 Ok(reply) => failure = failure.or(Some(reply)),
                 Err(error) => {
                     tracing::debug!(server = %server.address, question = %request.question(), %error, "no answer");
-                    if !matches!(error, NetError::Proto(_)) {
-                        let until = self.elapsed() + DEMOTION.as_millis() as u64;
-                        server.demoted_until.store(until, Ordering::Relaxed);
+                    // Not renewed, so that a slow server is waited for now and then.
+                    if !impatient && !matches!(error, NetError::Proto(_)) {
+                        let until = self.elapsed() + IMPATIENCE.as_millis() as u64;
+                        server.impatient_until.store(until, Ordering::Relaxed);
                     }
                 }
             }
@@ -82,10 +90,10 @@ impl Upstream {
 
 /// One server's answer: over UDP, or over TCP if it was truncated. Old servers reject EDNS (RFC 6891, 7) and are asked
 /// again without it.
-async fn exchange(server: SocketAddr, request: &Request) -> Result<Reply, NetError> {
-    let reply = over_udp(server, request, true).await?;
+async fn exchange(server: SocketAddr, request: &Request, time: Duration) -> Result<Reply, NetError> {
+    let reply = over_udp(server, request, true, time).await?;
     let refuses_edns = matches!(reply.code, ResponseCode::FormErr | ResponseCode::NotImp);
-    let reply = if refuses_edns { over_udp(server, request, false).await? } else { reply };
+    let reply = if refuses_edns { over_udp(server, request, false, time).await? } else { reply };
     if !reply.truncated {
         return Ok(reply);
     }
@@ -99,9 +107,14 @@ async fn exchange(server: SocketAddr, request: &Request) -> Result<Reply, NetErr
     }
 }
 
-async fn over_udp(server: SocketAddr, request: &Request, with_edns: bool) -> Result<Reply, NetError> {
+async fn over_udp(
+    server: SocketAddr,
+    request: &Request,
+    with_edns: bool,
+    time: Duration,
+) -> Result<Reply, NetError> {
     let mut client = UdpClientStream::builder(server, TokioRuntimeProvider::new())
-        .with_timeout(Some(ANSWER_TIMEOUT))
+        .with_timeout(Some(time))
         // A port of hickory's choice may be one that another program is about to listen on.
         .with_os_port_selection(true)
         .build();
