@@ -17,6 +17,7 @@ mod arena;
 mod control;
 mod datagram;
 mod dns;
+mod events;
 mod flows;
 mod icmp;
 mod idle;
@@ -51,9 +52,11 @@ use tokio::sync::{mpsc, watch};
 use crate::engine::Engine;
 use crate::resolver::Resolver;
 use dns::Queries;
+use events::Events;
 use flows::Flows;
 
 pub use control::{CONTROLS, Control};
+pub use events::Denial;
 pub use idle::IdleTimeout;
 pub use limit::RateLimit;
 pub use link::{LinkEnd, LinkIo, LostLink, ProtocolError, Quiet};
@@ -94,6 +97,7 @@ pub struct Io {
     /// How many flows there was no room for, as far as the user was warned.
     full: u64,
     flows: Flows,
+    events: Events,
     alarm: Alarm,
     counters: Counters,
     notices: Notices,
@@ -146,6 +150,7 @@ impl Io {
             idle,
             full: 0,
             flows: Flows::new(own, Queries::new(resolver))?,
+            events: Events::default(),
             alarm: Alarm::new(),
             counters: Counters::default(),
             notices: Notices::default(),
@@ -163,19 +168,6 @@ impl Io {
     /// Number of flows, not counting TCP connections in TIME-WAIT.
     pub fn flow_count(&self) -> usize {
         self.flows.count()
-    }
-
-    /// A snapshot of the counters.
-    pub fn counters(&self) -> Counters {
-        let failures = self.flows.failures();
-        Counters {
-            engine: self.engine.counters(),
-            sockets: self.flows.count(),
-            sockets_refused: failures.sockets,
-            datagrams_dropped: failures.datagrams,
-            queries_dropped: self.flows.queries_dropped(),
-            ..self.counters
-        }
     }
 
     /// Carries packets over `link` until it ends. The flows survive a lost link and continue on the next one.
@@ -252,6 +244,7 @@ impl Io {
     fn abort_sockets(&mut self, now: Instant) {
         self.engine.reset_all(now);
         self.carry_out(now);
+        self.events.take(&mut self.engine, now);
     }
 
     /// Resets all flows towards both sides. Segments without payload wait for no window, so all resets fit.
@@ -359,7 +352,7 @@ impl Io {
     ) -> Result<(), Shutdown> {
         while let Poll::Ready(message) = control.poll_recv(cx) {
             match message {
-                Some(Control::Policy(policy)) => self.engine.set_policy(Box::new(policy), now),
+                Some(Control::Policy(policy)) => self.events.set_policy(policy, &mut self.engine, now),
                 Some(Control::Send(frame)) => {
                     if let Some((writer, control)) = &mut link {
                         control.frame_sent(now);
@@ -388,17 +381,6 @@ impl Io {
             }
         }
         Ok(())
-    }
-
-    fn report(&self) -> Report {
-        Report {
-            counters: self.counters(),
-            flows: self.engine.flows().collect(),
-            lookups: self.flows.lookups(),
-            warnings: self.flows.warnings(),
-            notices: self.notices.kept(),
-            sidecar: self.sidecar,
-        }
     }
 
     /// Takes the frames that have arrived. Returns whether there may be more of them.
@@ -503,6 +485,7 @@ impl Io {
         self.flows.serve(&mut self.engine, now);
         self.carry_out(now);
         more |= self.take_answers(cx, now);
+        self.events.take(&mut self.engine, now);
         Ok(more)
     }
 

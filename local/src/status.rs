@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::policy;
+use crate::{engine, policy};
 
 pub mod lines;
 pub mod request;
@@ -44,6 +44,8 @@ pub struct Status {
     pub notes: Vec<Note>,
     /// The flows the engine knows.
     pub flows: Vec<Flow>,
+    /// The latest refused flows, oldest first, at most 64. `counters.refused` counts all of them.
+    pub denied: Vec<Denied>,
     /// The latest DNS lookups, oldest first.
     pub names: Vec<Lookup>,
     /// Counters and gauges.
@@ -249,6 +251,53 @@ pub struct Flow {
     pub age: u64,
 }
 
+/// Refused flows of one kind: with the same protocol, destination and rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Denied {
+    /// The protocol.
+    pub protocol: FlowProtocol,
+    /// The endpoint in the codespace, of several the last one. For echo the port is the identifier.
+    pub client: SocketAddr,
+    /// The destination; for echo the port is 0.
+    pub server: SocketAddr,
+    /// The name of the destination, if it is known.
+    pub name: Option<String>,
+    /// The rule that decided, for people.
+    pub rule: String,
+    /// The answer to the codespace.
+    pub refusal: Refusal,
+    /// The option that would admit it, if there is one.
+    pub remedy: Option<String>,
+    /// When the first one was refused: Unix time in seconds.
+    pub first: u64,
+    /// When the last one was refused: Unix time in seconds.
+    pub last: u64,
+    /// How many packets were refused.
+    pub count: u64,
+}
+
+/// How a flow is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refusal {
+    /// As if there were no network: ICMP network unreachable.
+    NoRoute,
+    /// As forbidden: ICMP administratively prohibited.
+    Prohibited,
+    /// Without an answer.
+    Silent,
+}
+
+impl From<engine::Refusal> for Refusal {
+    fn from(refusal: engine::Refusal) -> Self {
+        match refusal {
+            engine::Refusal::NoRoute => Self::NoRoute,
+            engine::Refusal::Prohibited => Self::Prohibited,
+            engine::Refusal::Silent => Self::Silent,
+        }
+    }
+}
+
 /// The protocol of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -259,6 +308,16 @@ pub enum FlowProtocol {
     Udp,
     /// An ICMP echo session.
     Echo,
+}
+
+impl From<engine::Protocol> for FlowProtocol {
+    fn from(protocol: engine::Protocol) -> Self {
+        match protocol {
+            engine::Protocol::Tcp => Self::Tcp,
+            engine::Protocol::Udp => Self::Udp,
+            engine::Protocol::Echo => Self::Echo,
+        }
+    }
 }
 
 /// A DNS lookup.
@@ -309,7 +368,7 @@ pub struct Counters {
     pub flows: u64,
     /// Sockets open now.
     pub sockets: u64,
-    /// Flows refused by the policy.
+    /// Packets of flows that the policy refused.
     pub refused: u64,
     /// Packets dropped because they were malformed.
     pub malformed: u64,

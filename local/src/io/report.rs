@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use gh_net_common::frame::{Notice, SidecarStatus};
 
+use super::Io;
+use super::events::Denial;
 use super::names::Lookup;
 use super::warning::Warning;
 use crate::engine::{self, FlowView};
@@ -36,6 +38,8 @@ pub struct Report {
     pub counters: Counters,
     /// The flows the engine knows, finished TCP connections that are remembered included.
     pub flows: Vec<FlowView>,
+    /// The latest refused flows, oldest first.
+    pub denials: Vec<Denial>,
     /// The latest DNS lookups, oldest first.
     pub lookups: Vec<Lookup>,
     /// The latest warning of each kind about the laptop's sockets.
@@ -44,4 +48,32 @@ pub struct Report {
     pub notices: Vec<Notice>,
     /// The sidecar's latest status, and when it arrived. It is asked for a newer one with each report.
     pub sidecar: Option<(SidecarStatus, Instant)>,
+}
+
+impl Io {
+    /// A snapshot of the counters.
+    pub fn counters(&self) -> Counters {
+        let failures = self.flows.failures();
+        Counters {
+            engine: self.engine.counters(),
+            sockets: self.flows.count(),
+            sockets_refused: failures.sockets,
+            datagrams_dropped: failures.datagrams,
+            queries_dropped: self.flows.queries_dropped(),
+            ..self.counters
+        }
+    }
+
+    /// A snapshot of everything.
+    pub(super) fn report(&self) -> Report {
+        Report {
+            counters: self.counters(),
+            flows: self.engine.flows().collect(),
+            denials: self.events.denials(),
+            lookups: self.flows.lookups(),
+            warnings: self.flows.warnings(),
+            notices: self.notices.kept(),
+            sidecar: self.sidecar,
+        }
+    }
 }

@@ -9,7 +9,7 @@ use super::fib::{Fib, Lookup};
 use super::prefix_map::PrefixMap;
 use super::refused;
 use super::rules::{Action, Decision, Rules};
-use crate::engine::{self, InterfaceIndex, NewFlow, Refusal, RuleId, Verdict};
+use crate::engine::{self, InterfaceIndex, NewFlow, Protocol, Refusal, RuleId, Verdict};
 use crate::netwatch::Snapshot;
 
 /// The rules that a verdict names.
@@ -64,6 +64,26 @@ impl Policy {
             (rule::NOT_ALLOWED, None) => "no rule allows it".to_owned(),
             // It decided about a flow before the rules changed.
             (RuleId(_), None) => "a rule that has changed since".to_owned(),
+        }
+    }
+
+    /// The option that would admit a flow that was refused; `None` if none would, or if a rule of the user denies it.
+    pub fn remedy(&self, denied: &engine::Denied) -> Option<String> {
+        let engine::Denied { protocol, destination, name, rule, .. } = denied;
+        let target = match (protocol, name) {
+            (Protocol::Tcp | Protocol::Udp, Some(name)) => format!("{name}:{}", destination.port()),
+            (Protocol::Tcp | Protocol::Udp, None) => destination.to_string(),
+            (Protocol::Echo, Some(name)) => name.to_string(),
+            (Protocol::Echo, None) => destination.ip().to_string(),
+        };
+        match *rule {
+            rule::NO_ROUTE => Some(format!("--route {}", destination.ip())),
+            rule::NOT_ALLOWED => Some(match protocol {
+                Protocol::Tcp => format!("--allow tcp:{target}"),
+                Protocol::Udp => format!("--allow udp:{target}"),
+                Protocol::Echo => format!("--allow icmp:{target}"),
+            }),
+            RuleId(_) => None,
         }
     }
 }

@@ -6,11 +6,11 @@ use gh_net_common::frame::{self, Notice, Opened, SidecarStatus};
 use gh_net_common::hello::printable;
 
 use super::networks::Networks;
-use crate::engine::{FlowView, Protocol};
+use crate::engine::FlowView;
 use crate::io::{self, Report};
 use crate::resolver;
 use crate::status::{
-    Counters, DnsMode, Flow, FlowProtocol, Level, Link, LinkState, Lookup, Note, Outcome, SCHEMA, Session,
+    Counters, Denied, DnsMode, Flow, Level, Link, LinkState, Lookup, Note, Outcome, SCHEMA, Session,
     SessionState, Sidecar, Status, Tunnel, unix_time,
 };
 
@@ -115,14 +115,17 @@ impl Record {
             routes: networks.map(|networks| networks.routes().to_vec()).unwrap_or_default(),
             notes: networks.map(|networks| networks.notes().to_vec()).unwrap_or_default(),
             flows: Vec::new(),
+            denied: Vec::new(),
             names: Vec::new(),
             counters: Counters::default(),
             sidecar: None,
         };
         let mut notices = self.early.clone();
-        if let Some(Report { counters, flows, lookups, warnings, notices: latest, sidecar }) = report {
+        if let Some(Report { counters, flows, denials, lookups, warnings, notices: latest, sidecar }) = report
+        {
             status.counters = Counters { flows: flows.len() as u64, ..counters_of(&counters) };
             status.flows = flows.into_iter().map(|flow| flow_of(&flow, now)).collect();
+            status.denied = denials.into_iter().map(denied_of).collect();
             status.link.round_trip_ms = counters.round_trip.map(milliseconds);
             status.names = lookups.into_iter().map(|lookup| lookup_of(lookup, now)).collect();
             status.notes.extend(warnings.iter().map(warning));
@@ -171,11 +174,7 @@ fn counters_of(counters: &io::Counters) -> Counters {
 
 fn flow_of(flow: &FlowView, now: Instant) -> Flow {
     Flow {
-        protocol: match flow.protocol {
-            Protocol::Tcp => FlowProtocol::Tcp,
-            Protocol::Udp => FlowProtocol::Udp,
-            Protocol::Echo => FlowProtocol::Echo,
-        },
+        protocol: flow.protocol.into(),
         client: flow.client,
         server: flow.destination,
         name: None,
@@ -184,6 +183,13 @@ fn flow_of(flow: &FlowView, now: Instant) -> Flow {
         downlink_bytes: flow.downlink_bytes,
         age: age(flow.opened, now),
     }
+}
+
+fn denied_of(denial: io::Denial) -> Denied {
+    let io::Denial { protocol, client, destination, name, refusal, rule, remedy, first, last, count } =
+        denial;
+    let (protocol, refusal) = (protocol.into(), refusal.into());
+    Denied { protocol, client, server: destination, name, rule, refusal, remedy, first, last, count }
 }
 
 fn lookup_of(lookup: io::Lookup, now: Instant) -> Lookup {
@@ -258,6 +264,7 @@ mod tests {
                 ..io::Counters::default()
             },
             flows: Vec::new(),
+            denials: Vec::new(),
             lookups: vec![io::Lookup { lookup, answered: now, took: Duration::from_millis(3) }],
             warnings: vec![io::Warning::EchoForbidden],
             notices: vec![notice("late")],

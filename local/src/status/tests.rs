@@ -47,6 +47,18 @@ fn status() -> Status {
             downlink_bytes: 2000,
             age: 3,
         }],
+        denied: vec![Denied {
+            protocol: FlowProtocol::Tcp,
+            client: "198.19.240.1:40001".parse().unwrap(),
+            server: "10.20.0.10:5432".parse().unwrap(),
+            name: Some("db.corp.internal".into()),
+            rule: "no route".into(),
+            refusal: Refusal::NoRoute,
+            remedy: Some("--route 10.20.0.10".into()),
+            first: 1_700_000_000,
+            last: 1_700_000_009,
+            count: 7,
+        }],
         names: vec![Lookup {
             name: "www.corp.internal.".into(),
             kind: "A".into(),
@@ -146,6 +158,8 @@ fn the_text_for_people_shows_the_essentials() {
         "10.20.0.0/16 (route on vpn0)",
         "established",
         "bad\u{fffd}[2Jnews [routes-refused]",
+        "tcp 198.19.240.1:40001 -> db.corp.internal (10.20.0.10:5432) 7x, last 12m 25s ago, by rule: no route; to allow \
+         it: --route 10.20.0.10",
     ] {
         assert!(text.contains(part), "{part:?} is missing in:\n{text}");
     }

@@ -53,6 +53,7 @@ pub fn text(status: &Value, now: u64) -> String {
             word(&flow["age"])
         )
     });
+    denied(&mut row, status, now);
     column(&mut row, "notes", &status["notes"], |note| {
         format!("{} [{}]", word(&note["text"]), word(&note["code"]))
     });
@@ -62,6 +63,34 @@ pub fn text(status: &Value, now: u64) -> String {
 /// The text that the session of this serialised status has ended.
 pub fn ended(status: &Value) -> String {
     format!("{:<9} {} has ended\n", "session", word(&status["session"]["target"]))
+}
+
+/// The refused flows, the latest first.
+fn denied(row: &mut impl FnMut(&str, String), status: &Value, now: u64) {
+    let mut latest = status["denied"].as_array().cloned().unwrap_or_default();
+    if latest.is_empty() {
+        return;
+    }
+    row("denied", format!("{} packets in all", word(&status["counters"]["refused"])));
+    latest.reverse();
+    column(row, "", &Value::Array(latest), |denied| {
+        let server = match denied["name"].as_str() {
+            Some(name) => format!("{} ({})", printable(name), word(&denied["server"])),
+            None => word(&denied["server"]),
+        };
+        let ago = span(now.saturating_sub(denied["last"].as_u64().unwrap_or(now)));
+        let mut text = format!(
+            "{} {} -> {server} {}x, last {ago} ago, by rule: {}",
+            word(&denied["protocol"]),
+            word(&denied["client"]),
+            word(&denied["count"]),
+            word(&denied["rule"]),
+        );
+        if let Some(remedy) = denied["remedy"].as_str() {
+            let _ = write!(text, "; to allow it: {}", printable(remedy));
+        }
+        text
+    });
 }
 
 fn link(link: &Value, now: u64) -> String {
