@@ -16,15 +16,17 @@ use gh_net_common::netlink::{MAIN_TABLE, Netlink, Route, RouteKind};
 use ipnet::IpNet;
 use netlink_packet_route::RouteNetlinkMessage;
 
-use crate::journal::{Change, Journal, Report, Rule};
+use crate::journal::{Change, Journal, Report};
 use crate::notify::Notifier;
 
 mod concern;
 pub(crate) mod plan;
+mod rule;
 mod tun;
 
 pub(crate) use concern::Concern;
 use plan::Plan;
+use rule::Rule;
 pub(crate) use tun::{Damage, Repaired};
 use tun::{Tunnel, device, gateway, message};
 
@@ -223,15 +225,16 @@ pub(crate) fn interface_name(index: u32) -> String {
     }
 }
 
-/// Reverts a change that a hook has made. No error if there is nothing to revert.
+/// Reverts the changes of one kind that a hook has made. No error if there is nothing to revert.
 ///
 /// # Errors
 /// The system refused, or no hook makes such a change.
-pub(crate) fn revert(change: &Change) -> io::Result<()> {
+pub(crate) fn revert(change: Change) -> io::Result<()> {
     match change {
-        Change::Rule(rule) => gateway::delete_rule(rule),
-        Change::Table { table } => gateway::flush_table(*table),
-        Change::DeviceNode { path, directory } => device::remove_node(path, *directory),
-        Change::ResolvConf { .. } => Err(io::Error::other("not a change of a gateway hook")),
+        Change::Rules => gateway::delete_rules(),
+        Change::Routes => gateway::flush_table(),
+        Change::Node => device::remove_node(),
+        Change::NodeDirectory => device::remove_directory(),
+        Change::Names => Err(io::Error::other("not a change of a gateway hook")),
     }
 }

@@ -31,6 +31,7 @@ mod log;
 mod names;
 mod notify;
 mod owner;
+mod private;
 mod privilege;
 mod program;
 mod status;

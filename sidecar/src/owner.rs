@@ -202,7 +202,7 @@ impl Owner {
 
     /// Undoes what an owner that was killed left.
     fn recover(&mut self) {
-        match Journal::open(&self.state.journal()).map(|mut journal| undo::all(&mut journal)) {
+        match Journal::open(self.state.path()).map(|mut journal| undo::all(&mut journal)) {
             Ok(report) if report == Report::default() => {}
             Ok(report) => {
                 let done = report.undone.join(", ");
@@ -213,10 +213,9 @@ impl Owner {
                 }
             }
             Err(error) => {
-                let journal = self.state.journal();
                 let text = format!(
-                    "changes of an earlier session may be left, because its journal can't be read: {}: {error}",
-                    journal.display()
+                    "changes of an earlier session may be left, because its journal in {} can't be read: {error}",
+                    self.state.path().display()
                 );
                 self.notifier.notify(Level::Error, "not-undone", text);
             }
@@ -346,9 +345,9 @@ impl Owner {
     }
 
     fn start_session(&mut self, link: &Link, open: &Open) -> Result<Session, Goodbye> {
-        let journal = Journal::open(&self.state.journal()).map_err(|error| Goodbye {
+        let journal = Journal::open(self.state.path()).map_err(|error| Goodbye {
             reason: Reason::Failed,
-            text: format!("{}: {error}", self.state.journal().display()),
+            text: format!("the journal in {}: {error}", self.state.path().display()),
         })?;
         Session::start(open, link.peer, journal, self.notifier.clone())
     }
@@ -410,7 +409,7 @@ impl Owner {
     }
 
     fn remove_state(self) {
-        let clean = Journal::open(&self.state.journal()).is_ok_and(|journal| journal.is_empty());
+        let clean = Journal::open(self.state.path()).is_ok_and(|journal| journal.is_empty());
         self.state.remove(self.lock, !clean);
     }
 }

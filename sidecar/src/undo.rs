@@ -1,4 +1,7 @@
-//! Reverts what the [`journal`](crate::journal) lists: the one place that knows every kind of change.
+//! Reverts what the [`journal`](crate::journal) lists: the one place that knows how each kind of change is recognized.
+//!
+//! Nothing is reverted because the journal says where it is. Our rules and routes have our own numbers, the device's node
+//! a mode that nobody else gives it, and resolv.conf our marks with the original between them.
 
 use std::io;
 
@@ -13,54 +16,13 @@ pub(crate) fn all(journal: &mut Journal) -> Report {
 
 /// Undoes the changes of the resolver hook.
 pub(crate) fn names(journal: &mut Journal) -> Report {
-    journal.undo(|change| matches!(change, Change::ResolvConf { .. }), revert)
+    journal.undo(|change| change == Change::Names, revert)
 }
 
-/// Reverts one change. No error if there is nothing to revert.
-fn revert(change: &Change) -> io::Result<()> {
+/// Reverts all changes of one kind. No error if there is nothing to revert.
+fn revert(change: Change) -> io::Result<()> {
     match change {
-        Change::Rule(_) | Change::Table { .. } | Change::DeviceNode { .. } => hook::revert(change),
-        Change::ResolvConf { path, target, original, servers } => {
-            // A journal that was tampered with must not become a way to write any file as root.
-            if path.file_name().is_none_or(|name| name != "resolv.conf") {
-                return Err(io::Error::other("the journal names a file that is no resolv.conf"));
-            }
-            // Only what has our mark or names only our servers is written.
-            if let Some(target) = target {
-                resolv::restore(target, original.as_deref(), servers)?;
-            }
-            // The path may lead to another file since, into which another program has copied ours.
-            resolv::restore(path, original.as_deref(), servers)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_change_that_was_never_made_is_undone_without_error() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut journal = Journal::open(&directory.path().join("journal")).unwrap();
-        let path = directory.path().join("missing");
-        journal.record(Change::DeviceNode { path: path.clone(), directory: false }).unwrap();
-        let report = all(&mut journal);
-        assert_eq!(report.undone, [format!("device node {}", path.display())]);
-        assert!(report.is_clean() && journal.is_empty());
-    }
-
-    #[test]
-    fn a_journal_that_names_another_file_than_resolv_conf_is_not_followed() {
-        for other in ["shadow", "evilresolv.conf", "resolv.conf/shadow"] {
-            let directory = tempfile::tempdir().unwrap();
-            let mut journal = Journal::open(&directory.path().join("journal")).unwrap();
-            let path = directory.path().join(other);
-            let original = Some(b"x".to_vec());
-            let change = Change::ResolvConf { path: path.clone(), target: None, original, servers: vec![] };
-            journal.record(change).unwrap();
-            assert_eq!(all(&mut journal).failed.len(), 1, "{other}");
-            assert!(!path.exists() && !journal.is_empty(), "{other}");
-        }
+        Change::Rules | Change::Routes | Change::NodeDirectory | Change::Node => hook::revert(change),
+        Change::Names => resolv::restore_marked(),
     }
 }

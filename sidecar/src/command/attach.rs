@@ -163,7 +163,7 @@ fn recover(state: &StateDir) -> String {
         wait_for_exit(owner);
     }
     match state.try_lock() {
-        Ok(Some(lock)) => match Journal::open(&state.journal()).map(|mut journal| undo::all(&mut journal)) {
+        Ok(Some(lock)) => match Journal::open(state.path()).map(|mut journal| undo::all(&mut journal)) {
             Ok(report) => {
                 state.remove(lock, !report.is_clean());
                 if report.is_clean() {

@@ -33,8 +33,8 @@ pub(crate) fn run() -> anyhow::Result<Report> {
             Some(Reply::Accepted | Reply::Taken | Reply::Exit { .. } | Reply::Status(_)) | None => {}
         }
         if let Some(lock) = state.try_lock()? {
-            let mut journal =
-                Journal::open(&state.journal()).with_context(|| state.journal().display().to_string())?;
+            let mut journal = Journal::open(state.path())
+                .with_context(|| format!("the journal in {}", state.path().display()))?;
             let report = undo::all(&mut journal);
             state.remove(lock, !report.is_clean());
             return Ok(report);

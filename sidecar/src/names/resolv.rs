@@ -9,90 +9,39 @@
 //! until it has been quiet for some time, or until the next link.
 //! Content that is not ours is never overwritten at the end.
 
+mod error;
 mod file;
 mod pace;
+mod place;
 mod text;
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::journal::{Change, Journal};
 use crate::program;
-use file::{target_of, write_over};
+pub(crate) use error::Error;
+use file::{Opened, read, target_of};
 pub(crate) use pace::WINDOW;
 use pace::{Advice, Pace};
 
 /// The file that the C libraries read.
 pub(crate) const RESOLV_CONF: &str = "/etc/resolv.conf";
 
-/// No real resolv.conf is nearly as large.
-const MAX_SIZE: usize = 64 * 1024;
-/// Ours contains the original, with three bytes more for each of its lines, and some of the lines twice.
-const MAX_OURS: usize = 6 * MAX_SIZE;
-
-/// Why the resolver hook can't be installed or updated.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    /// Forbidden by the mount, by permissions or by an attribute (`chattr +i`).
-    #[error(
-        "{path} can't be written ({source}), so the laptop's names can't be resolved here; \
-         make it writable for root, or start with --dns false"
-    )]
-    ReadOnly {
-        /// The file.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// A symbolic link into a directory that does not exist.
-    #[error(
-        "{path} is a link to {target}, whose directory does not exist; repair it, or start with --dns false"
-    )]
-    Dangling {
-        /// The link.
-        path: PathBuf,
-        /// Where it points.
-        target: PathBuf,
-    },
-    /// A directory, a device, a pipe, or far too large.
-    #[error("{path} is not a usable file ({what}); repair it, or start with --dns false")]
-    NotAFile {
-        /// The file.
-        path: PathBuf,
-        /// What it is instead.
-        what: &'static str,
-    },
-    /// The change could not be written to the journal, so it was not made.
-    #[error("{path} is not changed, because the change could not be written to the journal: {source}")]
-    Journal {
-        /// The file.
-        path: PathBuf,
-        /// The journal's error.
-        source: io::Error,
-    },
-    /// Anything else.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-}
-
-impl Error {
-    fn io(path: &Path, source: io::Error) -> Self {
-        let path = path.to_owned();
-        if matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) {
-            Self::ReadOnly { path, source }
-        } else {
-            Self::Io { path, source }
-        }
-    }
-}
+/// Where links of resolv.conf usually lead. If the owner was killed and the link leads elsewhere since, what it wrote is
+/// looked for here.
+const USUAL_TARGETS: [&str; 7] = [
+    "/run/systemd/resolve/stub-resolv.conf",
+    "/run/systemd/resolve/resolv.conf",
+    "/run/NetworkManager/resolv.conf",
+    "/run/NetworkManager/no-stub-resolv.conf",
+    "/run/resolvconf/resolv.conf",
+    "/run/connman/resolv.conf",
+    "/mnt/wsl/resolv.conf",
+];
 
 /// The codespace's own nameservers: those of resolv.conf or, while the hook is installed, of the original kept in it.
 /// Empty if there is no such file.
@@ -103,7 +52,7 @@ pub(crate) fn nameservers() -> Vec<IpAddr> {
 fn nameservers_in(path: &Path) -> Vec<IpAddr> {
     match read(path) {
         Ok(Some(text)) if text::is_ours(&text) => {
-            text::kept_original(&text).map(|original| text::nameservers(&original)).unwrap_or_default()
+            text::original_in(&text).map(|original| text::nameservers(&original)).unwrap_or_default()
         }
         Ok(Some(text)) => text::nameservers(&text),
         Ok(None) => Vec::new(),
@@ -172,25 +121,20 @@ impl Hook {
         servers: &[IpAddr],
         search: &[String],
     ) -> Result<Self, Error> {
-        Self::install_at(Path::new(RESOLV_CONF), |change| journal.record(change), servers, search)
+        Self::install_at(Path::new(RESOLV_CONF), || journal.record(Change::Names), servers, search)
     }
 
     fn install_at(
         path: &Path,
-        record: impl FnOnce(Change) -> io::Result<()>,
+        record: impl FnOnce() -> io::Result<()>,
         servers: &[IpAddr],
         search: &[String],
     ) -> Result<Self, Error> {
-        let original = match read(path)? {
+        let original = match Opened::to_write(path)?.map(|opened| opened.contents) {
             // Left by a session whose journal is lost.
-            Some(ours) if text::is_ours(&ours) => text::kept_original(&ours),
+            Some(ours) if text::is_ours(&ours) => text::original_in(&ours),
             current => current,
         };
-        if let Err(source) = OpenOptions::new().write(true).open(path)
-            && source.kind() != io::ErrorKind::NotFound
-        {
-            return Err(Error::io(path, source));
-        }
         let mut hook = Self {
             path: path.to_owned(),
             target: target_of(path),
@@ -203,7 +147,7 @@ impl Hook {
             state: State::Set,
             foreign: None,
         };
-        hook.record(record)?;
+        record().map_err(|source| Error::Journal { path: path.to_owned(), source })?;
         hook.write()?;
         Ok(hook)
     }
@@ -219,9 +163,9 @@ impl Hook {
     }
 
     /// Follows a change of the laptop's search list, and what [`Self::follow`] follows.
-    pub(crate) fn update(&mut self, journal: &mut Journal, search: &[String]) -> Result<Followed, Error> {
+    pub(crate) fn update(&mut self, search: &[String]) -> Result<Followed, Error> {
         self.search = search.to_vec();
-        self.follow(journal)
+        self.follow()
     }
 
     /// There is a new link: a program that was left alone may have ended meanwhile.
@@ -234,22 +178,11 @@ impl Hook {
 
     /// Looks at the file. If another program has rewritten it, that content becomes the original, and our text is
     /// written again.
-    pub(crate) fn follow(&mut self, journal: &mut Journal) -> Result<Followed, Error> {
-        let step = |step| match step {
-            Step::Record(change) => journal.replace(|other| is_same_file(other, &change), change.clone()),
-            Step::Forget(target) => {
-                journal.forget_all(|change| is_of(change, &target));
-                Ok(())
-            }
-        };
-        self.follow_at(step, Instant::now())
+    pub(crate) fn follow(&mut self) -> Result<Followed, Error> {
+        self.follow_at(Instant::now())
     }
 
-    fn follow_at(
-        &mut self,
-        journal: impl FnMut(Step) -> io::Result<()>,
-        now: Instant,
-    ) -> Result<Followed, Error> {
+    fn follow_at(&mut self, now: Instant) -> Result<Followed, Error> {
         if self.state == State::LeftAlone {
             let left = WINDOW.saturating_sub(self.quiet_for(now));
             if !left.is_zero() {
@@ -257,7 +190,7 @@ impl Hook {
             }
             self.begin_anew();
         }
-        let followed = self.look(journal, now);
+        let followed = self.look(now);
         self.state = match &followed {
             Ok(Followed::Unchanged | Followed::SetAgain(_)) => State::Set,
             Ok(Followed::Later(_)) => State::Waiting,
@@ -282,11 +215,7 @@ impl Hook {
         }
     }
 
-    fn look(
-        &mut self,
-        mut journal: impl FnMut(Step) -> io::Result<()>,
-        now: Instant,
-    ) -> Result<Followed, Error> {
+    fn look(&mut self, now: Instant) -> Result<Followed, Error> {
         let current = read(&self.path);
         let leads_there = target_of(&self.path) == self.target;
         let is_as_written = matches!(&current, Ok(Some(current)) if *current == self.written);
@@ -298,7 +227,7 @@ impl Hook {
         }
         let comment = current.as_ref().ok().and_then(|current| text::comment(current.as_deref()?));
         if !leads_there {
-            self.leave_old_target(&mut journal);
+            self.restore_target();
         }
         let original = text::wished(current?.as_deref(), self.original.as_deref(), &self.servers);
         let is_known = original == self.original;
@@ -310,46 +239,31 @@ impl Hook {
                 return Ok(Followed::LeftAlone(comment));
             }
         }
-        self.set_again(original, journal).inspect_err(|_| self.pace.take_back(is_known))?;
+        self.set_again(original).inspect_err(|_| self.pace.take_back(is_known))?;
         Ok(Followed::SetAgain(comment))
     }
 
-    /// Takes over this original, in the journal first, and writes our text again.
-    fn set_again(
-        &mut self,
-        original: Option<Vec<u8>>,
-        mut journal: impl FnMut(Step) -> io::Result<()>,
-    ) -> Result<(), Error> {
-        let before = std::mem::replace(&mut self.original, original);
-        let target = std::mem::replace(&mut self.target, target_of(&self.path));
-        if self.original != before || self.target != target {
-            let record = |change| journal(Step::Record(change));
-            self.record(record).inspect_err(|_| (self.original, self.target) = (before, target))?;
-        }
+    /// Takes over this original, and writes our text with it again.
+    fn set_again(&mut self, original: Option<Vec<u8>>) -> Result<(), Error> {
+        self.original = original;
+        self.target = target_of(&self.path);
         self.write()
     }
 
-    /// Restores the file that we wrote, because the path leads to another one now. If that fails, the journal keeps it.
-    fn leave_old_target(&self, journal: &mut impl FnMut(Step) -> io::Result<()>) {
-        let restored = match self.target.is_file() {
-            true => restore(&self.target, self.original.as_deref(), &self.servers),
-            false => Ok(()),
-        };
-        match restored.and_then(|()| journal(Step::Forget(self.target.clone()))) {
-            Ok(()) => {}
-            Err(error) => tracing::warn!("{} could not be restored: {error}", self.target.display()),
+    /// Restores the file that we wrote, because the path leads to another one now.
+    fn restore_target(&self) {
+        if let Err(error) = restore(&self.target, self.original.as_deref(), &self.servers) {
+            tracing::warn!("{} could not be restored: {error}", self.target.display());
         }
     }
 
-    fn record(&self, record: impl FnOnce(Change) -> io::Result<()>) -> Result<(), Error> {
-        let Self { path, target, original, servers, .. } = self;
-        let change = Change::ResolvConf {
-            path: path.clone(),
-            target: Some(target.clone()),
-            original: original.clone(),
-            servers: servers.clone(),
-        };
-        record(change).map_err(|source| Error::Journal { path: path.clone(), source })
+    /// Gives the codespace back what it had before, as far as only this hook knows it: what our text was made into by
+    /// another program. The rest is found by our marks.
+    pub(crate) fn restore(&self) {
+        self.restore_target();
+        if let Err(error) = restore(&self.path, self.original.as_deref(), &self.servers) {
+            tracing::warn!("{} could not be restored: {error}", self.path.display());
+        }
     }
 
     fn render(&self) -> Vec<u8> {
@@ -358,93 +272,64 @@ impl Hook {
 
     fn write(&mut self) -> Result<(), Error> {
         let rendered = self.render();
-        let written =
-            write_over(&self.path, MAX_OURS, |length| text::padded(&rendered, length)).map_err(|source| {
-                // For example, no space left: half of our text is worse than the original.
-                if let Err(error) = restore(&self.path, self.original.as_deref(), &self.servers) {
-                    tracing::error!("{} could not be restored either: {error}", self.path.display());
-                }
-                Error::io(&self.path, source)
-            })?;
+        let mut file = Opened::to_write_or_new(&self.path)?;
+        let written = file.write(|length| text::padded(&rendered, length)).map_err(|source| {
+            // For example, no space left: half of our text is worse than the original.
+            if let Err(error) = restore(&self.path, self.original.as_deref(), &self.servers) {
+                tracing::error!("{} could not be restored either: {error}", self.path.display());
+            }
+            Error::io(&self.path, source)
+        })?;
         (self.rendered, self.written) = (rendered, written);
         Ok(())
     }
 }
 
-/// A step of the journal.
-enum Step {
-    /// Writes down a change, in place of an earlier one of the same file.
-    Record(Change),
-    /// This file is restored.
-    Forget(PathBuf),
+/// Restores every resolv.conf that has our marks, from what stands between them.
+///
+/// # Errors
+/// /etc/resolv.conf has our marks and can't be written.
+pub(crate) fn restore_marked() -> io::Result<()> {
+    for target in USUAL_TARGETS {
+        if let Err(error) = restore_by_marks(Path::new(target)) {
+            tracing::warn!("{target} could not be restored: {error}");
+        }
+    }
+    restore_by_marks(Path::new(RESOLV_CONF))
 }
 
-fn is_of(change: &Change, file: &Path) -> bool {
-    matches!(change, Change::ResolvConf { target: Some(target), .. } if target == file)
-}
-
-fn is_same_file(one: &Change, other: &Change) -> bool {
-    matches!(other, Change::ResolvConf { target: Some(target), .. } if is_of(one, target))
+fn restore_by_marks(path: &Path) -> io::Result<()> {
+    match read(path) {
+        Ok(Some(ours)) if text::is_ours(&ours) => restore(path, text::original_in(&ours).as_deref(), &[]),
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 /// Gives the codespace back the original, byte for byte, if the file still has our mark, or names only our `servers`.
 /// Otherwise another program has written it since, and its version is kept. So this may be called any number of times.
-pub(crate) fn restore(path: &Path, original: Option<&[u8]>, servers: &[IpAddr]) -> io::Result<()> {
-    let current = match read(path) {
-        Ok(current) => current,
-        Err(Error::Io { source, .. } | Error::ReadOnly { source, .. }) => return Err(source),
-        Err(_) => None,
-    };
+fn restore(path: &Path, original: Option<&[u8]>, servers: &[IpAddr]) -> io::Result<()> {
     let is_ours = |current: &[u8]| text::is_ours(current) || text::names_only(current, servers);
-    if !current.as_deref().is_some_and(is_ours) {
-        if current.as_deref() != original {
-            tracing::warn!("{} was rewritten by another program and is not restored", path.display());
+    let mut file = match Opened::to_write(path) {
+        Ok(Some(file)) if is_ours(&file.contents) => file,
+        Ok(_) => return Ok(()),
+        // What is not ours need not be writable.
+        Err(error @ (Error::Io { .. } | Error::ReadOnly { .. })) => {
+            return match read(path) {
+                Ok(Some(current)) if is_ours(&current) => Err(io::Error::other(error)),
+                Ok(_) | Err(_) => Ok(()),
+            };
         }
-        return Ok(());
-    }
-    match text::wished(current.as_deref(), original, servers) {
+        Err(_) => return Ok(()),
+    };
+    match text::wished(Some(&file.contents), original, servers) {
         Some(wished) => {
-            write_over(path, MAX_OURS, |length| text::padded_original(&wished, length))?;
+            file.write(|length| text::padded_original(&wished, length))?;
             // The path may be a mount point, or the file read by somebody: truncated last, and never empty for long.
-            OpenOptions::new().write(true).open(path)?.set_len(wished.len() as u64)
+            file.cut(wished.len())
         }
         // Removes the file itself, if the path is a link to it.
-        None => fs::remove_file(fs::canonicalize(path)?),
+        None => file.remove(),
     }
-}
-
-/// The file's contents; `None` if there is no file but one could be created.
-fn read(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    let not_a_file = |what| Error::NotAFile { path: path.to_owned(), what };
-    let metadata = match fs::metadata(path) {
-        Ok(metadata) => metadata,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return missing(path),
-        Err(error) => return Err(Error::io(path, error)),
-    };
-    if metadata.is_dir() {
-        return Err(not_a_file("a directory"));
-    }
-    // Opening a pipe would block until its other end is opened.
-    if !metadata.is_file() {
-        return Err(not_a_file("a device, pipe or socket"));
-    }
-    let mut contents = Vec::new();
-    let file = File::open(path).map_err(|source| Error::io(path, source))?;
-    file.take(MAX_OURS as u64 + 1).read_to_end(&mut contents).map_err(|source| Error::io(path, source))?;
-    if contents.len() > MAX_OURS || contents.len() > MAX_SIZE && !text::is_ours(&contents) {
-        return Err(not_a_file("larger than 64 KiB"));
-    }
-    Ok(Some(contents))
-}
-
-/// Distinguishes a missing file from a dangling link, through which no file can be created.
-fn missing(path: &Path) -> Result<Option<Vec<u8>>, Error> {
-    let Ok(link) = fs::read_link(path) else { return Ok(None) };
-    let target = path.parent().unwrap_or(Path::new("/")).join(link);
-    if target.parent().is_some_and(Path::is_dir) {
-        return Ok(None);
-    }
-    Err(Error::Dangling { path: path.to_owned(), target })
 }
 
 #[cfg(test)]

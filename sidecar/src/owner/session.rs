@@ -233,7 +233,7 @@ impl Session {
     pub(crate) fn attach(&mut self, mut link: Link, open: &Open) -> Option<Link> {
         self.plan.discard_parts();
         self.peer = link.peer;
-        self.names.begin_anew(&mut self.journal);
+        self.names.begin_anew();
         self.look_after();
         self.own.resolvers = self.names.resolvers().to_vec();
         self.read_networks(Changes::Settled);
@@ -384,7 +384,7 @@ impl Session {
     /// Undoes everything, in reverse. Returns the link, if there is one, for the goodbye.
     pub(crate) fn undo(self) -> (Option<Link>, Report) {
         let Self { link, hook, mut journal, mut names, .. } = self;
-        names.follow_last(&mut journal);
+        names.follow_last();
         let mut report = undo::all(&mut journal);
         // Stopped only after resolv.conf no longer names the responder.
         drop(names);

@@ -1,41 +1,31 @@
 //! The state directory, `/run/gh-net`: the owner's lock, its socket and its journal. It exists only as long as the owner.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::poll::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
+pub(crate) use crate::private::Error;
+use crate::private::{self, Directory};
 use crate::{journal, privilege};
 
 const DEFAULT: &str = "/run/gh-net";
 /// The environment variable that names another directory, for tests.
 pub(crate) const VARIABLE: &str = "GH_NET_STATE_DIR";
+const SOCKET: &str = "owner.sock";
+const LOCK: &str = "owner.lock";
+/// Maximum length of the lock file, in bytes: it contains a process id.
+const MAX_LOCK: usize = 32;
 
 /// Where the state is, whether or not it exists.
 #[derive(Debug, Clone)]
 pub(crate) struct StateDir(PathBuf);
-
-/// Why the state directory can't be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    /// The system refused.
-    #[error("{path}: {error}")]
-    Io {
-        /// The file or directory.
-        path: PathBuf,
-        /// The system's error.
-        error: io::Error,
-    },
-    /// Another user could put a journal into it.
-    #[error("{0} belongs to another user or is writable by others; remove it")]
-    Unsafe(PathBuf),
-}
 
 /// The right to change the machine.
 #[derive(Debug)]
@@ -58,16 +48,7 @@ impl StateDir {
 
     /// The owner's socket.
     pub(crate) fn socket(&self) -> PathBuf {
-        self.0.join("owner.sock")
-    }
-
-    /// The journal.
-    pub(crate) fn journal(&self) -> PathBuf {
-        self.0.join("journal")
-    }
-
-    fn lock_file(&self) -> PathBuf {
-        self.0.join("owner.lock")
+        self.0.join(SOCKET)
     }
 
     /// Whether there is a state directory.
@@ -75,19 +56,14 @@ impl StateDir {
         self.0.exists()
     }
 
-    /// Creates the directory if it is missing, readable only by root.
-    fn prepare(&self) -> Result<(), Error> {
+    /// Opens the directory. Creates it if it is missing, readable only by this user.
+    fn prepare(&self) -> Result<Directory, Error> {
         let failed = |error| Error::Io { path: self.0.clone(), error };
         match DirBuilder::new().mode(0o700).create(&self.0) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
             Ok(()) | Err(_) => {}
         }
-        let found = fs::symlink_metadata(&self.0).map_err(failed)?;
-        let ours = found.uid() == 0 || found.uid() == nix::unistd::geteuid().as_raw();
-        if !found.is_dir() || !ours || found.mode() & 0o022 != 0 {
-            return Err(Error::Unsafe(self.0.clone()));
-        }
-        Ok(())
+        Directory::open(&self.0)
     }
 
     /// Takes the owner's lock, and creates the directory if necessary; `None` if there is an owner.
@@ -95,12 +71,14 @@ impl StateDir {
     /// # Errors
     /// See [`Error`].
     pub(crate) fn try_lock(&self) -> Result<Option<Lock>, Error> {
-        let path = self.lock_file();
-        let failed = |error| Error::Io { path: path.clone(), error };
+        let failed = |error| Error::Io { path: self.0.join(LOCK), error };
         loop {
-            self.prepare()?;
-            let file = match OpenOptions::new().create(true).append(true).mode(0o600).open(&path) {
-                // An owner that ends may have removed the directory between the two calls.
+            // An owner that ends may remove the directory between any two calls.
+            let directory = match self.prepare() {
+                Err(Error::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => continue,
+                prepared => prepared?,
+            };
+            let file = match directory.file(LOCK, OFlag::O_CREAT | OFlag::O_RDWR | OFlag::O_APPEND) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 opened => opened.map_err(failed)?,
             };
@@ -111,7 +89,7 @@ impl StateDir {
             };
             // The last holder of the lock may have removed the file that we have locked.
             let held = file.metadata().map_err(failed)?.ino();
-            if fs::metadata(&path).is_ok_and(|there| there.ino() == held) {
+            if fs::symlink_metadata(self.0.join(LOCK)).is_ok_and(|there| there.ino() == held) {
                 file.set_len(0).map_err(failed)?;
                 writeln!(file, "{}", std::process::id()).map_err(failed)?;
                 return Ok(Some(Lock { _file: file }));
@@ -121,23 +99,26 @@ impl StateDir {
 
     /// The process id that the owner has written into the lock file.
     pub(crate) fn owner(&self) -> Option<u32> {
-        fs::read_to_string(self.lock_file()).ok()?.trim().parse().ok()
+        let file = Directory::open(&self.0).ok()?.file(LOCK, OFlag::O_RDONLY).ok()?;
+        String::from_utf8(private::read(&file, MAX_LOCK).ok()?).ok()?.trim().parse().ok()
     }
 
     /// Removes everything, the lock last. Keeps the journal if `keep_journal`: it is still needed.
     pub(crate) fn remove(&self, lock: Lock, keep_journal: bool) {
-        let mut files = vec![self.socket()];
+        let mut files = vec![SOCKET];
         if !keep_journal {
-            files.extend([self.journal(), journal::rewritten(&self.journal())]);
+            files.extend([journal::NAME, journal::NEW]);
         }
-        files.push(self.lock_file());
-        for file in files {
-            match fs::remove_file(&file) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    tracing::warn!(%error, "could not remove {}", file.display());
+        files.push(LOCK);
+        match Directory::open(&self.0) {
+            Ok(directory) => {
+                for file in files {
+                    if let Err(error) = directory.remove(file) {
+                        tracing::warn!(%error, "could not remove {file}");
+                    }
                 }
-                Ok(()) | Err(_) => {}
             }
+            Err(error) => tracing::warn!(%error, "could not remove the state"),
         }
         // Fails, as it should, if the next owner uses it already, or if the journal is kept.
         let _ = fs::remove_dir(&self.0);
@@ -168,7 +149,7 @@ mod tests {
         let state = state(&dir);
         let lock = state.try_lock().unwrap().unwrap();
         // As if an owner had been killed while it rewrote the journal.
-        fs::write(journal::rewritten(&state.journal()), "").unwrap();
+        fs::write(state.path().join(journal::NEW), "").unwrap();
         assert!(state.try_lock().unwrap().is_none());
         assert_eq!(state.owner(), Some(std::process::id()));
         state.remove(lock, false);
@@ -191,8 +172,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state = state(&dir);
         let lock = state.try_lock().unwrap().unwrap();
-        fs::write(state.journal(), "x").unwrap();
+        let journal = state.path().join(journal::NAME);
+        fs::write(&journal, "x").unwrap();
         state.remove(lock, true);
-        assert!(state.journal().exists());
+        assert!(journal.exists());
     }
 }

@@ -461,8 +461,10 @@ fn a_link_that_leads_elsewhere_at_the_end_leaves_nothing_behind() {
     for killed in [false, true] {
         in_codespace(move || async move {
             let theirs = "nameserver 172.16.5.54\n";
-            sh("cp -a /etc /run/etc; mount --bind /run/etc /etc
-                printf 'nameserver 172.16.5.53\\n' > /run/stub.conf; ln -sf /run/stub.conf /etc/resolv.conf
+            // systemd-resolved's, which belong to a user of its own.
+            sh("cp -a /etc /run/etc; mount --bind /run/etc /etc; mkdir -p /run/systemd/resolve; cd /run/systemd/resolve
+                printf 'nameserver 172.16.5.53\\n' > stub-resolv.conf; chown -R 991:991 .
+                ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
                 printf 'nameserver 172.16.5.54\\n' > /run/theirs.conf");
             let (mut laptop, _) = session(60).await;
             laptop.settle().await;
@@ -477,7 +479,11 @@ fn a_link_that_leads_elsewhere_at_the_end_leaves_nothing_behind() {
                 sh(&format!("kill -CONT {owner}"));
                 laptop.goodbye().await;
             }
-            assert_eq!(sh("cat /run/stub.conf"), "nameserver 172.16.5.53\n", "killed: {killed}");
+            assert_eq!(
+                sh("cat /run/systemd/resolve/stub-resolv.conf"),
+                "nameserver 172.16.5.53\n",
+                "killed: {killed}"
+            );
             assert_eq!(sh("cat /etc/resolv.conf"), theirs, "killed: {killed}");
         });
     }

@@ -18,3 +18,4 @@ mod lifecycle;
 mod replacement;
 mod routing;
 mod traffic;
+mod trust;

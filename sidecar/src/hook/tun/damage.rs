@@ -13,7 +13,7 @@ use netlink_packet_route::rule::RuleMessage;
 use super::message::{self, own_route};
 use crate::hook::concern::Concern;
 use crate::hook::plan::Table;
-use crate::journal::Rule;
+use crate::hook::rule::Rule;
 
 /// What is missing.
 #[derive(Debug, Default, PartialEq, Eq)]

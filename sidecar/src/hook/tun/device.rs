@@ -39,7 +39,13 @@ pub(crate) const MIN_MTU: u16 = 1280;
 /// A new IPv6 address starts to receive shortly after the kernel has accepted it (addrconf_dad_work).
 const SETTLE: Duration = Duration::from_secs(2);
 
+const DIRECTORY: &str = "/dev/net";
 const NODE: &str = "/dev/net/tun";
+/// Documentation/admin-guide/devices.txt: 10 misc, 200 TUN.
+const MAJOR: u64 = 10;
+const MINOR: u64 = 200;
+/// The mode of the node that we make. The sticky bit has no meaning for a device: it says that the node is ours.
+const NODE_MODE: u32 = 0o1600;
 /// Size of the buffer that packets are read into, one after the other.
 const ARENA: usize = 256 * 1024;
 
@@ -328,7 +334,7 @@ fn open_node(journal: &mut Journal) -> Result<(), Error> {
     let error = match open() {
         Ok(_) => return Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make_node(path, journal).map_err(Error::NoNode)?;
+            make_node(journal).map_err(Error::NoNode)?;
             match open() {
                 Ok(_) => return Ok(()),
                 Err(error) => error,
@@ -343,36 +349,49 @@ fn open_node(journal: &mut Journal) -> Result<(), Error> {
     })
 }
 
-fn make_node(path: &Path, journal: &mut Journal) -> io::Result<()> {
-    let parent = path.parent().unwrap_or(Path::new("/"));
-    let directory = !parent.exists();
-    journal.record(Change::DeviceNode { path: path.to_owned(), directory })?;
-    if directory {
-        DirBuilder::new().mode(0o755).create(parent)?;
+fn make_node(journal: &mut Journal) -> io::Result<()> {
+    if !Path::new(DIRECTORY).exists() {
+        journal.record(Change::NodeDirectory)?;
+        DirBuilder::new().mode(0o755).create(DIRECTORY)?;
     }
-    // Documentation/admin-guide/devices.txt: 10 misc, 200 TUN.
-    mknod(path, SFlag::S_IFCHR, Mode::from_bits_truncate(0o600), makedev(10, 200))?;
+    journal.record(Change::Node)?;
+    mknod(NODE, SFlag::S_IFCHR, Mode::from_bits_truncate(NODE_MODE), makedev(MAJOR, MINOR))?;
     Ok(())
 }
 
-/// Reverts [`make_node`]. No error if there is nothing to revert.
+/// Removes the node if we made it.
 ///
 /// # Errors
-/// The system refused, or another file has taken the node's place.
-pub(crate) fn remove_node(path: &Path, directory: bool) -> io::Result<()> {
-    match fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_char_device() && found.rdev() == makedev(10, 200) => {
-            fs::remove_file(path)?;
-        }
-        Ok(_) => return Err(io::Error::other("another file has taken its place; it is not removed")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
+/// The system refused.
+pub(crate) fn remove_node() -> io::Result<()> {
+    let is_ours = |found: &fs::Metadata| {
+        let is_tun = found.file_type().is_char_device() && found.rdev() == makedev(MAJOR, MINOR);
+        is_tun && found.mode() & 0o7777 == NODE_MODE
+    };
+    match fs::symlink_metadata(NODE) {
+        Ok(found) if is_ours(&found) => fs::remove_file(NODE),
+        // Another program's.
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
-    if directory && let Some(parent) = path.parent() {
-        // Fails, as it should, if another program has put something into it.
-        let _ = fs::remove_dir(parent);
+}
+
+/// Removes the node's directory if it is empty.
+///
+/// # Errors
+/// The system refused.
+pub(crate) fn remove_directory() -> io::Result<()> {
+    match fs::remove_dir(DIRECTORY) {
+        Err(error) if !is_in_use(&error) => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
-    Ok(())
+}
+
+/// Whether another program has put something into the directory or mounted it, or it is gone.
+fn is_in_use(error: &io::Error) -> bool {
+    use io::ErrorKind::{DirectoryNotEmpty, NotFound, ResourceBusy};
+    matches!(error.kind(), DirectoryNotEmpty | NotFound | ResourceBusy)
 }
 
 #[cfg(test)]

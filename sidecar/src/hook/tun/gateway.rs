@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use gh_net_common::frame::Families;
-use gh_net_common::netlink::{Dump, MAIN_TABLE, MAX_ITEMS, Netlink, Route, table_of};
+use gh_net_common::netlink::{Dump, MAIN_TABLE, MAX_ITEMS, Netlink, Route};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
 use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::rule::RuleMessage;
@@ -28,7 +28,8 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use super::message::{self, TABLE, is_own, new_rule, only_key, own_route};
 use super::table::{Held, Kernel, OwnTable, Step, is_gone};
 use crate::hook::plan::{Plan, Table};
-use crate::journal::{Change, Journal, Report, Rule};
+use crate::hook::rule::Rule;
+use crate::journal::{Change, Journal, Report};
 
 /// The priority of the first of our two rules; the second has the next. The kernel's own rules are 0 (local), 32766
 /// (main) and 32767 (default).
@@ -37,6 +38,8 @@ const PRIORITY: u32 = 30_000;
 const LOCAL_TABLE: u32 = 255;
 /// Maximum number of other tables of the codespace that get a rule. More than a few belong to a router.
 const MAX_TABLES: usize = 32;
+/// How often the rules are looked at again because changes interrupted the look.
+const LOOKS: usize = 16;
 
 /// The rules of the hook, without those for other tables of the codespace.
 fn rules(families: Families) -> Vec<Rule> {
@@ -65,17 +68,15 @@ impl Gateway {
     /// The kernel refused a route or a rule, or communication failed. Changes already made are in the journal.
     pub(crate) fn install(plan: &Plan, device: u32, journal: &mut Journal) -> io::Result<Self> {
         let mut routes = Routes { netlink: Netlink::open()?, device };
-        journal.record(Change::Table { table: TABLE })?;
+        journal.record(Change::Routes)?;
         // Only we use this table: routes in it were left by an owner whose journal was lost.
-        routes.flush(TABLE)?;
+        routes.flush()?;
         let mut gateway = Self { table: OwnTable::new(routes), rules: rules(plan.families()) };
         if let Some(failure) = gateway.follow(plan)?.into_iter().next() {
             return Err(io::Error::other(failure));
         }
-        for rule in &gateway.rules {
-            journal.record(Change::Rule(rule.clone()))?;
-            add_rule(rule)?;
-        }
+        journal.record(Change::Rules)?;
+        gateway.rules.iter().try_for_each(add_rule)?;
         Ok(gateway)
     }
 
@@ -89,11 +90,11 @@ impl Gateway {
     pub(crate) fn withdraw(&mut self, journal: &mut Journal) -> Report {
         self.rules.clear();
         self.table.forget();
-        let is_ours = |change: &Change| matches!(change, Change::Rule(_) | Change::Table { .. });
+        let is_ours = |change| matches!(change, Change::Rules | Change::Routes);
         journal.undo(is_ours, |change| match change {
-            Change::Rule(rule) => delete_rule(rule),
-            Change::Table { table } => flush_table(*table),
-            Change::DeviceNode { .. } | Change::ResolvConf { .. } => Ok(()),
+            Change::Rules => delete_rules(),
+            Change::Routes => flush_table(),
+            Change::NodeDirectory | Change::Node | Change::Names => Ok(()),
         })
     }
 
@@ -115,20 +116,17 @@ impl Gateway {
             .map(|&(v6, table)| Rule { v6, priority: PRIORITY, table, but_default: true })
             .collect();
         for rule in wanted.iter().filter(|rule| !self.rules.contains(rule)).cloned().collect::<Vec<_>>() {
-            journal.record(Change::Rule(rule.clone()))?;
+            journal.record(Change::Rules)?;
             add_rule(&rule)?;
             self.rules.push(rule);
         }
         let is_old = |rule: &Rule| rule.but_default && rule.table != MAIN_TABLE && !wanted.contains(rule);
         let mut refused = Ok(());
         for rule in self.rules.extract_if(.., |rule| is_old(rule)).collect::<Vec<_>>() {
-            match delete_rule(&rule) {
-                Ok(()) => journal.forget(&Change::Rule(rule)),
+            if let Err(error) = delete_rule(&rule) {
                 // It is tried again the next time.
-                Err(error) => {
-                    self.rules.push(rule);
-                    refused = Err(error);
-                }
+                self.rules.push(rule);
+                refused = Err(error);
             }
         }
         refused
@@ -226,11 +224,11 @@ impl Kernel for Routes {
 }
 
 impl Routes {
-    fn flush(&mut self, table: u32) -> io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         let ours = |message| {
             let RouteNetlinkMessage::NewRoute(route) = message else { return None };
             let removal = || (RouteNetlinkMessage::DelRoute(only_key(route.clone())), 0);
-            (table_of(&route) == table).then(removal)
+            is_own(&route).then(removal)
         };
         loop {
             let request = RouteNetlinkMessage::GetRoute(RouteMessage::default());
@@ -306,19 +304,36 @@ fn add_rule(rule: &Rule) -> io::Result<()> {
     }
 }
 
-/// Removes every route from one of our tables.
+/// Removes every route from our table.
 ///
 /// # Errors
 /// The kernel's answer.
-pub(crate) fn flush_table(table: u32) -> io::Result<()> {
-    Routes { netlink: Netlink::open()?, device: 0 }.flush(table)
+pub(crate) fn flush_table() -> io::Result<()> {
+    Routes { netlink: Netlink::open()?, device: 0 }.flush()
+}
+
+/// Whether a rule is one that we add: it looks up our table, or another one in place of ours but for its default route.
+fn is_ours(rule: &Rule) -> bool {
+    rule.table == TABLE || rule.priority == PRIORITY && rule.but_default
+}
+
+/// Removes every rule of ours.
+///
+/// # Errors
+/// The kernel's answer, or the rules change all the time.
+pub(crate) fn delete_rules() -> io::Result<()> {
+    for _ in 0..LOOKS {
+        let (rules, is_interrupted) = plain_rules()?;
+        rules.iter().filter(|rule| is_ours(rule)).try_for_each(delete_rule)?;
+        if !is_interrupted {
+            return Ok(());
+        }
+    }
+    Err(io::Error::other("the rules change all the time, so some of gh-net's may be left"))
 }
 
 /// Removes a rule. No error if it does not exist.
-///
-/// # Errors
-/// The kernel's answer.
-pub(crate) fn delete_rule(rule: &Rule) -> io::Result<()> {
+fn delete_rule(rule: &Rule) -> io::Result<()> {
     let RouteNetlinkMessage::NewRule(message) = new_rule(rule) else { return Ok(()) };
     match Netlink::open()?.request(RouteNetlinkMessage::DelRule(message), 0) {
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EAFNOSUPPORT)) => Ok(()),
@@ -339,6 +354,15 @@ mod tests {
         let v4 = rules(Families { v4: true, v6: false });
         assert_eq!(v4.len(), 2);
         assert!(v4[0].but_default && v4[0].priority < v4[1].priority && v4[1].table == TABLE);
+    }
+
+    #[test]
+    fn rules_of_others_are_not_ours() {
+        let rule = |priority, table, but_default| Rule { v6: false, priority, table, but_default };
+        assert!(is_ours(&rule(PRIORITY, 100, true)) && is_ours(&rule(PRIORITY + 1, TABLE, false)));
+        for other in [rule(32_766, MAIN_TABLE, false), rule(PRIORITY, 100, false), rule(32_764, 254, true)] {
+            assert!(!is_ours(&other), "{other}");
+        }
     }
 
     #[test]

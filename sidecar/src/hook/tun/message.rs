@@ -11,7 +11,7 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessa
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::hook::plan::Target;
-use crate::journal::Rule;
+use crate::hook::rule::Rule;
 
 /// Our own routing table.
 pub(super) const TABLE: u32 = 26_727;

@@ -1,6 +1,8 @@
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
+use super::file::MAX_SIZE;
 use super::pace::MAX_SET_AGAIN;
 use super::*;
 
@@ -11,44 +13,32 @@ struct Fixture {
     path: PathBuf,
 }
 
-/// The hook, and the original in its journal.
 struct Hooked<'a> {
     fixture: &'a Fixture,
     hook: Hook,
-    journalled: Option<Vec<u8>>,
-    /// Every file that has to be restored, and its original.
-    files: std::collections::BTreeMap<PathBuf, Option<Vec<u8>>>,
 }
 
 impl Hooked<'_> {
     /// Lets the hook look at the file, as the watch does, at this time.
     fn follow_at(&mut self, now: Instant) -> Result<Followed, Error> {
-        let path = &self.fixture.path;
-        let before = fs::read(path).ok();
-        let (journalled, files) = (&mut self.journalled, &mut self.files);
-        let step = |step| {
-            assert_eq!(fs::read(path).ok(), before, "the journal comes first");
-            match step {
-                Step::Record(Change::ResolvConf { target: Some(target), original, .. }) => {
-                    files.insert(target, original.clone());
-                    *journalled = original;
-                }
-                Step::Forget(target) => drop(files.remove(&target)),
-                Step::Record(other) => panic!("{other:?}"),
-            }
-            Ok(())
-        };
-        self.hook.follow_at(step, now)
+        let followed = self.hook.follow_at(now);
+        if self.hook.is_set() {
+            // However the owner ends, the file alone says what to restore.
+            let ours = fs::read(&self.fixture.path).unwrap();
+            assert_eq!(text::original_in(&ours), self.hook.original);
+        }
+        followed
     }
 
     fn follow(&mut self) -> Followed {
         self.follow_at(Instant::now()).unwrap()
     }
 
-    /// What undoing the journal leaves.
+    /// What is left at the end of a session.
     fn undone(&self) -> Option<Vec<u8>> {
         for _ in 0..2 {
-            restore(&self.fixture.path, self.journalled.as_deref(), &[ours()]).unwrap();
+            self.hook.restore();
+            restore_by_marks(&self.fixture.path).unwrap();
         }
         fs::read(&self.fixture.path).ok()
     }
@@ -69,23 +59,24 @@ impl Fixture {
     }
 
     fn hooked(&self) -> Hooked<'_> {
-        let (hook, journalled) = self.install().unwrap();
-        let files = [(hook.target.clone(), journalled.clone())].into();
-        Hooked { fixture: self, hook, journalled, files }
+        Hooked { fixture: self, hook: self.install().unwrap() }
     }
 
-    fn install(&self) -> Result<(Hook, Option<Vec<u8>>), Error> {
-        let mut journalled = None;
+    fn install(&self) -> Result<Hook, Error> {
         let before = fs::read(&self.path).ok();
-        let record = |change| {
+        let record = || {
             assert_eq!(fs::read(&self.path).ok(), before, "the journal comes first");
-            if let Change::ResolvConf { original, .. } = change {
-                journalled = Some(original);
-            }
             Ok(())
         };
-        let hook = Hook::install_at(&self.path, record, &[ours()], &["corp.example".to_owned()])?;
-        Ok((hook, journalled.unwrap()))
+        Hook::install_at(&self.path, record, &[ours()], &["corp.example".to_owned()])
+    }
+
+    /// What is left when the owner was killed.
+    fn restored(&self) -> Option<Vec<u8>> {
+        for _ in 0..2 {
+            restore_by_marks(&self.path).unwrap();
+        }
+        fs::read(&self.path).ok()
     }
 
     fn text(&self) -> String {
@@ -100,13 +91,10 @@ fn ours() -> IpAddr {
 #[test]
 fn installed_and_restored_byte_for_byte() {
     let fixture = Fixture::new(Some(ORIGINAL));
-    let (_, original) = fixture.install().unwrap();
+    fixture.install().unwrap();
     assert!(fixture.text().contains("\nnameserver 10.97.0.1\nsearch cloudapp.net corp.example\n"));
     assert_eq!(nameservers_in(&fixture.path), ["168.63.129.16".parse::<IpAddr>().unwrap()]);
-    for _ in 0..2 {
-        restore(&fixture.path, original.as_deref(), &[ours()]).unwrap();
-        assert_eq!(fs::read(&fixture.path).unwrap(), ORIGINAL);
-    }
+    assert_eq!(fixture.restored().unwrap(), ORIGINAL);
 }
 
 #[test]
@@ -124,13 +112,9 @@ fn updates_replace_the_search_list() {
 #[test]
 fn a_file_that_did_not_exist_is_removed_again() {
     let fixture = Fixture::new(None);
-    let (_, original) = fixture.install().unwrap();
-    assert_eq!(original, None);
+    fixture.install().unwrap();
     assert!(nameservers_in(&fixture.path).is_empty());
-    for _ in 0..2 {
-        restore(&fixture.path, original.as_deref(), &[ours()]).unwrap();
-        assert!(!fixture.path.exists());
-    }
+    assert_eq!(fixture.restored(), None);
 }
 
 #[test]
@@ -188,7 +172,7 @@ fn a_file_with_only_our_nameserver_is_no_original() {
     let derived = "# by resolvconf\nnameserver 10.97.0.1\nsearch corp.example\n";
     fs::write(&fixture.path, derived).unwrap();
     assert_eq!(hooked.follow(), Followed::SetAgain(Some("by resolvconf".to_owned())));
-    assert_eq!(hooked.journalled.as_deref(), Some(ORIGINAL));
+    assert_eq!(hooked.hook.original.as_deref(), Some(ORIGINAL));
     // Also if it is written so late that nobody looks any more.
     fs::write(&fixture.path, derived).unwrap();
     assert_eq!(hooked.undone().unwrap(), ORIGINAL);
@@ -283,17 +267,21 @@ fn a_program_that_writes_now_and_then_is_followed_for_ever() {
 }
 
 #[test]
-fn a_journal_that_fails_leaves_the_other_programs_content() {
-    let fixture = Fixture::new(Some(ORIGINAL));
+fn a_failure_is_no_fight_with_another_program() {
+    let fixture = Fixture::new(None);
+    let (stub, gone) = (fixture.path.with_file_name("stub"), fixture.path.with_file_name("gone"));
+    fs::create_dir(&stub).unwrap();
+    fs::write(stub.join("resolv.conf"), ORIGINAL).unwrap();
+    symlink("stub/resolv.conf", &fixture.path).unwrap();
     let mut hooked = fixture.hooked();
-    fs::write(&fixture.path, "nameserver 9.9.9.9\n").unwrap();
-    let full = |_| Err(io::Error::other("disk full"));
-    // However often it is tried: that is no fight with another program.
+    fs::rename(&stub, &gone).unwrap();
+    // However often it is tried.
     for _ in 0..10 {
-        assert!(matches!(hooked.hook.follow_at(full, Instant::now()), Err(Error::Journal { .. })));
+        assert!(matches!(hooked.hook.follow_at(Instant::now()), Err(Error::Dangling { .. })));
     }
-    assert!(!hooked.hook.is_set());
-    assert_eq!(fixture.text(), "nameserver 9.9.9.9\n");
+    assert!(!hooked.hook.is_set() && hooked.hook.has_failed());
+    fs::create_dir(&stub).unwrap();
+    fs::write(stub.join("resolv.conf"), "nameserver 9.9.9.9\n").unwrap();
     assert_eq!(hooked.follow(), Followed::SetAgain(None), "the next time");
     assert_eq!(hooked.undone().unwrap(), b"nameserver 9.9.9.9\n");
 }
@@ -316,20 +304,18 @@ fn when_a_link_leads_elsewhere_the_file_it_led_to_is_restored() {
 }
 
 #[test]
-fn files_are_in_the_journal_until_they_are_restored() {
+fn a_copy_of_our_text_is_restored_as_well() {
     let fixture = Fixture::new(None);
     let (old, new) = (fixture.path.with_file_name("stub.conf"), fixture.path.with_file_name("new.conf"));
     fs::write(&old, ORIGINAL).unwrap();
     symlink("stub.conf", &fixture.path).unwrap();
     let mut hooked = fixture.hooked();
-    assert_eq!(hooked.files, [(fs::canonicalize(&old).unwrap(), Some(ORIGINAL.to_vec()))].into());
     // Another program makes its file of ours.
     fs::copy(&old, &new).unwrap();
     fs::remove_file(&fixture.path).unwrap();
     symlink("new.conf", &fixture.path).unwrap();
     assert_eq!(hooked.follow(), Followed::SetAgain(None));
     assert_eq!(fs::read(&old).unwrap(), ORIGINAL);
-    assert_eq!(hooked.files, [(fs::canonicalize(&new).unwrap(), Some(ORIGINAL.to_vec()))].into());
     assert_eq!(hooked.undone().unwrap(), ORIGINAL);
 }
 
@@ -375,20 +361,21 @@ fn an_original_of_the_largest_size_is_restored() {
 
 #[test]
 fn an_interrupted_restore_is_completed_by_the_next() {
-    let fixture = Fixture::new(Some(ORIGINAL));
-    let (_, original) = fixture.install().unwrap();
-    let mut file = OpenOptions::new().write(true).open(&fixture.path).unwrap();
-    file.write_all(ORIGINAL).unwrap();
-    restore(&fixture.path, original.as_deref(), &[ours()]).unwrap();
-    assert_eq!(fs::read(&fixture.path).unwrap(), ORIGINAL);
+    for original in [ORIGINAL, b"nameserver 1.1.1.1\n\n\n", b""] {
+        let fixture = Fixture::new(Some(original));
+        fixture.install().unwrap();
+        let length = fixture.text().len();
+        fs::write(&fixture.path, text::padded_original(original, length)).unwrap();
+        assert_eq!(fixture.restored().unwrap(), original);
+    }
 }
 
 #[test]
 fn a_left_over_file_of_ours_is_never_taken_for_the_original() {
     let fixture = Fixture::new(Some(b"nameserver 1.1.1.1\n"));
     fixture.install().unwrap();
-    let (_, original) = fixture.install().unwrap();
-    assert_eq!(original.as_deref(), Some(&b"nameserver 1.1.1.1\n"[..]));
+    let hook = fixture.install().unwrap();
+    assert_eq!(hook.original.as_deref(), Some(&b"nameserver 1.1.1.1\n"[..]));
 }
 
 #[test]
@@ -396,9 +383,9 @@ fn a_link_is_written_through() {
     let fixture = Fixture::new(None);
     let target = fixture.path.with_file_name("stub-resolv.conf");
     symlink("stub-resolv.conf", &fixture.path).unwrap();
-    let (_, original) = fixture.install().unwrap();
+    fixture.install().unwrap();
     assert!(fs::read_to_string(&target).unwrap().contains("nameserver 10.97.0.1"));
-    restore(&fixture.path, original.as_deref(), &[ours()]).unwrap();
+    assert_eq!(fixture.restored(), None);
     assert!(!target.exists());
     assert_eq!(fs::read_link(&fixture.path).unwrap(), Path::new("stub-resolv.conf"));
 }
@@ -407,7 +394,7 @@ fn a_link_is_written_through() {
 fn unusable_files_are_named_and_not_journalled() {
     let fixture = Fixture::new(None);
     symlink("/nonexistent/gh-net/resolv.conf", &fixture.path).unwrap();
-    let record = |_| panic!("nothing to journal");
+    let record = || panic!("nothing to journal");
     let error = Hook::install_at(&fixture.path, record, &[ours()], &[]).unwrap_err();
     assert!(matches!(error, Error::Dangling { .. }), "{error}");
 
@@ -419,7 +406,7 @@ fn unusable_files_are_named_and_not_journalled() {
 #[test]
 fn a_journal_that_fails_leaves_the_file_alone() {
     let fixture = Fixture::new(Some(ORIGINAL));
-    let record = |_| Err(io::Error::other("disk full"));
+    let record = || Err(io::Error::other("disk full"));
     let error = Hook::install_at(&fixture.path, record, &[ours()], &[]).unwrap_err();
     assert!(matches!(error, Error::Journal { .. }));
     assert_eq!(fs::read(&fixture.path).unwrap(), ORIGINAL);

@@ -33,6 +33,12 @@ const KEPT: &str = "#| ";
 /// Replaces the original if there was none.
 const NO_ORIGINAL: &str = "#- There was no such file before.\n";
 
+/// Follows the last line of the original if that line has no end.
+const NO_END: &str = "#\\ The last line had no end.\n";
+
+/// While the original is written over our text, this line before [`END`] says how long it is.
+const RESTORED: &str = "# gh-net puts back bytes: ";
+
 /// Maximum number of characters of a comment that is quoted.
 const MAX_COMMENT: usize = 80;
 
@@ -44,18 +50,39 @@ pub(super) fn is_ours(text: &[u8]) -> bool {
     text.starts_with(MARK.as_bytes()) || text.ends_with(END.as_bytes())
 }
 
-/// The original that a file of ours contains; `None` if there was no file.
-pub(super) fn kept_original(ours: &[u8]) -> Option<Vec<u8>> {
+/// The original that a file of ours contains, also if it is only partly replaced; `None` if there was no file.
+pub(super) fn original_in(ours: &[u8]) -> Option<Vec<u8>> {
+    if !ours.starts_with(MARK.as_bytes()) {
+        return Some(half_restored(ours).to_vec());
+    }
+    let end = ours.windows(END_LINE.len()).position(|window| window == END_LINE.as_bytes());
     let mut original = Vec::new();
-    for line in ours.split_inclusive(|&byte| byte == b'\n') {
+    for line in ours[..end.map_or(ours.len(), |end| end + 1)].split_inclusive(|&byte| byte == b'\n') {
         if line == NO_ORIGINAL.as_bytes() {
             return None;
+        }
+        if line == NO_END.as_bytes() {
+            original.pop();
         }
         if let Some(kept) = line.strip_prefix(KEPT.as_bytes()) {
             original.extend_from_slice(kept);
         }
     }
     Some(original)
+}
+
+/// The original at the start of a text that ends as ours, because it was not cut yet.
+fn half_restored(text: &[u8]) -> &[u8] {
+    let text = text.strip_suffix(END.as_bytes()).unwrap_or(text);
+    let line = text.strip_suffix(b"\n").and_then(|text| text.rsplit(|&byte| byte == b'\n').next());
+    let length =
+        line.and_then(|line| std::str::from_utf8(line.strip_prefix(RESTORED.as_bytes())?).ok()?.parse().ok());
+    if let Some(original) = length.and_then(|length: usize| text.get(..length)) {
+        return original;
+    }
+    // Version 0.1 wrote only blank lines there.
+    let last = text.iter().rposition(|&byte| byte != b'\n').map_or(0, |last| (last + 2).min(text.len()));
+    &text[..last]
 }
 
 /// What the codespace has to be given back once `current` is in the file, which was ours before, with this `original`
@@ -135,6 +162,7 @@ pub(super) fn render(
             }
             if !original.is_empty() && !original.ends_with(b"\n") {
                 out.push(b'\n');
+                out.extend_from_slice(NO_END.as_bytes());
             }
         }
     }
@@ -163,11 +191,13 @@ pub(super) fn padded(ours: &[u8], length: usize) -> Vec<u8> {
     [text, &vec![b'\n'; blank], END.as_bytes()].concat()
 }
 
-/// An original as long as our file that it replaces, with our last line, so that it is still ours until it is truncated.
+/// An original as long as our file that it replaces, with our last lines, so that it is still ours until it is truncated,
+/// and known how much of it is the original.
 pub(super) fn padded_original(original: &[u8], length: usize) -> Vec<u8> {
-    match length.checked_sub(original.len() + END.len()) {
-        Some(blank) if blank > 0 => [original, &vec![b'\n'; blank], END.as_bytes()].concat(),
-        Some(_) | None => original.to_vec(),
+    let end = format!("\n{RESTORED}{}\n{END}", original.len());
+    match length.checked_sub(original.len() + end.len()) {
+        Some(blank) => [original, &vec![b'\n'; blank], end.as_bytes()].concat(),
+        None => original.to_vec(),
     }
 }
 
@@ -278,9 +308,27 @@ mod tests {
     fn the_original_can_be_read_back_from_our_file() {
         let text = rendered(Some(ORIGINAL), &["lan"]);
         assert!(is_ours(text.as_bytes()) && !is_ours(ORIGINAL));
-        assert_eq!(kept_original(text.as_bytes()).unwrap(), [ORIGINAL, b"\n"].concat());
-        assert_eq!(kept_original(rendered(None, &[]).as_bytes()), None);
-        assert_eq!(kept_original(rendered(Some(b""), &[]).as_bytes()), Some(vec![]));
+        let originals = [
+            &b""[..],
+            b"\n",
+            b"x",
+            b"x\n",
+            b"x\n\n",
+            b"\n\nx",
+            b"#| y",
+            b"#- There was no such file before.\n",
+        ];
+        for original in originals.into_iter().chain([ORIGINAL]) {
+            let text = rendered(Some(original), &[]);
+            assert_eq!(original_in(text.as_bytes()).as_deref(), Some(original));
+            let length = text.len() + original.len();
+            let half = padded_original(original, length);
+            assert!(half.len() == length && is_ours(&half));
+            assert_eq!(original_in(&half).as_deref(), Some(original));
+        }
+        assert_eq!(original_in(rendered(None, &[]).as_bytes()), None);
+        // As version 0.1 did.
+        assert_eq!(original_in(b"x\n\n\n# End of what gh-net wrote.\n").as_deref(), Some(&b"x\n"[..]));
     }
 
     #[test]

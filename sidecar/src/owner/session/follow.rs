@@ -25,7 +25,7 @@ impl Session {
         let is_retried = networks == Changes::Settled && self.names.is_unhooked_by_error();
         if file || is_retried {
             match networks {
-                Changes::Settled => self.names.follow(&mut self.journal),
+                Changes::Settled => self.names.follow(),
                 // Its next write would undo ours.
                 Changes::Ongoing => self.names.read_resolvers(),
             }

@@ -114,7 +114,7 @@ impl Names {
         responder.set(dns);
         self.responder = Some(responder);
         Ok(match &mut self.hook {
-            Some(hook) => hook.update(journal, &dns.search)?,
+            Some(hook) => hook.update(&dns.search)?,
             None => {
                 self.hook = Some(resolv::Hook::install(journal, &self.listen, &dns.search)?);
                 Followed::Unchanged
@@ -123,7 +123,7 @@ impl Names {
     }
 
     fn unhook(&mut self, journal: &mut Journal) {
-        self.follow_last(journal);
+        self.follow_last();
         self.hook = None;
         let report = undo::names(journal);
         for failure in report.failed {
@@ -134,9 +134,9 @@ impl Names {
     }
 
     /// resolv.conf may have been rewritten by another program.
-    pub(super) fn follow(&mut self, journal: &mut Journal) {
+    pub(super) fn follow(&mut self) {
         if let Some(hook) = &mut self.hook {
-            match hook.follow(journal) {
+            match hook.follow() {
                 Ok(followed) => self.tell(followed),
                 Err(error) => self.unhooked(&error.into()),
             }
@@ -144,21 +144,23 @@ impl Names {
         self.read_resolvers();
     }
 
-    /// Before the end: what another program has changed just now has not been seen yet.
-    pub(super) fn follow_last(&mut self, journal: &mut Journal) {
-        if let Some(hook) = &mut self.hook
-            && let Err(error) = hook.follow(journal)
-        {
-            tracing::warn!("{error}");
+    /// Before the end: what another program has changed just now has not been seen yet, and the original of what it made
+    /// of our text is known only here.
+    pub(super) fn follow_last(&mut self) {
+        if let Some(hook) = &mut self.hook {
+            if let Err(error) = hook.follow() {
+                tracing::warn!("{error}");
+            }
+            hook.restore();
         }
     }
 
     /// There is a new link.
-    pub(super) fn begin_anew(&mut self, journal: &mut Journal) {
+    pub(super) fn begin_anew(&mut self) {
         if let Some(hook) = &mut self.hook {
             hook.begin_anew();
         }
-        self.follow(journal);
+        self.follow();
     }
 
     /// After which time resolv.conf is to be looked at again, if [`Self::follow`] or [`Self::set`] found a reason.

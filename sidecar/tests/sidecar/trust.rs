@@ -1,0 +1,91 @@
+//! What a local user gains from a sidecar with file capabilities: a session, and nothing else. The state directory is the
+//! user's then, so whatever is in it may be forged.
+
+use std::process::Output;
+
+use crate::codespace::{SIDECAR, in_codespace, sh, snapshot};
+
+const COPY: &str = "/run/gh-net-sidecar";
+
+/// A copy of the sidecar with capabilities, and a state directory of user nobody with these files in it.
+fn forge(files: &str) {
+    sh(&format!(
+        "chmod 755 /run; cp {SIDECAR} {COPY}; chmod 755 {COPY}
+        setcap cap_net_admin,cap_net_bind_service,cap_dac_override,cap_mknod+p {COPY}
+        mkdir -m 700 /run/gh-net; cd /run/gh-net
+        {files}
+        chown -R -h 65534:65534 /run/gh-net"
+    ));
+}
+
+fn cleanup_by_nobody() -> Output {
+    std::process::Command::new("setpriv")
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", COPY, "cleanup"])
+        .output()
+        .expect("setpriv runs")
+}
+
+#[test]
+fn a_forged_journal_changes_nothing_that_is_not_ours() {
+    in_codespace(|| async {
+        // As if the file were ours, so that the check of its content passes.
+        let files = r##"
+            mkdir -m 700 /run/root
+            printf 'secret of root, as long as it takes\n# End of what gh-net wrote.\n' > /run/root/file
+            ln -s /run/root/file resolv.conf
+            mknod /run/root/node c 10 200
+            cat > journal <<'END'
+{"resolv_conf":{"path":"/run/gh-net/resolv.conf","target":null,"original":[120],"servers":[]}}
+{"resolv_conf":{"path":"/etc/resolv.conf","target":"/run/gh-net/resolv.conf","original":null,"servers":[]}}
+{"resolv_conf":{"path":"/etc/resolv.conf","target":null,"original":[120],"servers":["172.16.5.53"]}}
+{"device_node":{"path":"/run/root/node","directory":false}}
+{"rule":{"v6":false,"priority":32766,"table":254,"but_default":false}}
+{"table":{"table":254}}
+END"##;
+        forge(files);
+        let state = || {
+            let files = "ls -l --time-style=+ /run/root; cat /run/root/file /etc/resolv.conf";
+            sh(&format!("{files}; ip rule; ip -6 rule; ip route show table all; ip -6 route show table all"))
+        };
+        let before = state();
+        cleanup_by_nobody();
+        assert_eq!(state(), before);
+    });
+}
+
+#[test]
+fn links_in_the_state_directory_are_not_followed() {
+    for file in ["owner.lock", "journal", "journal.new"] {
+        in_codespace(move || async move {
+            forge(&format!(
+                "mkdir -m 700 /run/root; echo secret > /run/root/file; ln -s /run/root/file {file}
+                test {file} = journal || echo '{{\"table\":{{\"table\":26727}}}}' > journal"
+            ));
+            let before = sh("cat /run/root/file; ls -l --full-time /run/root/file");
+            let said = cleanup_by_nobody();
+            assert_eq!(
+                sh("cat /run/root/file; ls -l --full-time /run/root/file"),
+                before,
+                "{file}: {said:?}"
+            );
+        });
+    }
+}
+
+#[test]
+fn hard_links_and_huge_files_in_the_state_directory_are_refused() {
+    in_codespace(|| async {
+        forge("mkdir -m 700 /run/root; echo secret > /run/root/file; ln /run/root/file owner.lock");
+        sh("chown 0:0 /run/root/file");
+        cleanup_by_nobody();
+        assert_eq!(sh("cat /run/root/file"), "secret\n");
+    });
+    in_codespace(|| async {
+        forge("truncate -s 1M journal");
+        let before = snapshot();
+        let Output { status, stderr, .. } = cleanup_by_nobody();
+        let stderr = String::from_utf8_lossy(&stderr);
+        assert!(!status.success() && stderr.contains("journal") && stderr.contains("larger"), "{stderr}");
+        assert_eq!(snapshot(), before);
+    });
+}
