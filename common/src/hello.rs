@@ -85,10 +85,38 @@ pub fn negotiate(side: Side, ours: &Hello, theirs: &Hello) -> Result<Agreed, Mis
     })
 }
 
-/// Text of the other side without control sequences for a terminal: control characters become `�`.
+/// Text of the other side without control sequences for a terminal, and without characters that change how the text around
+/// them is shown: they become `�`.
 pub fn printable(text: &str) -> String {
-    let keep = |c: char| !c.is_control() || c == '\n' || c == '\t';
+    let keep = |c: char| !c.is_control() && !is_invisible(c) || c == '\n' || c == '\t';
     text.chars().map(|c| if keep(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
+}
+
+/// Whether Unicode has it as a format character (Cf), such as those that reorder text, or a separator of lines or
+/// paragraphs (Zl, Zp). Text can look like another one by them (CVE-2021-42574).
+fn is_invisible(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{600}'..='\u{605}'
+            | '\u{61c}'
+            | '\u{6dd}'
+            | '\u{70f}'
+            | '\u{890}'..='\u{891}'
+            | '\u{8e2}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{110bd}'
+            | '\u{110cd}'
+            | '\u{13430}'..='\u{1343f}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 #[cfg(test)]
@@ -125,5 +153,17 @@ mod tests {
     #[test]
     fn text_of_the_other_side_cannot_control_the_terminal() {
         assert_eq!(printable("a\x1b[2Jb\nc"), "a\u{fffd}[2Jb\nc");
+    }
+
+    #[test]
+    fn text_of_the_other_side_cannot_be_shown_in_another_order() {
+        let bidi =
+            "\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}\u{200e}\u{200f}\u{61c}";
+        let invisible = "\u{ad}\u{200b}\u{2028}\u{2029}\u{2060}\u{feff}\u{fff9}\u{e0001}";
+        for c in bidi.chars().chain(invisible.chars()) {
+            assert_eq!(printable(&format!("a{c}b")), "a\u{fffd}b", "U+{:04X}", u32::from(c));
+        }
+        let text = "naïve Ελλάδα עברית العربية 日本語 🙂 a\tb\n";
+        assert_eq!(printable(text), text);
     }
 }

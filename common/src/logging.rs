@@ -1,10 +1,12 @@
 //! Log lines of both programs: on stderr, in a file, or both. Never on stdout, which carries frames or data.
 
+use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::Mutex;
 
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::time::ChronoUtc;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -23,10 +25,14 @@ pub fn init(stderr: Option<&str>, file: Option<(&str, &Path)>) -> io::Result<()>
     let lines = |level| -> io::Result<_> {
         let timer = ChronoUtc::new("%H:%M:%SZ".to_owned());
         let lines = layer().with_ansi(colour()).with_target(false).with_timer(timer);
-        Ok(lines.with_writer(io::stderr).with_filter(filter(level)?).boxed())
+        Ok(lines.with_writer(OneLine(io::stderr)).with_filter(filter(level)?).boxed())
     };
     let log = |(level, path)| -> io::Result<_> {
-        Ok(layer().with_ansi(false).with_writer(Mutex::new(open(path)?)).with_filter(filter(level)?).boxed())
+        Ok(layer()
+            .with_ansi(false)
+            .with_writer(OneLine(Mutex::new(open(path)?)))
+            .with_filter(filter(level)?)
+            .boxed())
     };
     let layers = stderr.map(lines).into_iter().chain(file.map(log)).collect::<io::Result<Vec<_>>>()?;
     tracing_subscriber::registry().with(layers).init();
@@ -63,6 +69,44 @@ fn colour() -> bool {
     io::stderr().is_terminal() && !set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
 }
 
+/// Writes each event as one line. Much of what is logged comes from the other side, and a line break in it, for example in
+/// the banner of a login shell, would begin what looks like a line of ours.
+struct OneLine<M>(M);
+
+impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for OneLine<M> {
+    type Writer = Line<M::Writer>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        Line(self.0.make_writer())
+    }
+}
+
+/// The writer of one event.
+struct Line<W>(W);
+
+impl<W: io::Write> io::Write for Line<W> {
+    /// Takes a whole event, which is how the layer writes them.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        self.0.write_all(&one_line(event))?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// The event with its line breaks escaped, but for the last byte.
+fn one_line(event: &[u8]) -> Cow<'_, [u8]> {
+    let (text, end) = event.split_at(event.len().saturating_sub(1));
+    if !text.contains(&b'\n') {
+        return event.into();
+    }
+    let mut line = text.split(|byte| *byte == b'\n').collect::<Vec<_>>().join(&b"\\n"[..]);
+    line.extend_from_slice(end);
+    line.into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,5 +119,20 @@ mod tests {
             directives("INFO, gh_net::engine=trace,hickory_proto=debug"),
             "warn,gh_net=info,gh_net::engine=trace,hickory_proto=debug"
         );
+    }
+
+    /// As the output of a login shell that imitates our lines.
+    #[test]
+    fn an_event_is_one_line() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        let writer = OneLine(Mutex::new(open(path.path()).unwrap()));
+        let layer = tracing_subscriber::fmt::layer().without_time().with_target(false).with_ansi(false);
+        let subscriber = tracing_subscriber::registry().with(layer.with_writer(writer));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!("before: {}", "hello\n12:00:00Z  INFO ready\n");
+            tracing::info!("after");
+        });
+        let written = std::fs::read_to_string(path.path()).unwrap();
+        assert_eq!(written, " INFO before: hello\\n12:00:00Z  INFO ready\\n\n INFO after\n");
     }
 }
