@@ -50,6 +50,10 @@ const MIN_MSS: u16 = 48;
 /// 4 minutes (RFC 5382 REQ-5).
 const IDLE: Duration = Duration::from_secs(2 * 3600 + 4 * 60);
 
+/// The same once one side has ended. Linux forgets a connection whose program is gone and whose peer has not ended after
+/// 60 seconds (`tcp_fin_timeout`), without a word; then it answers the probe with a reset.
+const HALF_CLOSED_IDLE: Duration = Duration::from_secs(75);
+
 /// How long a connection may take to be opened on the host's side (BSD's `TCPTV_KEEP_INIT`). Shorter than the 127
 /// seconds of Linux: the codespace's kernel sends its last SYN after 63 seconds.
 const OPENING: Duration = Duration::from_secs(75);

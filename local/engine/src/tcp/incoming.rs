@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::send::{Ack, Acknowledged};
 use super::state::State;
 use super::timer::TIME_WAIT;
-use super::{Connection, IDLE, Segment, Timer};
+use super::{Connection, Segment, Timer};
 
 impl Connection {
     /// RFC 9293, 3.10.7.4.
@@ -124,7 +124,7 @@ impl Connection {
     fn probe_answered(&mut self, now: Instant) {
         match &mut self.timer {
             Timer::Idle { probes, .. } if *probes > 0 => {
-                self.timer = Timer::Idle { at: now + IDLE, probes: 0 };
+                self.arm_idle(now);
             }
             Timer::Persist { unanswered, .. } => *unanswered = 0,
             Timer::Opening { .. } | Timer::Idle { .. } | Timer::Retransmit { .. } | Timer::Close { .. } => {}
@@ -142,7 +142,7 @@ impl Connection {
         if self.send.in_flight() > 0 {
             self.arm_retransmit(0, now);
         } else {
-            self.timer = Timer::Idle { at: now + IDLE, probes: 0 };
+            self.arm_idle(now);
         }
         self.enter_time_wait(now);
         if self.state == State::Closed {
@@ -158,15 +158,16 @@ impl Connection {
         if !self.state.is_synchronized() {
             return;
         }
-        if self.receive.insert(position, segment.payload, segment.fin) {
-            self.actions.service |= self.has_socket;
-            if let Timer::Idle { .. } = self.timer {
-                self.timer = Timer::Idle { at: now + IDLE, probes: 0 };
-            }
-        }
+        let progress = self.receive.insert(position, segment.payload, segment.fin);
         if self.receive.fin_received() {
             self.set_state(self.state.fin_received());
             self.enter_time_wait(now);
+        }
+        if progress {
+            self.actions.service |= self.has_socket;
+            if let Timer::Idle { .. } = self.timer {
+                self.arm_idle(now);
+            }
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::state::State;
-use super::{Connection, Endpoints, IDLE, Timer};
+use super::{Connection, Endpoints, HALF_CLOSED_IDLE, IDLE, Timer};
 use crate::deadline::Pause;
 use crate::link::state::Line;
 
@@ -35,6 +35,13 @@ impl Connection {
         waits.then(|| self.timer.at())
     }
 
+    /// Waits until the connection has been idle for too long.
+    pub(super) fn arm_idle(&mut self, now: Instant) {
+        let half_closed = matches!(self.state, State::CloseWait | State::FinWait2);
+        let idle = if half_closed { HALF_CLOSED_IDLE } else { IDLE };
+        self.timer = Timer::Idle { at: now + idle, probes: 0 };
+    }
+
     pub(super) fn arm_retransmit(&mut self, attempts: u8, now: Instant) {
         self.timer = Timer::Retransmit { at: now + self.send.rto(), attempts };
     }
@@ -42,7 +49,7 @@ impl Connection {
     /// Leaves the persist timer when the peer's window has opened.
     pub(super) fn leave_persist(&mut self, now: Instant) {
         if matches!(self.timer, Timer::Persist { .. }) && self.send.is_ready() {
-            self.timer = Timer::Idle { at: now + IDLE, probes: 0 };
+            self.arm_idle(now);
         }
     }
 
@@ -164,7 +171,7 @@ impl Connection {
                 } else if matches!(self.timer, Timer::Idle { .. }) {
                     self.timer.postpone(pause);
                 } else {
-                    self.timer = Timer::Idle { at: now + IDLE, probes: 0 };
+                    self.arm_idle(now);
                 }
                 self.due.probe = self.state.is_synchronized() && !self.send.is_ready();
             }

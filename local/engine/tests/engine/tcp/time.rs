@@ -106,6 +106,53 @@ fn an_idle_connection_is_probed_after_two_hours() {
 }
 
 #[test]
+fn a_half_closed_connection_whose_program_is_gone_ends_after_a_probe() {
+    for server_first in [false, true] {
+        let (mut script, flow) = Script::established();
+        let (ours, theirs) = if server_first {
+            script.engine.handle_end(flow, script.now);
+            script.expect(seg("FP", 1, 1, b""));
+            script.send(seg("", 1, 2, b""));
+            (1, 2)
+        } else {
+            script.send(seg("F", 1, 1, b""));
+            script.expect(seg("", 1, 2, b""));
+            (2, 1)
+        };
+        while script.command().is_some() {}
+        // A program that still reads answers, and nothing changes.
+        for _ in 0..100 {
+            script.pass(Duration::from_secs(75));
+            script.expect(seg("", theirs - 1, ours, b""));
+            script.send(seg("", ours, theirs, b""));
+        }
+        script.quiet();
+        script.pass(Duration::from_secs(75));
+        script.expect(seg("", theirs - 1, ours, b""));
+        script.send(seg("R", ours, None, b""));
+        assert_eq!(script.command(), Some(Command::Abort(flow)));
+        script.quiet();
+        assert_eq!((script.engine.flow_count(), script.engine.poll_timeout()), (0, None));
+    }
+}
+
+#[test]
+fn a_half_closed_connection_does_not_disturb_a_quiet_link() {
+    let (mut script, flow) = Script::established();
+    script.send(seg("F", 1, 1, b""));
+    script.expect(seg("", 1, 2, b""));
+    while script.command().is_some() {}
+    script.engine.set_quiet(true, script.now);
+    script.pass(Duration::from_secs(3600));
+    script.quiet();
+    script.engine.set_quiet(false, script.now);
+    script.pass(Duration::ZERO);
+    script.expect(seg("", 0, 2, b""));
+    script.send(seg("R", 2, None, b""));
+    assert_eq!(script.command(), Some(Command::Abort(flow)));
+}
+
+#[test]
 fn a_connection_with_traffic_either_way_is_not_idle() {
     let (mut script, flow) = Script::established();
     let (mut up, mut down) = (1, 1);
