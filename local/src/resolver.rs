@@ -19,6 +19,7 @@
 mod answer;
 mod hosts;
 mod message;
+mod named;
 mod nss;
 mod source;
 mod system;
@@ -39,6 +40,7 @@ use nss::{Found, Nss};
 use system::{Paths, System};
 
 pub use answer::{Answer, Lookup, Outcome};
+pub use named::Named;
 pub use source::Source;
 pub use system::Error;
 
@@ -154,13 +156,14 @@ impl Resolver {
         async move {
             let request = match received {
                 Received::Request(request) => request,
-                Received::Answer(message) => return Some(Answer { message, lookup: None }),
+                Received::Answer(message) => return Some(Answer { message, lookup: None, named: None }),
                 Received::Nothing => return None,
             };
             let reply = resolver.resolve(&request, Instant::now() + BUDGET).await;
             let lookup = Some(Lookup::new(&request, reply.as_ref()));
+            let named = reply.as_ref().and_then(|reply| Named::of(request.question(), reply));
             let message = request.answer(&reply.unwrap_or_else(Reply::unanswered));
-            Some(Answer { message, lookup })
+            Some(Answer { message, lookup, named })
         }
     }
 

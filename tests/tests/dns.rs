@@ -198,6 +198,18 @@ fn dns_false_means_that_the_laptop_answers_nobody() -> Result<()> {
     bridge.stop().map(drop)
 }
 
+#[test]
+fn the_status_shows_the_name_that_a_connection_was_opened_by() -> Result<()> {
+    let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
+    let connect = "exec 3<>/dev/tcp/intranet.corp.internal/80; echo connected >&2; read <&3";
+    let connection = lab.codespace.spawn(&format!("bash -c '{connect}'"))?;
+    connection.wait_for("connected", SOON)?;
+    let flows = status(lab)?["flows"].take();
+    let is_it = |flow: &Value| flow["name"] == "intranet.corp.internal" && flow["state"] == "established";
+    assert!(flows.as_array().context("no flows")?.iter().any(is_it), "{flows}");
+    Ok(())
+}
+
 /// The laptop's ends of the tunnel.
 fn gateways(lab: &Lab) -> Result<Vec<String>> {
     let tunnel = &status(lab)?["link"]["tunnel"]["gateways"];

@@ -8,6 +8,7 @@ use etherparse::IpNumber;
 use super::api::{Command, FlowId, Target, Transmit, UnreachableKind};
 use super::events::{Denied, Ending};
 use super::flow::Flow;
+use super::names::Names;
 use super::packet::icmp::Message;
 use super::packet::{Malformed, Packet};
 use super::policy::Judgement;
@@ -16,17 +17,20 @@ use super::{
     Config, Engine, InterfaceIndex, NewFlow, Policy, Protocol, Refusal, RuleId, Verdict, dns, icmp, udp,
 };
 
-/// The destination and interface of an admitted flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// An admitted flow.
+#[derive(Debug)]
 pub(super) struct Admitted {
     pub destination: SocketAddr,
     pub interface: Option<InterfaceIndex>,
     /// The rule that admitted it.
     pub rule: RuleId,
+    /// The names that it was admitted with.
+    pub names: Names,
 }
 
 impl Engine {
-    /// Asks the policy about a packet of a flow, and answers the packet if the policy refuses.
+    /// Asks the policy about a packet of a flow, and answers the packet if the policy refuses. A datagram to a destination
+    /// that its mapping or session was admitted to is also judged by the names that it had then.
     pub(super) fn admit(
         &mut self,
         packet: &Packet,
@@ -35,14 +39,24 @@ impl Engine {
         destination: SocketAddr,
         now: Instant,
     ) -> Option<Admitted> {
-        match verdict(&*self.config.policy, protocol, client, destination) {
+        let mut names = self.names.of(destination.ip(), now);
+        let judge =
+            |names: &Names| self.config.policy.verdict(&NewFlow { protocol, client, destination, names });
+        let mut verdict = judge(&names);
+        if let Verdict::Refuse { .. } = verdict
+            && let Some(kept) = self.table.kept_names(protocol, client, destination)
+        {
+            (verdict, names) = (judge(&kept), kept);
+        }
+        match verdict {
             Verdict::Forward { destination, interface, rule } => {
-                Some(Admitted { destination, interface, rule })
+                Some(Admitted { destination, interface, rule, names })
             }
             Verdict::Refuse { refusal, rule } => {
-                tracing::debug!(?protocol, %client, %destination, ?refusal, rule = rule.0, "refused");
+                tracing::debug!(?protocol, %client, %destination, ?names, ?refusal, rule = rule.0, "refused");
                 self.counters.refused += 1;
-                let denied = Denied { protocol, client, destination, name: None, refusal, rule, count: 1 };
+                let name = names.latest();
+                let denied = Denied { protocol, client, destination, name, refusal, rule, count: 1 };
                 self.events.deny(denied, now);
                 match refusal {
                     Refusal::NoRoute => self.answer(packet, Message::Unreachable(UnreachableKind::Network)),
@@ -61,6 +75,7 @@ impl Engine {
     /// - A flow that is still forwarded to the same destination and bound to the same interface goes on.
     /// - A flow whose network has vanished ([`Refusal::NoRoute`]) is held for 30 s: a VPN that reconnects comes back
     ///   within that time. If the new verdict is then the old one again, the flow goes on, otherwise it ends.
+    /// - A flow is judged by the names that it was admitted with, whatever has become of them since.
     /// - Every other flow ends at once. That includes one whose interface has changed: its socket is bound to the old
     ///   one, or its source address is gone.
     ///
@@ -85,8 +100,10 @@ impl Engine {
     fn judge_again(&mut self, id: FlowId, now: Instant) {
         let Self { table, config: Config { policy, .. }, .. } = self;
         let Some(entry) = table.get_mut(id) else { return };
-        let judge = |protocol, client, asked, admitted| {
-            judgement(verdict(&**policy, protocol, client, asked), admitted)
+        let names = &entry.names;
+        let judge = |protocol, client, asked, before| {
+            let flow = NewFlow { protocol, client, destination: asked, names: &names.of(asked) };
+            judgement(policy.verdict(&flow), before)
         };
         let mut ended = Vec::new();
         let judgement = match (&mut entry.flow, entry.key) {
@@ -254,8 +271,4 @@ fn judgement(verdict: Verdict, before: (SocketAddr, Option<InterfaceIndex>)) -> 
         Verdict::Refuse { refusal: Refusal::NoRoute, rule } => (Judgement::Hold, rule),
         Verdict::Refuse { refusal: Refusal::Prohibited | Refusal::Silent, rule } => (Judgement::End, rule),
     }
-}
-
-fn verdict(policy: &dyn Policy, protocol: Protocol, client: SocketAddr, destination: SocketAddr) -> Verdict {
-    policy.verdict(&NewFlow { protocol, client, destination, names: &[] })
 }

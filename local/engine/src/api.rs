@@ -266,7 +266,7 @@ pub struct Counters {
 }
 
 /// A flow, for the status.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlowView {
     /// Its transport protocol.
     pub protocol: Protocol,
@@ -275,6 +275,8 @@ pub struct FlowView {
     /// The destination as the program names it; of a UDP mapping or echo session the one that was added last. For
     /// echo the port is 0.
     pub destination: Option<SocketAddr>,
+    /// The name that the codespace had last asked for to get this destination's address, when the flow was admitted.
+    pub name: Option<String>,
     /// Its state.
     pub state: FlowState,
     /// Whether its network (of a mapping or session: one of its destinations') has vanished and the flow waits for it

@@ -30,7 +30,7 @@ impl Engine {
         let Some(admitted) = self.admit(&packet, Protocol::Udp, client, destination, now) else {
             return Ok(());
         };
-        let Admitted { destination: actual, interface, rule } = admitted;
+        let Admitted { destination: actual, interface, rule, names } = admitted;
         let key = Key::Udp { client, interface };
         let v6 = client.is_ipv6();
         let open = |flow| Command::OpenUdp { flow, v6, interface };
@@ -39,7 +39,8 @@ impl Engine {
             return Ok(());
         };
         let payload = datagram.payload;
-        if let Some(Entry { flow: Flow::Udp(mapping), usage, .. }) = self.table.get_mut(flow) {
+        if let Some(Entry { flow: Flow::Udp(mapping), usage, names: kept, .. }) = self.table.get_mut(flow) {
+            kept.keep(destination, &names);
             let added = mapping.sends(Peer { asked: destination, actual }, rule, payload.len(), now);
             usage.uplink(payload.len(), now);
             if destination.port() != dns::PORT {
@@ -132,12 +133,13 @@ impl Engine {
         let asked = SocketAddr::new(packet.destination, 0);
         let sender = SocketAddr::new(client, identifier);
         let Some(admitted) = self.admit(&packet, Protocol::Echo, sender, asked, now) else { return Ok(()) };
-        let Admitted { destination: actual, interface, rule } = admitted;
+        let Admitted { destination: actual, interface, rule, names } = admitted;
         let key = Key::Echo { client, identifier, interface };
         let open = |flow| Command::OpenEcho { flow, v6: client.is_ipv6(), interface };
         let new = || Flow::Echo(icmp::Session::new(client, identifier, now));
         let Some(flow) = self.find_or_open(key, new, open, (asked.ip(), rule), now) else { return Ok(()) };
-        if let Some(Entry { flow: Flow::Echo(session), usage, .. }) = self.table.get_mut(flow) {
+        if let Some(Entry { flow: Flow::Echo(session), usage, names: kept, .. }) = self.table.get_mut(flow) {
+            kept.keep(asked, &names);
             let peer = Peer { asked, actual: SocketAddr::new(actual.ip(), 0) };
             let added = session.peers.add(peer, rule, request.payload.len());
             session.touch(now);

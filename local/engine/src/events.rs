@@ -236,10 +236,10 @@ impl Engine {
         if new
             && self.events.has_flows()
             && let Some(entry) = self.table.get(id)
-            && let Some((protocol, client, peers)) = datagram_flow(&entry.flow)
+            && let Some((origin, peers)) = datagram_flow(&entry.flow)
             && let Some(known) = peers.last()
         {
-            self.events.push(Event::Opened(peer_event(id, protocol, client, known)));
+            self.events.push(Event::Opened(peer_event(id, entry, origin, known)));
         }
     }
 
@@ -252,10 +252,10 @@ impl Engine {
     ) {
         if self.events.has_flows()
             && let Some(entry) = self.table.get(id)
-            && let Some((protocol, client, _)) = datagram_flow(&entry.flow)
+            && let Some((origin, _)) = datagram_flow(&entry.flow)
         {
             for known in ended {
-                self.events.push(peer_closed(id, protocol, client, &known, ending));
+                self.events.push(peer_closed(id, entry, origin, &known, ending));
             }
         }
     }
@@ -268,10 +268,10 @@ impl Engine {
         let Self { table, events, .. } = self;
         let Some(entry) = table.get_mut(id).filter(|entry| !entry.told) else { return };
         entry.told = true;
-        if let Some((protocol, client, peers)) = datagram_flow(&entry.flow) {
+        if let Some((origin, peers)) = datagram_flow(&entry.flow) {
             let ending = entry.ending.unwrap_or(Ending::TimedOut);
             for known in peers.iter() {
-                events.push(peer_closed(id, protocol, client, known, ending));
+                events.push(peer_closed(id, entry, origin, known, ending));
             }
         } else if let Some(flow) = connection_event(id, entry) {
             let ending = entry.ending.unwrap_or(Ending::Finished);
@@ -281,13 +281,16 @@ impl Engine {
     }
 }
 
-/// The protocol, client and destinations of a mapping or session.
-fn datagram_flow(flow: &Flow) -> Option<(Protocol, SocketAddr, &Peers)> {
+/// The protocol and client of a mapping or session.
+type Origin = (Protocol, SocketAddr);
+
+/// The origin and the destinations of a mapping or session.
+fn datagram_flow(flow: &Flow) -> Option<(Origin, &Peers)> {
     match flow {
         Flow::Tcp(_) => None,
-        Flow::Udp(udp::Mapping { client, peers, .. }) => Some((Protocol::Udp, *client, peers)),
+        Flow::Udp(udp::Mapping { client, peers, .. }) => Some(((Protocol::Udp, *client), peers)),
         Flow::Echo(icmp::Session { client, identifier, peers, .. }) => {
-            Some((Protocol::Echo, SocketAddr::new(*client, *identifier), peers))
+            Some(((Protocol::Echo, SocketAddr::new(*client, *identifier)), peers))
         }
     }
 }
@@ -303,20 +306,21 @@ fn connection_event(id: FlowId, entry: &Entry) -> Option<FlowEvent> {
         client,
         destination: server,
         actual: (address != server).then_some(address),
-        name: None,
+        name: entry.names.of(server).latest(),
         rule: entry.rule,
     })
 }
 
-fn peer_event(flow: FlowId, protocol: Protocol, client: SocketAddr, known: &Known) -> FlowEvent {
+fn peer_event(flow: FlowId, entry: &Entry, (protocol, client): Origin, known: &Known) -> FlowEvent {
     let Peer { asked, actual } = known.peer;
     let actual = (actual != asked).then_some(actual);
-    FlowEvent { flow, protocol, client, destination: asked, actual, name: None, rule: known.rule }
+    let name = entry.names.of(asked).latest();
+    FlowEvent { flow, protocol, client, destination: asked, actual, name, rule: known.rule }
 }
 
-fn peer_closed(flow: FlowId, protocol: Protocol, client: SocketAddr, known: &Known, ending: Ending) -> Event {
+fn peer_closed(flow: FlowId, entry: &Entry, origin: Origin, known: &Known, ending: Ending) -> Event {
     let Known { uplink_bytes, downlink_bytes, .. } = *known;
-    let flow = peer_event(flow, protocol, client, known);
+    let flow = peer_event(flow, entry, origin, known);
     Event::Closed { flow, uplink_bytes, downlink_bytes, ending }
 }
 

@@ -1,13 +1,15 @@
 //! The flow table: all flows, by key and by id, within bounds.
 
+use std::collections::btree_map;
 use std::collections::hash_map::Entry as Slot;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::api::{FlowId, FlowState, FlowView, Transmit};
 use super::events::Ending;
 use super::limits::Limits;
+use super::names::{Kept, Names};
 use super::policy::{InterfaceIndex, Protocol, RuleId};
 use super::schedule::Standing;
 use super::tcp::state::State;
@@ -32,6 +34,10 @@ pub(super) enum Key {
 }
 
 impl Key {
+    fn is_datagrams(&self) -> bool {
+        matches!(self, Self::Udp { .. } | Self::Echo { .. })
+    }
+
     /// The interface that a datagram flow's socket is bound to.
     pub(super) fn interface(&self) -> Option<InterfaceIndex> {
         match self {
@@ -76,6 +82,8 @@ pub(super) struct Entry {
     pub ending: Option<Ending>,
     /// Whether its end has been told.
     pub told: bool,
+    /// The names that it was admitted with.
+    pub names: Kept,
     time_wait: bool,
 }
 
@@ -161,6 +169,7 @@ impl Entry {
             protocol,
             client,
             destination,
+            name: destination.and_then(|destination| self.names.of(destination).first().cloned()),
             state,
             held: self.held_since.is_some(),
             uplink_bytes,
@@ -214,6 +223,8 @@ pub(super) struct Table {
     connections: Kind,
     mappings: Kind,
     sessions: Kind,
+    /// How many mappings and sessions use each interface. There are few interfaces.
+    interfaces: BTreeMap<Option<InterfaceIndex>, usize>,
     next: u64,
 }
 
@@ -227,6 +238,7 @@ impl Table {
             connections: Kind::default(),
             mappings: Kind::default(),
             sessions: Kind::default(),
+            interfaces: BTreeMap::new(),
             next: 0,
         }
     }
@@ -241,6 +253,22 @@ impl Table {
 
     pub(super) fn get_mut(&mut self, id: FlowId) -> Option<&mut Entry> {
         self.entries.get_mut(&id)
+    }
+
+    /// The names that a mapping or session of `client` was admitted to `destination` with, if there were any.
+    pub(super) fn kept_names(
+        &self,
+        protocol: Protocol,
+        client: SocketAddr,
+        destination: SocketAddr,
+    ) -> Option<Names> {
+        let names = |key| self.get(self.find(&key)?).map(|entry| entry.names.of(destination));
+        let mut keys = self.interfaces.keys().filter_map(|&interface| match protocol {
+            Protocol::Tcp => None,
+            Protocol::Udp => Some(Key::Udp { client, interface }),
+            Protocol::Echo => Some(Key::Echo { client: client.ip(), identifier: client.port(), interface }),
+        });
+        keys.find_map(|key| names(key).filter(|names| !names.is_empty()))
     }
 
     /// The connection, if its host socket may be served.
@@ -321,6 +349,9 @@ impl Table {
         let kind = self.kind(&key);
         kind.count += 1;
         kind.unanswered.insert(prefix, id);
+        if key.is_datagrams() {
+            *self.interfaces.entry(key.interface()).or_default() += 1;
+        }
         self.by_key.insert(key, id);
         self.entries.insert(
             id,
@@ -338,6 +369,7 @@ impl Table {
                 ending: None,
                 told: false,
                 unanswered: Some(prefix),
+                names: Kept::default(),
                 time_wait: false,
             },
         );
@@ -377,6 +409,14 @@ impl Table {
         self.detach(id);
         self.answered(id);
         let entry = self.entries.remove(&id)?;
+        if entry.key.is_datagrams()
+            && let btree_map::Entry::Occupied(mut users) = self.interfaces.entry(entry.key.interface())
+        {
+            *users.get_mut() -= 1;
+            if *users.get() == 0 {
+                users.remove();
+            }
+        }
         if !entry.time_wait {
             self.kind(&entry.key).count -= 1;
         }

@@ -22,7 +22,8 @@
 //!
 //! A [`FlowId`] may be stale (the flow ended while an event was under way): calls with a stale id have no effect.
 //!
-//! The [`Policy`] decides which flows are forwarded. It is the engine's only callback.
+//! The [`Policy`] decides which flows are forwarded. It is the engine's only callback. [`Engine::handle_names`] tells by
+//! which names addresses were looked up.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests start at any instant"))]
@@ -38,6 +39,7 @@ mod flow;
 mod icmp;
 mod limits;
 mod link;
+mod names;
 mod packet;
 mod peers;
 mod policy;
@@ -86,6 +88,7 @@ pub struct Engine {
     schedule: Schedule,
     reassembly: Reassembly,
     queries: dns::Queries,
+    names: names::Table,
     link: Link,
     /// When payload of a TCP connection or UDP mapping last passed.
     active: Option<Instant>,
@@ -112,6 +115,7 @@ impl Engine {
             schedule: Schedule::default(),
             reassembly: Reassembly::default(),
             queries: dns::Queries::default(),
+            names: names::Table::default(),
             link: Link::default(),
             active: None,
             exchange: None,

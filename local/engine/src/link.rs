@@ -35,6 +35,7 @@ impl Engine {
         self.exchange = Some(now);
         self.link = Link::default();
         let pause = Pause { from: down_since, to: now };
+        self.names.resume(pause);
         for id in self.table.ids() {
             if let Some(entry) = self.table.get_mut(id) {
                 entry.last_sent = 0;

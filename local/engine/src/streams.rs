@@ -13,6 +13,7 @@ use super::admission::Admitted;
 use super::api::{Command, ConnectError, FlowId, Target, UnreachableKind};
 use super::events::Ending;
 use super::flow::{Entry, Flow, Key, Usage};
+use super::names::Names;
 use super::packet::icmp::Message;
 use super::packet::{Malformed, Packet};
 use super::tcp::{self, Connection, Endpoints, Segment, Shares};
@@ -71,16 +72,16 @@ impl Engine {
 
     fn open_tcp(&mut self, packet: &Packet, key: Key, segment: &Segment, now: Instant) {
         let Key::Tcp { client, server } = key else { return };
-        let (target, rule) = if self.is_gateway(server.ip()) {
+        let (target, rule, names) = if self.is_gateway(server.ip()) {
             if !self.is_resolver(server) {
                 return self.send_urgent(tcp::refusal(packet, segment));
             }
             // Not a rule of the policy, and never told of.
-            (Target::Resolver, RuleId(0))
+            (Target::Resolver, RuleId(0), Names::default())
         } else {
             let Some(admitted) = self.admit(packet, Protocol::Tcp, client, server, now) else { return };
-            let Admitted { destination, interface, rule } = admitted;
-            (Target::Host { address: destination, interface }, rule)
+            let Admitted { destination, interface, rule, names } = admitted;
+            (Target::Host { address: destination, interface }, rule, names)
         };
         if !self.make_room(&key, now) {
             return;
@@ -90,6 +91,9 @@ impl Engine {
         let endpoints = Endpoints { client, server, target };
         let connection = Connection::new(endpoints, segment, initial, self.config.mtu, shares, now);
         let flow = self.table.insert(key, Flow::Tcp(Box::new(connection)), server.ip(), rule, now);
+        if let Some(entry) = self.table.get_mut(flow) {
+            entry.names.keep(server, &names);
+        }
         self.counters.connections += 1;
         self.tell_opened(flow);
         let hop_limit = (packet.hop_limit < ORDINARY_HOPS).then(|| packet.hop_limit.saturating_sub(1));

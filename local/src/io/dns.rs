@@ -44,7 +44,7 @@ pub(super) enum Client {
 }
 
 /// The resolver's answer; `None` if the message was not a query.
-pub(super) type Answer = (Client, Option<Bytes>);
+pub(super) type Answer = (Client, Option<resolver::Answer>);
 
 /// A finished query.
 struct Finished {
@@ -93,14 +93,11 @@ impl Queries {
     /// The next answer.
     pub(super) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
         match self.pending.poll_next_unpin(cx) {
-            Poll::Ready(Some(Finished { client, answer, took })) => {
-                let message = answer.map(|answer| {
-                    if let Some(lookup) = answer.lookup {
-                        self.lookups.add(Lookup { lookup, answered: Instant::now(), took });
-                    }
-                    answer.message
-                });
-                Poll::Ready((client, message))
+            Poll::Ready(Some(Finished { client, mut answer, took })) => {
+                if let Some(lookup) = answer.as_mut().and_then(|answer| answer.lookup.take()) {
+                    self.lookups.add(Lookup { lookup, answered: Instant::now(), took });
+                }
+                Poll::Ready((client, answer))
             }
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }

@@ -22,6 +22,7 @@ use super::udp::Mapping;
 use super::warning::{Warning, Warnings};
 use crate::engine::{Command, ConnectError, Engine, FlowId, Target, Unreachable, UnreachableKind};
 use crate::policy::InterfaceIndex;
+use crate::resolver::{self, Named};
 
 /// Maximum number of flows served per turn.
 const TURN: usize = 128;
@@ -150,7 +151,14 @@ impl Flows {
         engine: &mut Engine,
         now: Instant,
     ) -> Poll<()> {
-        let (client, message): Answer = std::task::ready!(self.queries.poll_answer(cx));
+        let (client, answer): Answer = std::task::ready!(self.queries.poll_answer(cx));
+        let message = answer.map(|resolver::Answer { message, named, .. }| {
+            // Before the answer leaves: the client may connect at once.
+            if let Some(Named { names, addresses }) = named {
+                engine.handle_names(&names, &addresses, now);
+            }
+            message
+        });
         match (client, message) {
             (Client::Datagram(query), Some(message)) => engine.handle_dns_answer(query, message),
             (Client::Datagram(_), None) => {}

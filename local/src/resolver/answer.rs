@@ -4,6 +4,7 @@ use bytes::Bytes;
 use hickory_proto::op::ResponseCode;
 
 use super::message::{Reply, Request};
+use super::named::Named;
 use super::source::Source;
 
 /// An answer to a query of the codespace.
@@ -13,6 +14,8 @@ pub struct Answer {
     pub message: Bytes,
     /// What was looked up; `None` for a query that was refused without a lookup.
     pub lookup: Option<Lookup>,
+    /// The addresses in it; `None` if there are none.
+    pub named: Option<Named>,
 }
 
 /// One lookup.

@@ -177,7 +177,7 @@ fn flow_of(flow: &FlowView, now: Instant) -> Flow {
         protocol: flow.protocol.into(),
         client: flow.client,
         server: flow.destination,
-        name: None,
+        name: flow.name.clone(),
         state: flow.state.to_string(),
         uplink_bytes: flow.uplink_bytes,
         downlink_bytes: flow.downlink_bytes,

@@ -14,6 +14,7 @@ pub struct Rules {
     forwarded: Vec<IpNet>,
     translated: Vec<(SocketAddr, SocketAddr)>,
     prohibited: Vec<IpNet>,
+    name: Option<String>,
     interface: Option<InterfaceIndex>,
 }
 
@@ -36,6 +37,11 @@ impl Rules {
         self
     }
 
+    /// Forbids everything that does not have this name.
+    pub fn only(self, name: &str) -> Self {
+        Self { name: Some(name.to_owned()), ..self }
+    }
+
     /// Binds every flow to this interface.
     pub fn bind(self, interface: u32) -> Self {
         Self { interface: InterfaceIndex::new(interface), ..self }
@@ -56,7 +62,8 @@ impl Policy for Rules {
             };
             return Verdict::Refuse { refusal, rule };
         }
-        if self.prohibited.iter().any(|network| network.contains(&asked.ip())) {
+        let unnamed = self.name.as_ref().is_some_and(|name| !flow.names.contains(name));
+        if unnamed || self.prohibited.iter().any(|network| network.contains(&asked.ip())) {
             return Verdict::Refuse { refusal: Refusal::Prohibited, rule };
         }
         if self.forwarded.iter().any(|network| network.contains(&asked.ip())) {

@@ -24,7 +24,7 @@ fn vanish(script: &mut Script) {
 
 fn is_held(script: &Script) -> bool {
     let flows: Vec<_> = script.engine.flows().collect();
-    let [flow] = flows[..] else { panic!("{flows:?}") };
+    let [flow] = &flows[..] else { panic!("{flows:?}") };
     flow.held
 }
 

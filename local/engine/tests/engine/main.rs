@@ -11,6 +11,7 @@ mod fragments;
 mod harness;
 mod holding;
 mod link;
+mod names;
 mod policy;
 mod refusals;
 mod replaced;

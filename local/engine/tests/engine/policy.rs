@@ -294,7 +294,7 @@ fn flows_are_shown_with_what_passed() {
     passes(&mut script, mapping, "10.20.0.1:7");
     let mut flows: Vec<_> = script.engine.flows().collect();
     flows.sort_by_key(|flow| flow.protocol as u8);
-    let [tcp, udp, echo] = flows[..] else { panic!("{flows:?}") };
+    let [tcp, udp, echo] = &flows[..] else { panic!("{flows:?}") };
     assert_eq!((tcp.client, tcp.destination), (script.client, Some(script.server)));
     assert_eq!(
         (tcp.state, tcp.uplink_bytes, tcp.downlink_bytes),
