@@ -65,10 +65,15 @@ impl Engine {
         if !self.is_resolver(server) {
             return self.answer(packet, Message::Unreachable(UnreachableKind::Port));
         }
-        match self.queries.add(dns::Endpoints { client, server }, now) {
-            Some(query) => self.commands.push_back(Command::Resolve { query, message }),
-            None => self.counters.dropped += 1,
+        if message.len() > dns::MAX_QUESTION {
+            self.counters.dropped += 1;
+            return;
         }
+        let (query, gave_way) = self.queries.add(dns::Endpoints { client, server }, now);
+        self.counters.dropped += u64::from(gave_way);
+        // It waits for its answer: a slice would pin the whole buffer of the link meanwhile.
+        let message = Bytes::copy_from_slice(&message);
+        self.commands.push_back(Command::Resolve { query, message });
     }
 
     /// The resolver's answer to a [`Command::Resolve`], made to fit the query's UDP size.

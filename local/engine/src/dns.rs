@@ -5,13 +5,16 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::api::QueryId;
+use super::unanswered::Unanswered;
 
 /// The port of DNS.
 pub(super) const PORT: u16 = 53;
 
 /// How long a query waits for its answer. Stub resolvers give up after 5 seconds.
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// Queries that may wait for their answers.
+/// The longest question over UDP that is passed on. They have some hundred bytes.
+pub(super) const MAX_QUESTION: usize = 4096;
+/// Queries that may wait for their answers. Beyond that, the oldest of the client with most of them gives way.
 const MAX_WAITING: usize = 4096;
 
 /// The endpoints of a query.
@@ -28,32 +31,37 @@ pub(super) struct Endpoints {
 pub(super) struct Queries {
     /// Ids count up, so the first is the oldest.
     waiting: BTreeMap<QueryId, (Instant, Endpoints)>,
+    clients: Unanswered<SocketAddr, QueryId>,
     next: u64,
 }
 
 impl Queries {
-    /// Remembers a query; `None` if too many wait already.
-    pub(super) fn add(&mut self, endpoints: Endpoints, now: Instant) -> Option<QueryId> {
+    /// Remembers a query. Returns whether another one gave way to it, too.
+    pub(super) fn add(&mut self, endpoints: Endpoints, now: Instant) -> (QueryId, bool) {
         self.expire(now);
-        if self.waiting.len() >= MAX_WAITING {
-            return None;
+        let is_full = self.waiting.len() >= MAX_WAITING;
+        if is_full && let Some(oldest) = self.clients.oldest_of_busiest() {
+            self.remove(oldest);
         }
         let query = QueryId(self.next);
         self.next += 1;
         self.waiting.insert(query, (now, endpoints));
-        Some(query)
+        self.clients.insert(endpoints.client, query);
+        (query, is_full)
     }
 
     /// Takes out a query that has been answered.
     pub(super) fn remove(&mut self, query: QueryId) -> Option<Endpoints> {
-        self.waiting.remove(&query).map(|(_, endpoints)| endpoints)
+        let (_, endpoints) = self.waiting.remove(&query)?;
+        self.clients.remove(endpoints.client, query);
+        Some(endpoints)
     }
 
     fn expire(&mut self, now: Instant) {
-        while let Some(oldest) = self.waiting.first_entry()
-            && now.saturating_duration_since(oldest.get().0) >= TIMEOUT
+        while let Some((query, (since, _))) = self.waiting.first_key_value()
+            && now.saturating_duration_since(*since) >= TIMEOUT
         {
-            oldest.remove();
+            self.remove(*query);
         }
     }
 }
@@ -62,31 +70,34 @@ impl Queries {
 mod tests {
     use super::*;
 
-    fn endpoints() -> Endpoints {
-        let address = SocketAddr::from(([10, 0, 0, 1], 53));
+    fn endpoints(port: u16) -> Endpoints {
+        let address = SocketAddr::from(([10, 0, 0, 1], port));
         Endpoints { client: address, server: address }
     }
 
     #[test]
-    fn one_query_without_an_answer_does_not_hold_up_the_others() {
+    fn a_client_that_asks_too_much_gives_way_to_others() {
         let (mut queries, now) = (Queries::default(), Instant::now());
-        let _never_answered = queries.add(endpoints(), now);
-        for _ in 0..2 * MAX_WAITING {
-            let query = queries.add(endpoints(), now).expect("room");
-            assert!(queries.remove(query).is_some());
-            assert!(queries.remove(query).is_none(), "answered twice");
+        let (other, _) = queries.add(endpoints(1), now);
+        let (first, _) = queries.add(endpoints(2), now);
+        for _ in 2..MAX_WAITING {
+            assert!(!queries.add(endpoints(2), now).1);
         }
+        for _ in 0..2 * MAX_WAITING {
+            assert!(queries.add(endpoints(2), now).1);
+        }
+        assert_eq!(queries.waiting.len(), MAX_WAITING);
+        assert!(queries.remove(first).is_none());
+        assert!(queries.remove(other).is_some());
+        assert!(queries.remove(other).is_none(), "answered twice");
     }
 
     #[test]
-    fn queries_that_wait_are_bounded_and_forgotten_after_a_while() {
+    fn queries_are_forgotten_after_a_while() {
         let (mut queries, now) = (Queries::default(), Instant::now());
-        let first = queries.add(endpoints(), now).expect("room");
-        for _ in 1..MAX_WAITING {
-            assert!(queries.add(endpoints(), now).is_some());
-        }
-        assert!(queries.add(endpoints(), now).is_none());
-        assert!(queries.add(endpoints(), now + TIMEOUT).is_some());
+        let (first, _) = queries.add(endpoints(1), now);
+        queries.add(endpoints(1), now + TIMEOUT);
         assert!(queries.remove(first).is_none());
+        assert_eq!((queries.waiting.len(), queries.clients.len()), (1, 1));
     }
 }

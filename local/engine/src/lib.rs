@@ -211,11 +211,13 @@ impl Engine {
     }
 
     fn send_urgent(&mut self, packet: Option<Transmit>) {
-        let Some(packet) = packet else { return };
+        let Some(mut packet) = packet else { return };
         if !self.link.is_up() || self.urgent_bytes + packet.len() > MAX_URGENT {
             self.counters.dropped += 1;
             return;
         }
+        // An answer to a ping is a slice of the request, which would pin the whole buffer of the link.
+        packet.payload = Bytes::copy_from_slice(&packet.payload);
         self.urgent_bytes += packet.len();
         self.urgent.push_back(packet);
     }

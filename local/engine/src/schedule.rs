@@ -109,6 +109,10 @@ impl Queue {
     pub(super) fn pop(&mut self) -> Option<Transmit> {
         let packet = self.packets.pop_front()?;
         self.bytes -= packet.len();
+        if self.packets.is_empty() {
+            // A queue that was long once keeps no memory.
+            *self = Self::default();
+        }
         Some(packet)
     }
 

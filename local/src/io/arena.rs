@@ -1,12 +1,12 @@
-//! The memory that sockets are read into: large shared buffers that are split without copying.
+//! The memory that sockets are read into. A read that fills most of its buffer keeps it; what is shorter is copied out,
+//! so that what is kept never pins much more memory than it counts.
 
 use bytes::{Bytes, BytesMut};
 
-/// Size of one buffer, in bytes.
-const SIZE: usize = 256 * 1024;
-/// Shorter reads are copied out: a reference to a few bytes that wait for an acknowledgement would pin the whole
-/// buffer.
-const COPIED: usize = 4 * 1024;
+/// Size of one buffer, in bytes: a read of a connection, or the largest datagram.
+const SIZE: usize = 64 * 1024;
+/// Shorter reads are copied out.
+const COPIED: usize = 48 * 1024;
 
 /// Memory for the next reads: read into [`Self::space`], then [`Self::take`] the bytes that were read.
 #[derive(Debug, Default)]
@@ -26,7 +26,9 @@ impl Arena {
         if len < COPIED {
             return Bytes::copy_from_slice(&self.0[..len]);
         }
-        self.0.split_to(len).freeze()
+        let mut taken = std::mem::take(&mut self.0);
+        taken.truncate(len);
+        taken.freeze()
     }
 }
 

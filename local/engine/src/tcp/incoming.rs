@@ -87,8 +87,8 @@ impl Connection {
                 self.finish(true);
                 return false;
             }
-            Acknowledged::TooMuch => {
-                self.due.ack = true;
+            Acknowledged::TooMuch | Acknowledged::TooOld => {
+                self.due.ack |= self.state.is_synchronized();
                 return false;
             }
             Acknowledged::Progress => self.acknowledged(now),

@@ -222,6 +222,10 @@ impl Receive {
             self.queue.pop_front();
         }
         self.tail.advance(left.min(self.tail.len()));
+        if self.tail.is_empty() {
+            // An idle connection keeps no memory.
+            self.tail = BytesMut::new();
+        }
         self.move_edge()
     }
 

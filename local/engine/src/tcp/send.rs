@@ -60,6 +60,8 @@ pub(super) struct Send {
 pub(super) enum Acknowledged {
     /// It covers data that was never sent.
     TooMuch,
+    /// It is older than any segment that may still be under way.
+    TooOld,
     /// New bytes, or the SYN or FIN.
     Progress,
     /// Nothing new.
@@ -273,10 +275,14 @@ impl Send {
     /// Takes an acknowledgment and window (RFC 9293, 3.10.7.4, fifth check).
     pub(super) fn acknowledge(&mut self, ack: Ack, now: Instant) -> Acknowledged {
         let Some(position) = seq::unwrap(self.initial, ack.number, self.acknowledged) else {
-            return Acknowledged::Nothing;
+            return Acknowledged::TooOld;
         };
         if position > self.highest {
             return Acknowledged::TooMuch;
+        }
+        // RFC 5961, 5: who guesses numbers must not get data into the stream.
+        if position + self.largest_window < self.acknowledged {
+            return Acknowledged::TooOld;
         }
         if position < self.acknowledged {
             return Acknowledged::Nothing;

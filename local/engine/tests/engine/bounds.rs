@@ -121,3 +121,25 @@ fn a_link_without_room_gets_no_payload() {
     script.expect(seg("P", 1, 7, &[1; 1000]));
     assert_eq!(script.sent().expect("the datagram").udp().2, b"x");
 }
+
+#[test]
+fn what_waits_pins_no_buffer_of_the_link() {
+    let mut script = Script::new();
+    let question = udp("10.1.0.2:9", "10.1.0.1:53", &[0; 64]);
+    for packet in [question, echo("10.1.0.2", "10.1.0.1", 1, 1, &[0; 1000])] {
+        let packet = Bytes::from(packet);
+        script.engine.handle_packet(packet.clone(), script.now);
+        let _waits = script.command();
+        assert!(packet.is_unique());
+    }
+    // Two headers, the echo and nothing for the question.
+    assert_eq!(script.sent().expect("the echo").transport.len(), 1008);
+}
+
+#[test]
+fn a_question_that_is_too_long_is_dropped() {
+    let mut script = Script::new();
+    script.send_raw(&udp("10.1.0.2:9", "10.1.0.1:53", &[0; 4097]));
+    script.quiet();
+    assert_eq!(script.engine.counters().dropped, 1);
+}

@@ -148,3 +148,21 @@ fn events_of_a_removed_flow_are_ignored() {
     assert!(!script.engine.uplink_ended(flow));
     script.quiet();
 }
+
+#[test]
+fn data_with_an_acknowledgment_that_is_too_old_is_challenged() {
+    // The client's window is 60,000.
+    let (mut script, flow) = Script::established();
+    for n in 0..80 {
+        script.serve(flow, &[1; 1000]);
+        script.expect(seg("P", 1 + n * 1000, 1, &[1; 1000]));
+        script.send(seg("", 1, 1001 + n * 1000, b""));
+    }
+    // RFC 5961, 5: what is older than the largest window can't be under way any more.
+    script.send(seg("P", 1, 80_001 - 60_001, b"forged"));
+    script.expect(seg("", 80_001, 1, b""));
+    assert_eq!(script.take(flow, 100), b"");
+    script.send(seg("P", 1, 80_001 - 60_000, b"late"));
+    script.expect(seg("", 80_001, 5, b""));
+    assert_eq!(script.take(flow, 100), b"late");
+}
