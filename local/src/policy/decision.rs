@@ -25,6 +25,8 @@ pub mod rule {
     pub const RESERVED: RuleId = RuleId(2);
     /// The user's rules allow something, but not this.
     pub const NOT_ALLOWED: RuleId = RuleId(3);
+    /// A translator would send it to a network that the user excludes.
+    pub const EXCLUDED: RuleId = RuleId(4);
 }
 
 /// The policy in force. The engine holds one and is given another one when the laptop's networks change.
@@ -32,6 +34,8 @@ pub mod rule {
 pub struct Policy {
     forwarded: PrefixMap<Option<InterfaceIndex>>,
     refused: PrefixMap<Refusal>,
+    /// What the user excludes. It is not in `forwarded`, but translators may have a way there.
+    excluded: PrefixMap<()>,
     routes: Vec<IpNet>,
     rules: Rules,
 }
@@ -42,6 +46,7 @@ impl Policy {
         let forwarded = forwarded(choice, &Fib::of(snapshot), |interface| interface, |_| None);
         Self {
             refused: refused::refused(snapshot, &codespace.tunnel),
+            excluded: excluded(choice),
             routes: forwarded.covered().prefixes(),
             forwarded,
             rules: choice.rules.clone(),
@@ -62,6 +67,7 @@ impl Policy {
             (rule::NO_ROUTE, None) => "no route".to_owned(),
             (rule::RESERVED, None) => "reserved address".to_owned(),
             (rule::NOT_ALLOWED, None) => "no rule allows it".to_owned(),
+            (rule::EXCLUDED, None) => "excluded network".to_owned(),
             // It decided about a flow before the rules changed.
             (RuleId(_), None) => "a rule that has changed since".to_owned(),
         }
@@ -95,8 +101,13 @@ impl engine::Policy for Policy {
         if let Some(refusal) = self.refused.get(destination) {
             return refuse(*refusal, rule::RESERVED);
         }
-        if reserved::embedded_v4(destination).is_some_and(|v4| self.refused.get(v4.into()).is_some()) {
-            return refuse(Refusal::Prohibited, rule::RESERVED);
+        for v4 in reserved::embedded_v4(destination) {
+            if self.refused.get(v4.into()).is_some() {
+                return refuse(Refusal::Prohibited, rule::RESERVED);
+            }
+            if self.excluded.get(v4.into()).is_some() {
+                return refuse(Refusal::Prohibited, rule::EXCLUDED);
+            }
         }
         let Some(interface) = self.forwarded.get(destination) else {
             return refuse(Refusal::NoRoute, rule::NO_ROUTE);
@@ -135,8 +146,11 @@ pub(super) fn forwarded<V: Clone + Eq>(
         let network = PrefixMap::longest_prefix([(network, named(route))]);
         forwarded = forwarded.or(&network.without(&blocked));
     }
-    let excluded = PrefixMap::from_prefixes(choice.excludes.iter().map(IpNet::trunc));
-    forwarded.without(&excluded).without(&refused::blocks())
+    forwarded.without(&excluded(choice)).without(&refused::blocks())
+}
+
+fn excluded(choice: &Choice) -> PrefixMap<()> {
+    PrefixMap::from_prefixes(choice.excludes.iter().map(IpNet::trunc))
 }
 
 #[cfg(test)]

@@ -224,7 +224,8 @@ fn the_laptop_itself_is_never_reached() {
 fn metadata_services_are_never_reached() {
     let policy = Laptop::at_home().policy(&choice(&["0.0.0.0/0", "::/0"], &[]));
     let metadata = ["169.254.169.254", "168.63.129.16", "100.100.100.200", "fd00:ec2::254", "fd20:ce::254"];
-    let translated = ["64:ff9b::169.254.169.254", "64:ff9b::127.0.0.1", "2002:a9fe:a9fe::1"];
+    let translated =
+        ["64:ff9b::169.254.169.254", "64:ff9b::127.0.0.1", "2002:a9fe:a9fe::1", "64:ff9b:1::127.0.0.1"];
     for address in metadata.into_iter().chain(translated) {
         assert_eq!(verdict(&policy, address), PROHIBITED, "{address}");
     }
@@ -387,6 +388,29 @@ fn the_private_ranges_need_no_route() {
     assert_eq!(verdict(&policy, "10.1.2.3"), ANY_WAY);
     assert_eq!(verdict(&policy, "8.8.8.8"), NO_ROUTE);
     assert!(policy.hints().is_empty());
+}
+
+/// The laptop may have a way to a translator, which then would reach what the user excludes.
+#[test]
+fn what_is_excluded_is_excluded_for_translators_too() {
+    let laptop = Laptop::at_home().route("64:ff9b::/32", 2).route("2002::/16", 2).route("2001::/32", 2);
+    let policy = laptop.policy(&choice(&["auto"], &["10.20.0.0/16"]));
+    for (address, outcome) in [
+        ("64:ff9b::10.20.0.10", Err(Refusal::Prohibited)),
+        ("64:ff9b:1::10.20.0.10", Err(Refusal::Prohibited)),
+        ("64:ff9b:1:a14:0:a00::", Err(Refusal::Prohibited)),
+        ("2002:a14:a::1", Err(Refusal::Prohibited)),
+        ("2001:0:c000:201::f5eb:fff5", Err(Refusal::Prohibited)),
+        ("64:ff9b::10.21.0.10", by(2)),
+        ("64:ff9b:1::10.21.0.10", by(2)),
+        ("2002:a15:a::1", by(2)),
+    ] {
+        assert_eq!(verdict(&policy, address), outcome, "{address}");
+    }
+    assert_eq!(verdict(&policy, "::ffff:10.20.0.10"), Err(Refusal::Prohibited), "mapped ones always");
+    let private = Laptop::at_home().policy(&choice(&["private"], &[]));
+    assert_eq!(verdict(&private, "100.100.100.100"), Err(Refusal::Prohibited), "Tailscale's own service");
+    assert_eq!(verdict(&private, "100.100.100.101"), ANY_WAY);
 }
 
 #[test]

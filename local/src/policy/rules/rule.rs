@@ -58,14 +58,13 @@ impl Rule {
     pub fn matches(&self, flow: &NewFlow<'_>) -> bool {
         let Pattern { target, ports, .. } = &self.pattern;
         let destination = flow.destination;
-        let translated = || match self.action {
-            Action::Deny => reserved::embedded_v4(destination.ip()).map(IpAddr::from),
-            Action::Allow => None,
+        let is_translated = || {
+            let mut embedded = reserved::embedded_v4(destination.ip());
+            self.action == Action::Deny && embedded.any(|v4| target.matches(v4.into(), &[]))
         };
         self.pattern.has_protocol(flow.protocol)
             && ports.as_ref().is_none_or(|ports| ports.contains(&destination.port()))
-            && (target.matches(destination.ip(), flow.names)
-                || translated().is_some_and(|v4| target.matches(v4, &[])))
+            && (target.matches(destination.ip(), flow.names) || is_translated())
     }
 }
 
