@@ -57,6 +57,8 @@ pub struct Config {
     pub gui: bool,
     /// What is logged: a `tracing` filter.
     pub trace: String,
+    /// Where flows are recorded.
+    pub audit: Option<PathBuf>,
     /// Where the log goes; `None` is stderr.
     pub trace_dest: Option<PathBuf>,
     /// Warnings about the configuration itself.
@@ -204,6 +206,7 @@ fn resolve(raw: Raw, warnings: Vec<String>, rules: Rules) -> Config {
         dns: raw.dns.0.0,
         gui: raw.gui.0,
         trace: raw.trace.0.0,
+        audit: raw.audit,
         trace_dest: raw.trace_dest,
         warnings,
     }

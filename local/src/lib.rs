@@ -2,6 +2,7 @@
 //!
 //! The [`engine`] is the pure core; [`io`] alone drives it. ARCHITECTURE.md has the map.
 
+pub mod audit;
 pub mod cli;
 pub mod codespaces;
 pub mod command;

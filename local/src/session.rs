@@ -44,6 +44,7 @@ use self::error::ConnectError;
 pub use self::error::Error;
 pub use self::handshake::HandshakeError;
 use self::link::Link;
+use crate::audit::{Audit, Entry};
 use crate::config::Config;
 use crate::engine::{self, Engine};
 use crate::exit::Failure;
@@ -75,6 +76,7 @@ pub struct Session<'a> {
     /// How many links were asked for.
     links: u32,
     backoff: Backoff,
+    audit: Option<Audit>,
 }
 
 /// Identifies a session to the sidecar.
@@ -90,9 +92,10 @@ impl<'a> Session<'a> {
     /// A session with what `transport` leads to, not connected yet. It ends when `stop` turns true.
     ///
     /// # Errors
-    /// The laptop's networks or its resolver's configuration can't be read.
+    /// The laptop's networks or its resolver's configuration can't be read, or the audit can't be written.
     pub fn new(config: &Config, transport: &'a Transport, stop: Stop) -> Result<Self, Error> {
         let resolver = Arc::new(Resolver::system()?);
+        let audit = config.audit.as_deref().map(Audit::open).transpose()?;
         let (sender, controls) = mpsc::channel(CONTROLS);
         let (status, requests) = request::channel();
         let ports = Ports { stop, requests, io: sender };
@@ -110,6 +113,7 @@ impl<'a> Session<'a> {
             identity: None,
             links: 0,
             backoff: Backoff::new(),
+            audit,
         })
     }
 
@@ -123,12 +127,25 @@ impl<'a> Session<'a> {
     /// # Errors
     /// There was no session, or it ended by itself.
     pub async fn run(mut self) -> Result<(), Failure> {
+        self.record(Entry::SessionBegin {
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            target: self.transport.name(),
+        });
         let result = self.run_links().await;
         // The hosts learn of every kind of end.
         if let Some(io) = self.io.take() {
             io.abort();
         }
+        let error = result.as_ref().err().map(|failure: &Failure| failure.what.clone());
+        self.record(Entry::SessionEnd { error });
         result
+    }
+
+    fn record(&self, entry: Entry) {
+        if let Some(audit) = &self.audit {
+            audit.recorder().record(entry);
+        }
     }
 
     async fn run_links(&mut self) -> Result<(), Failure> {
@@ -191,7 +208,7 @@ impl<'a> Session<'a> {
     /// Carries packets until the link is lost or the session ends.
     async fn carry(&mut self, mut link: Link, connected: &Connected) -> Result<Carried, Error> {
         let Connected { opened, notices } = connected;
-        let Self { control, controls, io, resolver, identity, .. } = self;
+        let Self { control, controls, io, resolver, identity, audit, .. } = self;
         *identity = Some(Identity::of(opened));
         let flows = io.as_ref().map_or(0, Io::flow_count);
         control.opened(opened, notices.kept(), flows, link.signals());
@@ -216,12 +233,12 @@ impl<'a> Session<'a> {
                     secret: random(),
                     resources: resources::of_process(),
                 };
-                io.insert(Io::new(
-                    Engine::new(config),
-                    self.idle,
-                    OwnAddresses::of_kernel(),
-                    Arc::clone(resolver),
-                )?)
+                let mut new =
+                    Io::new(Engine::new(config), self.idle, OwnAddresses::of_kernel(), Arc::clone(resolver))?;
+                if let Some(audit) = audit {
+                    new.audit(audit.recorder().clone());
+                }
+                io.insert(new)
             }
         };
         control.follow_codespace(io.codespace());

@@ -6,13 +6,14 @@ use std::path::Path;
 use gh_net::cli;
 use gh_net_tests::{docs, root};
 
-const DOCUMENTS: [&str; 8] = [
+const DOCUMENTS: [&str; 9] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "docs/how-it-works.md",
     "docs/sessions.md",
     "docs/configuration.md",
+    "docs/audit.md",
     "docs/comparison.md",
     "docs/migration.md",
 ];

@@ -30,6 +30,7 @@ pub(super) struct Raw {
     pub(super) route: List<RouteChoice>,
     pub(super) exclude: Option<List<Network>>,
     pub(super) dns: Text<Dns>,
+    pub(super) audit: Option<PathBuf>,
     pub(super) gui: Text<bool>,
     pub(super) trace: Text<TraceFilter>,
     pub(super) trace_dest: Option<PathBuf>,

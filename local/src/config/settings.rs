@@ -83,7 +83,7 @@ const PLAIN: Setting = Setting {
 };
 
 /// All settings, in the order of `--help`.
-pub const SETTINGS: [Setting; 19] = [
+pub const SETTINGS: [Setting; 20] = [
     Setting {
         key: "codespace",
         short: Some('c'),
@@ -224,6 +224,15 @@ pub const SETTINGS: [Setting; 19] = [
                   resolver is left unchanged (false)",
         default: Unset::Value("split"),
         example: r#""local""#,
+        ..PLAIN
+    },
+    Setting {
+        key: "audit",
+        value: "FILE",
+        hint: ValueHint::FilePath,
+        meaning: "Record in this file, as JSON lines, what the codespace reaches and what it is refused. It is rotated by \
+                  its size; docs/audit.md describes the lines",
+        example: r#""/home/me/gh-net-audit.jsonl""#,
         ..PLAIN
     },
     Setting {

@@ -1,4 +1,4 @@
-//! What the engine tells of flows: the latest refused ones, for the status and the log.
+//! What the engine tells of flows: the latest refused ones are kept for the status and logged, and all go to the audit.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::limit::RateLimit;
-use crate::engine::{self, Engine, Event, Protocol, Refusal};
+use crate::audit::{self, Entry, Recorder, Verdict};
+use crate::engine::{self, Engine, Event, FlowEvent, Protocol, Refusal};
 use crate::policy::Policy;
 use crate::status::unix_time;
 
@@ -84,6 +85,9 @@ pub(super) struct Events {
     policy: Policy,
     /// The latest last.
     denials: VecDeque<Denial>,
+    audit: Option<Recorder>,
+    /// How many lost events of the engine the audit knows of.
+    lost: u64,
     log: RateLimit,
     /// Lines that were left out since the last one.
     unlogged: u64,
@@ -94,6 +98,8 @@ impl Default for Events {
         Self {
             policy: Policy::default(),
             denials: VecDeque::new(),
+            audit: None,
+            lost: 0,
             log: RateLimit::new(LOG_PERIOD, LOG_LINES),
             unlogged: 0,
         }
@@ -101,6 +107,17 @@ impl Default for Events {
 }
 
 impl Events {
+    /// All events go to this audit, too.
+    pub(super) fn audit(&mut self, audit: Recorder, engine: &mut Engine) {
+        self.audit = Some(audit);
+        engine.tell_flows(true);
+    }
+
+    /// How many events are missing in the audit.
+    pub(super) fn audit_lost(&self) -> u64 {
+        self.audit.as_ref().map_or(0, Recorder::lost)
+    }
+
     /// The engine is given a new policy. What happened before is told by the rules of the old one.
     pub(super) fn set_policy(&mut self, policy: Policy, engine: &mut Engine, now: Instant) {
         engine.flush_events();
@@ -112,6 +129,9 @@ impl Events {
     /// Takes the engine's events.
     pub(super) fn take(&mut self, engine: &mut Engine, now: Instant) {
         while let Some(event) = engine.poll_event() {
+            if let Some(audit) = &self.audit {
+                audit.record(entry(&event, &self.policy));
+            }
             match event {
                 Event::Denied(denied) => {
                     let denial = Denial::new(denied, &self.policy, unix_time());
@@ -121,6 +141,12 @@ impl Events {
                 }
                 Event::Opened(_) | Event::Closed { .. } => {}
             }
+        }
+        let lost = engine.lost_events();
+        if let Some(audit) = &self.audit
+            && lost > self.lost
+        {
+            audit.missed(lost - std::mem::replace(&mut self.lost, lost));
         }
     }
 
@@ -151,6 +177,46 @@ impl Events {
     /// The latest refused flows, the latest last.
     pub(super) fn denials(&self) -> Vec<Denial> {
         self.denials.iter().cloned().collect()
+    }
+}
+
+/// The audit's entry for an event.
+fn entry(event: &Event, policy: &Policy) -> Entry {
+    match event {
+        Event::Opened(opened) => Entry::FlowOpened { flow: flow(opened, policy) },
+        Event::Closed { flow: closed, uplink_bytes, downlink_bytes, ending } => Entry::FlowClosed {
+            flow: flow(closed, policy),
+            uplink_bytes: *uplink_bytes,
+            downlink_bytes: *downlink_bytes,
+            ended: (*ending).into(),
+        },
+        Event::Denied(denied) => Entry::FlowDenied {
+            flow: audit::Flow {
+                flow: None,
+                protocol: denied.protocol.into(),
+                client: denied.client,
+                server: denied.destination,
+                actual: None,
+                name: denied.name.as_deref().map(str::to_owned),
+                verdict: Verdict::Denied,
+                rule: policy.rule_text(denied.rule),
+            },
+            refusal: denied.refusal.into(),
+            count: denied.count,
+        },
+    }
+}
+
+fn flow(event: &FlowEvent, policy: &Policy) -> audit::Flow {
+    audit::Flow {
+        flow: Some(event.flow.0),
+        protocol: event.protocol.into(),
+        client: event.client,
+        server: event.destination,
+        actual: event.actual,
+        name: event.name.as_deref().map(str::to_owned),
+        verdict: Verdict::Forwarded,
+        rule: policy.rule_text(event.rule),
     }
 }
 

@@ -8,6 +8,7 @@ use super::Io;
 use super::events::Denial;
 use super::names::Lookup;
 use super::warning::Warning;
+use crate::audit::Recorder;
 use crate::engine::{self, FlowView};
 
 /// Counts since the start, and gauges.
@@ -64,14 +65,21 @@ impl Io {
         }
     }
 
+    /// All that is told of flows goes to this audit. Call it before the first packet.
+    pub fn audit(&mut self, audit: Recorder) {
+        self.events.audit(audit, &mut self.engine);
+    }
+
     /// A snapshot of everything.
     pub(super) fn report(&self) -> Report {
+        let count = self.events.audit_lost();
+        let lost = (count > 0).then_some(Warning::AuditLost { count });
         Report {
             counters: self.counters(),
             flows: self.engine.flows().collect(),
             denials: self.events.denials(),
             lookups: self.flows.lookups(),
-            warnings: self.flows.warnings(),
+            warnings: self.flows.warnings().into_iter().chain(lost).collect(),
             notices: self.notices.kept(),
             sidecar: self.sidecar,
         }

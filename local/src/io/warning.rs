@@ -24,6 +24,11 @@ pub enum Warning {
     EchoForbidden,
     /// There are as many flows as there may be.
     TableFull,
+    /// Entries are missing in the audit.
+    AuditLost {
+        /// How many.
+        count: u64,
+    },
 }
 
 impl Warning {
@@ -33,6 +38,7 @@ impl Warning {
             Self::SocketShortage { .. } => "socket-shortage",
             Self::EchoForbidden => "echo-forbidden",
             Self::TableFull => "table-full",
+            Self::AuditLost { .. } => "audit-lost",
         }
     }
 }
@@ -48,6 +54,10 @@ impl fmt::Display for Warning {
             Self::EchoForbidden => f.write_str(
                 "this user may not open ping sockets, so ping does not reach the laptop's networks. Allow it on the \
                  laptop: sudo sysctl net.ipv4.ping_group_range=\"0 2147483647\"",
+            ),
+            Self::AuditLost { count } => write!(
+                f,
+                "{count} entries are missing in the audit file: the disk is full or too slow, or the file can't be written"
             ),
             Self::TableFull => f.write_str(
                 "the codespace has as many connections through the bridge as there may be; new ones wait until some end. \
@@ -84,6 +94,8 @@ impl Warnings {
             Warning::SocketShortage { .. } => &mut self.shortage,
             Warning::EchoForbidden => &mut self.echo,
             Warning::TableFull => &mut self.full,
+            // The audit logs it itself and keeps the count.
+            Warning::AuditLost { .. } => return,
         };
         if limit.admits(now) {
             tracing::warn!("{warning}");

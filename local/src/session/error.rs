@@ -5,7 +5,7 @@ use gh_net_common::frame::Reason;
 use super::handshake::HandshakeError;
 use crate::exit::{Exit, Explain, Failure};
 use crate::io::{LinkEnd, ReactorError};
-use crate::{netwatch, resolver, transport};
+use crate::{audit, netwatch, resolver, transport};
 
 /// Why an attempt to connect failed.
 #[derive(Debug, thiserror::Error)]
@@ -49,9 +49,9 @@ impl ConnectError {
             }
             Self::Session(Error::Handshake { error: HandshakeError::Version(_), .. }) => Outlook::Final,
             Self::Session(Error::Handshake { .. } | Error::Ended { .. }) => Outlook::Retry,
-            Self::Session(Error::Netwatch(_) | Error::Io(_) | Error::Reactor(_) | Error::Resolver(_)) => {
-                Outlook::Final
-            }
+            Self::Session(
+                Error::Netwatch(_) | Error::Io(_) | Error::Reactor(_) | Error::Resolver(_) | Error::Audit(_),
+            ) => Outlook::Final,
         }
     }
 }
@@ -98,6 +98,9 @@ pub enum Error {
     /// The configuration of the laptop's resolver can't be read.
     #[error(transparent)]
     Resolver(#[from] resolver::Error),
+    /// The audit can't be written.
+    #[error(transparent)]
+    Audit(#[from] audit::Error),
     /// No session could be opened.
     #[error("{error}")]
     Handshake {
@@ -120,6 +123,7 @@ impl Explain for Error {
     fn exit(&self) -> Exit {
         match self {
             Self::Handshake { .. } => Exit::Sidecar,
+            Self::Audit(_) => Exit::Usage,
             Self::Ended { end: LinkEnd::Goodbye(goodbye), .. } => match goodbye.reason {
                 Reason::Privilege | Reason::Tun => Exit::Sidecar,
                 Reason::Done
@@ -144,7 +148,7 @@ impl Explain for Error {
             Self::Handshake { error: HandshakeError::Refused(_) | HandshakeError::Version(_), .. }
             | Self::Ended { end: LinkEnd::Goodbye(_), .. } => None,
             Self::Handshake { carrier, .. } | Self::Ended { carrier, .. } => Some(carrier.explained()),
-            Self::Netwatch(_) | Self::Io(_) | Self::Reactor(_) | Self::Resolver(_) => None,
+            Self::Netwatch(_) | Self::Io(_) | Self::Reactor(_) | Self::Resolver(_) | Self::Audit(_) => None,
         }
     }
 
@@ -163,6 +167,7 @@ impl Explain for Error {
             Self::Ended { .. } => {
                 Some("The sidecar restores the codespace by itself. Start gh-net again to continue.".to_owned())
             }
+            Self::Audit(_) => Some("Check --audit.".to_owned()),
             Self::Handshake { .. }
             | Self::Netwatch(_)
             | Self::Io(_)

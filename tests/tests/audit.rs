@@ -1,0 +1,64 @@
+//! What the codespace is refused is shown, and what it does is recorded.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use gh_net_tests::lab::{Lab, Options};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(20);
+const AUDIT: &str = "/tmp/gh-net-audit.jsonl";
+const DENY: &str = "tcp:10.20.0.10:81";
+
+fn lines(lab: &Lab) -> Result<Vec<Value>> {
+    let text = lab.laptop.shell(&format!("cat {AUDIT}"))?;
+    text.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+}
+
+#[test]
+fn a_refused_flow_is_in_the_status_in_the_log_and_in_the_audit() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let bridge = lab.bridge(&["--audit", AUDIT, "--deny", DENY])?;
+    lab.codespace.shell("curl -sS http://10.20.0.10/")?;
+    ensure!(lab.codespace.run("curl -sS --max-time 5 http://10.20.0.10:81/")?.code() != 0, "not refused");
+
+    let status = lab.gh_net(&["status", "--json"])?.start()?.finish(LIMIT)?.ok()?;
+    let status: Value = serde_json::from_str(&status)?;
+    let denied = &status["denied"][0];
+    assert_eq!(
+        (&denied["server"], &denied["protocol"]),
+        (&"10.20.0.10:81".into(), &"tcp".into()),
+        "{status}"
+    );
+    assert_eq!(
+        (&denied["rule"], &denied["refusal"]),
+        (&"--deny tcp:10.20.0.10:81".into(), &"prohibited".into())
+    );
+    let text = lab.gh_net(&["status"])?.start()?.finish(LIMIT)?.ok()?;
+    ensure!(text.contains("-> 10.20.0.10:81") && text.contains(&format!("by rule: --deny {DENY}")), "{text}");
+
+    // SIGTERM ends the session in an orderly way, and all lines are written.
+    let process = bridge.into_process();
+    process.signal(Signal::SIGTERM)?;
+    let ended = process.finish(LIMIT)?;
+    assert_eq!(ended.code(), 0, "{}", ended.errors());
+    ensure!(
+        ended.errors().contains("→ 10.20.0.10:81 by rule: --deny tcp:10.20.0.10:81"),
+        "{}",
+        ended.errors()
+    );
+    let lines = lines(&lab)?;
+    let events: Vec<&str> = lines.iter().filter_map(|line| line["event"].as_str()).collect();
+    assert_eq!((events.first(), events.last()), (Some(&"session-begin"), Some(&"session-end")), "{events:?}");
+    let find = |event: &str, server: &str| {
+        lines.iter().find(|line| line["event"] == event && line["server"] == server).cloned()
+    };
+    find("flow-opened", "10.20.0.10:80").context("the request is not recorded")?;
+    let closed = find("flow-closed", "10.20.0.10:80").context("its end is not recorded")?;
+    ensure!(closed["downlink_bytes"].as_u64() > Some(0) && closed["verdict"] == "forwarded", "{closed}");
+    let refused = find("flow-denied", "10.20.0.10:81").context("the refusal is not recorded")?;
+    assert_eq!((&refused["verdict"], &refused["rule"]), (&"denied".into(), &format!("--deny {DENY}").into()));
+    assert_eq!(lab.laptop.shell(&format!("stat -c %a {AUDIT}"))?, "600");
+    Ok(())
+}
