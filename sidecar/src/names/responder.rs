@@ -16,6 +16,9 @@
 //! exists without such records (NODATA) is an answer. If no side has one, the client gets the most specific negative
 //! answer: NXDOMAIN stays NXDOMAIN.
 //!
+//! Each set of servers is asked a bounded number of questions at a time, which zones share ([`gh_net_common::turns`]), so a
+//! zone that nobody answers for holds up no other. A client's questions in progress are bounded as well.
+//!
 //! Without a link, or while it brings nothing, [`laptop`] stands for the laptop: it lets others answer what they can, and
 //! has questions that only the laptop can answer wait, and at last answers them from its [`cache`], which is used for
 //! nothing else.

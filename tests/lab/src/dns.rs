@@ -1,4 +1,5 @@
-//! The lab's name servers: dnsmasq as the codespace's public DNS and as the laptop's corporate DNS.
+//! The lab's name servers: dnsmasq as the codespace's public DNS and as the laptop's corporate DNS. Each has a zone,
+//! `silent.example` and `silent.corp.internal`, whose own server never answers.
 
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ const PUBLIC: &str = "
     address=/only-public.example/203.0.113.10
     txt-record=view.example.com,public
     local=/example.com/
+    server=/silent.example/127.0.0.1#9
     address=/#/
 ";
 
@@ -38,6 +40,8 @@ const CORPORATE: &str = "
     address=/example.com/10.20.0.80
     txt-record=view.example.com,corporate
     local=/example.com/
+    server=/silent.corp.internal/127.0.0.1#9
+    server=/silent.example/127.0.0.1#9
     address=/#/
 ";
 

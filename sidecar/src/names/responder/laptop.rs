@@ -91,7 +91,7 @@ pub(super) struct Laptop<U = Upstream> {
 impl Laptop {
     /// The resolver at these addresses.
     pub(super) fn new(servers: Vec<SocketAddr>, link: LinkWatch) -> Self {
-        Self::of(Upstream::new(servers.clone()), Upstream::new(servers), link)
+        Self::of(Upstream::laptop(servers.clone()), Upstream::laptop(servers), link)
     }
 }
 

@@ -1,5 +1,6 @@
 //! The listening sockets, and the clients behind them.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -29,8 +30,12 @@ const MAX_CLIENTS: usize = 256;
 /// How long a TCP client may send or accept nothing (RFC 7766 section 6.2.3).
 const IDLE: Duration = Duration::from_secs(10);
 
-/// Maximum number of queries of one TCP client in progress (RFC 7766 section 6.2.1.1).
-const PIPELINE: usize = 16;
+/// Maximum number of queries of one TCP client in progress (RFC 7766 section 6.2.1.1). Names that wait for the link must
+/// not hold up those behind them.
+const PIPELINE: usize = 256;
+
+/// Maximum number of queries of one UDP socket in progress. Further ones are dropped, so that it leaves room for others.
+const PER_SOCKET: usize = 2048;
 
 /// The longest query on TCP, with its length field.
 const MAX_FRAME: usize = 2 + MAX_QUERY;
@@ -76,18 +81,27 @@ fn bound(address: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Sock
 pub(super) async fn serve_udp(socket: UdpSocket, service: Arc<Service>) {
     let socket = Arc::new(socket);
     let mut queries = JoinSet::new();
+    let mut clients = HashMap::<SocketAddr, usize>::new();
     // A longer message is cut, and still too long to be forwarded.
     let mut buffer = [0; MAX_QUERY + 1];
     loop {
         match socket.recv_from(&mut buffer).await {
             Ok((length, client)) => {
-                let message = Bytes::copy_from_slice(&buffer[..length]);
-                // Beyond the bound the query is dropped; the client will retry.
-                if let Ok(permit) = Arc::clone(&service.in_flight).try_acquire_owned() {
+                while let Some(answered) = queries.try_join_next() {
+                    answered.iter().for_each(|client| forget_one(&mut clients, client));
+                }
+                let of_client = clients.get(&client).copied().unwrap_or_default();
+                // Beyond the bounds the query is dropped; the client will retry.
+                if of_client < PER_SOCKET
+                    && let Ok(permit) = Arc::clone(&service.in_flight).try_acquire_owned()
+                {
+                    let message = Bytes::copy_from_slice(&buffer[..length]);
                     let (service, socket) = (Arc::clone(&service), Arc::clone(&socket));
+                    clients.insert(client, of_client + 1);
                     queries.spawn(async move {
                         let _permit = permit;
                         answer_datagram(&service, &socket, message, client).await;
+                        client
                     });
                 }
             }
@@ -96,7 +110,15 @@ pub(super) async fn serve_udp(socket: UdpSocket, service: Arc<Service>) {
                 sleep(PAUSE).await;
             }
         }
-        while queries.try_join_next().is_some() {}
+    }
+}
+
+fn forget_one(clients: &mut HashMap<SocketAddr, usize>, client: &SocketAddr) {
+    if let Some(count) = clients.get_mut(client) {
+        *count -= 1;
+        if *count == 0 {
+            clients.remove(client);
+        }
     }
 }
 
@@ -146,7 +168,7 @@ async fn serve_client(mut stream: TcpStream, service: &Service) -> io::Result<()
         while answering.len() < PIPELINE
             && let Some(message) = take_message(&mut buffer)?
         {
-            answering.push(answer_in_turn(service, message));
+            answering.push(answer_or_refuse(service, message));
             idle = Instant::now() + IDLE;
         }
         if ended && answering.is_empty() {
@@ -166,9 +188,11 @@ async fn serve_client(mut stream: TcpStream, service: &Service) -> io::Result<()
     }
 }
 
-async fn answer_in_turn(service: &Service, message: Bytes) -> Option<Bytes> {
-    let _permit = service.in_flight.acquire().await.ok()?;
-    service.answer(message, Transport::Tcp).await
+async fn answer_or_refuse(service: &Service, message: Bytes) -> Option<Bytes> {
+    match service.in_flight.try_acquire() {
+        Ok(_permit) => service.answer(message, Transport::Tcp).await,
+        Err(_) => service.refuse(message),
+    }
 }
 
 /// The first message in `buffer`, if it is complete.

@@ -20,8 +20,9 @@ use crate::liveness::LinkWatch;
 /// answer asks again, and then waits for as long once more.
 const BUDGET: Duration = Duration::from_millis(4500);
 
-/// Maximum number of queries in progress. Beyond it, queries over UDP are dropped and those over TCP wait.
-const MAX_IN_FLIGHT: usize = 4096;
+/// Maximum number of queries in progress: more than may wait for two of the three sets of servers (the codespace's, and
+/// the laptop's for names of its own and for others). Beyond it, queries over UDP are dropped and those over TCP fail.
+const MAX_IN_FLIGHT: usize = 8192;
 
 /// What the choice of upstream depends on, as the session changes it.
 #[derive(Debug, Clone)]
@@ -44,7 +45,7 @@ pub(super) struct Service {
 impl Service {
     /// Asks the resolvers at these addresses. The mode is split, and the laptop has no domains.
     pub(super) fn new(codespace: Vec<SocketAddr>, laptop: Vec<SocketAddr>, link: LinkWatch) -> Self {
-        let codespace = Arc::new(Upstream::new(codespace));
+        let codespace = Arc::new(Upstream::codespace(codespace));
         let settings = Settings { mode: DnsMode::Split, domains: Arc::default(), codespace };
         Self {
             settings: Mutex::new(settings),
@@ -66,13 +67,22 @@ impl Service {
     /// Asks the resolvers at these addresses for the codespace from now on.
     pub(super) fn set_codespace(&self, codespace: Vec<SocketAddr>) {
         let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        settings.codespace = Arc::new(Upstream::new(codespace));
+        settings.codespace = Arc::new(Upstream::codespace(codespace));
     }
 
     /// The answer to a client's message; `None` if it gets none.
     pub(super) async fn answer(&self, message: Bytes, by: Transport) -> Option<Bytes> {
         match message::receive(message) {
             Received::Query(query) => Some(self.forward(&query, by).await),
+            Received::Answer(answer) => Some(answer),
+            Received::Nothing => None,
+        }
+    }
+
+    /// The answer to a client's message for which there is no room.
+    pub(super) fn refuse(&self, message: Bytes) -> Option<Bytes> {
+        match message::receive(message) {
+            Received::Query(query) => Some(query.error(ResponseCode::ServFail, "gh-net: too many questions")),
             Received::Answer(answer) => Some(answer),
             Received::Nothing => None,
         }

@@ -504,3 +504,50 @@ async fn dropping_the_responder_stops_it() {
     };
     timeout(Duration::from_secs(1), stopped).await.expect("the socket is closed, its queries are gone");
 }
+
+#[tokio::test]
+async fn names_that_wait_for_the_link_hold_up_none_behind_them_on_tcp() {
+    let world = World::new(corporate, public).await;
+    world.monitor.set(Liveness::Down);
+    let mut stream = TcpStream::connect((OURS, world.port)).await.unwrap();
+    for number in 0..100 {
+        write_framed(&mut stream, &question(&format!("host{number}.corp.example."), RecordType::A)).await;
+    }
+    write_framed(&mut stream, &question("github.com.", RecordType::A)).await;
+    let length = timeout(Duration::from_secs(1), stream.read_u16()).await.expect("it waits").unwrap();
+    let mut message = vec![0; length.into()];
+    stream.read_exact(&mut message).await.unwrap();
+    assert_eq!(address(&Message::from_vec(&message).unwrap()), "203.0.113.1");
+}
+
+async fn write_framed(stream: &mut TcpStream, query: &Message) {
+    let query = query.to_vec().unwrap();
+    stream.write_u16(query.len() as u16).await.unwrap();
+    stream.write_all(&query).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_zone_that_nobody_answers_for_holds_up_no_other() {
+    fn dead_in_part(query: &Message, _: &[u8]) -> Option<Vec<u8>> {
+        let name = query.queries[0].name().to_ascii();
+        if name.contains("dead.") { None } else { with_address(query, [10, 20, 0, 10]) }
+    }
+    let world = World::new(dead_in_part, dead_in_part).await;
+    let names: [fn(usize) -> String; 4] = [
+        |number| format!("host{number}.dead.corp.example."),
+        |number| format!("host.zone{number}.dead.corp.example."),
+        |number| format!("host{number}.dead.example."),
+        |number| format!("host.zone{number}.dead.example."),
+    ];
+    for name in names {
+        let flood = client(world.port).await;
+        for number in 0..400 {
+            flood.send(&question(&name(number), RecordType::A).to_vec().unwrap()).await.unwrap();
+        }
+        for other in ["www.corp.example.", "github.com."] {
+            let begun = Instant::now();
+            assert_eq!(address(&world.ask(other).await), "10.20.0.10", "{other}, {}", name(0));
+            assert!(begun.elapsed() < Duration::from_secs(2), "{other}, {}: {:?}", name(0), begun.elapsed());
+        }
+    }
+}

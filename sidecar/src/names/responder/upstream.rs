@@ -3,16 +3,17 @@
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use gh_net_common::turns::{Group, Limits, Turns};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::message::{self, Query, rcode};
@@ -20,9 +21,22 @@ use super::message::{self, Query, rcode};
 /// If a resolver has not answered after this time, the next one is asked too; the first may still answer.
 pub(super) const STEP: Duration = Duration::from_millis(1500);
 
-/// Maximum number of queries to one set of servers at a time; more wait. A burst must overrun neither the device's queue
-/// (500 packets) nor the server's socket (277 datagrams by default on Linux), and dnsmasq refuses more than 150.
-const MAX_ASKING: usize = 128;
+/// Queries to one set of servers, shared by zones. A burst must overrun neither the device's queue (500 packets) nor the
+/// server's socket (277 datagrams by default on Linux), and dnsmasq refuses more than 150. A server on the internet answers
+/// within half a second.
+const CODESPACE: Limits = Limits {
+    turns: 128,
+    per_group: 128,
+    reserved: 0,
+    waiting: 3072,
+    evict_after: Some(Duration::from_millis(500)),
+    hold_down: true,
+};
+
+/// The same for the laptop's resolver. What only its name service switch knows takes a second longer. It holds zones down
+/// itself: from here, a dead link would look like dead zones.
+const LAPTOP: Limits =
+    Limits { evict_after: Some(Duration::from_millis(1500)), hold_down: false, ..CODESPACE };
 
 /// The transport of a query, the same on both sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,20 +49,26 @@ pub(super) enum Transport {
 #[derive(Debug)]
 pub(super) struct Upstream {
     servers: Vec<SocketAddr>,
-    slots: Semaphore,
+    turns: Arc<Turns>,
     ids: Ids,
 }
 
 impl Upstream {
-    pub(super) fn new(servers: Vec<SocketAddr>) -> Self {
-        Self { servers, slots: Semaphore::new(MAX_ASKING), ids: Ids::default() }
+    /// The codespace's resolvers.
+    pub(super) fn codespace(servers: Vec<SocketAddr>) -> Self {
+        Self { servers, turns: Turns::new(CODESPACE), ids: Ids::default() }
     }
 
-    /// An answer within `time`, which includes waiting for a slot. `None` if there is none.
+    /// The laptop's resolver.
+    pub(super) fn laptop(servers: Vec<SocketAddr>) -> Self {
+        Self { servers, turns: Turns::new(LAPTOP), ids: Ids::default() }
+    }
+
+    /// An answer within `time`, which includes waiting for a turn. `None` if there is none.
     pub(super) async fn ask(&self, query: &Query, by: Transport, time: Duration) -> Option<Bytes> {
         let deadline = Instant::now() + time;
-        let _slot = timeout_at(deadline, self.slots.acquire()).await.ok()?.ok()?;
-        self.ask_in_turn(query, by, deadline).await
+        let turn = timeout_at(deadline, self.turns.take(group(&query.name()))).await.ok()?.ok()?;
+        turn.run(self.ask_in_turn(query, by, deadline)).await
     }
 
     /// The first conclusive answer, or else an inconclusive one if there was any. The servers are asked in turn: the next
@@ -105,6 +125,18 @@ impl Upstream {
             Transport::Tcp => over_tcp(server, query, id).await,
         }
     }
+}
+
+/// Who shares the turns with a name, given in wire format without the root's label.
+fn group(name: &[u8]) -> Group {
+    let mut labels = Vec::new();
+    let mut rest = name;
+    while let [length, after @ ..] = rest {
+        let (label, behind) = after.split_at(usize::from(*length).min(after.len()));
+        labels.push(label);
+        rest = behind;
+    }
+    Group::of_name(&labels)
 }
 
 /// Whether an answer is final for resolvers that know the same names: the name exists, or it does not.
