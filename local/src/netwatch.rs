@@ -7,6 +7,7 @@
 
 mod delta;
 mod files;
+mod machine;
 mod message;
 mod netlink;
 mod snapshot;
@@ -14,6 +15,7 @@ mod snapshot;
 pub use delta::{Change, Delta};
 pub use gh_net_common::debounce::Changes;
 pub use gh_net_common::netlink::{Address, MAIN_TABLE, NextHop, Route, RouteKind};
+pub use machine::Machine;
 pub use netlink::{Error, Netwatch};
 pub use snapshot::{
     DEFAULT_TABLE, Interface, InterfaceFlags, InterfaceKind, LOCAL_TABLE, Rule, RuleAction, Snapshot,

@@ -16,6 +16,7 @@ mod codespace;
 mod decision;
 mod fib;
 mod hints;
+mod host;
 mod prefix_map;
 mod ranges;
 mod refused;

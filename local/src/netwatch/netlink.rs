@@ -16,6 +16,7 @@ use netlink_sys::protocols::NETLINK_ROUTE;
 use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
 
 use super::files::Files;
+use super::machine::Machine;
 use super::message;
 use super::snapshot::{Interface, Rule, Snapshot};
 
@@ -41,6 +42,7 @@ pub struct Netwatch {
     events: TokioSocket,
     files: Files,
     debounce: Debounce,
+    machine: Machine,
 }
 
 impl std::fmt::Debug for Netwatch {
@@ -61,7 +63,8 @@ impl Netwatch {
             for group in NETWORK_GROUPS {
                 events.socket_mut().add_membership(group)?;
             }
-            Ok(Self { events, files: Files::new(Vec::new()), debounce: Debounce::default() })
+            let (files, debounce) = (Files::new(Vec::new()), Debounce::default());
+            Ok(Self { events, files, debounce, machine: Machine::detect() })
         };
         open().map_err(Error::Open)
     }
@@ -94,6 +97,7 @@ impl Netwatch {
             addresses: addresses.items,
             routes: routes.items,
             rules: rules.items,
+            machine: self.machine,
         };
         if snapshot.interrupted {
             self.debounce.begin();
@@ -107,7 +111,7 @@ impl Netwatch {
     /// # Errors
     /// The socket broke.
     pub async fn changed(&mut self) -> Result<Changes, Error> {
-        let Self { events, files, debounce } = self;
+        let Self { events, files, debounce, machine: _ } = self;
         let changes = debounce.changes(async || {
             tokio::select! {
                 event = event(events) => event,

@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use gh_net_common::netlink::{Address, Route};
 use ipnet::IpNet;
 
+use super::machine::Machine;
+
 /// The routing table that holds the laptop's own addresses (`RT_TABLE_LOCAL`).
 pub const LOCAL_TABLE: u32 = 255;
 /// The routing table that is looked up last (`RT_TABLE_DEFAULT`).
@@ -22,6 +24,8 @@ pub struct Snapshot {
     pub routes: Vec<Route>,
     /// Which tables are looked up, for which destinations, in which order.
     pub rules: Vec<Rule>,
+    /// The kind of machine, which tells where a virtual one reaches its host.
+    pub machine: Machine,
     /// Whether the kernel listed more than a snapshot holds.
     pub truncated: bool,
     /// Whether the networks changed while they were read: something may be missing.
@@ -52,6 +56,7 @@ impl Snapshot {
             addresses: joined(&self.addresses, &later.addresses),
             routes: joined(&self.routes, &later.routes),
             rules,
+            machine: later.machine,
             truncated: self.truncated || later.truncated,
             interrupted: later.interrupted,
         };

@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use super::choice::{Choice, RouteChoice};
 use super::codespace::Codespace;
 use super::fib::{Fib, Lookup};
+use super::host;
 use super::prefix_map::PrefixMap;
 use super::refused;
 use super::rules::{Action, Decision, Rules};
@@ -27,6 +28,8 @@ pub mod rule {
     pub const NOT_ALLOWED: RuleId = RuleId(3);
     /// A translator would send it to a network that the user excludes.
     pub const EXCLUDED: RuleId = RuleId(4);
+    /// The destination is the host of the virtual machine that the laptop is.
+    pub const HOST: RuleId = RuleId(5);
 }
 
 /// The policy in force. The engine holds one and is given another one when the laptop's networks change.
@@ -34,6 +37,8 @@ pub mod rule {
 pub struct Policy {
     forwarded: PrefixMap<Option<InterfaceIndex>>,
     refused: PrefixMap<Refusal>,
+    /// The addresses of the host, if the laptop is a virtual machine.
+    host: PrefixMap<()>,
     /// What the user excludes. It is not in `forwarded`, but translators may have a way there.
     excluded: PrefixMap<()>,
     routes: Vec<IpNet>,
@@ -46,6 +51,7 @@ impl Policy {
         let forwarded = forwarded(choice, &Fib::of(snapshot), |interface| interface, |_| None);
         Self {
             refused: refused::refused(snapshot, &codespace.tunnel),
+            host: PrefixMap::from_prefixes(host::addresses(snapshot).into_iter().map(IpNet::from)),
             excluded: excluded(choice),
             routes: forwarded.covered().prefixes(),
             forwarded,
@@ -67,6 +73,7 @@ impl Policy {
             (rule::NO_ROUTE, None) => "no route".to_owned(),
             (rule::RESERVED, None) => "reserved address".to_owned(),
             (rule::NOT_ALLOWED, None) => "no rule allows it".to_owned(),
+            (rule::HOST, None) => "the host of this virtual machine".to_owned(),
             (rule::EXCLUDED, None) => "excluded network".to_owned(),
             // It decided about a flow before the rules changed.
             (RuleId(_), None) => "a rule that has changed since".to_owned(),
@@ -101,7 +108,13 @@ impl engine::Policy for Policy {
         if let Some(refusal) = self.refused.get(destination) {
             return refuse(*refusal, rule::RESERVED);
         }
+        if self.host.get(destination).is_some() {
+            return refuse(Refusal::Prohibited, rule::HOST);
+        }
         for v4 in reserved::embedded_v4(destination) {
+            if self.host.get(v4.into()).is_some() {
+                return refuse(Refusal::Prohibited, rule::HOST);
+            }
             if self.refused.get(v4.into()).is_some() {
                 return refuse(Refusal::Prohibited, rule::RESERVED);
             }

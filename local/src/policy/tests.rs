@@ -9,6 +9,7 @@ use crate::netwatch::{
     Rule, RuleAction, Snapshot,
 };
 
+mod host;
 mod oracle;
 mod report;
 mod rules;
