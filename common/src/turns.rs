@@ -105,7 +105,7 @@ impl Turns {
         let _place = Place { turns: self, ticket };
         loop {
             tokio::select! {
-                turn = &mut turn => return turn.map_err(|_forgotten| Refused::InVain),
+                turn = &mut turn => return turn.map_err(|_| self.state().refusal(group, Instant::now())),
                 () = sleep(LOOK) => self.state().look(Instant::now()),
             }
         }

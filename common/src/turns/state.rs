@@ -122,6 +122,11 @@ impl State {
         Entry::Waiting(ticket, turn)
     }
 
+    /// Why one who waited was refused.
+    pub(super) fn refusal(&self, group: Group, now: Instant) -> Refused {
+        if self.is_held_down(group, now) { Refused::InVain } else { Refused::Crowded }
+    }
+
     /// One who waited has a turn, or has given up.
     pub(super) fn leave(&mut self, ticket: Ticket) {
         let Some(group) = self.waiters.remove(&ticket) else { return };
@@ -261,7 +266,7 @@ impl State {
         }
     }
 
-    /// All who wait for this part wait in vain.
+    /// Refuses all who wait for this part.
     fn refuse(&mut self, part: Group) {
         for waiter in self.waiting.remove(&part).unwrap_or_default() {
             self.waiters.remove(&waiter.ticket);
