@@ -25,6 +25,16 @@ Exit codes:
   0  shown; with --watch: the last session has ended, Ctrl-C, or nobody reads any more
   1  a session does not answer, or the sessions can't be found";
 
+/// The end of the help of `reload`.
+const RELOAD_AFTER: &str = "\
+Connections that the new rules deny end at once. Flags stay as they were given at the start; other settings
+apply from the next start. If the configuration is invalid, nothing changes.
+
+Exit codes:
+  0  read again by every session
+  1  there is no session, or one does not answer
+  2  the configuration is invalid";
+
 /// What was typed.
 #[derive(Debug, Clone, Default, Parser)]
 #[command(name = "gh-net", version, about = ABOUT, after_help = AFTER, args_conflicts_with_subcommands = false)]
@@ -61,6 +71,9 @@ enum Command {
         #[arg(long)]
         watch: bool,
     },
+    /// Read the configuration of the running sessions again: changed rules apply at once
+    #[command(after_help = RELOAD_AFTER)]
+    Reload,
     /// End the running sessions, or the one with this codespace or destination, and wait for the end
     Stop {
         /// The codespace, ssh destination or process, as `gh-net status` shows it
@@ -84,6 +97,8 @@ pub enum Invocation {
         /// Until the last one has ended.
         watch: bool,
     },
+    /// Read the configuration of running sessions again.
+    Reload,
     /// End running sessions.
     Stop {
         /// The one with this target; `None` means all.
@@ -125,6 +140,7 @@ where
             name
         }
         Some(Command::Status { json, watch }) => return Ok(Invocation::Status { json, watch }),
+        Some(Command::Reload) => return Ok(Invocation::Reload),
         Some(Command::Stop { target }) => return Ok(Invocation::Stop { target }),
         Some(Command::Exists) => return Err(definition.error(ErrorKind::InvalidSubcommand, legacy::EXISTS)),
     };
@@ -147,7 +163,9 @@ mod tests {
     fn parsed(line: &str) -> Result<Flags, clap::Error> {
         match parse_from(line.split(' '), "gh-net")? {
             Invocation::Start(flags) => Ok(flags),
-            other @ (Invocation::Status { .. } | Invocation::Stop { .. }) => panic!("{other:?}"),
+            other @ (Invocation::Status { .. } | Invocation::Stop { .. } | Invocation::Reload) => {
+                panic!("{other:?}")
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! the result, in which nothing is left open that the program would need a default for.
 
 mod arguments;
+mod layer;
 mod raw;
 mod rules;
 mod settings;
@@ -14,14 +15,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use figment::providers::{Format, Toml};
-use figment::value::{Dict, Map, Value};
-use figment::{Figment, Metadata, Profile, Provider};
+use figment::{Figment, Metadata};
 use gh_net_common::frame::DnsMode;
 use ipnet::IpNet;
 
 use crate::exit::{Exit, Explain};
 use crate::policy::{RouteChoice, Rules};
 pub use arguments::Flags;
+use layer::Layer;
 use raw::Raw;
 pub use settings::{SETTINGS, Setting, Unset, flags, keys};
 
@@ -165,6 +166,25 @@ pub fn environment() -> Environment {
         .collect()
 }
 
+/// Where a configuration comes from, beside the file.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// The flags.
+    pub flags: Flags,
+    /// The variables.
+    pub environment: Environment,
+}
+
+impl Sources {
+    /// The configuration, with the file as it is now.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn load(&self) -> Result<Config, ConfigError> {
+        load(&self.flags, &self.environment)
+    }
+}
+
 /// Combines all layers into the configuration.
 ///
 /// # Errors
@@ -177,7 +197,8 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
         flag_layers(flags),
     ];
     let [_, file, variables, typed] = &mut groups;
-    let rules = rules::take(typed, variables, file)?;
+    let rules = rules::take(typed, variables, file);
+    let rules = rules.map_err(|rules::Invalid { origin, problem }| ConfigError::Value { origin, problem })?;
     let figment = groups.into_iter().try_fold(Figment::new(), stack)?;
     let raw: Raw = figment.extract().map_err(|error| explain(error, &figment))?;
     let warnings =
@@ -209,28 +230,6 @@ fn resolve(raw: Raw, warnings: Vec<String>, rules: Rules) -> Config {
         audit: raw.audit,
         trace_dest: raw.trace_dest,
         warnings,
-    }
-}
-
-/// Values of one origin. Each default, flag and variable is an origin of its own; the file is one.
-struct Layer {
-    metadata: Metadata,
-    values: Dict,
-}
-
-impl Layer {
-    fn of(key: &str, value: impl Into<Value>, origin: String) -> Self {
-        Self { metadata: Metadata::named(origin), values: Dict::from([(key.to_owned(), value.into())]) }
-    }
-}
-
-impl Provider for Layer {
-    fn metadata(&self) -> Metadata {
-        self.metadata.clone()
-    }
-
-    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
-        Ok(Profile::Default.collect(self.values.clone()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! A running gh-net can be found and asked: each process has a socket in a folder of its user's own.
 //!
 //! The [folder](mod@folder) belongs to the user and is closed to everybody else, and each side checks that the other is the
-//! same user. A client sends one line, `status` or `stop`, and receives one line of JSON.
+//! same user. A client sends one line, `status`, `stop` or `reload`, and receives one line of JSON.
 //!
 //! A [`Claim`] keeps a second process from a session with the same target.
 
@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::random::random;
-use crate::status::request::StatusHandle;
+use crate::request::SessionHandle;
 pub use claim::{Claim, ClaimError, Holder};
 pub use folder::Error;
 use folder::{folders, prepare};
@@ -84,7 +84,7 @@ impl Instance {
     }
 
     /// Answers clients until dropped. `stop` turns true when one of them ends the session.
-    pub async fn serve(&self, status: &StatusHandle, stop: &watch::Sender<bool>) {
+    pub async fn serve(&self, session: &SessionHandle, stop: &watch::Sender<bool>) {
         let mut clients = JoinSet::new();
         loop {
             tokio::select! {
@@ -97,10 +97,10 @@ impl Instance {
                             continue;
                         }
                     };
-                    let (status, stop) = (status.clone(), stop.clone());
+                    let (session, stop) = (session.clone(), stop.clone());
                     clients.spawn(async move {
                         // A client that went away or sends nonsense is no concern of the session.
-                        let _ = timeout(PATIENCE, answer(stream, &status, &stop)).await;
+                        let _ = timeout(PATIENCE, answer(stream, &session, &stop)).await;
                     });
                 }
                 Some(_) = clients.join_next() => {}
@@ -134,7 +134,7 @@ fn file_at(path: &Path) -> Option<(u64, u64)> {
 
 async fn answer(
     stream: tokio::net::UnixStream,
-    status: &StatusHandle,
+    session: &SessionHandle,
     stop: &watch::Sender<bool>,
 ) -> io::Result<()> {
     if stream.peer_cred()?.uid() != geteuid().as_raw() {
@@ -148,8 +148,12 @@ async fn answer(
         }
     }
     let mut line = match request.trim_ascii() {
-        b"status" => match status.status().await {
+        b"status" => match session.status().await {
             Some(status) => serde_json::to_vec(&status)?,
+            None => return Err(io::ErrorKind::NotConnected.into()),
+        },
+        b"reload" => match session.reload().await {
+            Some(reloaded) => serde_json::to_vec(&reloaded)?,
             None => return Err(io::ErrorKind::NotConnected.into()),
         },
         b"stop" => {
@@ -168,7 +172,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
-    use crate::status::request;
+    use crate::request;
 
     #[tokio::test]
     async fn sessions_are_found_for_as_long_as_they_run() {

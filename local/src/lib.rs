@@ -14,6 +14,7 @@ pub mod io;
 pub mod netwatch;
 pub mod policy;
 mod random;
+pub mod request;
 pub mod resolver;
 pub mod session;
 pub mod status;

@@ -5,11 +5,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use gh_net::cli::Invocation;
-use gh_net::config::{self, Config, Flags, Target};
+use gh_net::config::{self, Config, Sources, Target};
 use gh_net::exit::{Exit, Failure};
 use gh_net::instance::{Claim, ClaimError, Instance};
+use gh_net::request::SessionHandle;
 use gh_net::session::{self, Session};
-use gh_net::status::request::StatusHandle;
 use gh_net::transport::Transport;
 use gh_net::{cli, codespaces, command, invoked};
 use gh_net_common::logging;
@@ -31,8 +31,12 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_millis(500);
 
 fn main() -> ExitCode {
     let done = match cli::parse() {
-        Invocation::Start(flags) => configured(&flags).and_then(bridge),
+        Invocation::Start(flags) => {
+            let sources = Sources { flags, environment: config::environment() };
+            configured(&sources).and_then(|config| bridge(config, sources))
+        }
         Invocation::Status { json, watch } => command::status::run(json, watch),
+        Invocation::Reload => command::reload::run(),
         Invocation::Stop { target } => command::stop::run(target.as_deref()),
     };
     let exit = match done {
@@ -46,8 +50,8 @@ fn main() -> ExitCode {
     exit.into()
 }
 
-fn configured(flags: &Flags) -> Result<Config, Failure> {
-    let config = config::load(flags, &config::environment())?;
+fn configured(sources: &Sources) -> Result<Config, Failure> {
+    let config = sources.load()?;
     // With a log file, stderr still shows what happens, including the line with `ready`.
     let logged = match &config.trace_dest {
         Some(file) => logging::init(Some("info"), Some((&config.trace, file))),
@@ -63,7 +67,7 @@ fn configured(flags: &Flags) -> Result<Config, Failure> {
     Ok(config)
 }
 
-fn bridge(config: Config) -> Result<(), Failure> {
+fn bridge(config: Config, sources: Sources) -> Result<(), Failure> {
     raise_file_limit();
     let failed = |error: std::io::Error| Failure {
         exit: Exit::Failed,
@@ -76,7 +80,7 @@ fn bridge(config: Config) -> Result<(), Failure> {
     let result = runtime.block_on(async {
         let Signals { stop, wish, at_once } = signals().map_err(failed)?;
         tokio::select! {
-            result = run(config, stop, wish) => result,
+            result = run(config, sources, stop, wish) => result,
             _ = at_once => Err(Failure {
                 exit: Exit::Interrupted,
                 what: "ended at once, without a goodbye".to_owned(),
@@ -91,7 +95,12 @@ fn bridge(config: Config) -> Result<(), Failure> {
     result
 }
 
-async fn run(mut config: Config, mut stop: session::Stop, wish: watch::Sender<bool>) -> Result<(), Failure> {
+async fn run(
+    mut config: Config,
+    sources: Sources,
+    mut stop: session::Stop,
+    wish: watch::Sender<bool>,
+) -> Result<(), Failure> {
     if config.target == Target::Codespace(None) {
         let name = tokio::select! {
             name = codespaces::choose() => name?,
@@ -106,11 +115,11 @@ async fn run(mut config: Config, mut stop: session::Stop, wish: watch::Sender<bo
         // ssh may look up names, or run commands of its configuration.
         _ = stop.wait_for(|stop| *stop) => return Ok(()),
     };
-    let session = Session::new(&config, &transport, stop)?;
-    let status = session.status();
+    let session = Session::new(config, sources, &transport, stop)?;
+    let handle = session.handle();
     tokio::select! {
         result = session.run() => result,
-        () = serve(instance.as_ref(), &status, &wish) => Ok(()),
+        () = serve(instance.as_ref(), &handle, &wish) => Ok(()),
     }
 }
 
@@ -144,9 +153,9 @@ async fn findable(transport: &Transport) -> Result<(Option<Instance>, Option<Cla
 }
 
 /// Answers other processes of the user until dropped.
-async fn serve(instance: Option<&Instance>, status: &StatusHandle, wish: &watch::Sender<bool>) {
+async fn serve(instance: Option<&Instance>, handle: &SessionHandle, wish: &watch::Sender<bool>) {
     match instance {
-        Some(instance) => instance.serve(status, wish).await,
+        Some(instance) => instance.serve(handle, wish).await,
         None => std::future::pending().await,
     }
 }

@@ -45,13 +45,13 @@ pub use self::error::Error;
 pub use self::handshake::HandshakeError;
 use self::link::Link;
 use crate::audit::{Audit, Entry};
-use crate::config::Config;
+use crate::config::{Config, Sources};
 use crate::engine::{self, Engine};
 use crate::exit::Failure;
 use crate::io::{CONTROLS, Control, IdleTimeout, Io, LinkEnd, Notices, OwnAddresses};
 use crate::random::random;
+use crate::request::{self, SessionHandle};
 use crate::resolver::Resolver;
-use crate::status::request::{self, StatusHandle};
 use crate::transport::Transport;
 
 /// The tunnel's MTU: the largest that leaves room for a packet's headers in its length field.
@@ -68,7 +68,7 @@ pub struct Session<'a> {
     idle: IdleTimeout,
     control: ControlPlane,
     controls: mpsc::Receiver<Control>,
-    status: StatusHandle,
+    handle: SessionHandle,
     resolver: Arc<Resolver>,
     /// From the first time the session is open.
     io: Option<Io>,
@@ -89,25 +89,31 @@ struct Identity {
 }
 
 impl<'a> Session<'a> {
-    /// A session with what `transport` leads to, not connected yet. It ends when `stop` turns true.
+    /// A session with what `transport` leads to, not connected yet. It ends when `stop` turns true. `sources` are where
+    /// `config` comes from.
     ///
     /// # Errors
     /// The laptop's networks or its resolver's configuration can't be read, or the audit can't be written.
-    pub fn new(config: &Config, transport: &'a Transport, stop: Stop) -> Result<Self, Error> {
+    pub fn new(
+        config: Config,
+        sources: Sources,
+        transport: &'a Transport,
+        stop: Stop,
+    ) -> Result<Self, Error> {
         let resolver = Arc::new(Resolver::system()?);
         let audit = config.audit.as_deref().map(Audit::open).transpose()?;
         let (sender, controls) = mpsc::channel(CONTROLS);
-        let (status, requests) = request::channel();
+        let (handle, requests) = request::channel();
         let ports = Ports { stop, requests, io: sender };
-        let (choice, target) = (settings::choice(config), transport.name());
-        let control = ControlPlane::new(choice, config.dns, target, Arc::clone(&resolver), ports)?;
+        let (grace, idle) = (config.grace, IdleTimeout(config.idle_timeout));
+        let control = ControlPlane::new(config, sources, transport.name(), Arc::clone(&resolver), ports)?;
         Ok(Self {
             transport,
-            grace: config.grace,
-            idle: IdleTimeout(config.idle_timeout),
+            grace,
+            idle,
             control,
             controls,
-            status,
+            handle,
             resolver,
             io: None,
             identity: None,
@@ -117,9 +123,9 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Asks this session for its status while [`Self::run`] runs.
-    pub fn status(&self) -> StatusHandle {
-        self.status.clone()
+    /// Asks this session while [`Self::run`] runs.
+    pub fn handle(&self) -> SessionHandle {
+        self.handle.clone()
     }
 
     /// Runs until the user ends the session.

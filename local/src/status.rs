@@ -13,7 +13,6 @@ use serde::Serialize;
 use crate::{engine, policy};
 
 pub mod lines;
-pub mod request;
 pub mod text;
 
 /// The version of the serialised form.

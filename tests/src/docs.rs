@@ -25,7 +25,7 @@ the flag may be repeated. `ssh-option` is not split at commas, because ssh's opt
 the flag may be repeated.
 
 `rules` are one list, to which every place adds: first come `--allow` and `--deny` in the order of the command line, then
-`GH_NET_RULES`, then the file. So a `--deny` for one session opens nothing that the file does not allow.
+`GH_NET_RULES`, then the file. So a `--deny` for one session opens nothing that the file does not allow. [Recipes](policy.md)
 
 An example with all settings except `ssh` and `exec`:
 

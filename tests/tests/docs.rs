@@ -6,7 +6,7 @@ use std::path::Path;
 use gh_net::cli;
 use gh_net_tests::{docs, root};
 
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 10] = [
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
@@ -14,6 +14,7 @@ const DOCUMENTS: [&str; 9] = [
     "docs/sessions.md",
     "docs/configuration.md",
     "docs/audit.md",
+    "docs/policy.md",
     "docs/comparison.md",
     "docs/migration.md",
 ];

@@ -14,6 +14,7 @@ use nix::unistd::geteuid;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::folder::{Error, check, folders};
+use crate::request::{Refused, Reloaded};
 
 /// How long a client may take, and how long it waits for an answer.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -121,6 +122,16 @@ impl Running {
     /// It did not answer.
     pub fn stop(&self) -> Result<bool, Error> {
         Ok(self.ask("stop")?.is_some())
+    }
+
+    /// Asks the session to read its configuration again. `None` if the session has ended meanwhile.
+    ///
+    /// # Errors
+    /// It did not answer.
+    pub fn reload(&self) -> Result<Option<Result<Reloaded, Refused>>, Error> {
+        let Some(answer) = self.ask("reload")? else { return Ok(None) };
+        let answer = serde_json::from_value(answer).map_err(|error| Error::at(&self.socket)(error.into()))?;
+        Ok(Some(answer))
     }
 
     pub(super) fn ask(&self, request: &str) -> Result<Option<serde_json::Value>, Error> {

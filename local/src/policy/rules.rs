@@ -79,6 +79,18 @@ impl Rules {
         &self.list
     }
 
+    /// The rules of `newer` that this list does not have, those of this list that `newer` does not have, and whether the
+    /// others are in another order.
+    pub fn changes<'a>(&'a self, newer: &'a Self) -> (Vec<&'a Written>, Vec<&'a Written>, bool) {
+        let both = |list: &'a Self, other: &'a Self| {
+            let (kept, missing) = list.list.iter().partition(|rule| other.list.contains(rule));
+            (kept, missing)
+        };
+        let (kept, removed): (Vec<&Written>, Vec<&Written>) = both(self, newer);
+        let (keeps, added): (Vec<&Written>, Vec<&Written>) = both(newer, self);
+        (added, removed, kept != keeps)
+    }
+
     /// What the list says about a flow.
     pub fn decide(&self, flow: &NewFlow<'_>) -> Decision {
         match self.list.iter().zip(FIRST_USER..).find(|(written, _)| written.rule.matches(flow)) {

@@ -1,25 +1,28 @@
 //! The session's control plane: follows the laptop's networks, answers requests for the status, and stops io when the
 //! user ends the session. It runs concurrently with io and controls it by messages.
 
+mod reload;
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gh_net_common::frame::{Codespace, DnsMode, Notice, Opened};
+use gh_net_common::frame::{Codespace, Notice, Opened};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::link::Signals;
 use super::networks::{Networks, Update};
 use super::record::Record;
+use super::settings;
 use super::wake::WakeWatch;
+use crate::config::{Config, Sources};
 use crate::io::{Control, LinkEnd, Quiet, RateLimit, ReactorError, Report};
 use crate::netwatch::{self, Changes, Netwatch, Snapshot};
-use crate::policy::Choice;
+use crate::request::{Request, Requests};
 use crate::resolver::Resolver;
-use crate::status::request::Requests;
 use crate::status::{Status, lines};
 
 /// How long connections from an address that the laptop has lost are kept, in case it comes back.
@@ -65,6 +68,8 @@ pub(super) struct Ports {
 /// The control plane's state, and its channel to io.
 #[derive(Debug)]
 struct State {
+    config: Config,
+    sources: Sources,
     networks: Networks,
     record: Record,
     resolver: Arc<Resolver>,
@@ -95,8 +100,8 @@ impl ControlPlane {
     /// # Errors
     /// The laptop's networks can't be read.
     pub(super) fn new(
-        choice: Choice,
-        dns: DnsMode,
+        config: Config,
+        sources: Sources,
         target: String,
         resolver: Arc<Resolver>,
         ports: Ports,
@@ -104,13 +109,16 @@ impl ControlPlane {
         let Ports { stop, requests, io } = ports;
         let mut netwatch = Netwatch::open()?.with_files(resolver.files());
         let snapshot = netwatch.snapshot()?;
-        let networks = Networks::new(choice, dns, snapshot, resolver.search());
-        let record = Record::new(target, dns);
+        let choice = settings::choice(&config);
+        let networks = Networks::new(choice, config.dns, snapshot, resolver.search());
+        let record = Record::new(target, config.dns);
         let wake = WakeWatch::new();
         if let Err(error) = &wake {
             tracing::debug!(%error, "can't detect wakes of this machine");
         }
         let state = State {
+            config,
+            sources,
             networks,
             record,
             resolver,
@@ -201,8 +209,7 @@ impl ControlPlane {
                 changed = codespace.changed() => state.follow_codespace(changed),
                 () = sleep_until(state.next_expiry()) => state.expire_addresses(),
                 Some(request) = requests.recv() => {
-                    // The requester may be gone.
-                    let _ = request.send(state.status().await);
+                    state.answer(request).await;
                 }
                 changes = changed => match changes {
                     Ok(changes) => state.follow(netwatch, changes),
@@ -337,6 +344,14 @@ impl State {
         frames.into_iter().for_each(|frame| self.tell(Control::Send(frame)));
         lines::route_changes(&changes).iter().for_each(|line| tracing::info!("{line}"));
         notes.iter().for_each(|note| tracing::warn!("{}", note.text));
+    }
+
+    async fn answer(&mut self, request: Request) {
+        // The requester may be gone.
+        match request {
+            Request::Status(answer) => drop(answer.send(self.status().await)),
+            Request::Reload(answer) => drop(answer.send(self.reload().await)),
+        }
     }
 
     async fn status(&self) -> Status {

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::settings;
 use crate::netwatch::{NextHop, RouteKind, Snapshot};
-use crate::policy::{self, Choice, Codespace, Overlap, Policy, Report};
+use crate::policy::{self, Choice, Codespace, Overlap, Policy, Report, Rules};
 use crate::status::{CodespaceChange, Level, Note, Route, RouteChange};
 
 /// The state of the networks, and the policy that follows from it.
@@ -120,6 +120,11 @@ impl Networks {
         let mut update = self.change(|own| own.codespace.networks = networks);
         update.notes.retain(|note| note.code != Overlap::CODE);
         (update, change)
+    }
+
+    /// The user has changed the rules.
+    pub(super) fn set_rules(&mut self, rules: Rules) -> Update {
+        self.change(|networks| networks.choice.rules = rules)
     }
 
     /// The laptop's networks or search domains may have changed. `None` if nothing did.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::{CodespaceChange, DnsMode, Link, Route, RouteChange, RouteReason, Status};
+use crate::request::Reloaded;
 
 /// Maximum number of networks listed in one line, and of lines for one change of the networks.
 const LISTED: usize = 8;
@@ -58,6 +59,26 @@ pub fn reconnected(after: Duration, outcome: Reconnected) -> String {
     } else {
         format!("reconnected after {seconds} s with a new session; {connections} reset")
     }
+}
+
+/// The configuration was read again.
+pub fn reloaded(reloaded: &Reloaded) -> String {
+    let Reloaded { added, removed, reordered, ended, others, .. } = reloaded;
+    let count = |count: usize, what: &str| match count {
+        1 => format!("1 {what}"),
+        count => format!("{count} {what}s"),
+    };
+    let rules = match (added.len(), removed.len()) {
+        (0, 0) if *reordered => "the rules are in another order".to_owned(),
+        (0, 0) => "no rule has changed".to_owned(),
+        (added, 0) => format!("{} added", count(added, "rule")),
+        (0, removed) => format!("{} removed", count(removed, "rule")),
+        (added, removed) => format!("{} added, {removed} removed", count(added, "rule")),
+    };
+    let ended = format!("{} ended", count(usize::try_from(*ended).unwrap_or(usize::MAX), "connection"));
+    let others =
+        if *others { "; other settings have changed as well, and apply from the next start" } else { "" };
+    format!("configuration read again: {rules}; {ended}{others}")
 }
 
 /// One line for each change, and one for those beyond the bound.

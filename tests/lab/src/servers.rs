@@ -41,6 +41,9 @@ pub const DRIP: u16 = 9005;
 /// it read is not the [`Pattern`].
 pub const SINK: u16 = 9006;
 
+/// TCP: a web server as port 80, where PostgreSQL would be.
+pub const DATABASE: u16 = 5432;
+
 /// How many pieces [`DRIP`] sends.
 const PIECES: u64 = 500;
 
@@ -85,6 +88,7 @@ impl Servers {
     pub(super) fn corporate(host: &Host) -> Result<Arc<Self>> {
         Self::run(host, |servers| {
             servers.tcp(80, |_, stream, peer| http::serve("corp", stream, peer))?;
+            servers.tcp(DATABASE, |_, stream, peer| http::serve("database", stream, peer))?;
             servers.tcp(ECHO, |_, stream, _| echo(stream))?;
             servers.tcp(DISCARD, |servers, stream, peer| {
                 servers.discard(DISCARD, stream, peer);

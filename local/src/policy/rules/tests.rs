@@ -262,3 +262,18 @@ proptest! {
         prop_assert!(!covered || !later.matches(&flow) || earlier.matches(&flow));
     }
 }
+
+#[test]
+fn changes_of_a_list_are_what_is_new_what_is_gone_and_whether_the_rest_has_moved() {
+    let changes = |before: &[&str], after: &[&str]| {
+        let (before, after) = (rules(before), rules(after));
+        let (added, removed, reordered) = before.changes(&after);
+        let text = |rules: Vec<&Written>| rules.iter().map(|rule| rule.rule.to_string()).collect::<Vec<_>>();
+        (text(added).join(","), text(removed).join(","), reordered)
+    };
+    let expected = |added: &str, removed: &str, reordered| (added.to_owned(), removed.to_owned(), reordered);
+    assert_eq!(changes(&["deny *"], &["deny *"]), expected("", "", false));
+    assert_eq!(changes(&["deny *"], &["allow 10.0.0.1", "deny *"]), expected("allow 10.0.0.1", "", false));
+    assert_eq!(changes(&["allow 10.0.0.1", "deny *"], &["deny *"]), expected("", "allow 10.0.0.1", false));
+    assert_eq!(changes(&["allow 10.0.0.1", "deny *"], &["deny *", "allow 10.0.0.1"]), expected("", "", true));
+}

@@ -3,13 +3,13 @@
 use std::process::Command;
 use std::time::Duration;
 
-use gh_net_common::frame::{Frame, Routes, Token, TunnelAddress};
+use gh_net_common::frame::{DnsMode, Frame, Routes, Token, TunnelAddress};
 use ipnet::IpNet;
 use nix::sched::{CloneFlags, unshare};
 use tokio::time::timeout;
 
 use super::*;
-use crate::status::request::{self, StatusHandle};
+use crate::request::{self, SessionHandle};
 use crate::status::{LinkState, RouteReason, SessionState};
 
 /// Time limit for every wait.
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct World {
     plane: ControlPlane,
     stop: watch::Sender<bool>,
-    status: StatusHandle,
+    status: SessionHandle,
     io: mpsc::Receiver<Control>,
 }
 
@@ -30,8 +30,9 @@ impl World {
         let (sender, io) = mpsc::channel(crate::io::CONTROLS);
         let ports = Ports { stop: stopped, requests, io: sender };
         let resolver = Arc::new(Resolver::default());
-        let choice = Choice::default();
-        let plane = ControlPlane::new(choice, DnsMode::Off, "codespace x".into(), resolver, ports);
+        let sources = Sources::default();
+        let config = Config { dns: DnsMode::Off, ..sources.load().unwrap() };
+        let plane = ControlPlane::new(config, sources, "codespace x".into(), resolver, ports);
         Self { plane: plane.unwrap(), stop, status, io }
     }
 
