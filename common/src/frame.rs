@@ -45,7 +45,7 @@
 //! (4 or 6) and 4 or 16 bytes; a prefix is an address and a prefix length u8. *tunnel addresses* are a u16 count of
 //! (prefix of the sidecar's own address, address of the gateway).
 //!
-//! Families: 1 is IPv4, 2 is IPv6, 3 is both. DNS mode: 0 off, 1 split, 2 local. Level: 0 information, 1 warning, 2 or
+//! Families: 1 is IPv4, 2 is IPv6, 3 is both. DNS mode: 0 off, 1 split, 2 local, 3 split-strict. Level: 0 information, 1 warning, 2 or
 //! more error. Part: 0 [`Routes::Change`], 1 [`Routes::Part`], 2 [`Routes::Last`]; in a part the second list is empty.
 //! The reasons are numbered in [`Reason`]; an unknown one reads as `Failed`. Other values of flags, modes and parts
 //! break the protocol.

@@ -21,6 +21,7 @@ mod hosts;
 mod message;
 mod named;
 mod nss;
+pub mod search;
 mod source;
 mod system;
 mod upstream;

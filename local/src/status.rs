@@ -84,6 +84,8 @@ pub enum DnsMode {
     Off,
     /// The laptop answers for its domains; the codespace, then the laptop, for all others.
     Split,
+    /// The laptop answers for its domains, the codespace for all others.
+    SplitStrict,
     /// The laptop first.
     Local,
 }
@@ -93,6 +95,7 @@ impl From<gh_net_common::frame::DnsMode> for DnsMode {
         match mode {
             gh_net_common::frame::DnsMode::Off => Self::Off,
             gh_net_common::frame::DnsMode::Split => Self::Split,
+            gh_net_common::frame::DnsMode::SplitStrict => Self::SplitStrict,
             gh_net_common::frame::DnsMode::Local => Self::Local,
         }
     }

@@ -230,3 +230,26 @@ fn dns_local_asks_the_laptop_first() -> Result<()> {
     assert_eq!(dig(&lab.codespace, "+short only-public.example A")?, "203.0.113.10");
     bridge.stop().map(drop)
 }
+
+#[test]
+fn dns_split_strict_sends_only_names_of_its_domains_to_the_laptop() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    lab.laptop.write("/etc/resolv.conf", 0o644, "nameserver 10.20.0.53\nsearch corp.internal com\n")?;
+    let bridge = lab.bridge(&["--dns", "split-strict"])?;
+    assert_eq!(dig(&lab.codespace, "+short www.corp.internal A")?, "10.20.0.10");
+    assert_eq!(dig(&lab.codespace, "+short view.example.com TXT")?, "\"public\"", "com is not the laptop's");
+    assert!(bridge.log().contains("the search domain com"), "{}", bridge.log());
+    let partner = dig(&lab.codespace, "wiki.partner.example")?;
+    assert!(partner.contains("NXDOMAIN"), "{partner}");
+    assert!(!lab.corp_dns_log().contains("wiki.partner.example"), "it was sent to the laptop");
+    bridge.stop().map(drop)
+}
+
+#[test]
+fn a_name_of_one_label_does_not_leave_the_codespace() -> Result<()> {
+    let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
+    let answer = dig(&lab.codespace, "one-label")?;
+    assert!(answer.contains("NXDOMAIN"), "{answer}");
+    assert!(!lab.corp_dns_log().contains("one-label"), "it was sent to the laptop");
+    Ok(())
+}

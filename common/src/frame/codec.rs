@@ -260,6 +260,7 @@ impl Fields {
             0 => Ok(DnsMode::Off),
             1 => Ok(DnsMode::Split),
             2 => Ok(DnsMode::Local),
+            3 => Ok(DnsMode::SplitStrict),
             _ => Err("unknown DNS mode"),
         }
     }
@@ -454,6 +455,7 @@ fn mode_to_wire(mode: DnsMode) -> u8 {
         DnsMode::Off => 0,
         DnsMode::Split => 1,
         DnsMode::Local => 2,
+        DnsMode::SplitStrict => 3,
     }
 }
 

@@ -69,7 +69,7 @@ fn opened() -> impl Strategy<Value = Frame> {
 }
 
 fn mode() -> impl Strategy<Value = DnsMode> {
-    prop_oneof![Just(DnsMode::Off), Just(DnsMode::Split), Just(DnsMode::Local)]
+    prop_oneof![Just(DnsMode::Off), Just(DnsMode::Split), Just(DnsMode::SplitStrict), Just(DnsMode::Local)]
 }
 
 fn routes() -> impl Strategy<Value = Routes> {

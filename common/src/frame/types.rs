@@ -205,6 +205,8 @@ pub enum DnsMode {
     Off,
     /// The laptop's domains go to the laptop; everything else to the codespace, then to the laptop.
     Split,
+    /// The laptop's domains go to the laptop; everything else to the codespace, and no further.
+    SplitStrict,
     /// The laptop first, then the codespace.
     Local,
 }

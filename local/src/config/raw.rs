@@ -192,7 +192,7 @@ impl FromStr for Network {
 pub(super) struct Dns(pub(super) DnsMode);
 
 impl Dns {
-    pub(super) const CHOICES: [&str; 4] = ["true", "false", "split", "local"];
+    pub(super) const CHOICES: [&str; 5] = ["true", "false", "split", "split-strict", "local"];
 }
 
 impl FromStr for Dns {
@@ -201,6 +201,7 @@ impl FromStr for Dns {
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "true" | "split" => Ok(Self(DnsMode::Split)),
+            "split-strict" => Ok(Self(DnsMode::SplitStrict)),
             "local" => Ok(Self(DnsMode::Local)),
             "false" => Ok(Self(DnsMode::Off)),
             other => Err(format!("{other:?} is none of {}", Self::CHOICES.join(", "))),

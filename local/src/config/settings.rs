@@ -217,10 +217,10 @@ pub const SETTINGS: [Setting; 20] = [
     Setting {
         key: "dns",
         hidden_short: Some('d'),
-        value: "true|false|split|local",
+        value: "true|false|split|split-strict|local",
         choices: &Dns::CHOICES,
         meaning: "How names are resolved: this computer resolves those of its own domains and the codespace all \
-                  others (true, split), this computer is asked first for every name (local), or the codespace's \
+                  others, then this computer what the codespace does not know (true, split) or not (split-strict), this computer is asked first for every name (local), or the codespace's \
                   resolver is left unchanged (false)",
         default: Unset::Value("split"),
         example: r#""local""#,

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use super::settings;
 use crate::netwatch::{NextHop, RouteKind, Snapshot};
 use crate::policy::{self, Choice, Codespace, Overlap, Policy, Report, Rules};
+use crate::resolver::search;
 use crate::status::{CodespaceChange, Level, Note, Route, RouteChange};
 
 /// The state of the networks, and the policy that follows from it.
@@ -185,6 +186,9 @@ impl Networks {
         let report = Report::new(&self.choice, &self.snapshot, &self.codespace);
         self.routes = routes(&report);
         self.notes = notes(&report);
+        if self.mode != DnsMode::Off {
+            self.notes.extend(search_note(&self.search));
+        }
         let dns = || settings::dns(self.mode, self.policy.routes(), &self.search, &self.choice.rules);
         self.dns = (self.mode != DnsMode::Off).then(dns);
     }
@@ -240,13 +244,23 @@ fn routes(report: &Report) -> Vec<Route> {
     routes.map(|route| Route { prefix: route.network, reason: route.reason.clone().into() }).collect()
 }
 
+fn note(code: &str, text: String) -> Note {
+    Note { code: code.to_owned(), level: Level::Warning, sidecar: false, text }
+}
+
+/// Says which search domains are not believed.
+fn search_note(search: &[String]) -> Option<Note> {
+    let refused: Vec<&str> =
+        search.iter().map(String::as_str).filter(|name| !search::is_plausible(name)).collect();
+    let text = format!(
+        "the search domain {} in this machine's resolv.conf is not used: it belongs to the public, and the network that \
+         handed it out would be asked for all names in it",
+        refused.join(", ")
+    );
+    (!refused.is_empty()).then(|| note("search-domain-refused", text))
+}
+
 fn notes(report: &Report) -> Vec<Note> {
-    let note = |code: &str, text: String| Note {
-        code: code.to_owned(),
-        level: Level::Warning,
-        sidecar: false,
-        text,
-    };
     let overlaps = report.overlaps.iter().map(|overlap| note(Overlap::CODE, overlap.to_string()));
     overlaps.chain(report.hints.iter().map(|hint| note(hint.code(), hint.to_string()))).collect()
 }

@@ -5,7 +5,7 @@ use ipnet::IpNet;
 
 use crate::config::Config;
 use crate::policy::{Choice, Rules};
-use crate::resolver::zones;
+use crate::resolver::{search, zones};
 
 /// Which networks the user chose to forward.
 pub(super) fn choice(config: &Config) -> Choice {
@@ -15,7 +15,8 @@ pub(super) fn choice(config: &Config) -> Choice {
 /// The DNS settings of the sidecar. The laptop answers for its search domains, for the names in the user's rules, and
 /// for the reverse zones of the networks it forwards.
 pub(super) fn dns(mode: DnsMode, routes: &[IpNet], search: &[String], rules: &Rules) -> Dns {
-    let search: Vec<String> = search.iter().filter(|name| is_domain(name)).cloned().collect();
+    let believed = |name: &&String| is_domain(name) && search::is_plausible(name);
+    let search: Vec<String> = search.iter().filter(believed).cloned().collect();
     let mut domains = search.clone();
     domains.extend(rules.names().into_iter().filter(|name| !search.contains(name)));
     domains.extend(zones::reverse_zones(routes));

@@ -15,6 +15,7 @@ pub fn ready(status: &Status) -> String {
     let dns = match status.session.dns {
         DnsMode::Off => "names are resolved in the codespace only",
         DnsMode::Split => "names by split DNS",
+        DnsMode::SplitStrict => "names by strictly split DNS",
         DnsMode::Local => "names by the laptop's resolver first",
     };
     let networks = networks(status.routes.iter().map(|route| route.prefix));

@@ -114,6 +114,24 @@ fn search_domains_alone_are_a_change() {
 }
 
 #[test]
+fn a_search_domain_of_the_public_is_not_believed_and_that_is_said() {
+    let search = ["com", "corp.internal", "co.uk"].map(str::to_owned).to_vec();
+    let networks = Networks::new(Choice::default(), DnsMode::Split, snapshot(&[]), search.clone());
+    let Some(Frame::Dns(dns)) = networks.link_frames().pop() else { panic!("no DNS settings") };
+    assert_eq!(
+        (dns.search, dns.domains),
+        (vec!["corp.internal".to_owned()], vec!["corp.internal".to_owned()])
+    );
+    let said = |networks: &Networks| {
+        let note = networks.notes().iter().find(|note| note.code == "search-domain-refused");
+        note.map(|note| note.text.clone())
+    };
+    assert!(said(&networks).expect("a note").contains("com, co.uk"));
+    let off = Networks::new(Choice::default(), DnsMode::Off, snapshot(&[]), search);
+    assert_eq!(said(&off), None);
+}
+
+#[test]
 fn each_network_has_its_reason() {
     let reasons = |routes: Vec<RouteChoice>| {
         let choice = Choice { routes, ..Choice::default() };

@@ -22,15 +22,23 @@ pub(super) enum Choice {
     InTurn(&'static [Side]),
 }
 
-/// Who is asked for `name`. Names of the laptop's domains go only to the laptop, in both modes: elsewhere they would
-/// leak, and a negative answer from there would be wrong.
+/// Who is asked for `name`. Names of the laptop's domains go only to the laptop, in each mode: elsewhere they would
+/// leak, and a negative answer from there would be wrong. In split modes a name of one label goes to the codespace only:
+/// it is one of its containers, such as `db`, and none of the laptop's business.
 pub(super) fn choose(mode: DnsMode, domains: &Domains, name: &[u8]) -> Choice {
     match mode {
         DnsMode::Off => Choice::InTurn(&[Side::Codespace]),
-        DnsMode::Split | DnsMode::Local if domains.contain(name) => Choice::LaptopOnly,
+        DnsMode::Split | DnsMode::SplitStrict | DnsMode::Local if domains.contain(name) => Choice::LaptopOnly,
+        DnsMode::SplitStrict => Choice::InTurn(&[Side::Codespace]),
+        DnsMode::Split if is_single_label(name) => Choice::InTurn(&[Side::Codespace]),
         DnsMode::Split => Choice::InTurn(&[Side::Codespace, Side::Laptop]),
         DnsMode::Local => Choice::InTurn(&[Side::Laptop, Side::Codespace]),
     }
+}
+
+/// Whether `name` has one label only.
+fn is_single_label(name: &[u8]) -> bool {
+    name.split_first().is_some_and(|(length, rest)| usize::from(*length) == rest.len())
 }
 
 /// A set of domains, each with all names below it.
@@ -73,7 +81,7 @@ fn wire(name: &str) -> Box<[u8]> {
 #[cfg(test)]
 mod tests {
     use Choice::{InTurn, LaptopOnly};
-    use DnsMode::{Local, Off, Split};
+    use DnsMode::{Local, Off, Split, SplitStrict};
     use Side::{Codespace, Laptop};
 
     use super::*;
@@ -86,7 +94,7 @@ mod tests {
     #[test]
     fn the_laptops_domains_go_to_the_laptop_alone() {
         for name in ["corp.example", "www.corp.example", "a.b.lan", "7.0.20.10.in-addr.arpa"] {
-            for mode in [Split, Local] {
+            for mode in [Split, SplitStrict, Local] {
                 assert_eq!(chosen(mode, name), LaptopOnly, "{name}");
             }
         }
@@ -95,16 +103,28 @@ mod tests {
     #[test]
     fn a_domain_ends_at_a_label() {
         for name in ["notcorp.example", "example", "corp.example.com", "1.10.in-addr.arpa", "lan4"] {
-            assert_eq!(chosen(Split, name), InTurn(&[Codespace, Laptop]), "{name}");
+            assert_eq!(
+                chosen(Split, name),
+                InTurn(if name.contains('.') { &[Codespace, Laptop] } else { &[Codespace] }),
+                "{name}"
+            );
         }
     }
 
     #[test]
     fn the_mode_says_who_is_first() {
         assert_eq!(chosen(Split, "github.com"), InTurn(&[Codespace, Laptop]));
-        assert_eq!(chosen(Split, "printer"), InTurn(&[Codespace, Laptop]));
+        assert_eq!(chosen(SplitStrict, "github.com"), InTurn(&[Codespace]));
         assert_eq!(chosen(Local, "github.com"), InTurn(&[Laptop, Codespace]));
         assert_eq!(chosen(Off, "www.corp.example"), InTurn(&[Codespace]));
+    }
+
+    #[test]
+    fn names_of_one_label_are_the_codespaces_unless_they_are_a_domain_of_the_laptop() {
+        assert_eq!(chosen(Split, "db"), InTurn(&[Codespace]));
+        assert_eq!(chosen(SplitStrict, "db"), InTurn(&[Codespace]));
+        assert_eq!(chosen(Local, "db"), InTurn(&[Laptop, Codespace]));
+        assert_eq!(chosen(Split, "lan"), LaptopOnly);
     }
 
     #[test]

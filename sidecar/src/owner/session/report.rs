@@ -78,6 +78,7 @@ impl Session {
             dns: match self.names.mode() {
                 DnsMode::Off => "off",
                 DnsMode::Split => "split",
+                DnsMode::SplitStrict => "split-strict",
                 DnsMode::Local => "local",
             }
             .to_owned(),
