@@ -1,6 +1,6 @@
 //! Programs in the codespace reach what the laptop reaches: by address and by name, IPv4 and IPv6, TCP, UDP, ICMP.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -222,5 +222,39 @@ fn an_address_that_the_laptop_has_just_got_is_refused_at_once() -> Result<()> {
         assert_ne!(lab.codespace.run(&format!("nc -nzw2 {address} 8099"))?.code(), 0);
     }
     assert!(!service.stderr().contains("Connection received"), "{}", service.stderr());
+    bridge.stop().map(drop)
+}
+
+#[test]
+fn datagrams_and_pings_to_an_address_that_the_laptop_has_just_got_are_refused_at_once() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let service = lab.laptop.thread(|| UdpSocket::bind("[::]:8098")).join().expect("no panic")?;
+    service.set_nonblocking(true)?;
+    let bridge = lab.bridge(&[])?;
+    for last in 90..93 {
+        let addresses = [format!("10.20.0.{last}"), format!("fd20:20::{last}")];
+        for address in addresses {
+            let length = if address.contains(':') { "128 nodad" } else { "32" };
+            lab.laptop.shell(&format!("ip addr add {address}/{length} dev corp0"))?;
+            let ping = lab.codespace.run(&format!("ping -n -c 1 -W 5 {address}"))?;
+            assert_ne!(ping.code(), 0, "{address}: {}", ping.text());
+            let target = SocketAddr::new(address.parse()?, 8098);
+            let refused = lab.codespace.thread(move || -> Result<ErrorKind> {
+                let socket = UdpSocket::bind(if target.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" })?;
+                socket.connect(target)?;
+                socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+                socket.send(b"anyone?")?;
+                Ok(socket.recv(&mut [0; 64]).err().context("an answer of the laptop")?.kind())
+            });
+            let refused = refused.join().expect("no panic")?;
+            // Administratively prohibited; a time-out would be EAGAIN.
+            assert!(
+                matches!(refused, ErrorKind::HostUnreachable | ErrorKind::PermissionDenied),
+                "{refused:?}"
+            );
+        }
+    }
+    let received = service.recv(&mut [0; 64]).expect_err("a service of the laptop was reached");
+    assert_eq!(received.kind(), ErrorKind::WouldBlock);
     bridge.stop().map(drop)
 }
