@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use bytes::{Bytes, BytesMut};
-use gh_net_common::frame::{Frame, Level, Notice, Opened, PREAMBLE, Token, TunnelAddress};
+use gh_net_common::frame::{
+    Codespace, Dns, DnsMode, Families, Frame, Level, Notice, Open, Opened, PREAMBLE, Routes, Token,
+    TunnelAddress,
+};
 use gh_net_common::hello;
 use gh_net_tests::lab::{Lab, Options, Output};
 
@@ -165,6 +168,12 @@ fn a_flood_after_the_handshake_leaves_memory_bounded() -> Result<()> {
         ("packets", vec![Frame::Packet(Bytes::from(junk))]),
         ("empty", vec![Frame::Packet(Bytes::new())]),
         ("connections", (1..=200).map(syn).collect()),
+        ("codespaces", (0..4).map(|turn| codespace(turn, 2048)).collect()),
+        (
+            "notices-later",
+            vec![Frame::Notice(Notice { level: Level::Error, code: "x".into(), text: "\n".repeat(900) })],
+        ),
+        ("quiets", vec![Frame::Quiet(0), Frame::Delivered(0)]),
         ("pings", vec![Frame::Ping(1), Frame::Pong(2), Frame::Delivered(u64::MAX)]),
     ];
     for (name, flood) in floods {
@@ -182,6 +191,58 @@ fn a_flood_after_the_handshake_leaves_memory_bounded() -> Result<()> {
         ensure!(output.peak_memory < MEMORY, "{name}: {} MiB", output.peak_memory >> 20);
     }
     Ok(())
+}
+
+/// What the wire knows, but a sidecar never sends once the session is open: it ends the session, and the message says what it
+/// was.
+#[test]
+fn each_frame_that_only_a_laptop_sends_ends_the_session_and_is_named() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let open = Open {
+        resume: None,
+        link: u32::MAX,
+        lane: u8::MAX,
+        mtu: 0,
+        families: Families { v4: true, v6: true },
+        grace: u32::MAX,
+        user: "x".repeat(255),
+        host: String::new(),
+        preferred: Vec::new(),
+        avoid: vec!["0.0.0.0/0".parse()?; 2048],
+    };
+    let dns = Dns { mode: DnsMode::Local, search: vec!["corp.internal".into(); 100], domains: Vec::new() };
+    let cases = [
+        ("hello", Frame::Hello(hello::ours()), "a Hello"),
+        ("open", Frame::Open(open), "an Open"),
+        ("opened", opened(), "an Opened"),
+        ("routes", Frame::Routes(Routes::Part(vec!["10.0.0.0/8".parse()?; 2048])), "Routes"),
+        ("dns", Frame::Dns(dns), "DNS settings"),
+        ("status", Frame::AskStatus, "a request for the status"),
+        ("standby", Frame::Standby(Bytes::from_static(&[0x45; 60_000])), "a standby packet"),
+        ("quiet", Frame::Quiet(u32::MAX), "a request to be quiet"),
+    ];
+    std::thread::scope(|scope| {
+        let running = cases.map(|(name, frame, words)| {
+            let lab = &lab;
+            scope.spawn(move || -> Result<()> {
+                let once = frames(&[Frame::Hello(hello::ours()), opened(), frame]);
+                let output = against(lab, &Fake { name, once, forever: vec![] }.install(lab)?)?;
+                check(name, &output, &[words]);
+                Ok(())
+            })
+        });
+        running.into_iter().try_for_each(|fake| fake.join().expect("no check failed"))
+    })
+}
+
+/// As many networks of the codespace as a frame has room for, each time others.
+fn codespace(turn: u8, count: u16) -> Frame {
+    let networks = (0..count).map(|number| {
+        let [high, low] = number.to_be_bytes();
+        format!("{}.{high}.{low}.0/24", 10 + turn).parse().expect("a network")
+    });
+    let resolvers = (0..=255).map(|last| [10, 0, turn, last].into()).collect();
+    Frame::Codespace(Codespace { networks: networks.collect(), resolvers })
 }
 
 /// A SYN from one of many ports to a host that does not answer.
