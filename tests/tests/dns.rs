@@ -253,3 +253,21 @@ fn a_name_of_one_label_does_not_leave_the_codespace() -> Result<()> {
     assert!(!lab.corp_dns_log().contains("one-label"), "it was sent to the laptop");
     Ok(())
 }
+
+#[test]
+fn a_rule_with_a_name_admits_what_a_lookup_of_it_gave_and_nothing_else() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let bridge = lab.bridge(&["--allow", "tcp:wiki.partner.example:80"])?;
+    let curl = "curl -sS --connect-timeout 10 http://";
+    let before = lab.codespace.run(&format!("{curl}10.20.0.10/"))?;
+    assert_ne!(before.code(), 0, "the address is admitted without a lookup: {}", before.text());
+    // Another name of the same address, and the laptop's answer to it, is not enough.
+    let other = lab.codespace.run(&format!("{curl}v4only.corp.internal/"))?;
+    assert_ne!(other.code(), 0, "another name admits the address: {}", other.text());
+    assert_eq!(lab.codespace.shell(&format!("{curl}wiki.partner.example/"))?, "hello from corp");
+    assert_eq!(lab.codespace.shell(&format!("{curl}10.20.0.10/"))?, "hello from corp", "after the lookup");
+    let port = lab.codespace.run("bash -c 'exec 3<>/dev/tcp/10.20.0.10/7'")?;
+    assert_ne!(port.code(), 0, "another port is admitted: {}", port.text());
+    assert!(!lab.public_dns_log().contains("wiki.partner.example"), "a rule's name is the laptop's");
+    bridge.stop().map(drop)
+}
