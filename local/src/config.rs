@@ -20,7 +20,7 @@ use gh_net_common::frame::DnsMode;
 use ipnet::IpNet;
 
 use crate::exit::{Exit, Explain};
-use crate::policy::{RouteChoice, Rules};
+use crate::policy::{HostPort, RouteChoice, Rules};
 pub use arguments::Flags;
 use layer::Layer;
 use raw::Raw;
@@ -58,6 +58,8 @@ pub struct Config {
     pub gui: bool,
     /// What is logged: a `tracing` filter.
     pub trace: String,
+    /// Ports of the laptop itself that the codespace may reach.
+    pub host_ports: Vec<HostPort>,
     /// Where flows are recorded.
     pub audit: Option<PathBuf>,
     /// Where the log goes; `None` is stderr.
@@ -227,6 +229,7 @@ fn resolve(raw: Raw, warnings: Vec<String>, rules: Rules) -> Config {
         dns: raw.dns.0.0,
         gui: raw.gui.0,
         trace: raw.trace.0.0,
+        host_ports: raw.host_port.map_or_else(Vec::new, |list| list.0),
         audit: raw.audit,
         trace_dest: raw.trace_dest,
         warnings,

@@ -1,6 +1,7 @@
 //! The laptop's resolver: answers DNS queries as a program on the laptop would see the answers.
 //!
-//! A query is answered from, in this order:
+//! The laptop's own name in the codespace and its domain are answered here, without asking anyone. Every other query is
+//! answered from, in this order:
 //!
 //! 1. /etc/hosts, for addresses, as the system's own lookups do;
 //! 2. the system's nameservers, in the order of resolv.conf, by DNS messages: so every record type works, and
@@ -21,6 +22,7 @@ mod hosts;
 mod message;
 mod named;
 mod nss;
+mod own;
 pub mod search;
 mod source;
 mod system;
@@ -77,6 +79,8 @@ struct Shared {
     system: RwLock<Arc<System>>,
     nss: Nss,
     queries: Arc<Turns>,
+    /// The laptop's own addresses in the tunnel.
+    gateways: RwLock<Vec<IpAddr>>,
 }
 
 impl Resolver {
@@ -93,6 +97,7 @@ impl Resolver {
                 system: RwLock::new(Arc::new(system)),
                 nss,
                 queries: Turns::new(QUERIES),
+                gateways: RwLock::default(),
             }),
         })
     }
@@ -117,6 +122,16 @@ impl Resolver {
                 tracing::warn!("can't reload the resolver's configuration, the old one stays in use: {error}")
             }
         }
+    }
+
+    /// These are the laptop's own addresses in the tunnel, to which its name in the codespace resolves.
+    pub fn set_gateways(&self, gateways: Vec<IpAddr>) {
+        *self.shared.gateways.write().unwrap_or_else(PoisonError::into_inner) = gateways;
+    }
+
+    fn own_name(&self, question: &Query) -> Option<Reply> {
+        let gateways = self.shared.gateways.read().unwrap_or_else(PoisonError::into_inner);
+        own::answer(question, &gateways)
     }
 
     /// The files of the configuration, whose changes call for [`Self::reload`].
@@ -160,7 +175,10 @@ impl Resolver {
                 Received::Answer(message) => return Some(Answer { message, lookup: None, named: None }),
                 Received::Nothing => return None,
             };
-            let reply = resolver.resolve(&request, Instant::now() + BUDGET).await;
+            let reply = match resolver.own_name(request.question()) {
+                Some(reply) => Some(reply),
+                None => resolver.resolve(&request, Instant::now() + BUDGET).await,
+            };
             let lookup = Some(Lookup::new(&request, reply.as_ref()));
             let named = reply.as_ref().and_then(|reply| Named::of(request.question(), reply));
             let message = request.answer(&reply.unwrap_or_else(Reply::unanswered));

@@ -286,6 +286,8 @@ pub enum Refusal {
     NoRoute,
     /// As forbidden: ICMP administratively prohibited.
     Prohibited,
+    /// As if nothing listened there: a TCP reset, or ICMP port unreachable.
+    Closed,
     /// Without an answer.
     Silent,
 }
@@ -295,6 +297,7 @@ impl From<engine::Refusal> for Refusal {
         match refusal {
             engine::Refusal::NoRoute => Self::NoRoute,
             engine::Refusal::Prohibited => Self::Prohibited,
+            engine::Refusal::Closed => Self::Closed,
             engine::Refusal::Silent => Self::Silent,
         }
     }

@@ -1,11 +1,11 @@
 //! Which flows are admitted, and what happens to them when the policy changes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use etherparse::IpNumber;
 
-use super::api::{Command, FlowId, Target, Transmit, UnreachableKind};
+use super::api::{Command, FlowId, Loopback, Target, Transmit, UnreachableKind};
 use super::events::{Denied, Ending};
 use super::flow::Flow;
 use super::names::Names;
@@ -17,10 +17,28 @@ use super::{
     Config, Engine, InterfaceIndex, NewFlow, Policy, Protocol, Refusal, RuleId, Verdict, dns, icmp, udp,
 };
 
+/// Where an admitted flow leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Destination {
+    /// To a host; the driver refuses the laptop's own addresses.
+    Host(SocketAddr),
+    /// To the laptop's own loopback.
+    Laptop(Loopback),
+}
+
+impl Destination {
+    pub(super) fn address(self) -> SocketAddr {
+        match self {
+            Self::Host(address) => address,
+            Self::Laptop(loopback) => loopback.address(),
+        }
+    }
+}
+
 /// An admitted flow.
 #[derive(Debug)]
 pub(super) struct Admitted {
-    pub destination: SocketAddr,
+    pub destination: Destination,
     pub interface: Option<InterfaceIndex>,
     /// The rule that admitted it.
     pub rule: RuleId,
@@ -48,9 +66,13 @@ impl Engine {
         {
             (verdict, names) = (judge(&kept), kept);
         }
-        match verdict {
+        match at_gateway(verdict, destination, &self.config.gateways) {
             Verdict::Forward { destination, interface, rule } => {
-                Some(Admitted { destination, interface, rule, names })
+                Some(Admitted { destination: Destination::Host(destination), interface, rule, names })
+            }
+            Verdict::Laptop { port, rule } => {
+                let loopback = Loopback { port, v6: destination.is_ipv6() };
+                Some(Admitted { destination: Destination::Laptop(loopback), interface: None, rule, names })
             }
             Verdict::Refuse { refusal, rule } => {
                 tracing::debug!(?protocol, %client, %destination, ?names, ?refusal, rule = rule.0, "refused");
@@ -63,6 +85,12 @@ impl Engine {
                     Refusal::Prohibited => {
                         self.answer(packet, Message::Unreachable(UnreachableKind::Prohibited));
                     }
+                    Refusal::Closed => match Segment::parse(packet) {
+                        Ok(segment) if protocol == Protocol::Tcp => {
+                            self.send_urgent(tcp::refusal(packet, &segment));
+                        }
+                        Ok(_) | Err(_) => self.answer(packet, Message::Unreachable(UnreachableKind::Port)),
+                    },
                     Refusal::Silent => {}
                 }
                 None
@@ -98,12 +126,12 @@ impl Engine {
     }
 
     fn judge_again(&mut self, id: FlowId, now: Instant) {
-        let Self { table, config: Config { policy, .. }, .. } = self;
+        let Self { table, config: Config { policy, gateways, .. }, .. } = self;
         let Some(entry) = table.get_mut(id) else { return };
         let names = &entry.names;
         let judge = |protocol, client, asked, before| {
             let flow = NewFlow { protocol, client, destination: asked, names: &names.of(asked) };
-            judgement(policy.verdict(&flow), before)
+            judgement(at_gateway(policy.verdict(&flow), asked, gateways), before)
         };
         let mut ended = Vec::new();
         let judgement = match (&mut entry.flow, entry.key) {
@@ -111,7 +139,13 @@ impl Engine {
                 let tcp::Endpoints { client, server, target } = connection.endpoints;
                 match target {
                     Target::Resolver => Judgement::Keep,
-                    Target::Host { .. } if connection.is_over() => Judgement::Keep,
+                    Target::Host { .. } | Target::Laptop(_) if connection.is_over() => Judgement::Keep,
+                    Target::Laptop(loopback) => {
+                        let judgement;
+                        (judgement, entry.rule) =
+                            judge(Protocol::Tcp, client, server, (loopback.address(), None));
+                        judgement
+                    }
                     Target::Host { address, interface } => {
                         let judgement;
                         (judgement, entry.rule) = judge(Protocol::Tcp, client, server, (address, interface));
@@ -268,7 +302,26 @@ fn judgement(verdict: Verdict, before: (SocketAddr, Option<InterfaceIndex>)) -> 
             let same = (destination, interface) == before;
             (if same { Judgement::Keep } else { Judgement::End }, rule)
         }
+        Verdict::Laptop { port, rule } => {
+            let loopback = Loopback { port, v6: before.0.is_ipv6() };
+            let same = (loopback.address(), None) == before;
+            (if same { Judgement::Keep } else { Judgement::End }, rule)
+        }
         Verdict::Refuse { refusal: Refusal::NoRoute, rule } => (Judgement::Hold, rule),
-        Verdict::Refuse { refusal: Refusal::Prohibited | Refusal::Silent, rule } => (Judgement::End, rule),
+        Verdict::Refuse { refusal: Refusal::Prohibited | Refusal::Closed | Refusal::Silent, rule } => {
+            (Judgement::End, rule)
+        }
+    }
+}
+
+/// The verdict, if the destination is one of the engine's own addresses: nothing but ports of the laptop is open there.
+fn at_gateway(verdict: Verdict, destination: SocketAddr, gateways: &[IpAddr]) -> Verdict {
+    match verdict {
+        Verdict::Forward { rule, .. } | Verdict::Refuse { refusal: Refusal::NoRoute, rule }
+            if gateways.contains(&destination.ip()) =>
+        {
+            Verdict::Refuse { refusal: Refusal::Closed, rule }
+        }
+        Verdict::Forward { .. } | Verdict::Laptop { .. } | Verdict::Refuse { .. } => verdict,
     }
 }

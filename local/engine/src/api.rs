@@ -1,7 +1,7 @@
 //! The engine's inputs and outputs.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -23,8 +23,27 @@ pub enum Target {
         /// The interface to bind to.
         interface: Option<InterfaceIndex>,
     },
+    /// A port of the laptop itself.
+    Laptop(Loopback),
     /// The laptop's resolver, speaking DNS over TCP (RFC 7766).
     Resolver,
+}
+
+/// A port of the laptop's own loopback. A type of its own, so that nothing else leads there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loopback {
+    /// The port.
+    pub port: u16,
+    /// Whether `::1` is meant, and not `127.0.0.1`: that of the address that the codespace used.
+    pub v6: bool,
+}
+
+impl Loopback {
+    /// The address.
+    pub fn address(self) -> SocketAddr {
+        let ip = if self.v6 { Ipv6Addr::LOCALHOST.into() } else { IpAddr::V4(Ipv4Addr::LOCALHOST) };
+        SocketAddr::new(ip, self.port)
+    }
 }
 
 /// What the driver (io) must do. Sockets are keyed by flow.
@@ -67,6 +86,15 @@ pub enum Command {
         destination: SocketAddr,
         /// Its hop limit (TTL).
         hop_limit: u8,
+        /// The datagram's payload.
+        payload: Bytes,
+    },
+    /// Send a datagram from a mapping's socket to a port of the laptop itself.
+    SendToLaptop {
+        /// The flow, UDP.
+        flow: FlowId,
+        /// Where to.
+        destination: Loopback,
         /// The datagram's payload.
         payload: Bytes,
     },

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::admission::Admitted;
+use super::admission::{Admitted, Destination};
 use super::api::{Command, FlowId, QueryId, Unreachable, UnreachableKind};
 use super::flow::{Entry, Flow, Key};
 use super::packet::icmp::Message;
@@ -23,8 +23,8 @@ impl Engine {
         let datagram = udp::Datagram::parse(&packet)?;
         let client = SocketAddr::new(packet.source, datagram.source_port);
         let destination = SocketAddr::new(packet.destination, datagram.destination_port);
-        if self.is_gateway(destination.ip()) {
-            self.handle_query(&packet, client, destination, datagram.payload, now);
+        if self.is_resolver(destination) {
+            self.handle_query(client, destination, datagram.payload, now);
             return Ok(());
         }
         let Some(admitted) = self.admit(&packet, Protocol::Udp, client, destination, now) else {
@@ -41,7 +41,12 @@ impl Engine {
         let payload = datagram.payload;
         if let Some(Entry { flow: Flow::Udp(mapping), usage, names: kept, .. }) = self.table.get_mut(flow) {
             kept.keep(destination, &names);
-            let added = mapping.sends(Peer { asked: destination, actual }, rule, payload.len(), now);
+            let added = mapping.sends(
+                Peer { asked: destination, actual: actual.address() },
+                rule,
+                payload.len(),
+                now,
+            );
             usage.uplink(payload.len(), now);
             if destination.port() != dns::PORT {
                 self.active = Some(now);
@@ -49,22 +54,15 @@ impl Engine {
             self.tell_added(flow, added);
         }
         let hop_limit = onward(packet.hop_limit);
-        self.commands.push_back(Command::SendUdp { flow, destination: actual, hop_limit, payload });
+        self.commands.push_back(match actual {
+            Destination::Host(destination) => Command::SendUdp { flow, destination, hop_limit, payload },
+            Destination::Laptop(destination) => Command::SendToLaptop { flow, destination, payload },
+        });
         self.settle(flow, now);
         Ok(())
     }
 
-    fn handle_query(
-        &mut self,
-        packet: &Packet,
-        client: SocketAddr,
-        server: SocketAddr,
-        message: Bytes,
-        now: Instant,
-    ) {
-        if !self.is_resolver(server) {
-            return self.answer(packet, Message::Unreachable(UnreachableKind::Port));
-        }
+    fn handle_query(&mut self, client: SocketAddr, server: SocketAddr, message: Bytes, now: Instant) {
         if message.len() > dns::MAX_QUESTION {
             self.counters.dropped += 1;
             return;
@@ -139,6 +137,7 @@ impl Engine {
         let sender = SocketAddr::new(client, identifier);
         let Some(admitted) = self.admit(&packet, Protocol::Echo, sender, asked, now) else { return Ok(()) };
         let Admitted { destination: actual, interface, rule, names } = admitted;
+        let actual = actual.address();
         let key = Key::Echo { client, identifier, interface };
         let open = |flow| Command::OpenEcho { flow, v6: client.is_ipv6(), interface };
         let new = || Flow::Echo(icmp::Session::new(client, identifier, now));

@@ -299,7 +299,11 @@ fn datagram_flow(flow: &Flow) -> Option<(Origin, &Peers)> {
 fn connection_event(id: FlowId, entry: &Entry) -> Option<FlowEvent> {
     let Flow::Tcp(connection) = &entry.flow else { return None };
     let Endpoints { client, server, target } = connection.endpoints;
-    let Target::Host { address, .. } = target else { return None };
+    let address = match target {
+        Target::Host { address, .. } => address,
+        Target::Laptop(loopback) => loopback.address(),
+        Target::Resolver => return None,
+    };
     Some(FlowEvent {
         flow: id,
         protocol: Protocol::Tcp,

@@ -57,8 +57,8 @@ use bytes::Bytes;
 use etherparse::IpNumber;
 
 pub use self::api::{
-    Command, Config, ConnectError, Counters, FlowId, FlowState, FlowView, Headers, QueryId, Resources,
-    Target, Transmit, Unreachable, UnreachableKind,
+    Command, Config, ConnectError, Counters, FlowId, FlowState, FlowView, Headers, Loopback, QueryId,
+    Resources, Target, Transmit, Unreachable, UnreachableKind,
 };
 use self::deadline::Deadlines;
 use self::events::Events;

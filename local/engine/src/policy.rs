@@ -58,6 +58,13 @@ pub enum Verdict {
         /// The rule that decided.
         rule: RuleId,
     },
+    /// The flow leads to the laptop's own loopback, which no other verdict opens.
+    Laptop {
+        /// The port there.
+        port: u16,
+        /// The rule that decided.
+        rule: RuleId,
+    },
     /// The flow is refused.
     Refuse {
         /// The answer to the codespace.
@@ -74,6 +81,8 @@ pub enum Refusal {
     NoRoute,
     /// It is forbidden: ICMP administratively prohibited.
     Prohibited,
+    /// Nothing listens there: a TCP reset, or ICMP port unreachable.
+    Closed,
     /// It is dropped without an answer: multicast, broadcast, link-local (RFC 1122, 3.2.2 forbids one).
     Silent,
 }

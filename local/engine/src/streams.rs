@@ -9,7 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use etherparse::IpNumber;
 
-use super::admission::Admitted;
+use super::admission::{Admitted, Destination};
 use super::api::{Command, ConnectError, FlowId, Target, UnreachableKind};
 use super::events::Ending;
 use super::flow::{Entry, Flow, Key, Usage};
@@ -72,16 +72,17 @@ impl Engine {
 
     fn open_tcp(&mut self, packet: &Packet, key: Key, segment: &Segment, now: Instant) {
         let Key::Tcp { client, server } = key else { return };
-        let (target, rule, names) = if self.is_gateway(server.ip()) {
-            if !self.is_resolver(server) {
-                return self.send_urgent(tcp::refusal(packet, segment));
-            }
+        let (target, rule, names) = if self.is_resolver(server) {
             // Not a rule of the policy, and never told of.
             (Target::Resolver, RuleId(0), Names::default())
         } else {
             let Some(admitted) = self.admit(packet, Protocol::Tcp, client, server, now) else { return };
             let Admitted { destination, interface, rule, names } = admitted;
-            (Target::Host { address: destination, interface }, rule, names)
+            let target = match destination {
+                Destination::Host(address) => Target::Host { address, interface },
+                Destination::Laptop(loopback) => Target::Laptop(loopback),
+            };
+            (target, rule, names)
         };
         if !self.make_room(&key, now) {
             return;

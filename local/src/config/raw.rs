@@ -12,7 +12,7 @@ use gh_net_common::frame::DnsMode;
 use ipnet::IpNet;
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
-use crate::policy::RouteChoice;
+use crate::policy::{HostPort, RouteChoice};
 
 /// One field for each key of [`SETTINGS`](super::SETTINGS). Those with a default value are always set.
 #[derive(Debug, serde::Deserialize)]
@@ -30,6 +30,7 @@ pub(super) struct Raw {
     pub(super) route: List<RouteChoice>,
     pub(super) exclude: Option<List<Network>>,
     pub(super) dns: Text<Dns>,
+    pub(super) host_port: Option<List<HostPort>>,
     pub(super) audit: Option<PathBuf>,
     pub(super) gui: Text<bool>,
     pub(super) trace: Text<TraceFilter>,

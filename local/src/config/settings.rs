@@ -83,7 +83,7 @@ const PLAIN: Setting = Setting {
 };
 
 /// All settings, in the order of `--help`.
-pub const SETTINGS: [Setting; 20] = [
+pub const SETTINGS: [Setting; 21] = [
     Setting {
         key: "codespace",
         short: Some('c'),
@@ -224,6 +224,15 @@ pub const SETTINGS: [Setting; 20] = [
                   resolver is left unchanged (false)",
         default: Unset::Value("split"),
         example: r#""local""#,
+        ..PLAIN
+    },
+    Setting {
+        key: "host-port",
+        value: "PORT[:LOCAL]",
+        repeatable: true,
+        meaning: "A port of this computer that the codespace may reach, TCP and UDP, at host.gh-net.internal:PORT. It leads to \
+                  the port LOCAL (the same if it is left out) of 127.0.0.1, over IPv6 to that of ::1; may be repeated",
+        example: r#"["3000", "15432:5432"]"#,
         ..PLAIN
     },
     Setting {

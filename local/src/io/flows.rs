@@ -20,12 +20,14 @@ use super::served::Served;
 use super::tcp::{self, Connection};
 use super::udp::Mapping;
 use super::warning::{Warning, Warnings};
-use crate::engine::{Command, ConnectError, Engine, FlowId, Target, Unreachable, UnreachableKind};
+use crate::engine::{Command, ConnectError, Engine, FlowId, Loopback, Target, Unreachable, UnreachableKind};
 use crate::policy::InterfaceIndex;
 use crate::resolver::{self, Named};
 
 /// Maximum number of flows served per turn.
 const TURN: usize = 128;
+/// The hop limit of datagrams that stay on the laptop.
+const LOOPBACK_HOPS: u8 = 64;
 /// Interval at which flows that wait for time to pass are served.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -273,6 +275,10 @@ impl Flows {
                 let sent = self.send_udp(flow, destination, hop_limit, &payload, now);
                 self.account(flow, destination, None, sent, engine);
             }
+            Command::SendToLaptop { flow, destination, payload } => {
+                let sent = self.send_to_laptop(flow, destination, &payload, now);
+                self.account(flow, destination.address(), None, sent, engine);
+            }
             Command::SendEcho { flow, destination, sequence, hop_limit, payload } => {
                 let sent = self.send_echo(flow, destination, sequence, hop_limit, &payload, now);
                 self.account(flow, SocketAddr::new(destination, 0), Some(sequence), sent, engine);
@@ -293,6 +299,7 @@ impl Flows {
     ) {
         let (address, interface) = match target {
             Target::Host { address, interface } => (address, interface),
+            Target::Laptop(loopback) => return self.connect_to_laptop(id, loopback, hop_limit, engine, now),
             Target::Resolver => {
                 self.insert(id, Socket::Dns(Stream::new(now)));
                 engine.handle_connected(id, now);
@@ -303,6 +310,30 @@ impl Flows {
         if self.own.contain(address.ip()) {
             return engine.handle_connect_failed(id, ConnectError::Prohibited, now);
         }
+        self.open_tcp(id, address, interface, hop_limit, engine, now);
+    }
+
+    /// Connects to a port of the laptop itself: the one place that does not ask whose address it is.
+    fn connect_to_laptop(
+        &mut self,
+        id: FlowId,
+        loopback: Loopback,
+        hop_limit: Option<u8>,
+        engine: &mut Engine,
+        now: Instant,
+    ) {
+        self.open_tcp(id, loopback.address(), None, hop_limit, engine, now);
+    }
+
+    fn open_tcp(
+        &mut self,
+        id: FlowId,
+        address: SocketAddr,
+        interface: Option<InterfaceIndex>,
+        hop_limit: Option<u8>,
+        engine: &mut Engine,
+        now: Instant,
+    ) {
         let opened = Connection::open(address, interface, hop_limit).and_then(|connection| {
             self.reactor.register(id, &connection)?;
             Ok(connection)
@@ -383,6 +414,23 @@ impl Flows {
         self.reopen(id, now)?;
         match self.table.get_mut(&id) {
             Some(Flow { socket: Socket::Udp(mapping), .. }) => mapping.send(destination, hop_limit, payload),
+            Some(_) | None => Err(SendError::Dropped),
+        }
+    }
+
+    /// Sends a datagram to a port of the laptop itself, see [`Self::connect_to_laptop`].
+    fn send_to_laptop(
+        &mut self,
+        id: FlowId,
+        destination: Loopback,
+        payload: &Bytes,
+        now: Instant,
+    ) -> Result<(), SendError> {
+        self.reopen(id, now)?;
+        match self.table.get_mut(&id) {
+            Some(Flow { socket: Socket::Udp(mapping), .. }) => {
+                mapping.send(destination.address(), LOOPBACK_HOPS, payload)
+            }
             Some(_) | None => Err(SendError::Dropped),
         }
     }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use ipnet::IpNet;
 
+use super::host_port::HostPort;
 use super::ranges::private_ranges;
 use super::rules::Rules;
 
@@ -18,6 +19,8 @@ pub struct Choice {
     pub excludes: Vec<IpNet>,
     /// What may be reached of the networks that are forwarded.
     pub rules: Rules,
+    /// Ports of the laptop itself that are open.
+    pub host_ports: Vec<HostPort>,
 }
 
 impl Choice {

@@ -1,5 +1,7 @@
 //! The codespace's networks.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
 
 /// The codespace's networks, as far as they matter to the policy.
@@ -9,4 +11,6 @@ pub struct Codespace {
     pub networks: Vec<IpNet>,
     /// The tunnel's networks, those of its own addresses.
     pub tunnel: Vec<IpNet>,
+    /// The laptop's own addresses in the tunnel.
+    pub gateways: Vec<IpAddr>,
 }

@@ -1,5 +1,7 @@
 //! The policy in force: the verdict on each new flow, and the networks that are forwarded.
 
+use std::net::IpAddr;
+
 use gh_net_common::reserved;
 use ipnet::IpNet;
 
@@ -7,6 +9,7 @@ use super::choice::{Choice, RouteChoice};
 use super::codespace::Codespace;
 use super::fib::{Fib, Lookup};
 use super::host;
+use super::host_port::{HOST_NAME, HostPort};
 use super::prefix_map::PrefixMap;
 use super::refused;
 use super::rules::{Action, Decision, Rules};
@@ -26,6 +29,10 @@ pub mod rule {
     pub const RESERVED: RuleId = RuleId(2);
     /// The user's rules allow something, but not this.
     pub const NOT_ALLOWED: RuleId = RuleId(3);
+    /// The destination is a port of the laptop that the user opened.
+    pub const HOST_PORT: RuleId = RuleId(6);
+    /// The destination is the laptop's own end of the tunnel, and no open port there.
+    pub const HOST_PORT_CLOSED: RuleId = RuleId(7);
     /// A translator would send it to a network that the user excludes.
     pub const EXCLUDED: RuleId = RuleId(4);
     /// The destination is the host of the virtual machine that the laptop is.
@@ -43,6 +50,9 @@ pub struct Policy {
     excluded: PrefixMap<()>,
     routes: Vec<IpNet>,
     rules: Rules,
+    gateways: Vec<IpAddr>,
+    host_ports: Vec<HostPort>,
+    host_names: Vec<String>,
 }
 
 impl Policy {
@@ -56,6 +66,9 @@ impl Policy {
             routes: forwarded.covered().prefixes(),
             forwarded,
             rules: choice.rules.clone(),
+            gateways: codespace.gateways.clone(),
+            host_ports: choice.host_ports.clone(),
+            host_names: vec![HOST_NAME.to_owned()],
         }
     }
 
@@ -74,6 +87,8 @@ impl Policy {
             (rule::RESERVED, None) => "reserved address".to_owned(),
             (rule::NOT_ALLOWED, None) => "no rule allows it".to_owned(),
             (rule::HOST, None) => "the host of this virtual machine".to_owned(),
+            (rule::HOST_PORT, None) => "--host-port".to_owned(),
+            (rule::HOST_PORT_CLOSED, None) => "a port of the laptop that is not open".to_owned(),
             (rule::EXCLUDED, None) => "excluded network".to_owned(),
             // It decided about a flow before the rules changed.
             (RuleId(_), None) => "a rule that has changed since".to_owned(),
@@ -91,6 +106,9 @@ impl Policy {
         };
         match *rule {
             rule::NO_ROUTE => Some(format!("--route {}", destination.ip())),
+            rule::HOST_PORT_CLOSED if *protocol != Protocol::Echo => {
+                Some(format!("--host-port {}", destination.port()))
+            }
             rule::NOT_ALLOWED => Some(match protocol {
                 Protocol::Tcp => format!("--allow tcp:{target}"),
                 Protocol::Udp => format!("--allow udp:{target}"),
@@ -101,10 +119,30 @@ impl Policy {
     }
 }
 
+impl Policy {
+    /// The verdict on a flow to the laptop itself. A rule of the user that denies it counts, the end of the list does not:
+    /// `--host-port` allows by itself.
+    fn laptop(&self, flow: &NewFlow<'_>) -> Verdict {
+        let opened = self.host_ports.iter().find(|opened| opened.port == flow.destination.port());
+        let Some(opened) = opened.filter(|_| flow.protocol != Protocol::Echo) else {
+            return Verdict::Refuse { refusal: Refusal::Closed, rule: rule::HOST_PORT_CLOSED };
+        };
+        let port = opened.local;
+        match self.rules.decide(&NewFlow { names: &self.host_names, ..*flow }) {
+            Decision::Rule(Action::Deny, rule) => Verdict::Refuse { refusal: Refusal::Prohibited, rule },
+            Decision::Rule(Action::Allow, rule) => Verdict::Laptop { port, rule },
+            Decision::Unmatched(_) => Verdict::Laptop { port, rule: rule::HOST_PORT },
+        }
+    }
+}
+
 impl engine::Policy for Policy {
     fn verdict(&self, flow: &NewFlow<'_>) -> Verdict {
         let destination = flow.destination.ip();
         let refuse = |refusal, rule| Verdict::Refuse { refusal, rule };
+        if self.gateways.contains(&destination) {
+            return self.laptop(flow);
+        }
         if let Some(refusal) = self.refused.get(destination) {
             return refuse(*refusal, rule::RESERVED);
         }

@@ -10,6 +10,7 @@ use crate::netwatch::{
 };
 
 mod host;
+mod host_port;
 mod oracle;
 mod report;
 mod rules;
@@ -135,6 +136,7 @@ fn choice(routes: &[&str], excludes: &[&str]) -> Choice {
         routes: routes.iter().map(|text| text.parse().unwrap()).collect(),
         excludes: excludes.iter().map(|text| text.parse().unwrap()).collect(),
         rules: Rules::default(),
+        host_ports: Vec::new(),
     }
 }
 
@@ -154,6 +156,7 @@ fn outcome(policy: &Policy, address: IpAddr) -> Outcome {
             assert_eq!(destination, asked, "forwarded elsewhere");
             Ok(interface)
         }
+        Verdict::Laptop { .. } => panic!("{address} leads to the laptop"),
         Verdict::Refuse { refusal, .. } => Err(refusal),
     }
 }
@@ -528,7 +531,11 @@ fn a_default_for_some_destinations_is_a_network() {
 
 #[test]
 fn the_tunnels_own_network_is_no_destination() {
-    let codespace = Codespace { networks: Vec::new(), tunnel: vec!["100.64.7.1/30".parse().unwrap()] };
+    let codespace = Codespace {
+        networks: Vec::new(),
+        tunnel: vec!["100.64.7.1/30".parse().unwrap()],
+        gateways: Vec::new(),
+    };
     let policy = Policy::new(&choice(&["private"], &[]), &Snapshot::default(), &codespace);
     assert_eq!(verdict(&policy, "100.64.7.3"), NO_ROUTE);
     assert_eq!(verdict(&policy, "100.64.7.4"), ANY_WAY);

@@ -12,7 +12,7 @@ pub enum Source {
     Server(IpAddr),
     /// The name service switch.
     Nss,
-    /// gh-net itself, which refuses what it does not support.
+    /// gh-net itself, which knows the laptop's own name and refuses what it does not support.
     Ourselves,
 }
 

@@ -233,6 +233,7 @@ impl State {
 
     fn opened(&mut self, opened: &Opened, early: Vec<Notice>, flows: usize) {
         let first = !std::mem::replace(&mut self.open, true);
+        self.resolver.set_gateways(opened.addresses.iter().map(|address| address.gateway).collect());
         if let Some(lost) = &mut self.lost {
             lost.outcome = lines::Reconnected { resumed: opened.resumed, flows };
         }

@@ -99,6 +99,7 @@ impl Networks {
         let codespace = Codespace {
             networks: opened.networks.clone(),
             tunnel: opened.addresses.iter().map(|address| address.sidecar.trunc()).collect(),
+            gateways: opened.addresses.iter().map(|address| address.gateway).collect(),
         };
         self.resolvers = opened.resolvers.clone();
         self.change(|networks| networks.codespace = codespace)

@@ -4,21 +4,27 @@ use gh_net_common::frame::{Dns, DnsMode, MAX_PREFIXES, is_domain};
 use ipnet::IpNet;
 
 use crate::config::Config;
-use crate::policy::{Choice, Rules};
+use crate::policy::{Choice, HOST_DOMAIN, Rules};
 use crate::resolver::{search, zones};
 
 /// Which networks the user chose to forward.
 pub(super) fn choice(config: &Config) -> Choice {
-    Choice { routes: config.routes.clone(), excludes: config.exclude.clone(), rules: config.rules.clone() }
+    Choice {
+        routes: config.routes.clone(),
+        excludes: config.exclude.clone(),
+        rules: config.rules.clone(),
+        host_ports: config.host_ports.clone(),
+    }
 }
 
-/// The DNS settings of the sidecar. The laptop answers for its search domains, for the names in the user's rules, and
-/// for the reverse zones of the networks it forwards.
+/// The DNS settings of the sidecar. The laptop answers for its search domains, for the names in the user's rules, for
+/// the laptop's own name, and for the reverse zones of the networks it forwards.
 pub(super) fn dns(mode: DnsMode, routes: &[IpNet], search: &[String], rules: &Rules) -> Dns {
     let believed = |name: &&String| is_domain(name) && search::is_plausible(name);
     let search: Vec<String> = search.iter().filter(believed).cloned().collect();
     let mut domains = search.clone();
     domains.extend(rules.names().into_iter().filter(|name| !search.contains(name)));
+    domains.push(HOST_DOMAIN.to_owned());
     domains.extend(zones::reverse_zones(routes));
     domains.truncate(MAX_PREFIXES);
     Dns { mode, search, domains }
@@ -37,6 +43,6 @@ mod tests {
         let rules = ["allow db.example:5432", "deny *.corp.internal", "allow 10.0.0.1"].map(written);
         let dns = dns(DnsMode::Split, &routes, &search, &Rules::new(rules.to_vec()));
         assert_eq!(dns.search, ["corp.internal"]);
-        assert_eq!(dns.domains, ["corp.internal", "db.example", "20.10.in-addr.arpa"]);
+        assert_eq!(dns.domains, ["corp.internal", "db.example", HOST_DOMAIN, "20.10.in-addr.arpa"]);
     }
 }

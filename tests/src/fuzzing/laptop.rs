@@ -71,14 +71,17 @@ impl Laptop {
         while let Some(command) = self.engine.poll_command() {
             match command {
                 Command::Connect { flow, target, .. } => {
-                    if let Target::Host { address, .. } = target {
-                        self.permitted(Protocol::Tcp, address);
+                    match target {
+                        Target::Host { address, .. } => self.permitted(Protocol::Tcp, address),
+                        Target::Laptop(loopback) => panic!("{loopback:?} is not open"),
+                        Target::Resolver => {}
                     }
                     self.flows.push(flow);
                     self.connects.push(flow);
                 }
                 Command::OpenUdp { flow, .. } | Command::OpenEcho { flow, .. } => self.flows.push(flow),
                 Command::SendUdp { destination, .. } => self.permitted(Protocol::Udp, destination),
+                Command::SendToLaptop { destination, .. } => panic!("{destination:?} is not open"),
                 Command::SendEcho { destination, .. } => {
                     self.permitted(Protocol::Echo, at_port_0(destination))
                 }

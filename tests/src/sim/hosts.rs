@@ -147,7 +147,8 @@ impl Hosts {
                 socket.closed = true;
                 socket.shut = true;
             }
-            other @ (Command::Connect { target: Target::Resolver, .. }
+            other @ (Command::Connect { target: Target::Resolver | Target::Laptop(_), .. }
+            | Command::SendToLaptop { .. }
             | Command::OpenUdp { .. }
             | Command::SendUdp { .. }
             | Command::OpenEcho { .. }

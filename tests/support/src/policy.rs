@@ -14,6 +14,7 @@ pub struct Rules {
     forwarded: Vec<IpNet>,
     translated: Vec<(SocketAddr, SocketAddr)>,
     prohibited: Vec<IpNet>,
+    laptop: Vec<(SocketAddr, u16)>,
     name: Option<String>,
     interface: Option<InterfaceIndex>,
 }
@@ -28,6 +29,12 @@ impl Rules {
     /// Forwards flows to `asked` to the destination `actual`.
     pub fn translate(mut self, asked: &str, actual: &str) -> Self {
         self.translated.push((socket(asked), socket(actual)));
+        self
+    }
+
+    /// Opens a port of the laptop itself at this address.
+    pub fn open(mut self, asked: &str, port: u16) -> Self {
+        self.laptop.push((socket(asked), port));
         self
     }
 
@@ -54,6 +61,9 @@ impl Policy for Rules {
         let asked = flow.destination;
         if let Some((_, destination)) = self.translated.iter().find(|(from, _)| *from == asked) {
             return Verdict::Forward { destination: *destination, interface: self.interface, rule };
+        }
+        if let Some((_, port)) = self.laptop.iter().find(|(from, _)| *from == asked) {
+            return Verdict::Laptop { port: *port, rule };
         }
         if let Some((_, answer)) = reserved::all().find(|(block, _)| block.contains(&asked.ip())) {
             let refusal = match answer {

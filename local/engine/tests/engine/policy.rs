@@ -1,9 +1,12 @@
 //! The effect of the policy's verdicts on flows, also after a change of the policy, and the orderly end.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use gh_net_engine::{Command, FlowId, FlowState, Protocol, Target, TcpState, Unreachable, UnreachableKind};
+use gh_net_engine::{
+    Command, FlowId, FlowState, Loopback, Protocol, Target, TcpState, Unreachable, UnreachableKind,
+};
 use gh_net_testkit::policy::Rules;
 use gh_net_testkit::{ip, socket};
 
@@ -59,6 +62,48 @@ fn datagrams_may_be_forwarded_elsewhere_and_answers_come_from_where_they_were_se
     script.engine.handle_unreachable(flow, error);
     let sent = script.sent().expect("the error");
     assert_eq!((sent.from, sent.quotation().1), (ip("10.1.0.9"), ip("10.1.0.9")));
+}
+
+#[test]
+fn an_open_port_of_the_laptop_leads_to_the_loopback_of_the_same_family() {
+    let opened = rules().open("10.1.0.1:3000", 8000).open("[fd01::1]:3000", 8000);
+    for (mut script, gateway) in [(Script::new(), "10.1.0.1:3000"), (Script::v6(), "[fd01::1]:3000")] {
+        set(&mut script, opened.clone());
+        script.server = socket(gateway);
+        let loopback = Loopback { port: 8000, v6: script.server.is_ipv6() };
+        assert!(loopback.address().ip().is_loopback());
+        script.send(seg("S", 0, None, b""));
+        let Some(Command::Connect { flow, target, .. }) = script.command() else { panic!() };
+        assert_eq!(target, Target::Laptop(loopback));
+        script.engine.handle_connected(flow, script.now);
+        script.expect(seg("S", 0, 1, b""));
+        // The port is closed again.
+        set(&mut script, rules());
+        assert_eq!(script.command(), Some(Command::Abort(flow)));
+        while script.sent().is_some() {}
+
+        set(&mut script, opened.clone());
+        script.send_raw(&udp(&script.client.to_string(), gateway, b"?"));
+        let Some(Command::OpenUdp { flow, .. }) = script.command() else { panic!() };
+        let Some(Command::SendToLaptop { destination, .. }) = script.command() else { panic!() };
+        assert_eq!(destination, loopback);
+        let answer = Bytes::from_static(b"!");
+        script.engine.handle_datagram(flow, loopback.address(), answer.clone(), script.now);
+        assert_eq!(script.sent().expect("the answer").udp(), (script.server, script.client, &b"!"[..]));
+        let other = SocketAddr::new(loopback.address().ip(), 22);
+        script.engine.handle_datagram(flow, other, answer, script.now);
+        script.quiet();
+    }
+}
+
+#[test]
+fn a_policy_opens_nothing_else_at_the_gateway() {
+    let mut script = Script::new();
+    set(&mut script, Rules::forward(&["0.0.0.0/0"]));
+    script.server = socket("10.1.0.1:80");
+    script.send(seg("S", 0, None, b""));
+    script.expect(seg("R", 0, 1, b""));
+    script.quiet();
 }
 
 #[test]

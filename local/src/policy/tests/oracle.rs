@@ -142,7 +142,7 @@ proptest! {
         excludes in nets(),
     ) {
         let routes = auto.then_some(RouteChoice::Auto).into_iter().chain(named.into_iter().map(RouteChoice::Network));
-        let choice = Choice { routes: routes.collect(), excludes, rules: Rules::default() };
+        let choice = Choice { routes: routes.collect(), excludes, rules: Rules::default(), host_ports: Vec::new() };
         let policy = Policy::new(&choice, &snapshot, &Codespace::default());
         let report = Report::new(&choice, &snapshot, &Codespace::default());
         for address in addresses() {
@@ -156,6 +156,7 @@ proptest! {
                 Ok(interface) => prop_assert_eq!(Some(interface), expected, "{}", address),
                 Err(Refusal::NoRoute) => prop_assert_eq!(None, expected, "{}", address),
                 Err(Refusal::Prohibited) => prop_assert!(own, "{}", address),
+                Err(Refusal::Closed) => prop_assert!(false, "{} is not in the tunnel", address),
                 Err(Refusal::Silent) => {
                     let connected = snapshot.addresses.iter().map(Address::network);
                     prop_assert!(

@@ -65,6 +65,7 @@ fn overlaps_are_found_and_reported() {
     let codespace = Codespace {
         networks: ["172.16.5.4/24", "172.17.0.0/16", "10.0.0.0/24"].map(|net| net.parse().unwrap()).to_vec(),
         tunnel: Vec::new(),
+        gateways: Vec::new(),
     };
     let report = Report::new(&choice(&[], &["172.17.0.0/16"]), &laptop.0, &codespace);
     let [overlap] = &report.overlaps[..] else { panic!("{:?}", report.overlaps) };
@@ -80,7 +81,7 @@ fn overlaps_are_found_and_reported() {
 #[test]
 fn a_codespace_with_countless_networks_costs_little() {
     let many = (0..20_000u32).map(|n| IpNet::from(std::net::IpAddr::V4(Ipv4Addr::from_bits((10 << 24) + n))));
-    let codespace = Codespace { networks: many.collect(), tunnel: Vec::new() };
+    let codespace = Codespace { networks: many.collect(), tunnel: Vec::new(), gateways: Vec::new() };
     let report = Report::new(&choice(&["10.0.0.0/8"], &[]), &Snapshot::default(), &codespace);
     assert_eq!(report.overlaps.len(), 16);
 }
@@ -91,7 +92,7 @@ fn one_network_of_the_codespace_that_contains_all_routes_of_the_laptop_costs_lit
     let laptop = Laptop::at_home().interface(7, "vpn0", InterfaceKind::Tun);
     let laptop = (0..10_000).fold(laptop, |laptop, n| laptop.route(&route(n), 7));
     let twice = ["10.0.0.0/8", "10.0.0.0/8"].map(|network| network.parse().unwrap());
-    let codespace = Codespace { networks: twice.to_vec(), tunnel: Vec::new() };
+    let codespace = Codespace { networks: twice.to_vec(), tunnel: Vec::new(), gateways: Vec::new() };
     assert_eq!(Report::new(&Choice::default(), &laptop.0, &codespace).overlaps.len(), 16);
 }
 

@@ -18,7 +18,7 @@ fn judged(policy: &Policy, destination: &str) -> (Option<Refusal>, RuleId) {
         policy,
         &NewFlow { protocol: Protocol::Tcp, client, destination, names: &[] },
     ) {
-        Verdict::Forward { rule, .. } => (None, rule),
+        Verdict::Forward { rule, .. } | Verdict::Laptop { rule, .. } => (None, rule),
         Verdict::Refuse { refusal, rule } => (Some(refusal), rule),
     }
 }

@@ -53,13 +53,13 @@ fn a_new_link_gets_full_sets_and_a_change_only_the_difference() {
     let frames = networks.link_frames();
     assert_eq!(frames[0], Frame::Routes(Routes::Last(prefixes(&["10.20.0.0/16"]))));
     let [_, Frame::Dns(dns)] = frames.as_slice() else { panic!("{frames:?}") };
-    assert_eq!(dns.domains, ["corp.internal", "20.10.in-addr.arpa"]);
+    assert_eq!(dns.domains, ["corp.internal", "gh-net.internal", "20.10.in-addr.arpa"]);
 
     assert!(update(&mut networks, &[("10.20.0.0/16", 2)]).is_none(), "nothing changed");
     let update = update(&mut networks, &[("10.30.0.0/16", 3)]).unwrap();
     let change = Routes::Change { add: prefixes(&["10.30.0.0/16"]), remove: prefixes(&["10.20.0.0/16"]) };
     assert_eq!(update.frames[0], Frame::Routes(change));
-    assert!(matches!(&update.frames[1..], [Frame::Dns(dns)] if dns.domains[1] == "30.10.in-addr.arpa"));
+    assert!(matches!(&update.frames[1..], [Frame::Dns(dns)] if dns.domains[2] == "30.10.in-addr.arpa"));
     assert_eq!(
         crate::status::lines::route_changes(&update.changes),
         ["+10.30.0.0/16 (route on vpn1)", "-10.20.0.0/16 (was: route on vpn0)"]
