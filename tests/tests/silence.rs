@@ -1,8 +1,10 @@
 //! Links that go silent without an end, and several laptops that compete for one codespace.
 
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use gh_net_tests::lab::{Bridge, Lab, Options};
 use nix::sys::signal::Signal;
 
@@ -138,5 +140,29 @@ fn laptops_that_are_alive_never_evict_each_other() -> Result<()> {
         works(&lab)?;
     }
     assert!(!bridge.log().contains("taken"), "{}", bridge.log());
+    bridge.stop().map(drop)
+}
+
+/// More than the owner serves at a time: half of them ask and don't read the answer, the others don't even ask.
+#[test]
+fn local_clients_that_say_or_read_nothing_leave_the_session_alone() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let bridge = lab.bridge(&[])?;
+    let owner = *lab.sidecars()?.first().context("a sidecar")?;
+    let socket = format!("/proc/{owner}/root/run/gh-net/owner.sock");
+    let clients: Vec<_> = (0..40)
+        .map(|number| -> Result<UnixStream> {
+            let mut client = UnixStream::connect(&socket).context("connecting to the owner")?;
+            if number % 2 == 0 {
+                client.write_all(b"\"status\"\n")?;
+            }
+            Ok(client)
+        })
+        .collect::<Result<_>>()?;
+    works(&lab)?;
+    let status = lab.codespace.run_for(DECIDED, "/proc/$(pgrep -o gh-net-sidecar)/exe status")?;
+    assert_eq!(status.code(), 0, "{}", status.errors());
+    works(&lab)?;
+    drop(clients);
     bridge.stop().map(drop)
 }
