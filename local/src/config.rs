@@ -50,6 +50,8 @@ pub struct Config {
     pub grace: Duration,
     /// For how long no connection may have moved any data until the link becomes quiet. Zero: it never does.
     pub idle_timeout: Duration,
+    /// How many bytes may be kept for the codespace.
+    pub memory: usize,
     /// Whether a codespace that has stopped while the link was lost is started again.
     pub keep_started: bool,
     /// How names are resolved.
@@ -222,6 +224,7 @@ fn resolve(raw: Raw, warnings: Vec<String>, rules: Rules) -> Config {
         sidecar_dir: raw.sidecar_dir,
         grace: raw.grace.0.0,
         idle_timeout: raw.idle_timeout.0.0,
+        memory: raw.memory.0.0,
         keep_started: raw.keep_started.0,
         routes,
         exclude: raw.exclude.map_or_else(Vec::new, |list| list.0.into_iter().map(|n| n.0).collect()),

@@ -66,6 +66,7 @@ pub struct Session<'a> {
     transport: &'a Transport,
     grace: Duration,
     idle: IdleTimeout,
+    memory: usize,
     control: ControlPlane,
     controls: mpsc::Receiver<Control>,
     handle: SessionHandle,
@@ -105,12 +106,13 @@ impl<'a> Session<'a> {
         let (sender, controls) = mpsc::channel(CONTROLS);
         let (handle, requests) = request::channel();
         let ports = Ports { stop, requests, io: sender };
-        let (grace, idle) = (config.grace, IdleTimeout(config.idle_timeout));
+        let (grace, idle, memory) = (config.grace, IdleTimeout(config.idle_timeout), config.memory);
         let control = ControlPlane::new(config, sources, transport.name(), Arc::clone(&resolver), ports)?;
         Ok(Self {
             transport,
             grace,
             idle,
+            memory,
             control,
             controls,
             handle,
@@ -237,7 +239,7 @@ impl<'a> Session<'a> {
                     mtu: opened.mtu.min(MTU),
                     policy: Box::new(control.networks().policy().clone()),
                     secret: random(),
-                    resources: resources::of_process(),
+                    resources: resources::of_process(self.memory),
                 };
                 let mut new =
                     Io::new(Engine::new(config), self.idle, OwnAddresses::of_kernel(), Arc::clone(resolver))?;

@@ -13,9 +13,7 @@ use super::packet::icmp::Message;
 use super::packet::{Malformed, Packet};
 use super::policy::Judgement;
 use super::tcp::{self, Segment};
-use super::{
-    Config, Engine, InterfaceIndex, NewFlow, Policy, Protocol, Refusal, RuleId, Verdict, dns, icmp, udp,
-};
+use super::{Config, Engine, InterfaceIndex, NewFlow, Policy, Protocol, Refusal, RuleId, Verdict, icmp, udp};
 
 /// Where an admitted flow leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,7 +238,7 @@ impl Engine {
     /// a link the codespace can't be informed, and its connections time out or are reset later.
     pub fn reset_all(&mut self, now: Instant) {
         self.ended = true;
-        self.queries = dns::Queries::default();
+        self.queries.clear();
         self.events.flush();
         self.reset_flows(now);
     }

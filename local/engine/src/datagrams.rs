@@ -110,15 +110,18 @@ impl Engine {
     /// A datagram arrived at a mapping's UDP socket.
     pub fn handle_datagram(&mut self, flow: FlowId, source: SocketAddr, payload: Bytes, now: Instant) {
         let id = self.next_datagram_id();
-        let Some(Entry { flow: Flow::Udp(mapping), usage, .. }) = self.table.get_mut(flow) else { return };
+        let Some(Entry { flow: Flow::Udp(mapping), usage, charged, .. }) = self.table.get_mut(flow) else {
+            return;
+        };
+        let most = self.budget.queue(*charged);
         let Some(source) = mapping.receives(source, payload.len(), now) else { return };
         usage.downlink(payload.len(), now);
         if source.port() != dns::PORT {
             self.active = Some(now);
         }
         let is_up = self.link.is_up();
-        let queued =
-            is_up && build::udp(source, mapping.client, id, payload).is_some_and(|p| mapping.queue.push(p));
+        let queued = is_up
+            && build::udp(source, mapping.client, id, payload).is_some_and(|p| mapping.queue.push(p, most));
         self.counters.dropped += u64::from(!queued);
         self.table.answered(flow);
         self.settle(flow, now);
@@ -171,7 +174,10 @@ impl Engine {
         now: Instant,
     ) {
         let id = self.next_datagram_id();
-        let Some(Entry { flow: Flow::Echo(session), usage, .. }) = self.table.get_mut(flow) else { return };
+        let Some(Entry { flow: Flow::Echo(session), usage, charged, .. }) = self.table.get_mut(flow) else {
+            return;
+        };
+        let most = self.budget.queue(*charged);
         let Some(source) = session.peers.receives(SocketAddr::new(source, 0), payload.len()) else { return };
         let source = source.ip();
         session.touch(now);
@@ -180,7 +186,7 @@ impl Engine {
         let header = packet::icmp::echo_header(false, source.is_ipv6(), session.identifier, sequence);
         let is_up = self.link.is_up();
         let reply = build::icmp(source, session.client, id, header, payload);
-        let queued = is_up && reply.is_some_and(|reply| session.queue.push(reply));
+        let queued = is_up && reply.is_some_and(|reply| session.queue.push(reply, most));
         self.counters.dropped += u64::from(!queued);
         self.table.answered(flow);
         self.settle(flow, now);

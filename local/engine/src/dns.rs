@@ -27,8 +27,9 @@ pub(super) struct Endpoints {
 }
 
 /// Queries over UDP that wait for their answers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Queries {
+    most: usize,
     /// Ids count up, so the first is the oldest.
     waiting: BTreeMap<QueryId, (Instant, Endpoints)>,
     clients: Unanswered<SocketAddr, QueryId>,
@@ -36,10 +37,22 @@ pub(super) struct Queries {
 }
 
 impl Queries {
+    /// As many as take a sixteenth of `memory`, at most [`MAX_WAITING`].
+    pub(super) fn new(memory: usize) -> Self {
+        let most = MAX_WAITING.min(memory / 16 / MAX_QUESTION).max(1);
+        Self { most, waiting: BTreeMap::new(), clients: Unanswered::default(), next: 0 }
+    }
+
+    /// Forgets all queries.
+    pub(super) fn clear(&mut self) {
+        self.waiting.clear();
+        self.clients = Unanswered::default();
+    }
+
     /// Remembers a query. Returns whether another one gave way to it, too.
     pub(super) fn add(&mut self, endpoints: Endpoints, now: Instant) -> (QueryId, bool) {
         self.expire(now);
-        let is_full = self.waiting.len() >= MAX_WAITING;
+        let is_full = self.waiting.len() >= self.most;
         if is_full && let Some(oldest) = self.clients.oldest_of_busiest() {
             self.remove(oldest);
         }
@@ -77,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_client_that_asks_too_much_gives_way_to_others() {
-        let (mut queries, now) = (Queries::default(), Instant::now());
+        let (mut queries, now) = (Queries::new(256 << 20), Instant::now());
         let (other, _) = queries.add(endpoints(1), now);
         let (first, _) = queries.add(endpoints(2), now);
         for _ in 2..MAX_WAITING {
@@ -94,7 +107,7 @@ mod tests {
 
     #[test]
     fn queries_are_forgotten_after_a_while() {
-        let (mut queries, now) = (Queries::default(), Instant::now());
+        let (mut queries, now) = (Queries::new(256 << 20), Instant::now());
         let (first, _) = queries.add(endpoints(1), now);
         queries.add(endpoints(1), now + TIMEOUT);
         assert!(queries.remove(first).is_none());

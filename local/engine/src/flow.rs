@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use super::api::{FlowId, FlowState, FlowView, Transmit};
+use super::budget::Charge;
 use super::events::Ending;
 use super::limits::Limits;
 use super::names::{Kept, Names};
@@ -74,6 +75,8 @@ pub(super) struct Entry {
     pub usage: Usage,
     /// Since when it waits for its network to return.
     pub held_since: Option<Instant>,
+    /// What it is charged in the budget.
+    pub charged: Charge,
     /// The network of its destination, as long as nothing has come from there.
     unanswered: Option<Prefix>,
     /// The rule by which it was admitted, of a mapping or session the first one.
@@ -145,6 +148,16 @@ impl Entry {
             Flow::Tcp(connection) => connection.has_segment(),
             Flow::Udp(mapping) => !mapping.queue.is_empty(),
             Flow::Echo(session) => !session.queue.is_empty(),
+        }
+    }
+
+    /// What it holds.
+    pub(super) fn charge(&self) -> Charge {
+        match &self.flow {
+            Flow::Tcp(connection) => connection.charge(),
+            Flow::Udp(udp::Mapping { queue, .. }) | Flow::Echo(icmp::Session { queue, .. }) => {
+                Charge { queue: queue.charge(), ..Charge::default() }
+            }
         }
     }
 
@@ -307,11 +320,6 @@ impl Table {
         self.entries.len()
     }
 
-    /// Live connections, not counting those in TIME-WAIT.
-    pub(super) fn connections(&self) -> usize {
-        self.connections.count
-    }
-
     /// Whether another flow like this one fits. What is answered never makes room for what is not.
     pub(super) fn room(&self, key: &Key) -> Room {
         let Limits { connections, opening, mappings, sessions } = self.limits;
@@ -365,6 +373,7 @@ impl Table {
                 service_listed: false,
                 usage: Usage::new(now),
                 held_since: None,
+                charged: Charge::default(),
                 rule,
                 ending: None,
                 told: false,

@@ -30,6 +30,7 @@
 
 mod admission;
 mod api;
+mod budget;
 mod datagrams;
 mod deadline;
 mod dns;
@@ -42,6 +43,7 @@ mod link;
 mod names;
 mod packet;
 mod peers;
+mod pinned;
 mod policy;
 mod schedule;
 mod streams;
@@ -60,6 +62,7 @@ pub use self::api::{
     Command, Config, ConnectError, Counters, FlowId, FlowState, FlowView, Headers, Loopback, QueryId,
     Resources, Target, Transmit, Unreachable, UnreachableKind,
 };
+use self::budget::{Budget, Charge};
 use self::deadline::Deadlines;
 use self::events::Events;
 pub use self::events::{Denied, Ending, Event, FlowEvent};
@@ -70,6 +73,7 @@ pub use self::packet::checksum;
 use self::packet::icmp::{Message, is_unicast};
 use self::packet::reassembly::Reassembly;
 use self::packet::{Malformed, Packet};
+use self::pinned::Pinned;
 pub use self::policy::{InterfaceIndex, NewFlow, Policy, Protocol, Refusal, RuleId, Verdict};
 use self::schedule::Schedule;
 pub use self::tcp::state::State as TcpState;
@@ -84,6 +88,8 @@ const ORDINARY_HOPS: u8 = 33;
 pub struct Engine {
     config: Config,
     table: Table,
+    budget: Budget,
+    pinned: Pinned,
     deadlines: Deadlines,
     schedule: Schedule,
     reassembly: Reassembly,
@@ -108,13 +114,16 @@ pub struct Engine {
 impl Engine {
     /// An engine without flows. It has a link from the start.
     pub fn new(config: Config) -> Self {
+        let Resources { memory, .. } = config.resources;
         Self {
             table: Table::new(Limits::of(&config.resources)),
+            budget: Budget::new(memory),
+            pinned: Pinned::new(memory),
             config,
             deadlines: Deadlines::default(),
             schedule: Schedule::default(),
-            reassembly: Reassembly::default(),
-            queries: dns::Queries::default(),
+            reassembly: Reassembly::new(memory),
+            queries: dns::Queries::new(memory),
             names: names::Table::default(),
             link: Link::default(),
             active: None,
@@ -300,6 +309,8 @@ impl Engine {
         if entry.is_ready() {
             self.schedule.add(id, &mut entry.standing);
         }
+        let charge = entry.charge();
+        self.budget.recharge(std::mem::replace(&mut entry.charged, charge), charge);
         let deadline = entry.deadline();
         self.deadlines.register(id, &mut entry.registered, deadline);
         if is_answered {
@@ -316,6 +327,7 @@ impl Engine {
     fn remove(&mut self, id: FlowId) {
         self.tell_closed(id);
         if let Some(mut entry) = self.table.remove(id) {
+            self.budget.recharge(entry.charged, Charge::default());
             self.deadlines.forget(id, &mut entry.registered);
         }
     }

@@ -93,12 +93,17 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// A handful of the largest datagrams.
-    const MAX_BYTES: usize = 1024 * 1024;
+    /// What a packet costs beside its payload: headers, and the list's spare room.
+    const PACKET: usize = 320;
 
-    /// Returns whether there was room.
-    pub(super) fn push(&mut self, packet: Transmit) -> bool {
-        let fits = self.bytes + packet.len() <= Self::MAX_BYTES;
+    /// What it holds.
+    pub(super) fn charge(&self) -> usize {
+        self.bytes + self.packets.len() * Self::PACKET
+    }
+
+    /// Adds a packet, if no more than `most` is held then. Returns whether there was room.
+    pub(super) fn push(&mut self, packet: Transmit, most: usize) -> bool {
+        let fits = self.charge() + packet.len() + Self::PACKET <= most;
         if fits {
             self.bytes += packet.len();
             self.packets.push_back(packet);

@@ -11,6 +11,7 @@ use etherparse::IpNumber;
 
 use super::admission::{Admitted, Destination};
 use super::api::{Command, ConnectError, FlowId, Target, UnreachableKind};
+use super::budget::FLOOR;
 use super::events::Ending;
 use super::flow::{Entry, Flow, Key, Usage};
 use super::names::Names;
@@ -18,16 +19,6 @@ use super::packet::icmp::Message;
 use super::packet::{Malformed, Packet};
 use super::tcp::{self, Connection, Endpoints, Segment, Shares};
 use super::{Engine, ORDINARY_HOPS, Protocol, RuleId, packet};
-
-/// Bytes that all connections together may hold for the hosts' sockets, and as many again for the codespace. Older
-/// connections keep their larger shares, so the sum may be several times that.
-const BUDGET: usize = 128 * 1024 * 1024;
-/// The smallest share of one connection, in bytes: one of the largest segments.
-const MIN_SHARE: usize = 64 * 1024;
-/// The largest share of one connection for the host's socket.
-const MAX_UPLINK_SHARE: usize = 4 * 1024 * 1024;
-/// The same for the codespace: one second at 128 Mbit/s, which may be under way on the link.
-const MAX_DOWNLINK_SHARE: usize = 16 * 1024 * 1024;
 
 impl Engine {
     pub(super) fn handle_tcp(&mut self, packet: Packet, now: Instant) -> Result<(), Malformed> {
@@ -44,10 +35,16 @@ impl Engine {
             if !connection.gives_way_to(&segment) {
                 let reset = segment.rst;
                 connection.handle_segment(segment, now);
+                let pinned = connection.take_pinned();
                 if reset {
                     self.note_end(id, Ending::ResetByCodespace);
                 }
                 self.settle(id, now);
+                if let Some((id, end)) = pinned.and_then(|end| self.pinned.push(id, end))
+                    && let Some(connection) = self.table.connection_mut(id)
+                {
+                    connection.release(end);
+                }
                 return Ok(());
             }
             if connection.is_draining() {
@@ -88,7 +85,7 @@ impl Engine {
             return;
         }
         let initial = self.initial_sequence(&key);
-        let shares = self.shares();
+        let shares = Shares { uplink: FLOOR, downlink: FLOOR };
         let endpoints = Endpoints { client, server, target };
         let connection = Connection::new(endpoints, segment, initial, self.config.mtu, shares, now);
         let flow = self.table.insert(key, Flow::Tcp(Box::new(connection)), server.ip(), rule, now);
@@ -108,16 +105,6 @@ impl Engine {
         (self.config.secret, key).hash(&mut hasher);
         // Each connection advances the start, as the RFC's clock does.
         (hasher.finish() as u32).wrapping_add((self.counters.connections as u32).wrapping_mul(64 * 1024))
-    }
-
-    /// What one connection may hold. Together they hold some hundreds of megabytes at most, however many there are and
-    /// whether or not the codespace ever acknowledges anything.
-    fn shares(&self) -> Shares {
-        let share = BUDGET / (self.table.connections() + 1);
-        Shares {
-            uplink: share.clamp(MIN_SHARE, MAX_UPLINK_SHARE),
-            downlink: share.clamp(MIN_SHARE, MAX_DOWNLINK_SHARE),
-        }
     }
 
     /// The flow's socket is connected.
@@ -168,28 +155,31 @@ impl Engine {
 
     /// The socket accepted the next `count` bytes of [`Self::uplink`].
     pub fn handle_accepted(&mut self, flow: FlowId, count: usize, now: Instant) {
-        let shares = self.shares();
         self.active = Some(now);
         self.with_connection(flow, now, |connection, usage| {
             usage.uplink(count, now);
-            connection.set_shares(shares);
             connection.handle_accepted(count);
         });
     }
 
     /// How many bytes the engine would take from the flow's socket now. An end of file or an error may be
     /// reported even if this is 0.
-    pub fn downlink_room(&self, flow: FlowId) -> usize {
+    pub fn downlink_room(&mut self, flow: FlowId) -> usize {
+        // What is told here is what the next acknowledgment is compared with.
+        if let Some(Entry { flow: Flow::Tcp(connection), charged, .. }) = self.table.get_mut(flow) {
+            connection.set_shares(self.budget.shares(*charged));
+        }
         self.table.served(flow).map_or(0, Connection::downlink_room)
     }
 
     /// Bytes read from the flow's socket, at most [`Self::downlink_room`] of them.
+    ///
+    /// They may be a slice of a buffer of 64 KiB if they are at least three quarters of it; otherwise they must be copied
+    /// out, because what they pin is what the budget counts.
     pub fn handle_data(&mut self, flow: FlowId, data: Bytes, now: Instant) {
-        let shares = self.shares();
         self.active = Some(now);
         self.with_connection(flow, now, |connection, usage| {
             usage.downlink(data.len(), now);
-            connection.set_shares(shares);
             connection.handle_data(data);
         });
     }
@@ -216,7 +206,8 @@ impl Engine {
     }
 
     fn with_connection(&mut self, flow: FlowId, now: Instant, act: impl FnOnce(&mut Connection, &mut Usage)) {
-        if let Some(Entry { flow: Flow::Tcp(connection), usage, .. }) = self.table.get_mut(flow) {
+        if let Some(Entry { flow: Flow::Tcp(connection), usage, charged, .. }) = self.table.get_mut(flow) {
+            connection.set_shares(self.budget.shares(*charged));
             act(connection, usage);
             self.settle(flow, now);
         }

@@ -27,6 +27,7 @@ pub(super) struct Raw {
     pub(super) grace: Text<Grace>,
     pub(super) idle_timeout: Text<Idle>,
     pub(super) keep_started: Text<bool>,
+    pub(super) memory: Text<Memory>,
     pub(super) route: List<RouteChoice>,
     pub(super) exclude: Option<List<Network>>,
     pub(super) dns: Text<Dns>,
@@ -164,6 +165,30 @@ impl FromStr for Idle {
             Ok(idle) if idle.is_zero() || idle >= Duration::from_secs(1) => Ok(Self(idle)),
             Ok(_) => Err(format!("{text:?} is less than 1s")),
             Err(_) => Err(not_a_duration(text)),
+        }
+    }
+}
+
+/// How much may be kept for the codespace, in bytes.
+#[derive(Debug)]
+pub(super) struct Memory(pub(super) usize);
+
+impl FromStr for Memory {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const LEAST: usize = 32 << 20;
+        let unit = text.trim_start_matches(|c: char| c.is_ascii_digit());
+        let number = text[..text.len() - unit.len()].parse::<usize>().ok();
+        let scale = match unit {
+            "MiB" | "M" => 1 << 20,
+            "GiB" | "G" => 1 << 30,
+            _ => return Err(format!("{text:?} is not a size such as 64MiB or 1GiB")),
+        };
+        match number.and_then(|number| number.checked_mul(scale)) {
+            Some(size) if size >= LEAST => Ok(Self(size)),
+            Some(_) => Err(format!("{text:?} is less than 32MiB")),
+            None => Err(format!("{text:?} is not a size such as 64MiB or 1GiB")),
         }
     }
 }

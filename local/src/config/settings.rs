@@ -83,7 +83,7 @@ const PLAIN: Setting = Setting {
 };
 
 /// All settings, in the order of `--help`.
-pub const SETTINGS: [Setting; 21] = [
+pub const SETTINGS: [Setting; 22] = [
     Setting {
         key: "codespace",
         short: Some('c'),
@@ -167,6 +167,15 @@ pub const SETTINGS: [Setting; 21] = [
                   start it: a running codespace costs money",
         default: Unset::Value("false"),
         example: "true",
+        ..PLAIN
+    },
+    Setting {
+        key: "memory",
+        value: "SIZE",
+        meaning: "How much memory the codespace can make gh-net use for connections, at least 32MiB. It is shared among them: \
+                  with less, windows are smaller, and there may be fewer connections",
+        default: Unset::Value("256MiB"),
+        example: r#""1GiB""#,
         ..PLAIN
     },
     Setting {

@@ -236,3 +236,16 @@ fn variables_for_the_flags_of_rules_are_unknown_and_useless_rules_a_warning() {
         ]
     );
 }
+
+#[test]
+fn memory_is_a_size_of_at_least_32_mib() {
+    let memory = |text| loaded("", &[("GH_NET_MEMORY", text)], Flags::default()).map(|config| config.memory);
+    assert_eq!(loaded("", &[], Flags::default()).unwrap().memory, 256 << 20);
+    assert_eq!((memory("32MiB").unwrap(), memory("2G").unwrap()), (32 << 20, 2 << 30));
+    for (wrong, why) in
+        [("31MiB", "less than 32MiB"), ("1000", "not a size"), ("99999999999999GiB", "not a size")]
+    {
+        let error = memory(wrong).unwrap_err().to_string();
+        assert!(error.contains(why) && error.contains("GH_NET_MEMORY"), "{error}");
+    }
+}

@@ -16,7 +16,7 @@ use super::{Fragment, Packet};
 /// How long the parts of a datagram wait for the rest. RFC 8200 says 60 s, Linux 30 s; the link neither loses nor
 /// reorders, so less is enough.
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// Incomplete datagrams at once. Each holds up to 64 KiB.
+/// Incomplete datagrams at once. Each holds up to 64 KiB, and its first fragment once more.
 const MAX_DATAGRAMS: usize = 64;
 
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
@@ -37,12 +37,19 @@ struct Partial {
 }
 
 /// Incomplete datagrams, oldest first.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Reassembly {
+    most: usize,
     partials: VecDeque<Partial>,
 }
 
 impl Reassembly {
+    /// As many as take a thirty-second of `memory`, at most [`MAX_DATAGRAMS`].
+    pub(crate) fn new(memory: usize) -> Self {
+        let most = MAX_DATAGRAMS.min(memory / 32 / (128 * 1024)).max(1);
+        Self { most, partials: VecDeque::new() }
+    }
+
     /// Takes a fragment; returns the whole datagram if no other part is missing. A datagram whose parts contradict
     /// each other or overlap is dropped (RFC 5722).
     pub(crate) fn add(&mut self, packet: Packet, fragment: Fragment, now: Instant) -> Option<Packet> {
@@ -54,7 +61,7 @@ impl Reassembly {
             identification: fragment.identification,
         };
         let at = self.partials.iter().position(|partial| partial.key == key).unwrap_or_else(|| {
-            if self.partials.len() == MAX_DATAGRAMS {
+            if self.partials.len() == self.most {
                 self.partials.pop_front();
             }
             let buffer = IpDefragBuf::new(key.protocol, Vec::new(), Vec::new());
@@ -71,7 +78,8 @@ impl Reassembly {
             return None;
         }
         if fragment.offset.value() == 0 {
-            partial.first = Some(packet.whole.clone());
+            // A slice would pin the whole buffer of the link.
+            partial.first = Some(Bytes::copy_from_slice(&packet.whole));
         }
         if !partial.buffer.is_complete() {
             return None;

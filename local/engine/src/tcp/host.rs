@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::state::State;
 use super::{Connection, Shares, SocketActions};
+use crate::budget::Charge;
 
 impl Connection {
     /// The socket is connected.
@@ -14,6 +15,8 @@ impl Connection {
         if self.state == State::Connecting {
             self.set_state(State::SynReceived);
             self.due.syn = true;
+            // Only now is anything offered.
+            self.receive.open();
             self.arm_retransmit(0, now);
         }
     }
@@ -111,6 +114,24 @@ impl Connection {
         let mut actions = std::mem::take(&mut self.actions);
         actions.service &= !actions.abort;
         actions
+    }
+
+    /// Where the latest segment ends that pins a buffer of the link, once.
+    pub(crate) fn take_pinned(&mut self) -> Option<u64> {
+        self.receive.take_pinned()
+    }
+
+    /// Copies segments up to this position that pin buffers of the link.
+    pub(crate) fn release(&mut self, end: u64) {
+        self.receive.release(end);
+    }
+
+    /// What it holds. While the socket connects, nothing is held or offered.
+    pub(crate) fn charge(&self) -> Charge {
+        if self.state == State::Connecting {
+            return Charge::default();
+        }
+        Charge { uplink: self.receive.charge(), downlink: self.send.charge(), queue: 0 }
     }
 
     /// Sets how many bytes it may hold. Bytes already held or offered stay valid.

@@ -22,6 +22,8 @@ const COPY_BELOW: usize = 16 * 1024;
 const GATHER: usize = 64 * 1024;
 /// Maximum number of segments kept behind a gap.
 const MAX_AHEAD: usize = 512;
+/// What a segment behind a gap costs beside its bytes.
+const AHEAD: usize = 128;
 /// How far the offered edge may overshoot the credit because the window field counts in units of
 /// 2^shift bytes.
 const SLACK: u64 = 16 * 1024;
@@ -40,7 +42,10 @@ pub(super) struct Receive {
     capacity: u64,
     shift: u8,
     mss: u64,
-    queue: VecDeque<Bytes>,
+    /// Pieces, and whether each is a slice of a buffer of the link.
+    queue: VecDeque<(Bytes, bool)>,
+    /// Where the latest such slice ends, until that is taken.
+    pinned: Option<u64>,
     /// Small segments after `queue`, being gathered.
     tail: BytesMut,
     ahead: BTreeMap<u64, Bytes>,
@@ -63,11 +68,24 @@ impl Receive {
             shift,
             mss: mss as u64,
             queue: VecDeque::new(),
+            pinned: None,
             tail: BytesMut::new(),
             ahead: BTreeMap::new(),
             ahead_bytes: 0,
             fin: None,
         }
+    }
+
+    /// Opens the window for the first time.
+    pub(super) fn open(&mut self) {
+        self.edge = self.edge.max(1 + self.capacity);
+    }
+
+    /// What is kept, and what may still come.
+    pub(super) fn charge(&self) -> usize {
+        let accepted = self.next - self.queued();
+        let edge = if self.fin_received() { self.next } else { self.edge.max(self.offered) };
+        (edge - accepted) as usize + self.ahead.len() * AHEAD
     }
 
     /// The acknowledgment number.
@@ -137,7 +155,8 @@ impl Receive {
         self.next += payload.len() as u64;
         if payload.len() >= COPY_BELOW {
             self.flush_tail();
-            self.queue.push_back(payload);
+            self.queue.push_back((payload, true));
+            self.pinned = Some(self.next);
             return;
         }
         if self.tail.len() + payload.len() > GATHER {
@@ -148,18 +167,20 @@ impl Receive {
 
     fn flush_tail(&mut self) {
         if !self.tail.is_empty() {
-            self.queue.push_back(self.tail.split().freeze());
+            self.queue.push_back((self.tail.split().freeze(), false));
         }
     }
 
     fn keep_ahead(&mut self, position: u64, payload: Bytes) {
         let length = payload.len() as u64;
         let known = self.ahead.get(&position).map_or(0, |known| known.len() as u64);
-        let full = self.ahead.len() >= MAX_AHEAD || self.ahead_bytes + length > self.capacity + SLACK;
+        let full = self.ahead.len() >= MAX_AHEAD
+            || self.ahead_bytes + length + (self.ahead.len() * AHEAD) as u64 > self.capacity + SLACK;
         if length <= known || full {
             return;
         }
-        let payload = if payload.len() < COPY_BELOW { Bytes::copy_from_slice(&payload) } else { payload };
+        // It may stay for long.
+        let payload = Bytes::copy_from_slice(&payload);
         self.ahead.insert(position, payload);
         self.ahead_bytes += length - known;
     }
@@ -177,6 +198,25 @@ impl Receive {
             let known = self.next - position;
             if known < payload.len() as u64 {
                 self.append(payload.slice(known as usize..));
+            }
+        }
+    }
+
+    /// Where the latest slice of a buffer of the link ends, once.
+    pub(super) fn take_pinned(&mut self) -> Option<u64> {
+        self.pinned.take()
+    }
+
+    /// Copies slices of buffers of the link up to this position.
+    pub(super) fn release(&mut self, end: u64) {
+        let mut at = self.accepted;
+        for (chunk, pins) in &mut self.queue {
+            at += chunk.len() as u64;
+            if at > end {
+                return;
+            }
+            if std::mem::take(pins) {
+                *chunk = Bytes::copy_from_slice(chunk);
             }
         }
     }
@@ -200,7 +240,9 @@ impl Receive {
     pub(super) fn slices<'a>(&'a self, slices: &mut [IoSlice<'a>]) -> usize {
         let tail = (!self.tail.is_empty()).then_some(&self.tail[..]);
         let mut count = 0;
-        for (slice, chunk) in slices.iter_mut().zip(self.queue.iter().map(|chunk| &chunk[..]).chain(tail)) {
+        for (slice, chunk) in
+            slices.iter_mut().zip(self.queue.iter().map(|(chunk, _)| &chunk[..]).chain(tail))
+        {
             *slice = IoSlice::new(chunk);
             count += 1;
         }
@@ -212,7 +254,7 @@ impl Receive {
     pub(super) fn accept(&mut self, count: usize) -> bool {
         let mut left = count.min(self.queued() as usize);
         self.accepted += left as u64;
-        while let Some(front) = self.queue.front_mut() {
+        while let Some((front, _)) = self.queue.front_mut() {
             if left < front.len() {
                 front.advance(left);
                 left = 0;
@@ -253,7 +295,9 @@ impl Receive {
         let unit = 1 << shift;
         // The field counts in units of 2^shift from a `next` that moves by single bytes. Rounding down
         // takes up to a unit back (RFC 7323, 2.4), so round up as long as the reserve lasts.
-        if self.next + (field << shift) < self.offered && self.offered + unit <= self.edge + SLACK {
+        if self.next + (field << shift) < self.offered
+            && self.offered + unit <= self.edge + SLACK.min(self.capacity / 4)
+        {
             field = (self.offered - self.next).div_ceil(unit);
         }
         let field = u16::try_from(field).unwrap_or(u16::MAX);

@@ -23,6 +23,12 @@ const MAX_UNSENT: u64 = 256 * 1024;
 /// Chunks shorter than this are copied together to fill a segment.
 const GATHER_BELOW: usize = 16 * 1024;
 
+/// The driver's buffer for reads, which a long read keeps.
+const READ_BUFFER: usize = 64 * 1024;
+/// What a read and a segment cost beside their bytes.
+const READ: usize = 64;
+const SEGMENT: usize = 64;
+
 #[derive(Debug)]
 pub(super) struct Send {
     initial: u32,
@@ -36,6 +42,9 @@ pub(super) struct Send {
     highest: u64,
     /// The position behind the last byte taken from the host's socket.
     end: u64,
+    /// Where the reads that are not acknowledged end, and what each costs.
+    reads: VecDeque<(u64, usize)>,
+    cost: usize,
     sent: VecDeque<Bytes>,
     unsent: VecDeque<Bytes>,
     fin: bool,
@@ -91,6 +100,8 @@ impl Send {
             next: 0,
             highest: 0,
             end: 1,
+            reads: VecDeque::new(),
+            cost: 0,
             sent: VecDeque::new(),
             unsent: VecDeque::new(),
             fin: false,
@@ -104,6 +115,11 @@ impl Send {
             trip: None,
             backoff: 0,
         }
+    }
+
+    /// What is kept.
+    pub(super) fn charge(&self) -> usize {
+        self.cost
     }
 
     /// The sequence number of the next segment.
@@ -181,14 +197,14 @@ impl Send {
             return 0;
         }
         let unsent = self.end - self.next.clamp(1, self.end);
-        let kept = self.end - self.acknowledged.max(1);
         // One segment is read even if the window is closed. Otherwise there would be nothing to probe the window with,
         // and the connection would stall if the window update was lost with a link.
         let one = if unsent == 0 { self.mss as u64 } else { 0 };
         let ahead = self.edge.saturating_sub(self.end).max(one);
-        let room = MAX_UNSENT.saturating_sub(unsent).min(self.most_kept.saturating_sub(kept)).min(ahead);
+        let room =
+            MAX_UNSENT.saturating_sub(unsent).min(self.most_kept.saturating_sub(self.cost as u64)).min(ahead);
         // Small reads would make small segments.
-        if room < ahead.min(self.mss as u64) { 0 } else { room as usize }
+        if room < ahead.min(self.mss as u64).min(self.most_kept / 2) { 0 } else { room as usize }
     }
 
     /// Sets the maximum number of bytes kept.
@@ -200,6 +216,12 @@ impl Send {
     pub(super) fn push(&mut self, data: Bytes) {
         if !data.is_empty() && !self.fin {
             self.end += data.len() as u64;
+            // A read of at least three quarters of a buffer pins all of it; see `Engine::handle_data`.
+            let pinned =
+                if data.len() < READ_BUFFER / 4 * 3 { data.len() } else { data.len().max(READ_BUFFER) };
+            let cost = pinned + READ + pinned * SEGMENT / self.mss;
+            self.cost += cost;
+            self.reads.push_back((self.end, cost));
             self.unsent.push_back(data);
         }
     }
@@ -321,6 +343,12 @@ impl Send {
         {
             self.timing = None;
             self.measured(now.saturating_duration_since(since));
+        }
+        while let Some((end, cost)) = self.reads.front()
+            && *end <= position
+        {
+            self.cost -= cost;
+            self.reads.pop_front();
         }
         let mut bytes = position.min(self.end).saturating_sub(self.acknowledged.max(1));
         self.acknowledged = position;

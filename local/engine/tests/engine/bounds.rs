@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use gh_net_engine::Command;
+use gh_net_engine::{Command, FlowId};
 use gh_net_testkit::socket;
 
 use crate::harness::{Script, echo, seg, udp};
@@ -75,11 +75,10 @@ fn a_flood_of_segments_with_gaps_is_bounded() {
     assert_eq!(script.take(flow, 10_000).len() as i64, next - 1);
 }
 
-#[test]
-fn memory_for_a_codespace_that_acknowledges_nothing_is_bounded() {
-    let mut script = Script::new();
+/// Connections that are open, with the largest segments and windows.
+fn open_connections(script: &mut Script, count: u16) -> Vec<(FlowId, u32)> {
     let mut flows = Vec::new();
-    for n in 0..1000 {
+    for n in 0..count {
         script.client.set_port(10_000 + n);
         script.theirs = 0;
         script.send(seg("S", 0, None, b"").mss(65_000).scale(14));
@@ -88,18 +87,105 @@ fn memory_for_a_codespace_that_acknowledges_nothing_is_bounded() {
         script.recv().unwrap();
         script.send(seg("", 1, 1, b""));
         while script.command().is_some() {}
-        flows.push(flow);
+        flows.push((flow, script.theirs));
     }
-    let (mut held, zeros) = (0, Bytes::from(vec![0; 1024 * 1024]));
-    for _ in 0..20 {
-        for flow in &flows {
-            let room = script.engine.downlink_room(*flow).min(zeros.len());
-            script.engine.handle_data(*flow, zeros.slice(..room), script.now);
-            held += room;
+    flows
+}
+
+/// What a quarter of the budget, which one direction has, may hold, with the floor of each connection.
+const DIRECTION: usize = (64 << 20) + 8192 * 3 * 1024;
+
+#[test]
+fn memory_for_a_codespace_that_acknowledges_nothing_is_bounded() {
+    let zeros = Bytes::from(vec![0; 64 * 1024]);
+    for count in [4, 1000, 8192] {
+        let mut script = Script::new();
+        let flows = open_connections(&mut script, count);
+        let mut held = 0;
+        for _ in 0..300 {
+            let before = held;
+            for (flow, _) in &flows {
+                let room = script.engine.downlink_room(*flow).min(zeros.len());
+                script.engine.handle_data(*flow, zeros.slice(..room), script.now);
+                held += room;
+            }
+            while script.sent().is_some() {}
+            if held == before {
+                break;
+            }
         }
-        while script.sent().is_some() {}
+        assert!(held <= DIRECTION, "{held} bytes of {count} connections");
+        assert!(held >= 16 << 20, "{held} bytes of {count} connections");
     }
-    assert!((64 << 20..256 << 20).contains(&held), "{held} bytes");
+}
+
+#[test]
+fn what_hosts_that_take_nothing_are_sent_is_bounded() {
+    let mut script = Script::new();
+    let flows = open_connections(&mut script, 8192);
+    let (mut held, payload) = (0, vec![0; 60_000]);
+    for (n, (_, theirs)) in (10_000..).zip(&flows) {
+        script.client.set_port(n);
+        script.theirs = *theirs;
+        let mut next = 1;
+        loop {
+            script.send(seg("", next, 1, &payload));
+            let acknowledged = script.recv().and_then(|answer| answer.ack).unwrap();
+            if acknowledged == next {
+                break;
+            }
+            next = acknowledged;
+        }
+        held += next as usize - 1;
+        while script.command().is_some() {}
+    }
+    assert!((16 << 20..DIRECTION).contains(&held), "{held} bytes");
+}
+
+#[test]
+fn large_segments_that_wait_pin_few_buffers_of_the_link() {
+    let (mut script, flow) = Script::new().connected(seg("S", 0, None, b"").mss(65_000).scale(7));
+    let mut packets = Vec::new();
+    for n in 0..100 {
+        let packet = Bytes::from(script.raw(&seg("", 1 + n * 20_000, 1, &[n as u8; 20_000])));
+        script.engine.handle_packet(packet.clone(), script.now);
+        packets.push(packet);
+        while script.recv().is_some() {}
+    }
+    let pinned = packets.iter().filter(|packet| !packet.is_unique()).count();
+    assert_eq!(pinned, 64);
+    let taken = script.take(flow, usize::MAX);
+    assert!(taken.chunks(20_000).enumerate().all(|(n, chunk)| chunk.iter().all(|byte| *byte == n as u8)));
+    assert_eq!(taken.len(), 2_000_000);
+    assert!(packets.iter().all(Bytes::is_unique));
+}
+
+#[test]
+fn datagrams_for_a_link_without_room_are_bounded() {
+    let mut script = Script::new();
+    script.bulk = false;
+    let (payload, mut flows) = (Bytes::from(vec![0; 1000]), Vec::new());
+    for n in 0..4096 {
+        script.send_raw(&udp(&format!("10.1.0.2:{}", 10_000 + n), "10.20.0.1:7", b"x"));
+        while let Some(command) = script.command() {
+            if let Command::OpenUdp { flow, .. } = command {
+                flows.push(flow);
+            }
+        }
+    }
+    for flow in &flows {
+        for _ in 0..30 {
+            script.engine.handle_datagram(*flow, socket("10.20.0.1:7"), payload.clone(), script.now);
+        }
+    }
+    script.bulk = true;
+    let mut queues = std::collections::HashMap::new();
+    while let Some(sent) = script.sent() {
+        *queues.entry(sent.udp().1).or_insert(0) += 1;
+    }
+    assert_eq!(queues.len(), 4096, "each gets at least one through");
+    let packets: usize = queues.values().sum();
+    assert!((8 << 20..(16 << 20) + 4096 * 3 * 1024).contains(&(packets * 1000)), "{packets} packets");
 }
 
 #[test]
