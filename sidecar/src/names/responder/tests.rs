@@ -215,8 +215,20 @@ async fn names_are_resolved_on_their_own_side() {
 async fn the_laptop_is_asked_if_the_codespace_has_no_answer() {
     for script in [nxdomain as Script, refused] {
         let world = World::new(corporate, script).await;
-        assert_eq!(address(&world.ask("printer.").await), "10.20.0.10");
+        assert_eq!(address(&world.ask("wiki.partner.example.").await), "10.20.0.10");
+        // One of the codespace's containers, if anything.
+        assert_ne!(world.ask("printer.").await.metadata.response_code, ResponseCode::NoError);
+        assert_eq!(world.laptop.count(), 1);
     }
+}
+
+#[tokio::test]
+async fn in_strict_split_mode_the_laptop_is_asked_for_its_domains_only() {
+    let world = World::new(corporate, nxdomain).await;
+    world.set(DnsMode::SplitStrict);
+    assert_eq!(address(&world.ask("www.corp.example.").await), "10.20.0.10");
+    assert_eq!(world.ask("wiki.partner.example.").await.metadata.response_code, ResponseCode::NXDomain);
+    assert_eq!(world.laptop.count(), 1);
 }
 
 #[tokio::test]
