@@ -87,7 +87,7 @@ fn a_bad_value_names_the_flag_the_variable_or_the_file_and_key() {
     let said = refused("", &[], flags);
     assert!(said.starts_with("--route: \"10.0.0.0/33\" is neither auto, nor private"), "{said}");
     let said = refused("", &[("GH_NET_DNS", "maybe")], Flags::default());
-    assert_eq!(said, "GH_NET_DNS: \"maybe\" is none of true, false, split, local");
+    assert_eq!(said, "GH_NET_DNS: \"maybe\" is none of true, false, split, split-strict, local");
     let said = refused("dns = \"true\"\nexclude = [\"corp\"]", &[], Flags::default());
     assert!(said.contains(": exclude: \"corp\" is not a network"), "{said}");
     assert!(said.starts_with('/'), "{said}");

@@ -120,7 +120,7 @@ fn a_search_domain_of_the_public_is_not_believed_and_that_is_said() {
     let Some(Frame::Dns(dns)) = networks.link_frames().pop() else { panic!("no DNS settings") };
     assert_eq!(
         (dns.search, dns.domains),
-        (vec!["corp.internal".to_owned()], vec!["corp.internal".to_owned()])
+        (vec!["corp.internal".to_owned()], ["corp.internal", "gh-net.internal"].map(str::to_owned).to_vec())
     );
     let said = |networks: &Networks| {
         let note = networks.notes().iter().find(|note| note.code == "search-domain-refused");
