@@ -169,6 +169,21 @@ fn recipe_only_the_database() -> Result<()> {
 }
 
 #[test]
+fn recipe_a_name_instead_of_an_address() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let arguments = arguments("A name instead of an address")?;
+    let bridge = lab.bridge(&arguments.iter().map(String::as_str).collect::<Vec<_>>())?;
+    refused(&lab, "http://10.20.0.10:5432/")?;
+    reached(&lab, "-4 http://db.corp.internal:5432/", "hello from database")?;
+    // The address is known by the name from now on, for this port alone.
+    reached(&lab, "http://10.20.0.10:5432/", "hello from database")?;
+    refused(&lab, "http://10.20.0.10:80/")?;
+    reached(&lab, "http://wiki.partner.example/", "hello from corp")?;
+    refused(&lab, "-6 http://www.corp.internal/")?;
+    bridge.stop().map(drop)
+}
+
+#[test]
 fn recipe_never_the_production_network() -> Result<()> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
     let arguments = arguments("Never the production network")?;

@@ -26,6 +26,7 @@ const CORPORATE: &str = "
     host-record=www.corp.internal,10.20.0.10,fd20:20::10
     host-record=v4only.corp.internal,10.20.0.10
     host-record=lasting.corp.internal,10.20.0.10,3600
+    host-record=db.corp.internal,10.20.0.10
     host-record=blackhole.corp.internal,10.20.0.66
     cname=intranet.corp.internal,www.corp.internal
     txt-record=text.corp.internal,\"hello from corp\"
