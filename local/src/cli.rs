@@ -25,6 +25,11 @@ Exit codes:
   0  shown; with --watch: the last session has ended, Ctrl-C, or nobody reads any more
   1  a session does not answer, or the sessions can't be found";
 
+/// The end of the help of `rules`.
+const RULES_AFTER: &str = "\
+It judges by the flags given here, the variables and the file, and by this computer's networks and resolver, as a
+session that starts now would. Running sessions are not asked: repeat their flags here.";
+
 /// The end of the help of `reload`.
 const RELOAD_AFTER: &str = "\
 Connections that the new rules deny end at once. Flags stay as they were given at the start; other settings
@@ -71,6 +76,18 @@ enum Command {
         #[arg(long)]
         watch: bool,
     },
+    /// Say what would happen to a connection, and which rule decides: a dry run of the configuration as it is now
+    #[command(after_help = RULES_AFTER)]
+    Rules {
+        #[command(flatten)]
+        flags: Flags,
+        /// An address or a name with a port, such as db.corp.example:5432, udp:[fd00::1]:53 or icmp:10.0.0.1
+        #[arg(value_name = "TARGET")]
+        target: String,
+        /// As JSON: one line for each address
+        #[arg(long)]
+        json: bool,
+    },
     /// Read the configuration of the running sessions again: changed rules apply at once
     #[command(after_help = RELOAD_AFTER)]
     Reload,
@@ -96,6 +113,15 @@ pub enum Invocation {
         json: bool,
         /// Until the last one has ended.
         watch: bool,
+    },
+    /// Say what would happen to a connection.
+    Rules {
+        /// The flags to judge by.
+        flags: Flags,
+        /// An address or a name, with a port.
+        target: String,
+        /// As JSON.
+        json: bool,
     },
     /// Read the configuration of running sessions again.
     Reload,
@@ -140,6 +166,10 @@ where
             name
         }
         Some(Command::Status { json, watch }) => return Ok(Invocation::Status { json, watch }),
+        Some(Command::Rules { flags: after, target, json }) => {
+            flags.append(after);
+            return Ok(Invocation::Rules { flags, target, json });
+        }
         Some(Command::Reload) => return Ok(Invocation::Reload),
         Some(Command::Stop { target }) => return Ok(Invocation::Stop { target }),
         Some(Command::Exists) => return Err(definition.error(ErrorKind::InvalidSubcommand, legacy::EXISTS)),
@@ -163,7 +193,10 @@ mod tests {
     fn parsed(line: &str) -> Result<Flags, clap::Error> {
         match parse_from(line.split(' '), "gh-net")? {
             Invocation::Start(flags) => Ok(flags),
-            other @ (Invocation::Status { .. } | Invocation::Stop { .. } | Invocation::Reload) => {
+            other @ (Invocation::Status { .. }
+            | Invocation::Stop { .. }
+            | Invocation::Reload
+            | Invocation::Rules { .. }) => {
                 panic!("{other:?}")
             }
         }

@@ -2,6 +2,7 @@
 
 mod output;
 pub mod reload;
+pub mod rules;
 pub mod status;
 pub mod stop;
 mod watch;

@@ -36,6 +36,10 @@ fn main() -> ExitCode {
             configured(&sources).and_then(|config| bridge(config, sources))
         }
         Invocation::Status { json, watch } => command::status::run(json, watch),
+        Invocation::Rules { flags, target, json } => {
+            let sources = Sources { flags, environment: config::environment() };
+            command::rules::run(&sources, &target, json)
+        }
         Invocation::Reload => command::reload::run(),
         Invocation::Stop { target } => command::stop::run(target.as_deref()),
     };

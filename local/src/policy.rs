@@ -31,7 +31,7 @@ pub use self::hints::{Hint, Overlap};
 pub use self::host_port::{HOST_DOMAIN, HOST_NAME, HostPort};
 pub use self::ranges::private_ranges;
 pub use self::report::{ForwardedRoute, Reason, Report, tunnel_avoid};
-pub use self::rules::{Action, MAX_RULES, Origin, ParseRuleError, Pattern, Rule, Rules, Written};
+pub use self::rules::{Action, MAX_RULES, Origin, ParseRuleError, Pattern, Rule, Rules, Target, Written};
 pub use crate::engine::{InterfaceIndex, Protocol, Refusal, Verdict};
 
 #[cfg(test)]

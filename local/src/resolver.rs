@@ -17,6 +17,7 @@
 //! the switch can do at a time is shared by zones ([`gh_net_common::turns`]), so a zone that nobody answers for, or many
 //! that a program makes up, hold up no other.
 
+mod addresses;
 mod answer;
 mod hosts;
 mod message;

@@ -44,6 +44,7 @@ use self::error::ConnectError;
 pub use self::error::Error;
 pub use self::handshake::HandshakeError;
 use self::link::Link;
+pub use self::settings::choice;
 use crate::audit::{Audit, Entry};
 use crate::config::{Config, Sources};
 use crate::engine::{self, Engine};

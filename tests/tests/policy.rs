@@ -133,6 +133,34 @@ fn a_reload_judges_connections_again_and_an_error_changes_nothing() -> Result<()
     bridge.stop().map(drop)
 }
 
+#[test]
+fn a_dry_run_says_which_rule_decides() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    configure(&lab, "rules = [\"allow db.corp.internal:5432\", \"allow udp:*:53\"]\n")?;
+    let rules = |args: &[&str]| gh_net(&lab, &[&["rules"], args].concat());
+    let file = format!("({LAPTOP_HOME}/.config/gh-net/config.toml)");
+    assert_eq!(
+        rules(&["db.corp.internal:5432"])?.ok()?,
+        format!(
+            "tcp 10.20.0.10:5432 (db.corp.internal): forwarded by 10.20.0.0/16 (route on corp0): allow db.corp.internal:5432 {file}"
+        )
+    );
+    for (target, said) in [
+        ("10.20.0.10:5432", "tcp 10.20.0.10:5432: refused: no rule allows it"),
+        ("icmp:10.20.0.10", "icmp 10.20.0.10: refused: no rule allows it"),
+        ("192.168.1.20:53", "tcp 192.168.1.20:53: refused: reserved address"),
+        ("203.0.113.10:80", "tcp 203.0.113.10:80: not forwarded, the codespace uses its own way: no route"),
+    ] {
+        assert_eq!(rules(&[target])?.ok()?, said);
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&rules(&["--deny", "*", "--json", "udp:[fd20:20::10]:53"])?.ok()?)?;
+    assert_eq!((&json["forwarded"], &json["rule"]), (&false.into(), &"--deny *".into()));
+    assert_eq!(rules(&["10.20.0.10"])?.code(), 2);
+    assert_eq!(rules(&["nope.corp.internal:80"])?.code(), 1);
+    Ok(())
+}
+
 /// The block of the recipe with this title.
 fn recipe(title: &str) -> Result<String> {
     let text = fs::read_to_string(root().join("docs/policy.md"))?;

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 
 use crate::engine::{NewFlow, RuleId};
 pub use parse::ParseRuleError;
-pub use rule::{Action, Pattern, Rule};
+pub use rule::{Action, Pattern, Rule, Target};
 
 /// Maximum number of rules. Each datagram of a UDP flow is judged, and a thousand rules take a few microseconds.
 pub const MAX_RULES: usize = 1024;

@@ -8,7 +8,7 @@ use crate::policy::{Choice, HOST_DOMAIN, Rules};
 use crate::resolver::{search, zones};
 
 /// Which networks the user chose to forward.
-pub(super) fn choice(config: &Config) -> Choice {
+pub fn choice(config: &Config) -> Choice {
     Choice {
         routes: config.routes.clone(),
         excludes: config.exclude.clone(),
