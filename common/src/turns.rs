@@ -13,75 +13,27 @@
 //!   until one is served or [`HELD_DOWN`] has passed.
 
 mod state;
+mod types;
 
-use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
-use state::{Entry, Grant, State, Ticket};
+use state::{Entry, State, Ticket};
 pub use state::{HELD_DOWN, IN_VAIN};
+pub use types::{Group, Limits, Refused};
+
+type Grant = state::Grant<Turn>;
 
 /// Interval at which those who wait look for a turn that has lasted too long.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// The bounds of [`Turns`].
-#[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    /// Turns at a time.
-    pub turns: usize,
-    /// How many of them one group may have.
-    pub per_group: usize,
-    /// How many of them are only for parts that were served lately.
-    pub reserved: usize,
-    /// How many may wait.
-    pub waiting: usize,
-    /// A turn of a busy group may be taken away after this time; `None` where work can't be ended.
-    pub evict_after: Option<Duration>,
-    /// Whether parts that are in vain are held down.
-    pub hold_down: bool,
-}
-
-/// Who wants a turn. Keyed hashes stand for the names, so that a group costs the same whatever its name is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Group {
-    pub(self) whole: u64,
-    pub(self) part: u64,
-}
-
-impl Group {
-    /// The part `part` of the group `whole`.
-    pub fn new(whole: impl Hash, part: impl Hash) -> Self {
-        static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-        let whole = KEY.hash_one(whole);
-        Self { whole, part: KEY.hash_one((whole, part)) }
-    }
-
-    /// The group of a domain name, given by its labels in lower case. Its last two labels are the group: in most domains
-    /// these have one owner. Where they have several (`co.uk`), the zones in it still share fairly. The part is the name
-    /// without its first label, which for most names is the zone.
-    pub fn of_name<L: AsRef<[u8]> + Hash>(labels: &[L]) -> Self {
-        let owner = &labels[labels.len().saturating_sub(2)..];
-        let zone = if labels.len() > 2 { &labels[1..] } else { labels };
-        Self::new(owner, zone)
-    }
-}
-
-/// Why there is no turn.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
-    /// Its part was in vain too often.
-    InVain,
-    /// Too many wait.
-    Crowded,
-}
-
 /// See the [module's documentation](self).
 #[derive(Debug)]
 pub struct Turns {
-    state: Mutex<State>,
+    state: Mutex<State<Turn>>,
 }
 
 impl Turns {
@@ -131,7 +83,7 @@ impl Turns {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, State<Turn>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -5,18 +5,20 @@
 
 mod entry;
 mod file;
+mod recorder;
 mod writer;
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TrySendError, channel, sync_channel};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 pub use entry::{Ended, Entry, Flow, SCHEMA, Verdict};
 use file::AuditFile;
 pub use file::{Error, KEPT, MAX_SIZE};
+use recorder::Message;
+pub use recorder::Recorder;
 use writer::Writer;
 
 /// Lines that may wait for the disk: as many as the engine may tell of at once, when all its flows end. Some 8 MiB.
@@ -25,53 +27,6 @@ const WAITING: usize = 16 * 1024;
 const FLUSH: Duration = Duration::from_secs(5);
 /// How often a full channel is tried again at the end.
 const RETRY: Duration = Duration::from_millis(10);
-
-/// An entry and its time.
-type Stamped = (SystemTime, Entry);
-
-/// A message to the thread.
-#[derive(Debug)]
-enum Message {
-    Entry(Box<Stamped>),
-    End,
-}
-
-/// Records entries. Cheap to clone; nothing blocks.
-#[derive(Debug, Clone)]
-pub struct Recorder {
-    sender: SyncSender<Message>,
-    shared: Arc<Shared>,
-}
-
-/// Counters that both sides use.
-#[derive(Debug, Default)]
-struct Shared {
-    /// Lines that found the channel full, and events that never became one.
-    missed: AtomicU64,
-    /// Lines that were lost in all.
-    lost: AtomicU64,
-}
-
-impl Recorder {
-    /// Records an entry at this time.
-    pub fn record(&self, entry: Entry) {
-        let message = Message::Entry(Box::new((SystemTime::now(), entry)));
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.sender.try_send(message) {
-            self.missed(1);
-        }
-    }
-
-    /// These many entries can't be recorded.
-    pub fn missed(&self, count: u64) {
-        self.shared.missed.fetch_add(count, Ordering::Relaxed);
-        self.shared.lost.fetch_add(count, Ordering::Relaxed);
-    }
-
-    /// How many entries are lost.
-    pub fn lost(&self) -> u64 {
-        self.shared.lost.load(Ordering::Relaxed)
-    }
-}
 
 /// The audit of a session. When it is dropped, what waits is written, within a bounded time.
 #[derive(Debug)]
@@ -89,7 +44,7 @@ impl Audit {
         let mut writer = Writer::new(AuditFile::open(path)?);
         let (sender, receiver) = sync_channel(WAITING);
         let (finished, done) = channel();
-        let recorder = Recorder { sender, shared: Arc::default() };
+        let recorder = Recorder::new(sender);
         let shared = Arc::clone(&recorder.shared);
         let run = move || {
             writer.run(&receiver, &shared);

@@ -29,6 +29,7 @@ mod own;
 mod reactor;
 mod report;
 mod served;
+mod snapshot;
 mod sockopt;
 mod tcp;
 mod udp;

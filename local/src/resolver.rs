@@ -19,6 +19,7 @@
 
 mod addresses;
 mod answer;
+mod group;
 mod hosts;
 mod message;
 mod named;
@@ -35,10 +36,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use gh_net_common::turns::{Group, Limits, Refused, Turns};
+use gh_net_common::turns::{Limits, Refused, Turns};
 use hickory_proto::op::{Query, ResponseCode};
 use tokio::time::{Instant, timeout, timeout_at};
 
+use group::group;
 use message::{Received, Reply, Request, Transport};
 use nss::{Found, Nss};
 use system::{Paths, System};
@@ -239,12 +241,6 @@ impl Resolver {
         let found = timeout_at(patience, nss).await.ok().flatten();
         decide(reply, found, question)
     }
-}
-
-/// Who shares the turns with a question's name.
-fn group(question: &Query) -> Group {
-    let name = question.name().to_lowercase();
-    Group::of_name(&name.iter().collect::<Vec<_>>())
 }
 
 /// A resolver that only asks the name service switch.

@@ -1,4 +1,4 @@
-//! Who has turns, who waits, and how earlier turns went. Pure.
+//! Who has turns, who waits, and how earlier turns went. Pure. `T` is what who waits is sent once there is a turn.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::{Group, Limits, Refused, Turn};
+use super::types::{Group, Limits, Refused};
 
 /// Turns of a part that were in vain, one after the other, before it is held down. More than any program asks for at
 /// once, so that only a flood, or a long silence, gets there.
@@ -32,20 +32,20 @@ pub(super) type Ticket = u64;
 
 /// A turn that begins.
 #[derive(Debug)]
-pub(super) struct Grant {
+pub(super) struct Grant<T> {
     pub(super) ticket: Ticket,
     pub(super) group: Group,
     /// Fires when the turn is taken away.
     pub(super) evicted: oneshot::Receiver<()>,
     /// Who waited for it.
-    pub(super) taker: Option<oneshot::Sender<Turn>>,
+    pub(super) taker: Option<oneshot::Sender<T>>,
 }
 
 /// What becomes of one who comes.
 #[derive(Debug)]
-pub(super) enum Entry {
-    Turn(Grant),
-    Waiting(Ticket, oneshot::Receiver<Turn>),
+pub(super) enum Entry<T> {
+    Turn(Grant<T>),
+    Waiting(Ticket, oneshot::Receiver<T>),
     Refused(Refused),
 }
 
@@ -66,14 +66,14 @@ struct Running {
 }
 
 #[derive(Debug)]
-struct Waiter {
+struct Waiter<T> {
     ticket: Ticket,
-    taker: oneshot::Sender<Turn>,
+    taker: oneshot::Sender<T>,
 }
 
 /// See the [module](self).
 #[derive(Debug)]
-pub(super) struct State {
+pub(super) struct State<T> {
     limits: Limits,
     next: Ticket,
     running: BTreeMap<Ticket, Running>,
@@ -81,13 +81,13 @@ pub(super) struct State {
     counts: HashMap<u64, usize>,
     /// Running turns that were told to end.
     ending: usize,
-    waiting: HashMap<Group, VecDeque<Waiter>>,
+    waiting: HashMap<Group, VecDeque<Waiter<T>>>,
     waiters: HashMap<Ticket, Group>,
     records: [HashMap<Group, Record>; 2],
     looked: Option<Instant>,
 }
 
-impl State {
+impl<T> State<T> {
     pub(super) fn new(limits: Limits) -> Self {
         Self {
             limits,
@@ -102,7 +102,7 @@ impl State {
         }
     }
 
-    pub(super) fn enter(&mut self, group: Group, now: Instant) -> Entry {
+    pub(super) fn enter(&mut self, group: Group, now: Instant) -> Entry<T> {
         let others = self.count(group.part) > 0 || self.waiting.contains_key(&group);
         if others && self.is_held_down(group, now) {
             return Entry::Refused(Refused::InVain);
@@ -139,7 +139,7 @@ impl State {
     }
 
     /// A turn is given back. Returns the turns that begin.
-    pub(super) fn release(&mut self, ticket: Ticket, group: Group, now: Instant) -> Vec<Grant> {
+    pub(super) fn release(&mut self, ticket: Ticket, group: Group, now: Instant) -> Vec<Grant<T>> {
         if let Some(running) = self.running.remove(&ticket) {
             self.ending -= usize::from(running.evict.is_none());
             for key in [group.whole, group.part] {
@@ -198,7 +198,7 @@ impl State {
         (self.running.len(), self.waiters.len())
     }
 
-    fn run(&mut self, group: Group, taker: Option<oneshot::Sender<Turn>>, now: Instant) -> Grant {
+    fn run(&mut self, group: Group, taker: Option<oneshot::Sender<T>>, now: Instant) -> Grant<T> {
         let ticket = self.ticket();
         let (evict, evicted) = oneshot::channel();
         self.running.insert(ticket, Running { group, since: now, evict: Some(evict) });

@@ -2,7 +2,7 @@
 //! passes socket events to their flow.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -80,6 +80,13 @@ impl Engine {
             let id = self.next_datagram_id();
             self.send_urgent(build::udp(endpoints.server, endpoints.client, id, message));
         }
+    }
+
+    /// The laptop's resolver has given the codespace an answer: `names` are the name that was asked for and the aliases
+    /// that led on from there, each in lower case without a trailing dot; `addresses` are what they resolved to, each
+    /// with its TTL.
+    pub fn handle_names(&mut self, names: &[String], addresses: &[(IpAddr, Duration)], now: Instant) {
+        self.names.learn_answer(names, addresses, now);
     }
 
     fn next_datagram_id(&mut self) -> u16 {

@@ -48,6 +48,7 @@ mod policy;
 mod schedule;
 mod streams;
 mod tcp;
+mod telling;
 mod udp;
 mod unanswered;
 

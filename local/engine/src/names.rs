@@ -9,7 +9,6 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Engine;
 use super::deadline::Pause;
 
 /// Addresses that are known by name. Beyond that, the one whose names expire first makes room. The codespace chooses
@@ -110,6 +109,16 @@ impl Known {
 }
 
 impl Table {
+    /// The laptop's resolver has given an answer with these names and addresses, each with its TTL.
+    pub(super) fn learn_answer(&mut self, names: &[String], addresses: &[(IpAddr, Duration)], now: Instant) {
+        if names.is_empty() {
+            return;
+        }
+        for (address, ttl) in addresses {
+            self.learn(address.to_canonical(), names, now + (*ttl).clamp(MIN_LIFE, MAX_LIFE), now);
+        }
+    }
+
     /// An answer named `address`: the name that was asked for first, then its aliases.
     fn learn(&mut self, address: IpAddr, answer: &[String], end: Instant, now: Instant) {
         let before = self.remove(address).unwrap_or_default();
@@ -167,20 +176,6 @@ impl Table {
             self.by_end.remove(&(end, address));
         }
         Some(known)
-    }
-}
-
-impl Engine {
-    /// The laptop's resolver has given the codespace an answer: `names` are the name that was asked for and the aliases
-    /// that led on from there, each in lower case without a trailing dot; `addresses` are what they resolved to, each
-    /// with its TTL.
-    pub fn handle_names(&mut self, names: &[String], addresses: &[(IpAddr, Duration)], now: Instant) {
-        if names.is_empty() {
-            return;
-        }
-        for (address, ttl) in addresses {
-            self.names.learn(address.to_canonical(), names, now + (*ttl).clamp(MIN_LIFE, MAX_LIFE), now);
-        }
     }
 }
 

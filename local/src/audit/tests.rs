@@ -1,9 +1,11 @@
 use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::sync_channel;
 
 use serde_json::Value;
 
+use super::recorder::Shared;
 use super::writer::Sink;
 use super::*;
 use crate::engine::{ConnectError, Ending};

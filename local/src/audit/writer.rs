@@ -6,7 +6,7 @@ use std::sync::mpsc::Receiver;
 use std::time::SystemTime;
 
 use super::entry::{Entry, encode};
-use super::{Message, Shared};
+use super::recorder::{Message, Shared};
 
 /// Bytes that are written at once.
 const BATCH: usize = 64 * 1024;

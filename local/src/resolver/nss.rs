@@ -17,7 +17,7 @@ use hickory_proto::rr::rdata::PTR;
 use hickory_proto::rr::{Name, RData, RecordType};
 use tokio::sync::oneshot;
 
-use super::group;
+use super::group::group;
 use super::message::Reply;
 use super::source::Source;
 use c_library::{getaddrinfo, getnameinfo};

@@ -1,0 +1,56 @@
+//! Who wants a turn, within which bounds, and why there is none.
+
+use std::hash::{BuildHasher, Hash, RandomState};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+/// The bounds of [`Turns`](super::Turns).
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Turns at a time.
+    pub turns: usize,
+    /// How many of them one group may have.
+    pub per_group: usize,
+    /// How many of them are only for parts that were served lately.
+    pub reserved: usize,
+    /// How many may wait.
+    pub waiting: usize,
+    /// A turn of a busy group may be taken away after this time; `None` where work can't be ended.
+    pub evict_after: Option<Duration>,
+    /// Whether parts that are in vain are held down.
+    pub hold_down: bool,
+}
+
+/// Who wants a turn. Keyed hashes stand for the names, so that a group costs the same whatever its name is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Group {
+    pub(super) whole: u64,
+    pub(super) part: u64,
+}
+
+impl Group {
+    /// The part `part` of the group `whole`.
+    pub fn new(whole: impl Hash, part: impl Hash) -> Self {
+        static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        let whole = KEY.hash_one(whole);
+        Self { whole, part: KEY.hash_one((whole, part)) }
+    }
+
+    /// The group of a domain name, given by its labels in lower case. Its last two labels are the group: in most domains
+    /// these have one owner. Where they have several (`co.uk`), the zones in it still share fairly. The part is the name
+    /// without its first label, which for most names is the zone.
+    pub fn of_name<L: AsRef<[u8]> + Hash>(labels: &[L]) -> Self {
+        let owner = &labels[labels.len().saturating_sub(2)..];
+        let zone = if labels.len() > 2 { &labels[1..] } else { labels };
+        Self::new(owner, zone)
+    }
+}
+
+/// Why there is no turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    /// Its part was in vain too often.
+    InVain,
+    /// Too many wait.
+    Crowded,
+}
