@@ -21,10 +21,11 @@ const MAX_BYTES: usize = 512;
 /// Destinations of one mapping or session whose names are kept. The names of others are those in the table.
 const MAX_DESTINATIONS: usize = 4;
 
-/// How long an answer counts at least. Programs look a name up once and connect a while later, whatever its TTL.
-const MIN_LIFE: Duration = Duration::from_secs(60);
-/// How long an answer counts at most. Longer TTLs are rare, and networks change.
-const MAX_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+/// How long an answer counts after its TTL. Within the TTL it may be given again by the sidecar and by other resolvers of
+/// the codespace, which we don't see, and a program may connect a while after its lookup.
+const GRACE: Duration = Duration::from_secs(60);
+/// The longest TTL that counts. Longer ones are rare, and networks change.
+const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The names of one address, the one that was asked for last first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -115,7 +116,7 @@ impl Table {
             return;
         }
         for (address, ttl) in addresses {
-            self.learn(address.to_canonical(), names, now + (*ttl).clamp(MIN_LIFE, MAX_LIFE), now);
+            self.learn(address.to_canonical(), names, now + (*ttl).min(MAX_TTL) + GRACE, now);
         }
     }
 
