@@ -33,6 +33,7 @@ pub mod zones;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -76,10 +77,21 @@ pub struct Resolver {
     shared: Arc<Shared>,
 }
 
+/// What the codespace follows of the resolver's configuration.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Configuration {
+    /// The laptop's search domains, without trailing dots.
+    pub search: Vec<String>,
+    /// Counts the changes after which the resolver may answer otherwise.
+    pub changes: u64,
+}
+
 #[derive(Debug)]
 struct Shared {
     paths: Paths,
     system: RwLock<Arc<System>>,
+    /// How often the configuration has changed.
+    changes: AtomicU64,
     nss: Nss,
     queries: Arc<Turns>,
     /// The laptop's own addresses in the tunnel.
@@ -98,6 +110,7 @@ impl Resolver {
             shared: Arc::new(Shared {
                 paths,
                 system: RwLock::new(Arc::new(system)),
+                changes: AtomicU64::new(0),
                 nss,
                 queries: Turns::new(QUERIES),
                 gateways: RwLock::default(),
@@ -143,9 +156,10 @@ impl Resolver {
         vec![resolv_conf.clone(), hosts.clone()]
     }
 
-    /// The laptop's search domains, without trailing dots.
-    pub fn search(&self) -> Vec<String> {
-        self.current().search.clone()
+    /// What the codespace follows of the configuration.
+    pub fn configuration(&self) -> Configuration {
+        let search = self.current().search.clone();
+        Configuration { search, changes: self.shared.changes.load(Ordering::Relaxed) }
     }
 
     /// The laptop's nameservers.
@@ -154,7 +168,13 @@ impl Resolver {
     }
 
     fn replace(&self, system: System) {
-        *self.shared.system.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(system);
+        {
+            let mut current = self.shared.system.write().unwrap_or_else(PoisonError::into_inner);
+            if current.may_answer_otherwise_than(&system) {
+                self.shared.changes.fetch_add(1, Ordering::Relaxed);
+            }
+            *current = Arc::new(system);
+        }
         self.shared.queries.forget();
         self.shared.nss.forget();
     }

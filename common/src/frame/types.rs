@@ -187,7 +187,8 @@ impl Routes {
     }
 }
 
-/// Who answers which names.
+/// Who answers which names. Sent again, changed or not, whenever the laptop's resolver may answer otherwise than before: the
+/// sidecar then forgets what it said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dns {
     /// Who is asked first.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 
 use gh_net_common::netlink::{Address, Route, RouteKind};
 
@@ -77,6 +78,25 @@ impl Delta {
         self.changes.is_empty()
     }
 
+    /// Whether packets may go another way now, so that another server may be asked for a name, or may answer otherwise.
+    /// What happens on one link only is left out: each container on this machine brings such an address.
+    pub fn moves_packets(&self) -> bool {
+        self.changes.iter().any(|change| match change {
+            Change::AddressAdded { address, .. } | Change::AddressRemoved { address, .. } => {
+                !is_link_local(address.address.addr())
+            }
+            Change::RouteAdded { route, .. } | Change::RouteRemoved { route, .. } => {
+                !is_link_local(route.prefix.addr()) && !route.prefix.addr().is_multicast()
+            }
+            Change::RuleAdded(_) | Change::RuleRemoved(_) => true,
+            Change::InterfaceAdded(_)
+            | Change::InterfaceRemoved(_)
+            | Change::InterfaceChanged(_)
+            | Change::InterfaceUp(_)
+            | Change::InterfaceDown(_) => false,
+        })
+    }
+
     fn between(before: &Snapshot, after: &Snapshot) -> Self {
         let mut changes = interface_changes(before, after);
         let address = |snapshot: &Snapshot, address: &Address| {
@@ -104,6 +124,13 @@ impl Delta {
         changes.extend(gone.into_iter().cloned().map(Change::RuleRemoved));
         changes.extend(new.into_iter().cloned().map(Change::RuleAdded));
         Self { changes }
+    }
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
     }
 }
 

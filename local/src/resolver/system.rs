@@ -2,6 +2,7 @@
 
 use std::fs::{self, Metadata};
 use std::io;
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -85,6 +86,16 @@ impl System {
             stamps,
             checked: Mutex::new(Instant::now()),
         })
+    }
+
+    /// Whether its answers may be others than those of `before`. Behind a resolver on this machine there are servers that
+    /// the file does not name; that it was written again is all that can be seen of a change of theirs.
+    pub(super) fn may_answer_otherwise_than(&self, before: &Self) -> bool {
+        let servers = self.upstream.addresses();
+        let hides_servers = servers.iter().any(IpAddr::is_loopback);
+        servers != before.upstream.addresses()
+            || (&self.search, &self.hosts) != (&before.search, &before.hosts)
+            || hides_servers && self.stamps != before.stamps
     }
 
     /// Whether the files have changed since they were read, checked at most once per interval.

@@ -367,7 +367,7 @@ async fn a_machine_without_nameservers_still_has_the_switch() {
     let world = World::new(&[]).await;
     fs::remove_file(world.directory.path().join("resolv.conf")).unwrap();
     world.resolver.reload();
-    assert!(world.resolver.nameservers().is_empty() && world.resolver.search().is_empty());
+    assert!(world.resolver.nameservers().is_empty() && world.resolver.configuration().search.is_empty());
     assert_eq!(first(&world.ask("nas.local.", RecordType::A).await), "192.168.1.9");
     let answer = world.ask("nas.local.", RecordType::TXT).await;
     assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
@@ -376,13 +376,33 @@ async fn a_machine_without_nameservers_still_has_the_switch() {
 #[tokio::test]
 async fn the_configuration_is_followed() {
     let world = World::new(&[address]).await;
-    assert_eq!(world.resolver.search(), ["corp.example", "lan"]);
+    assert_eq!(world.resolver.configuration().search, ["corp.example", "lan"]);
     assert_eq!(world.resolver.nameservers(), ["127.0.0.2".parse::<IpAddr>().unwrap()]);
     fs::write(world.directory.path().join("resolv.conf"), "nameserver 10.8.0.1\nsearch vpn.example\n")
         .unwrap();
     world.resolver.reload();
-    assert_eq!(world.resolver.search(), ["vpn.example"]);
+    assert_eq!(world.resolver.configuration().search, ["vpn.example"]);
     assert_eq!(world.resolver.nameservers(), ["10.8.0.1".parse::<IpAddr>().unwrap()]);
+}
+
+#[tokio::test]
+async fn each_change_of_the_configuration_is_counted() {
+    let world = World::new(&[address]).await;
+    let write = |file: &str, text: &str| {
+        // A new file, as programs write it: so it has another stamp, however soon it comes.
+        let path = world.directory.path().join(file);
+        fs::write(path.with_extension("new"), text).unwrap();
+        fs::rename(path.with_extension("new"), &path).unwrap();
+        let before = world.resolver.configuration().changes;
+        world.resolver.reload();
+        world.resolver.configuration().changes - before
+    };
+    assert_eq!(write("hosts", "10.1.2.3 new.corp.example\n"), 1);
+    assert_eq!(write("resolv.conf", "nameserver 10.8.0.1\n"), 1);
+    assert_eq!(write("resolv.conf", "nameserver 10.8.0.1\n"), 0, "the same servers");
+    assert_eq!(write("hosts", "10.1.2.3 new.corp.example\n"), 0);
+    assert_eq!(write("resolv.conf", "nameserver 127.0.0.53\n"), 1);
+    assert_eq!(write("resolv.conf", "nameserver 127.0.0.53\n"), 1, "there may be other servers behind it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -110,7 +110,7 @@ impl ControlPlane {
         let mut netwatch = Netwatch::open()?.with_files(resolver.files());
         let snapshot = netwatch.snapshot()?;
         let choice = settings::choice(&config);
-        let networks = Networks::new(choice, config.dns, snapshot, resolver.search());
+        let networks = Networks::new(choice, config.dns, snapshot, resolver.configuration());
         let record = Record::new(target, config.dns);
         let wake = WakeWatch::new();
         if let Err(error) = &wake {
@@ -320,12 +320,12 @@ impl State {
 
     fn update(&mut self, snapshot: Snapshot, changes: Changes) {
         self.resolver.reload();
-        let search = self.resolver.search();
+        let configuration = self.resolver.configuration();
         let update = match changes {
             // The snapshot may be incomplete. The next change is reported soon.
             _ if snapshot.interrupted => return,
-            Changes::Settled => self.networks.update(snapshot, search),
-            Changes::Ongoing => self.networks.add(&snapshot, search),
+            Changes::Settled => self.networks.update(snapshot, configuration),
+            Changes::Ongoing => self.networks.add(&snapshot, configuration),
         };
         let Some(update) = update else { return };
         if !self.open {

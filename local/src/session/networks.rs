@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::settings;
 use crate::netwatch::{NextHop, RouteKind, Snapshot};
 use crate::policy::{self, Choice, Codespace, Overlap, Policy, Report, Rules};
-use crate::resolver::search;
+use crate::resolver::{Configuration, search};
 use crate::status::{CodespaceChange, Level, Note, Route, RouteChange};
 
 /// The state of the networks, and the policy that follows from it.
@@ -19,7 +19,7 @@ pub(super) struct Networks {
     choice: Choice,
     mode: DnsMode,
     snapshot: Snapshot,
-    search: Vec<String>,
+    resolver: Configuration,
     codespace: Codespace,
     /// The codespace's own resolvers.
     resolvers: Vec<IpAddr>,
@@ -49,13 +49,13 @@ pub(super) struct Update {
 }
 
 impl Networks {
-    /// The networks of `snapshot`; `search` are the laptop's search domains.
-    pub(super) fn new(choice: Choice, mode: DnsMode, snapshot: Snapshot, search: Vec<String>) -> Self {
+    /// The networks of `snapshot`, and the configuration of the laptop's resolver.
+    pub(super) fn new(choice: Choice, mode: DnsMode, snapshot: Snapshot, resolver: Configuration) -> Self {
         let mut networks = Self {
             choice,
             mode,
             snapshot,
-            search,
+            resolver,
             codespace: Codespace::default(),
             resolvers: Vec::new(),
             policy: Policy::default(),
@@ -129,19 +129,26 @@ impl Networks {
         self.change(|networks| networks.choice.rules = rules)
     }
 
-    /// The laptop's networks or search domains may have changed. `None` if nothing did.
-    pub(super) fn update(&mut self, snapshot: Snapshot, search: Vec<String>) -> Option<Update> {
+    /// The laptop's networks or its resolver's configuration may have changed. `None` if nothing did.
+    ///
+    /// The sidecar is sent the DNS settings even if they are the same: it uses answers again until it gets any.
+    pub(super) fn update(&mut self, snapshot: Snapshot, resolver: Configuration) -> Option<Update> {
         let delta = self.snapshot.delta(&snapshot);
-        if delta.is_empty() && search == self.search {
+        if delta.is_empty() && resolver == self.resolver {
             return None;
         }
+        let may_answer_otherwise = resolver != self.resolver || delta.moves_packets();
         tracing::debug!("the laptop's networks changed: {delta}");
         let new_default_route = !default_routes(&snapshot).is_subset(&default_routes(&self.snapshot));
         let (before, after) = (addresses(&self.snapshot), addresses(&snapshot));
-        let update = self.change(|networks| {
+        let mut update = self.change(|networks| {
             networks.snapshot = snapshot;
-            networks.search = search;
+            networks.resolver = resolver;
         });
+        let has_dns = update.frames.iter().any(|frame| matches!(frame, Frame::Dns(_)));
+        if may_answer_otherwise && !has_dns {
+            update.frames.extend(self.dns.clone().map(Frame::Dns));
+        }
         let lost = before.difference(&after).copied().collect();
         let gained = after.difference(&before).copied().collect();
         Some(Update { new_default_route, lost, gained, ..update })
@@ -149,8 +156,8 @@ impl Networks {
 
     /// The laptop's networks are changing: additions are applied at once. Removals wait for [`Self::update`], because a
     /// missing network may be about to return, and removing it would reset its flows.
-    pub(super) fn add(&mut self, snapshot: &Snapshot, search: Vec<String>) -> Option<Update> {
-        self.update(self.snapshot.with_additions(snapshot), search)
+    pub(super) fn add(&mut self, snapshot: &Snapshot, resolver: Configuration) -> Option<Update> {
+        self.update(self.snapshot.with_additions(snapshot), resolver)
     }
 
     /// The frames that set up a new link: all routes, and how names are resolved.
@@ -188,9 +195,10 @@ impl Networks {
         self.routes = routes(&report);
         self.notes = notes(&report);
         if self.mode != DnsMode::Off {
-            self.notes.extend(search_note(&self.search));
+            self.notes.extend(search_note(&self.resolver.search));
         }
-        let dns = || settings::dns(self.mode, self.policy.routes(), &self.search, &self.choice.rules);
+        let dns =
+            || settings::dns(self.mode, self.policy.routes(), &self.resolver.search, &self.choice.rules);
         self.dns = (self.mode != DnsMode::Off).then(dns);
     }
 }

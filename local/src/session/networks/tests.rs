@@ -35,12 +35,16 @@ fn snapshot(routes: &[(&str, u32)]) -> Snapshot {
     }
 }
 
+fn resolver(search: &str) -> Configuration {
+    Configuration { search: vec![search.to_owned()], changes: 0 }
+}
+
 fn networks(routes: &[(&str, u32)]) -> Networks {
-    Networks::new(Choice::default(), DnsMode::Split, snapshot(routes), vec!["corp.internal".into()])
+    Networks::new(Choice::default(), DnsMode::Split, snapshot(routes), resolver("corp.internal"))
 }
 
 fn update(networks: &mut Networks, routes: &[(&str, u32)]) -> Option<Update> {
-    networks.update(snapshot(routes), vec!["corp.internal".into()])
+    networks.update(snapshot(routes), resolver("corp.internal"))
 }
 
 fn prefixes(prefixes: &[&str]) -> Vec<IpNet> {
@@ -68,10 +72,11 @@ fn a_new_link_gets_full_sets_and_a_change_only_the_difference() {
 }
 
 #[test]
-fn a_change_of_no_forwarded_network_sends_no_frames() {
+fn a_change_of_no_forwarded_network_only_tells_that_names_may_have_changed() {
     let mut networks = networks(&[("10.20.0.0/16", 2)]);
     let update = update(&mut networks, &[("10.20.0.0/16", 3)]).unwrap();
-    assert!(update.frames.is_empty() && update.changes.is_empty(), "{update:?}");
+    assert_eq!(update.frames, networks.link_frames()[1..]);
+    assert!(matches!(update.frames[..], [Frame::Dns(_)]) && update.changes.is_empty(), "{update:?}");
     let reason = RouteReason::Route { interface: Some("vpn1".into()) };
     assert_eq!(networks.routes()[0].reason, reason, "but the status shows the new interface");
 }
@@ -94,7 +99,7 @@ fn a_change_too_large_for_one_frame_is_a_full_set() {
 fn while_the_networks_change_routes_are_only_added() {
     let mut networks = networks(&[("10.20.0.0/16", 2)]);
     let add = |networks: &mut Networks, routes: &[(&str, u32)]| {
-        networks.add(&snapshot(routes), vec!["corp.internal".into()])
+        networks.add(&snapshot(routes), resolver("corp.internal"))
     };
     assert!(add(&mut networks, &[]).is_none(), "the VPN's client rewrites its routes");
     let added = add(&mut networks, &[("10.30.0.0/16", 2)]).unwrap();
@@ -109,14 +114,41 @@ fn while_the_networks_change_routes_are_only_added() {
 fn search_domains_alone_are_a_change() {
     let mut networks = networks(&[("10.20.0.0/16", 2)]);
     let same = snapshot(&[("10.20.0.0/16", 2)]);
-    let update = networks.update(same, vec!["lab.internal".into()]).unwrap();
+    let update = networks.update(same, resolver("lab.internal")).unwrap();
     assert!(matches!(update.frames.as_slice(), [Frame::Dns(dns)] if dns.search == ["lab.internal"]));
+}
+
+#[test]
+fn another_configuration_of_the_resolver_is_told_though_the_domains_are_the_same() {
+    let mut networks = networks(&[("10.20.0.0/16", 2)]);
+    let same = || snapshot(&[("10.20.0.0/16", 2)]);
+    let again = Configuration { changes: 1, ..resolver("corp.internal") };
+    let update = networks.update(same(), again.clone()).unwrap();
+    assert_eq!(update.frames, networks.link_frames()[1..]);
+    assert!(networks.update(same(), again.clone()).is_none());
+
+    let mut off = Networks::new(Choice::default(), DnsMode::Off, same(), resolver("corp.internal"));
+    assert!(off.update(same(), again).unwrap().frames.is_empty());
+}
+
+#[test]
+fn what_happens_on_one_link_of_the_laptop_does_not_wake_the_codespace() {
+    let mut networks = networks(&[("10.20.0.0/16", 2)]);
+    let mut container = snapshot(&[("10.20.0.0/16", 2), ("fe80::/64", 4), ("ff00::/8", 4)]);
+    container.interfaces.push(Interface {
+        index: 4,
+        name: "veth0".into(),
+        ..container.interfaces[0].clone()
+    });
+    let update = networks.update(container, resolver("corp.internal")).unwrap();
+    assert!(update.frames.is_empty(), "{update:?}");
 }
 
 #[test]
 fn a_search_domain_of_the_public_is_not_believed_and_that_is_said() {
     let search = ["com", "corp.internal", "co.uk"].map(str::to_owned).to_vec();
-    let networks = Networks::new(Choice::default(), DnsMode::Split, snapshot(&[]), search.clone());
+    let resolver = Configuration { search, changes: 0 };
+    let networks = Networks::new(Choice::default(), DnsMode::Split, snapshot(&[]), resolver.clone());
     let Some(Frame::Dns(dns)) = networks.link_frames().pop() else { panic!("no DNS settings") };
     assert_eq!(
         (dns.search, dns.domains),
@@ -127,7 +159,7 @@ fn a_search_domain_of_the_public_is_not_believed_and_that_is_said() {
         note.map(|note| note.text.clone())
     };
     assert!(said(&networks).expect("a note").contains("com, co.uk"));
-    let off = Networks::new(Choice::default(), DnsMode::Off, snapshot(&[]), search);
+    let off = Networks::new(Choice::default(), DnsMode::Off, snapshot(&[]), resolver);
     assert_eq!(said(&off), None);
 }
 
@@ -136,7 +168,7 @@ fn each_network_has_its_reason() {
     let reasons = |routes: Vec<RouteChoice>| {
         let choice = Choice { routes, ..Choice::default() };
         let laptop = snapshot(&[("10.0.0.0/9", 2), ("10.128.0.0/9", 3)]);
-        let networks = Networks::new(choice, DnsMode::Off, laptop, Vec::new());
+        let networks = Networks::new(choice, DnsMode::Off, laptop, Configuration::default());
         assert_eq!(networks.link_frames().len(), 1, "no DNS settings");
         let lines = networks.routes().iter().map(|route| RouteChange::Added(route.clone()));
         crate::status::lines::route_changes(&lines.collect::<Vec<_>>())
