@@ -81,6 +81,11 @@ impl LinkWatch {
         self.state.borrow().liveness
     }
 
+    /// The number of the present link, or of the last one.
+    pub(crate) fn number(&self) -> u64 {
+        self.state.borrow().number
+    }
+
     /// How often something arrived from the laptop so far. While this does not change, nothing arrives.
     pub(crate) fn heard(&self) -> u64 {
         self.heard.0.load(Ordering::Relaxed)

@@ -6,8 +6,8 @@
 //! upstream.
 //!
 //! ```text
-//!   client ── UDP or TCP 53 ── listen ── Service::answer ── upstream ── codespace's resolvers
-//!                                             │ choice
+//!   client ── UDP or TCP 53 ── listen ── Service::answer ── codespace ── upstream ── codespace's resolvers
+//!                                             │ choice          └ cache
 //!                                             └─ laptop ── upstream ── laptop's resolver
 //!                                                   └ cache
 //! ```
@@ -20,11 +20,15 @@
 //! zone that nobody answers for holds up no other. A client's questions in progress are bounded as well.
 //!
 //! Without a link, or while it brings nothing, [`laptop`] stands for the laptop: it lets others answer what they can, and
-//! has questions that only the laptop can answer wait, and at last answers them from its [`cache`], which is used for
-//! nothing else.
+//! has questions that only the laptop can answer wait, and at last answers them from its [`cache`].
+//!
+//! What either side said spares it the same question for a short while. Whatever the laptop tells of its networks or
+//! names ends that for its answers, and so does a new link; other resolvers of the codespace end it for theirs. The
+//! combined answer of both sides is no entry of its own: it is made of theirs.
 
 mod cache;
 mod choice;
+mod codespace;
 mod kept;
 mod laptop;
 mod listen;
@@ -93,6 +97,11 @@ impl Responder {
     /// Follows a change of the laptop's DNS settings.
     pub(crate) fn set(&self, dns: &Dns) {
         self.service.set(dns.mode, Domains::new(dns.domains.iter().map(String::as_str)));
+    }
+
+    /// The laptop's networks have changed, and with them perhaps what its resolver says.
+    pub(crate) fn routes_changed(&self) {
+        self.service.routes_changed();
     }
 
     /// Follows a change of the codespace's own resolvers. Queries in progress still ask the old ones.

@@ -314,6 +314,7 @@ impl Session {
                 let refused = self.plan.update(&change);
                 self.report(refused);
                 self.follow_plan();
+                self.names.routes_changed();
                 None
             }
             Event::Dns(dns) => {

@@ -37,7 +37,7 @@ pub(super) fn choose(mode: DnsMode, domains: &Domains, name: &[u8]) -> Choice {
 }
 
 /// Whether `name` has one label only.
-fn is_single_label(name: &[u8]) -> bool {
+pub(super) fn is_single_label(name: &[u8]) -> bool {
     name.split_first().is_some_and(|(length, rest)| usize::from(*length) == rest.len())
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hickory_proto::op::{Edns, Message, ResponseCode};
+use hickory_proto::rr::rdata::opt::EdnsCode;
 use hickory_proto::rr::{RData, RecordType};
 
 use super::message::{ExtendedError, Query, edns};
@@ -28,18 +29,25 @@ const STALE_TTL: u32 = 30;
 const PLAIN_UDP: usize = 512;
 
 /// Queries with the same key have the same answer: the question's name in lower case, its type and class, and whether
-/// DNSSEC records (DO) or unchecked ones (CD) are asked for.
+/// DNSSEC records (DO), unchecked ones (CD), the result of the check (AD), and recursion (RD) are asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Key(Box<[u8]>);
 
 impl Key {
     const LEN_AFTER_NAME: usize = 1 + 2 + 2 + 1;
 
-    /// `None` if the query is malformed behind its question.
+    /// `None` if the query is malformed behind its question, or names a network that the answer is to be tailored to
+    /// (RFC 7871), which makes it one for that network only.
     pub(super) fn new(query: &Query) -> Option<Self> {
         let asked = query.parsed()?;
-        let dnssec_ok = asked.edns.as_ref().is_some_and(|edns| edns.flags().dnssec_ok);
-        let flags = u8::from(dnssec_ok) | u8::from(asked.metadata.checking_disabled) << 1;
+        let edns = asked.edns.as_ref();
+        if edns.is_some_and(|edns| edns.option(EdnsCode::Subnet).is_some()) {
+            return None;
+        }
+        let dnssec_ok = edns.is_some_and(|edns| edns.flags().dnssec_ok);
+        let asked = &asked.metadata;
+        let flags = [dnssec_ok, asked.checking_disabled, asked.authentic_data, asked.recursion_desired];
+        let flags = flags.into_iter().fold(0, |flags, flag| flags << 1 | u8::from(flag));
         Some(Self([query.question().to_ascii_lowercase(), vec![flags]].concat().into()))
     }
 

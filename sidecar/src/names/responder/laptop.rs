@@ -8,8 +8,9 @@
 //! answer, and is asked at the moment the link is back. What the laptop said before is the answer if the wait is in
 //! vain (RFC 8767).
 //!
-//! A kept answer within its TTL is used while there is no link, and on a quiet one, which it does not wake. While the
-//! link is up, the laptop is always asked.
+//! An answer is used again for a short while, if it came over the present link (before, the laptop may have been elsewhere)
+//! and the laptop has told of no change since. On a quiet link, which is not woken for it, it is used within its TTL, and
+//! so it is while there is no link.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -21,10 +22,10 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::cache::Cache;
+use super::cache::{Cache, Found};
 use super::kept::{Age, Kept, Key};
 use super::message::Query;
-use super::upstream::{Transport, Upstream};
+use super::upstream::{Ask, Transport, Upstream};
 use crate::liveness::{LinkWatch, Liveness};
 
 /// If nothing at all arrives from the laptop for so long after a question, it is unreachable. A link that is alive
@@ -44,24 +45,6 @@ pub(super) const STALE_AFTER: Duration = Duration::from_millis(1800);
 /// Maximum number of questions in progress that only the laptop can answer. The rest of the questions that may be in
 /// progress is for those that need not wait for the link.
 const MAX_PATIENT: usize = 3072;
-
-/// What asks a resolver: a trait, so that tests can script it.
-pub(super) trait Ask: Send + Sync {
-    /// An answer within `time`; `None` if there is none.
-    fn ask(&self, query: &Query, by: Transport, time: Duration)
-    -> impl Future<Output = Option<Bytes>> + Send;
-}
-
-impl Ask for Upstream {
-    fn ask(
-        &self,
-        query: &Query,
-        by: Transport,
-        time: Duration,
-    ) -> impl Future<Output = Option<Bytes>> + Send {
-        Self::ask(self, query, by, time)
-    }
-}
 
 /// What comes of asking the laptop for a name that others know too.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,7 +100,7 @@ impl<U: Ask> Laptop<U> {
         }
         let number = self.link.up().await;
         tokio::select! {
-            answer = self.ask_and_keep(&self.impatient, query, by, time) => match answer {
+            answer = self.ask_and_keep(&self.impatient, number, query, by, time) => match answer {
                 Some(answer) => Asked::Answer(answer),
                 None => Asked::Nothing,
             },
@@ -145,8 +128,13 @@ impl<U: Ask> Laptop<U> {
 
     /// What the laptop said before, fresh or stale.
     pub(super) fn kept(&self, query: &Query, by: Transport) -> Option<Bytes> {
-        let (kept, age) = self.find(query)?;
+        let Found { kept, age, .. } = self.find(query)?;
         kept.answer(query, by, age)
+    }
+
+    /// The laptop has told something that may have changed any answer: see [`Cache::changed`].
+    pub(super) fn changed(&self) {
+        self.cache().changed();
     }
 
     /// The laptop's domains changed: see [`Cache::domains_changed`].
@@ -163,25 +151,27 @@ impl<U: Ask> Laptop<U> {
             let number = timeout_at(deadline, self.link.up()).await.ok()?;
             let time = deadline.saturating_duration_since(Instant::now());
             tokio::select! {
-                answer = self.ask_and_keep(&self.patient, query, by, time) => return answer,
+                answer = self.ask_and_keep(&self.patient, number, query, by, time) => return answer,
                 () = self.link.gone(number) => {}
             }
         }
     }
 
+    /// Asks over the link with this number.
     async fn ask_and_keep(
         &self,
         upstream: &U,
+        link: u64,
         query: &Query,
         by: Transport,
         time: Duration,
     ) -> Option<Bytes> {
-        let changes = self.cache().changes();
+        let asked = self.cache().moment(link);
         let answer = upstream.ask(query, by, time).await?;
         if let Some(kept) = Kept::new(query, &answer)
             && let Some(key) = Key::new(query)
         {
-            self.cache().keep(key, kept, changes, Instant::now());
+            self.cache().keep(key, kept, asked, Instant::now());
         }
         Some(answer)
     }
@@ -212,15 +202,20 @@ impl<U: Ask> Laptop<U> {
 
     /// A kept answer, if it may be given without asking the laptop.
     fn fresh(&self, query: &Query, by: Transport) -> Option<Bytes> {
-        if self.link.liveness() == Liveness::Up {
-            return None;
-        }
-        let (kept, age) = self.find(query)?;
-        matches!(age, Age::Fresh(_)).then(|| kept.answer(query, by, age))?
+        let found = self.find(query)?;
+        let is_fresh = matches!(found.age, Age::Fresh(_));
+        let may_be_given = match self.link.liveness() {
+            Liveness::Up => found.spares_the_question(),
+            Liveness::Quiet => is_fresh && found.is_current,
+            // Without the link no address is reached, so one that is out of date does no harm. A negative answer that is
+            // out of date does: programs give up.
+            Liveness::Down => is_fresh && (found.is_current || !found.kept.is_negative()),
+        };
+        may_be_given.then(|| found.kept.answer(query, by, found.age))?
     }
 
-    fn find(&self, query: &Query) -> Option<(Kept, Age)> {
-        self.cache().find(&Key::new(query)?, Instant::now())
+    fn find(&self, query: &Query) -> Option<Found> {
+        self.cache().find(&Key::new(query)?, self.link.number(), Instant::now())
     }
 
     fn cache(&self) -> MutexGuard<'_, Cache> {

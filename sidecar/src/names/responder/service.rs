@@ -11,9 +11,10 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::choice::{Choice, Domains, Side, choose};
+use super::codespace::Codespace;
 use super::laptop::{Asked, Laptop};
 use super::message::{self, Query, Received, rcode};
-use super::upstream::{STEP, Transport, Upstream};
+use super::upstream::{STEP, Transport};
 use crate::liveness::LinkWatch;
 
 /// glibc and musl give up after 5 s. The client is answered before that, if only with an error: a client without an
@@ -30,7 +31,7 @@ struct Settings {
     mode: DnsMode,
     domains: Arc<Domains>,
     /// The codespace's own resolvers.
-    codespace: Arc<Upstream>,
+    codespace: Arc<Codespace>,
 }
 
 /// Finds answers.
@@ -45,7 +46,7 @@ pub(super) struct Service {
 impl Service {
     /// Asks the resolvers at these addresses. The mode is split, and the laptop has no domains.
     pub(super) fn new(codespace: Vec<SocketAddr>, laptop: Vec<SocketAddr>, link: LinkWatch) -> Self {
-        let codespace = Arc::new(Upstream::codespace(codespace));
+        let codespace = Arc::new(Codespace::new(codespace));
         let settings = Settings { mode: DnsMode::Split, domains: Arc::default(), codespace };
         Self {
             settings: Mutex::new(settings),
@@ -57,17 +58,23 @@ impl Service {
     /// Follows a change of the laptop's DNS settings.
     pub(super) fn set(&self, mode: DnsMode, domains: Domains) {
         let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        // The laptop sends its settings after each resume, changed or not.
+        // The laptop sends its settings after each resume and each change of its networks, changed or not.
+        self.laptop.changed();
         if *settings.domains != domains {
             self.laptop.domains_changed(|name| settings.domains.contain(name) == domains.contain(name));
         }
         (settings.mode, settings.domains) = (mode, Arc::new(domains));
     }
 
+    /// Other networks are the laptop's now.
+    pub(super) fn routes_changed(&self) {
+        self.laptop.changed();
+    }
+
     /// Asks the resolvers at these addresses for the codespace from now on.
     pub(super) fn set_codespace(&self, codespace: Vec<SocketAddr>) {
         let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        settings.codespace = Arc::new(Upstream::codespace(codespace));
+        settings.codespace = Arc::new(Codespace::new(codespace));
     }
 
     /// The answer to a client's message; `None` if it gets none.
@@ -102,7 +109,7 @@ impl Service {
     async fn ask_in_turn(
         &self,
         sides: &[Side],
-        codespace: &Upstream,
+        codespace: &Codespace,
         query: &Query,
         by: Transport,
         deadline: Instant,

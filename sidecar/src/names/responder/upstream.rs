@@ -127,6 +127,24 @@ impl Upstream {
     }
 }
 
+/// What asks a resolver: a trait, so that tests can script it.
+pub(super) trait Ask: Send + Sync {
+    /// An answer within `time`; `None` if there is none.
+    fn ask(&self, query: &Query, by: Transport, time: Duration)
+    -> impl Future<Output = Option<Bytes>> + Send;
+}
+
+impl Ask for Upstream {
+    fn ask(
+        &self,
+        query: &Query,
+        by: Transport,
+        time: Duration,
+    ) -> impl Future<Output = Option<Bytes>> + Send {
+        Self::ask(self, query, by, time)
+    }
+}
+
 /// Who shares the turns with a name, given in wire format without the root's label.
 fn group(name: &[u8]) -> Group {
     let mut labels = Vec::new();

@@ -93,6 +93,13 @@ impl Names {
         }
     }
 
+    /// Other networks are the laptop's now.
+    pub(super) fn routes_changed(&self) {
+        if let Some(responder) = &self.responder {
+            responder.routes_changed();
+        }
+    }
+
     /// Starts the responder first, then makes resolv.conf name it.
     fn install(
         &mut self,

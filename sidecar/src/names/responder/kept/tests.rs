@@ -1,3 +1,6 @@
+use std::collections::HashSet;
+
+use hickory_proto::rr::rdata::opt::{ClientSubnet, EdnsOption};
 use hickory_proto::rr::rdata::{A, CNAME, NS, TXT};
 use hickory_proto::rr::{Name, Record};
 
@@ -148,6 +151,22 @@ fn queries_with_the_same_key_have_the_same_answer() {
     assert_ne!(key(&plain), key(&dnssec));
     assert_ne!(key(&plain), key(&unchecked));
     assert_ne!(key(&dnssec), key(&unchecked));
+    let mut checked = plain.clone();
+    checked.metadata.authentic_data = true;
+    let mut not_recursive = plain.clone();
+    not_recursive.metadata.recursion_desired = false;
+    let keys = [&plain, &dnssec, &unchecked, &checked, &not_recursive].map(key);
+    assert_eq!(keys.iter().collect::<HashSet<_>>().len(), keys.len());
+}
+
+#[test]
+fn an_answer_tailored_to_a_network_is_not_kept() {
+    let mut tailored = question("www.corp.example.", RecordType::A);
+    let mut edns = Edns::new();
+    let network = ClientSubnet::new([10, 20, 0, 0].into(), 16, 0);
+    edns.options_mut().insert(EdnsOption::Subnet(network));
+    tailored.edns = Some(edns);
+    assert_eq!(Key::new(&received(&tailored)), None);
 }
 
 proptest::proptest! {

@@ -168,6 +168,7 @@ async fn without_a_link_a_fresh_answer_is_given_at_once_and_a_stale_one_after_a_
 #[tokio::test(start_paused = true)]
 async fn on_a_silent_link_a_stale_answer_is_given_after_a_while() {
     let world = World::that_answered(&["www.corp.example."]).await;
+    world.laptop.changed();
     let (answer, took) = timed(world.patient("www.corp.example.")).await;
     assert_eq!((extended_error(&answer.unwrap()), took), (None, STALE_AFTER), "still within its TTL");
     sleep(Duration::from_secs(60)).await;
@@ -179,6 +180,7 @@ async fn on_a_silent_link_a_stale_answer_is_given_after_a_while() {
 #[tokio::test(start_paused = true)]
 async fn a_laptop_that_is_there_is_waited_for() {
     let world = World::that_answered(&["www.corp.example."]).await;
+    world.laptop.changed();
     let heard = world.monitor.connected();
     world.now(answering);
     *world.resolver.delay.lock().unwrap() = Duration::from_secs(4);
@@ -214,13 +216,57 @@ async fn a_failure_of_a_laptop_that_is_there_is_its_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_link_is_up_the_laptop_is_always_asked() {
+async fn an_answer_is_used_again_while_the_link_is_up() {
     let world = World::that_answered(&["www.corp.example."]).await;
     world.now(|query| Some(nxdomain(query, 60, 60)));
-    let answer = world.patient("www.corp.example.").await.unwrap();
-    assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
-    let other = world.impatient("www.corp.example.").await;
-    assert!(matches!(other, Asked::Answer(_)), "{other:?}");
+    sleep(Duration::from_secs(59)).await;
+    let answer = world.patient("WWW.corp.example.").await.unwrap();
+    assert_eq!((answer.answers[0].ttl, world.asked()), (1, 0));
+    assert!(matches!(world.impatient("www.corp.example.").await, Asked::Answer(_)));
+    assert_eq!(world.asked(), 0);
+    sleep(Duration::from_secs(1)).await;
+    let code = |answer: Message| answer.metadata.response_code;
+    assert_eq!(code(world.patient("www.corp.example.").await.unwrap()), ResponseCode::NXDomain);
+    assert_eq!(code(world.patient("www.corp.example.").await.unwrap()), ResponseCode::NXDomain);
+    assert_eq!(world.asked(), 1);
+    // A name that does not exist may soon.
+    world.now(answering);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(code(world.patient("www.corp.example.").await.unwrap()), ResponseCode::NoError);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_the_laptop_tells_has_it_asked_again() {
+    let events: [fn(&World); 3] = [
+        |world| world.laptop.changed(),
+        |world| world.laptop.domains_changed(|_| true),
+        |world| drop(world.monitor.connected()),
+    ];
+    for event in events {
+        let world = World::new(|query| Some(nxdomain(query, 60, 60)));
+        world.patient("new.corp.example.").await.unwrap();
+        world.now(answering);
+        let code = |answer: Message| answer.metadata.response_code;
+        assert_eq!(code(world.patient("new.corp.example.").await.unwrap()), ResponseCode::NXDomain);
+        event(&world);
+        assert_eq!(code(world.patient("new.corp.example.").await.unwrap()), ResponseCode::NoError);
+        assert_eq!(world.asked(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_change_a_quiet_link_is_woken_and_a_lost_one_denies_no_name() {
+    let world = World::that_answered(&["www.corp.example."]).await;
+    world.now(|query| Some(nxdomain(query, 60, 60)));
+    world.patient("new.corp.example.").await.unwrap();
+    world.laptop.changed();
+    world.monitor.set(Liveness::Down);
+    let (_, took) = timed(world.patient("www.corp.example.")).await;
+    assert_eq!(took, Duration::ZERO);
+    let (_, took) = timed(world.patient("new.corp.example.")).await;
+    assert_eq!(took, STALE_AFTER, "the link may be back before");
+    world.monitor.set(Liveness::Quiet);
+    world.patient("www.corp.example.").await.unwrap();
     assert_eq!(world.asked(), 2);
 }
 
