@@ -31,6 +31,7 @@ mod report;
 mod served;
 mod snapshot;
 mod sockopt;
+mod stream;
 mod tcp;
 mod udp;
 mod warning;

@@ -1,7 +1,7 @@
 //! The sockets of the engine's flows: carries out the engine's commands and serves the sockets that are ready, in
 //! turn, each a bounded amount at a time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll};
@@ -11,12 +11,13 @@ use bytes::Bytes;
 
 use super::arena::Arena;
 use super::datagram::{self, SendError};
-use super::dns::{Answer, Client, Queries, Stream};
+use super::dns::{Answer, Client, Queries};
 use super::icmp::{self, Echo};
 use super::names::Lookup;
 use super::own::OwnAddresses;
 use super::reactor::{Reactor, Readiness};
 use super::served::Served;
+use super::stream::{self, MAX_STREAMS, MAX_WAITING, Stream};
 use super::tcp::{self, Connection};
 use super::udp::Mapping;
 use super::warning::{Warning, Warnings};
@@ -67,12 +68,16 @@ pub(super) struct Failures {
     pub(super) datagrams: u64,
     /// Sockets that could not be opened.
     pub(super) sockets: u64,
+    /// Connections to the resolver that gave way to others, or whose answers were too many bytes.
+    pub(super) streams: u64,
 }
 
 /// All sockets.
 #[derive(Debug)]
 pub(super) struct Flows {
     table: HashMap<FlowId, Flow>,
+    /// Those of them that are connections to the resolver.
+    streams: BTreeSet<FlowId>,
     /// Flows to be served, each once.
     ready: VecDeque<FlowId>,
     reactor: Reactor,
@@ -90,6 +95,7 @@ impl Flows {
     pub(super) fn new(own: OwnAddresses, queries: Queries) -> io::Result<Self> {
         Ok(Self {
             table: HashMap::new(),
+            streams: BTreeSet::new(),
             ready: VecDeque::new(),
             reactor: Reactor::new()?,
             own,
@@ -116,9 +122,9 @@ impl Flows {
         self.queries.lookups()
     }
 
-    /// DNS queries dropped because too many were under way.
+    /// DNS queries and connections to the resolver that were dropped because there were too many.
     pub(super) fn queries_dropped(&self) -> u64 {
-        self.queries.dropped()
+        self.queries.dropped() + self.failures.streams
     }
 
     /// How many sockets there are.
@@ -168,6 +174,7 @@ impl Flows {
                 if let Some(Flow { socket: Socket::Dns(stream), .. }) = self.table.get_mut(&id) {
                     stream.answer(message, now);
                     self.mark(id);
+                    self.bound_answers(engine, now);
                 }
             }
         }
@@ -214,11 +221,11 @@ impl Flows {
                 }
                 Served::Again => flow.queue(id, &mut self.ready),
                 Served::Failed => {
-                    self.table.remove(&id);
+                    self.remove(id);
                     engine.handle_failed(id, now);
                 }
                 Served::Unconnected(error) => {
-                    self.table.remove(&id);
+                    self.remove(id);
                     engine.handle_connect_failed(id, error, now);
                 }
             }
@@ -235,7 +242,7 @@ impl Flows {
         let lost: Vec<FlowId> =
             self.table.iter().filter(|(_, flow)| is_lost(flow)).map(|(id, _)| *id).collect();
         for id in lost {
-            if let Some(Flow { socket: Socket::Tcp(connection), .. }) = self.table.remove(&id) {
+            if let Some(Flow { socket: Socket::Tcp(connection), .. }) = self.remove(id) {
                 connection.abort();
             }
             engine.handle_failed(id, now);
@@ -255,11 +262,11 @@ impl Flows {
             }
             Command::Service(flow) => self.mark(flow),
             Command::Abort(flow) => {
-                if let Some(Flow { socket: Socket::Tcp(connection), .. }) = self.table.remove(&flow) {
+                if let Some(Flow { socket: Socket::Tcp(connection), .. }) = self.remove(flow) {
                     connection.abort();
                 }
             }
-            Command::Close(flow) => drop(self.table.remove(&flow)),
+            Command::Close(flow) => drop(self.remove(flow)),
             Command::Hold(flow) => {
                 if let Some(Flow { socket: Socket::Tcp(connection), .. }) = self.table.get(&flow) {
                     connection.confine();
@@ -284,7 +291,7 @@ impl Flows {
                 self.account(flow, SocketAddr::new(destination, 0), Some(sequence), sent, engine);
             }
             Command::Resolve { query, message } => {
-                self.queries.ask(Client::Datagram(query), message);
+                self.queries.ask(Client::Datagram(query), &message);
             }
         }
     }
@@ -301,16 +308,54 @@ impl Flows {
             Target::Host { address, interface } => (address, interface),
             Target::Laptop(loopback) => return self.connect_to_laptop(id, loopback, hop_limit, engine, now),
             Target::Resolver => {
-                self.insert(id, Socket::Dns(Stream::new(now)));
-                engine.handle_connected(id, now);
-                self.mark(id);
-                return;
+                return self.accept_stream(id, engine, now);
             }
         };
         if self.own.contain(address.ip()) {
             return engine.handle_connect_failed(id, ConnectError::Prohibited, now);
         }
         self.open_tcp(id, address, interface, hop_limit, engine, now);
+    }
+
+    /// Accepts a connection to the resolver. Another one gives way if there are too many.
+    fn accept_stream(&mut self, id: FlowId, engine: &mut Engine, now: Instant) {
+        if self.streams().count() >= MAX_STREAMS
+            && let Some(other) = stream::least_wanted(self.streams())
+        {
+            self.end_stream(other, engine, now);
+        }
+        self.streams.insert(id);
+        self.insert(id, Socket::Dns(Stream::new(now)));
+        engine.handle_connected(id, now);
+        self.mark(id);
+    }
+
+    /// Has the streams with most answers waiting give way if all together are too many bytes.
+    fn bound_answers(&mut self, engine: &mut Engine, now: Instant) {
+        while self.streams().map(|(_, stream)| stream.waiting()).sum::<usize>() > MAX_WAITING
+            && let Some((most, _)) = self.streams().max_by_key(|(_, stream)| stream.waiting())
+        {
+            self.end_stream(most, engine, now);
+        }
+    }
+
+    fn end_stream(&mut self, id: FlowId, engine: &mut Engine, now: Instant) {
+        self.failures.streams += 1;
+        self.remove(id);
+        engine.handle_failed(id, now);
+    }
+
+    fn streams(&self) -> impl Iterator<Item = (FlowId, &Stream)> + Clone {
+        self.streams.iter().filter_map(|id| match &self.table.get(id)?.socket {
+            Socket::Dns(stream) => Some((*id, stream)),
+            Socket::Tcp(_) | Socket::Udp(_) | Socket::Echo(_) | Socket::Closed { .. } => None,
+        })
+    }
+
+    /// Forgets a flow.
+    fn remove(&mut self, id: FlowId) -> Option<Flow> {
+        self.streams.remove(&id);
+        self.table.remove(&id)
     }
 
     /// Connects to a port of the laptop itself: the one place that does not ask whose address it is.

@@ -26,7 +26,7 @@ pub struct Counters {
     pub sockets_refused: u64,
     /// Datagrams and echo requests that the laptop's kernel did not accept.
     pub datagrams_dropped: u64,
-    /// DNS queries dropped because too many were under way.
+    /// DNS queries, and connections to the resolver, that were dropped because there were too many.
     pub queries_dropped: u64,
 }
 

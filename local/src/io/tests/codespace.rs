@@ -147,7 +147,12 @@ impl Codespace {
 
     /// Begins a connection.
     pub(super) fn connect(&mut self, server: SocketAddr) -> SocketHandle {
-        let buffer = || tcp::SocketBuffer::new(vec![0; 256 * 1024]);
+        self.connect_with(server, 256 * 1024)
+    }
+
+    /// The same, with buffers of this size.
+    pub(super) fn connect_with(&mut self, server: SocketAddr, buffer: usize) -> SocketHandle {
+        let buffer = || tcp::SocketBuffer::new(vec![0; buffer]);
         let mut socket = tcp::Socket::new(buffer(), buffer());
         self.next_port += 1;
         socket.connect(self.interface.context(), server, self.next_port).unwrap();

@@ -12,6 +12,7 @@ use smoltcp::iface::SocketHandle;
 use smoltcp::socket::tcp;
 use socket2::SockRef;
 
+use super::super::stream::MAX_STREAMS;
 use super::codespace::{Codespace, GATEWAY, io, run};
 
 /// A server on loopback that treats its one client as `serve` says.
@@ -351,4 +352,36 @@ fn question(id: u16) -> Vec<u8> {
     let mut message = id.to_be_bytes().to_vec();
     message.extend_from_slice(b"\x01\0\0\x01\0\0\0\0\0\0\x04corp\0\0\x10\0\x01");
     message
+}
+
+#[tokio::test]
+async fn streams_to_the_resolver_that_nobody_reads_give_way_to_one_that_asks() {
+    const TOO_MANY: usize = 100;
+    let (mut codespace, laptop) = Codespace::new();
+    let _running = run(io(), laptop);
+    codespace.greet().await;
+    let resolver = SocketAddr::new(GATEWAY.into(), 53);
+    let framed = |id| [&(question(id).len() as u16).to_be_bytes(), &question(id)[..]].concat();
+    let mut flood = Vec::new();
+    for _ in 0..MAX_STREAMS + TOO_MANY {
+        let handle = codespace.connect_with(resolver, 512);
+        codespace.until(|codespace| codespace.tcp(handle).may_send().then_some(())).await;
+        codespace.tcp(handle).send_slice(&framed(1)).unwrap();
+        flood.push(handle);
+    }
+    let client = connected(&mut codespace, resolver).await;
+    codespace.tcp(client).send_slice(&framed(9)).unwrap();
+    let mut answer = Vec::new();
+    codespace
+        .until(|codespace| {
+            drain(codespace.tcp(client), &mut answer);
+            (answer.len() > 4).then_some(())
+        })
+        .await;
+    assert_eq!(answer[2..4], 9_u16.to_be_bytes());
+    let reset = |codespace: &mut Codespace| {
+        flood.iter().filter(|&&handle| !codespace.tcp(handle).is_active()).count()
+    };
+    codespace.until(|codespace| (reset(codespace) > TOO_MANY).then_some(())).await;
+    assert_eq!(reset(&mut codespace), TOO_MANY + 1, "those that were too many, and no other");
 }
