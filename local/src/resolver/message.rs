@@ -128,6 +128,10 @@ impl Reply {
 
     /// A nameserver's answer.
     pub(super) fn of_server(server: IpAddr, message: Message) -> Self {
+        // In messages of other kinds, records may lack what an answer must have (RFC 2136, 2.5).
+        if message.metadata.op_code != OpCode::Query {
+            return Self { source: Source::Server(server), ..Self::of(ResponseCode::ServFail) };
+        }
         Self {
             source: Source::Server(server),
             code: message.metadata.response_code,
@@ -337,6 +341,17 @@ mod tests {
         let request = request(&query(RecordType::TXT), Transport::Tcp);
         let answer = Message::from_vec(&request.answer(&texts(request.question(), 1000))).unwrap();
         assert!(answer.metadata.truncation);
+    }
+
+    #[test]
+    fn a_message_of_another_kind_is_no_answer() {
+        let mut update = query(RecordType::A);
+        update.metadata.op_code = OpCode::Update;
+        update.answers.push(Record::update0(update.queries[0].name().clone(), 0, RecordType::A));
+        let reply = Reply::of_server([192, 0, 2, 1].into(), update);
+        let request = request(&query(RecordType::A), Transport::Udp);
+        let answer = Message::from_vec(&request.answer(&reply)).unwrap();
+        assert_eq!((answer.metadata.response_code, answer.answers.len()), (ResponseCode::ServFail, 0));
     }
 
     #[test]
