@@ -318,13 +318,7 @@ impl Netlink {
         if poll(&mut [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)], timeout)? == 0 {
             return Ok(None);
         }
-        let mut events = Vec::new();
-        for_each(&self.receive()?, |_, payload| {
-            if let NetlinkPayload::InnerMessage(message) = payload {
-                events.push(message);
-            }
-        })?;
-        Ok(Some(events))
+        messages_in(&self.receive()?).map(Some)
     }
 }
 
@@ -374,6 +368,20 @@ impl<T> Dump<T> {
         self.truncated |= self.items.len() > MAX_ITEMS;
         self.items.truncate(MAX_ITEMS);
     }
+}
+
+/// The messages of one datagram of the kernel, other than its answers to requests.
+///
+/// # Errors
+/// The datagram is cut short.
+pub fn messages_in(datagram: &[u8]) -> io::Result<Vec<RouteNetlinkMessage>> {
+    let mut messages = Vec::new();
+    for_each(datagram, |_, payload| {
+        if let NetlinkPayload::InnerMessage(message) = payload {
+            messages.push(message);
+        }
+    })?;
+    Ok(messages)
 }
 
 /// Calls `each` with every message of a datagram. A message in a form that this build does not know is skipped.

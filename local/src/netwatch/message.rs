@@ -79,42 +79,44 @@ pub(super) fn is_ordinary(route: &RouteMessage) -> bool {
     route.header.tos == 0 && route.header.source_prefix_length == 0
 }
 
-/// The rule of a message, as it applies to a socket of user `uid`.
-pub(super) fn rule(message: RuleMessage, uid: u32) -> Option<Rule> {
-    let header = message.header;
-    let v6 = match header.family {
-        AddressFamily::Inet => false,
-        AddressFamily::Inet6 => true,
-        _ => return None,
-    };
-    let (mut table, mut priority, mut destination, mut suppress) = (header.table.into(), 0, None, None);
-    // The mark and its mask are separate attributes; a rule without a mask compares all bits.
-    let (mut mark, mut mask) = (0, u32::MAX);
-    let mut matches = header.src_len == 0 && header.tos == 0;
-    for attribute in message.attributes {
-        match attribute {
-            RuleAttribute::Table(id) => table = id,
-            RuleAttribute::Priority(order) => priority = order,
-            RuleAttribute::Destination(address) => {
-                destination = Some(IpNet::new(address, header.dst_len).ok()?);
+impl Rule {
+    /// The rule of a message, as it applies to a socket of user `uid`.
+    pub fn from_message(message: RuleMessage, uid: u32) -> Option<Self> {
+        let header = message.header;
+        let v6 = match header.family {
+            AddressFamily::Inet => false,
+            AddressFamily::Inet6 => true,
+            _ => return None,
+        };
+        let (mut table, mut priority, mut destination, mut suppress) = (header.table.into(), 0, None, None);
+        // The mark and its mask are separate attributes; a rule without a mask compares all bits.
+        let (mut mark, mut mask) = (0, u32::MAX);
+        let mut matches = header.src_len == 0 && header.tos == 0;
+        for attribute in message.attributes {
+            match attribute {
+                RuleAttribute::Table(id) => table = id,
+                RuleAttribute::Priority(order) => priority = order,
+                RuleAttribute::Destination(address) => {
+                    destination = Some(IpNet::new(address, header.dst_len).ok()?);
+                }
+                RuleAttribute::FwMark(bits) => mark = bits,
+                RuleAttribute::FwMask(bits) => mask = bits,
+                // The kernel reports -1 for none.
+                RuleAttribute::SuppressPrefixLen(length) => suppress = u8::try_from(length).ok(),
+                other => matches &= meets(&other, uid),
             }
-            RuleAttribute::FwMark(bits) => mark = bits,
-            RuleAttribute::FwMask(bits) => mask = bits,
-            // The kernel reports -1 for none.
-            RuleAttribute::SuppressPrefixLen(length) => suppress = u8::try_from(length).ok(),
-            other => matches &= meets(&other, uid),
         }
+        matches &= mark & mask == 0;
+        let action = match header.action {
+            rule::RuleAction::ToTable => RuleAction::Table { table, suppress },
+            rule::RuleAction::Blackhole | rule::RuleAction::Unreachable | rule::RuleAction::Prohibit => {
+                RuleAction::Blocked
+            }
+            _ => RuleAction::Other,
+        };
+        let inverted = header.flags.contains(RuleFlags::Invert);
+        Some(Self { v6, priority, matches, destination, inverted, action })
     }
-    matches &= mark & mask == 0;
-    let action = match header.action {
-        rule::RuleAction::ToTable => RuleAction::Table { table, suppress },
-        rule::RuleAction::Blackhole | rule::RuleAction::Unreachable | rule::RuleAction::Prohibit => {
-            RuleAction::Blocked
-        }
-        _ => RuleAction::Other,
-    };
-    let inverted = header.flags.contains(RuleFlags::Invert);
-    Some(Rule { v6, priority, matches, destination, inverted, action })
 }
 
 /// Whether an ordinary socket's packets meet this condition of a rule. An unknown condition counts as not met.

@@ -149,7 +149,7 @@ fn rules(netlink: &mut Netlink) -> io::Result<Dump<Rule>> {
         let mut request = RuleMessage::default();
         request.header.family = family;
         let dump = netlink.dump(RouteNetlinkMessage::GetRule(request), |message| {
-            if let RouteNetlinkMessage::NewRule(it) = message { message::rule(it, uid) } else { None }
+            if let RouteNetlinkMessage::NewRule(it) = message { Rule::from_message(it, uid) } else { None }
         });
         match dump {
             Ok(mut rules) => {
