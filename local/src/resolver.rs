@@ -19,6 +19,8 @@
 
 mod addresses;
 mod answer;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod group;
 mod hosts;
 mod message;

@@ -1,12 +1,12 @@
-//! The sidecar's command line and exit codes: a library, so that the manual can be generated from it.
-
-pub mod exit;
+//! The sidecar's command line.
 
 use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+
+use crate::exit;
 
 /// The codespace's end of gh-net
 #[derive(Debug, Parser)]

@@ -23,6 +23,8 @@ mod concern;
 pub(crate) mod plan;
 mod rule;
 mod tun;
+#[cfg(feature = "fuzzing")]
+pub(crate) use tun::fuzzing;
 
 pub(crate) use concern::Concern;
 use plan::Plan;

@@ -1,6 +1,6 @@
 //! The owner's log file, if one is asked for.
 
-use gh_net_sidecar_cli::Trace;
+use crate::cli::Trace;
 
 use crate::privilege;
 

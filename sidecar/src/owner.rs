@@ -9,7 +9,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use gh_net_common::frame::{Frame, Goodbye, Level, Notice, Open, Reason, Token};
-use gh_net_sidecar_cli::exit;
 use nix::sys::stat::{Mode, umask};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::select;
@@ -18,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::exit;
 use crate::journal::{Journal, Report};
 use crate::notify::Notifier;
 use crate::undo;

@@ -10,11 +10,12 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use gh_net_sidecar_cli::exit;
 use nix::unistd::geteuid;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set, set_capabilities,
 };
+
+use crate::exit;
 
 /// How to grant what is missing: part of every message that says it is.
 pub(crate) const REMEDY: &str = concat!(

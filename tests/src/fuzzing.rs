@@ -6,11 +6,25 @@
 mod engine;
 mod frame;
 mod laptop;
+mod netlink;
 mod packet;
+mod policy;
+mod rules;
 
 pub use engine::engine;
 pub use frame::frame;
+pub use gh_net::resolver::fuzzing::message as resolver;
+pub use gh_net_sidecar::fuzzing::{handover, resolv, responder};
+pub use netlink::netlink;
 pub use packet::packet;
+pub use policy::policy;
+pub use rules::rules;
+
+/// The journal of a sidecar, and its lock file.
+pub fn journal(data: &[u8]) {
+    thread_local!(static DIRECTORY: tempfile::TempDir = tempfile::tempdir().expect("a directory"));
+    DIRECTORY.with(|directory| gh_net_sidecar::fuzzing::journal(directory.path(), data));
+}
 
 /// The fuzzer's bytes, taken from the front as decisions. When they are used up it gives zeros.
 #[derive(Debug)]

@@ -65,3 +65,43 @@ fn packets() {
 fn engines() {
     replay("engine", fuzzing::engine);
 }
+
+#[test]
+fn policies() {
+    replay("policy", fuzzing::policy);
+}
+
+#[test]
+fn rules() {
+    replay("rules", fuzzing::rules);
+}
+
+#[test]
+fn messages_to_the_laptops_resolver() {
+    replay("resolver", fuzzing::resolver);
+}
+
+#[test]
+fn messages_to_the_sidecars_responder() {
+    replay("responder", fuzzing::responder);
+}
+
+#[test]
+fn texts_of_resolv_conf() {
+    replay("resolv", fuzzing::resolv);
+}
+
+#[test]
+fn journals() {
+    replay("journal", fuzzing::journal);
+}
+
+#[test]
+fn requests_to_the_owner() {
+    replay("handover", fuzzing::handover);
+}
+
+#[test]
+fn netlink_messages() {
+    replay("netlink", fuzzing::netlink);
+}

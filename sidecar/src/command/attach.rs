@@ -15,9 +15,10 @@ use anyhow::Context;
 use bytes::BytesMut;
 use gh_net_common::frame::{Frame, Goodbye, PREAMBLE, Reason};
 use gh_net_common::hello;
-use gh_net_sidecar_cli::{Attach, Trace, exit};
 
+use crate::cli::{Attach, Trace};
 use crate::console::complain;
+use crate::exit;
 use crate::journal::Journal;
 use crate::owner::handover::{Client, Reply, Request};
 use crate::owner::link;

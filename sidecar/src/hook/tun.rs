@@ -18,6 +18,8 @@ use crate::notify::Notifier;
 mod address;
 mod damage;
 pub(crate) mod device;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 pub(crate) mod gateway;
 pub(crate) mod message;
 mod table;

@@ -29,6 +29,8 @@
 mod cache;
 mod choice;
 mod codespace;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod kept;
 mod laptop;
 mod listen;

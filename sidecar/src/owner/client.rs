@@ -5,12 +5,12 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use gh_net_common::frame::Open;
-use gh_net_sidecar_cli::exit;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::handover::{self, Reply, Request};
 use super::link::Link;
+use crate::exit;
 
 /// Time limit for a client's request.
 const REQUEST: Duration = Duration::from_secs(5);

@@ -11,7 +11,6 @@ use std::time::Duration;
 use gh_net_common::frame::{Frame, Goodbye, Open, Reason};
 use gh_net_common::framed::{FrameReader, FrameWriter, NoiseLimit};
 use gh_net_common::hello::{self, Side};
-use gh_net_sidecar_cli::exit;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -20,6 +19,7 @@ use tokio::select;
 use tokio::time::timeout;
 
 use super::handover::{self, Reply};
+use crate::exit;
 
 pub(crate) mod pump;
 

@@ -19,7 +19,7 @@ const DEFAULT: &str = "/run/gh-net";
 /// The environment variable that names another directory, for tests.
 pub(crate) const VARIABLE: &str = "GH_NET_STATE_DIR";
 const SOCKET: &str = "owner.sock";
-const LOCK: &str = "owner.lock";
+pub(crate) const LOCK: &str = "owner.lock";
 /// Maximum length of the lock file, in bytes: it contains a process id.
 const MAX_LOCK: usize = 32;
 
@@ -39,6 +39,12 @@ impl StateDir {
     pub(crate) fn locate() -> Self {
         let named = std::env::var_os(VARIABLE).filter(|_| !privilege::is_secure_execution());
         Self(named.map_or_else(|| PathBuf::from(DEFAULT), PathBuf::from))
+    }
+
+    /// The state in this directory.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn at(path: PathBuf) -> Self {
+        Self(path)
     }
 
     /// The directory itself.

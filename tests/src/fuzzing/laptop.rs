@@ -1,5 +1,6 @@
 //! An engine on a simulated laptop, whose sockets do what the fuzzer decides.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -26,22 +27,25 @@ pub(super) struct Laptop {
     pub(super) connects: Vec<FlowId>,
     /// Whether the link has room.
     pub(super) bulk: bool,
+    /// The names that addresses have been looked up by, expired ones included.
+    pub(super) names: HashMap<IpAddr, Vec<String>>,
     policy: Policy,
 }
 
 impl Laptop {
-    /// It forwards 10.0.0.0/8 and fd00::/8 and is itself 10.0.0.5 and fd00::5.
+    /// Without rules.
     pub(super) fn new() -> Self {
-        let own = |address: &str| Address {
-            interface: 1,
-            address: address.parse().expect("a network"),
-            peer: None,
-        };
-        let snapshot =
-            Snapshot { addresses: vec![own("10.0.0.5/24"), own("fd00::5/64")], ..Snapshot::default() };
+        Self::with(Self::choice())
+    }
+
+    /// It forwards 10.0.0.0/8 and fd00::/8.
+    pub(super) fn choice() -> Choice {
         let routes = ["10.0.0.0/8", "fd00::/8"].map(|route| route.parse().expect("a route"));
-        let choice = Choice { routes: routes.to_vec(), ..Choice::default() };
-        let policy = Policy::new(&choice, &snapshot, &Codespace::default());
+        Choice { routes: routes.to_vec(), ..Choice::default() }
+    }
+
+    pub(super) fn with(choice: Choice) -> Self {
+        let policy = policy(&choice);
         let config = Config {
             gateways: GATEWAYS.map(|gateway| gateway.parse().expect("an address")).to_vec(),
             dns: true,
@@ -57,8 +61,15 @@ impl Laptop {
             queries: Vec::new(),
             connects: Vec::new(),
             bulk: true,
+            names: HashMap::new(),
             policy,
         }
+    }
+
+    /// The user chooses something else.
+    pub(super) fn choose(&mut self, choice: Choice) {
+        self.policy = policy(&choice);
+        self.engine.set_policy(Box::new(self.policy.clone()), self.now);
     }
 
     pub(super) fn packet(&mut self, packet: impl Into<Bytes>) {
@@ -94,8 +105,12 @@ impl Laptop {
 
     fn permitted(&self, protocol: Protocol, destination: SocketAddr) {
         let client = SocketAddr::from(([198, 19, 240, 1], 40_000));
-        let verdict = self.policy.verdict(&NewFlow { protocol, client, destination, names: &[] });
-        assert!(matches!(verdict, Verdict::Forward { .. }), "{protocol:?} to {destination}: {verdict:?}");
+        let all = self.names.get(&destination.ip()).map_or(&[][..], Vec::as_slice);
+        // By which of the names a flow was admitted only the engine knows.
+        let each = all.iter().map(std::slice::from_ref).chain([&[], all]);
+        let verdict = |names| self.policy.verdict(&NewFlow { protocol, client, destination, names });
+        let permits = |names| matches!(verdict(names), Verdict::Forward { .. });
+        assert!(each.into_iter().any(permits), "{protocol:?} to {destination}: {all:?}");
     }
 
     /// The next packet for the codespace.
@@ -118,6 +133,14 @@ impl Laptop {
         while self.transmit().is_some() {}
         assert_eq!((self.engine.flow_count(), self.engine.poll_timeout()), (0, None), "after the end");
     }
+}
+
+/// The policy on a laptop that is itself 10.0.0.5 and fd00::5.
+fn policy(choice: &Choice) -> Policy {
+    let own =
+        |address: &str| Address { interface: 1, address: address.parse().expect("a network"), peer: None };
+    let snapshot = Snapshot { addresses: vec![own("10.0.0.5/24"), own("fd00::5/64")], ..Snapshot::default() };
+    Policy::new(choice, &snapshot, &Codespace::default())
 }
 
 pub(super) fn at_port_0(address: IpAddr) -> SocketAddr {

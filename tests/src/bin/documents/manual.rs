@@ -9,7 +9,7 @@ use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
-use gh_net_sidecar_cli::Arguments;
+use gh_net_sidecar::cli::Arguments;
 
 /// Writes them below `share`, each at its standard path.
 pub(crate) fn write(share: &Path) -> Result<()> {
@@ -17,7 +17,7 @@ pub(crate) fn write(share: &Path) -> Result<()> {
     fs::create_dir_all(&man)?;
     let gh_net = [("FILES AND ENVIRONMENT", gh_net::cli::AFTER), ("EXIT STATUS", gh_net::exit::HELP)];
     page(gh_net::cli::command(), &gh_net, &man.join("gh-net.1"))?;
-    let sidecar = [("EXIT STATUS", gh_net_sidecar_cli::exit::HELP)];
+    let sidecar = [("EXIT STATUS", gh_net_sidecar::exit::HELP)];
     page(Arguments::command(), &sidecar, &man.join("gh-net-sidecar.1"))?;
 
     let mut command = gh_net::cli::command();

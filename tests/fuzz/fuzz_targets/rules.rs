@@ -1,0 +1,4 @@
+//! The text of rules.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| gh_net_tests::fuzzing::rules(data));
