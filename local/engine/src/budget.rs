@@ -5,6 +5,7 @@
 //! the next one gets something, and few get nearly everything when they are alone. Room that was offered to the codespace
 //! is charged as if it was used, because it can't be taken back.
 
+use super::peers;
 use super::tcp::Shares;
 
 /// What each flow may hold in any case, in each direction. There are at most as many flows as [`super::limits`] allows.
@@ -25,6 +26,8 @@ pub(super) struct Charge {
     pub downlink: usize,
     /// For the codespace, as datagrams.
     pub queue: usize,
+    /// For the destinations that it remembers.
+    pub peers: usize,
 }
 
 /// All accounts.
@@ -33,16 +36,19 @@ pub(super) struct Budget {
     uplink: Account,
     downlink: Account,
     queues: Account,
+    peers: Account,
 }
 
 impl Budget {
-    /// Divides `memory`. The rest of it is for floors, questions, fragments and small packets, which have bounds of their own.
+    /// Divides `memory`. The rest of it is for floors, questions, names, fragments and small packets, which have
+    /// bounds of their own.
     pub(super) fn new(memory: usize) -> Self {
         let part = memory / 16;
         Self {
-            uplink: Account { total: 3 * part, used: 0, divisor: 8, most: MAX_UPLINK },
+            uplink: Account { total: 2 * part, used: 0, divisor: 8, most: MAX_UPLINK },
             downlink: Account { total: 4 * part, used: 0, divisor: 4, most: MAX_DOWNLINK },
-            queues: Account { total: part, used: 0, divisor: 4, most: MAX_QUEUE },
+            queues: Account { total: part / 2, used: 0, divisor: 4, most: MAX_QUEUE },
+            peers: Account { total: part / 4, used: 0, divisor: 4, most: peers::MAX_COST },
         }
     }
 
@@ -56,11 +62,17 @@ impl Budget {
         self.queues.share(charge.queue)
     }
 
+    /// What the destinations of a mapping or session may cost.
+    pub(super) fn peers(&self, charge: Charge) -> usize {
+        self.peers.share(charge.peers)
+    }
+
     /// A flow is charged `after` instead of `before`.
     pub(super) fn recharge(&mut self, before: Charge, after: Charge) {
         self.uplink.recharge(before.uplink, after.uplink);
         self.downlink.recharge(before.downlink, after.downlink);
         self.queues.recharge(before.queue, after.queue);
+        self.peers.recharge(before.peers, after.peers);
     }
 }
 
@@ -106,7 +118,7 @@ mod tests {
     #[test]
     fn the_total_is_never_exceeded_and_the_next_one_gets_something() {
         let mut budget = Budget::new(256 << 20);
-        for account in [&mut budget.uplink, &mut budget.downlink, &mut budget.queues] {
+        for account in [&mut budget.uplink, &mut budget.downlink, &mut budget.queues, &mut budget.peers] {
             let charges = greedy(account, 10_000);
             let held: usize = charges.iter().sum();
             assert!(held <= account.total + 10_000 * FLOOR, "{held}");

@@ -39,12 +39,16 @@ impl Engine {
             return Ok(());
         };
         let payload = datagram.payload;
-        if let Some(Entry { flow: Flow::Udp(mapping), usage, names: kept, .. }) = self.table.get_mut(flow) {
+        if let Some(Entry { flow: Flow::Udp(mapping), usage, names: kept, charged, .. }) =
+            self.table.get_mut(flow)
+        {
+            let most = self.budget.peers(*charged);
             kept.keep(destination, &names);
             let added = mapping.sends(
                 Peer { asked: destination, actual: actual.address() },
                 rule,
                 payload.len(),
+                most,
                 now,
             );
             usage.uplink(payload.len(), now);
@@ -152,10 +156,13 @@ impl Engine {
         let open = |flow| Command::OpenEcho { flow, v6: client.is_ipv6(), interface };
         let new = || Flow::Echo(icmp::Session::new(client, identifier, now));
         let Some(flow) = self.find_or_open(key, new, open, (asked.ip(), rule), now) else { return Ok(()) };
-        if let Some(Entry { flow: Flow::Echo(session), usage, names: kept, .. }) = self.table.get_mut(flow) {
+        if let Some(Entry { flow: Flow::Echo(session), usage, names: kept, charged, .. }) =
+            self.table.get_mut(flow)
+        {
+            let most = self.budget.peers(*charged);
             kept.keep(asked, &names);
             let peer = Peer { asked, actual: SocketAddr::new(actual.ip(), 0) };
-            let added = session.peers.add(peer, rule, request.payload.len());
+            let added = session.peers.add(peer, rule, request.payload.len(), most);
             session.touch(now);
             usage.uplink(request.payload.len(), now);
             self.tell_added(flow, added);

@@ -155,8 +155,8 @@ impl Entry {
     pub(super) fn charge(&self) -> Charge {
         match &self.flow {
             Flow::Tcp(connection) => connection.charge(),
-            Flow::Udp(udp::Mapping { queue, .. }) | Flow::Echo(icmp::Session { queue, .. }) => {
-                Charge { queue: queue.charge(), ..Charge::default() }
+            Flow::Udp(udp::Mapping { queue, peers, .. }) | Flow::Echo(icmp::Session { queue, peers, .. }) => {
+                Charge { queue: queue.charge(), peers: peers.charge(), ..Charge::default() }
             }
         }
     }

@@ -8,8 +8,11 @@ use std::net::SocketAddr;
 
 use super::policy::{Judgement, RuleId};
 
-/// Maximum number of destinations remembered for one flow; beyond that, the oldest is forgotten.
-const MAX_PEERS: usize = 1024;
+/// What a destination costs in the budget: itself, and the list's spare room.
+const COST: usize = 192;
+/// What the destinations of one flow may cost: some 1,000 of them. Beyond that, or beyond the flow's share, the oldest is
+/// forgotten.
+pub(super) const MAX_COST: usize = 1024 * COST;
 
 /// A destination.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,15 +57,20 @@ pub(super) struct Added {
 }
 
 impl Peers {
-    /// A datagram of `bytes` is sent there, admitted by `rule`.
-    pub(super) fn add(&mut self, peer: Peer, rule: RuleId, bytes: usize) -> Added {
+    /// What they cost.
+    pub(super) fn charge(&self) -> usize {
+        self.0.len() * COST
+    }
+
+    /// A datagram of `bytes` is sent there, admitted by `rule`. All destinations may cost `most`.
+    pub(super) fn add(&mut self, peer: Peer, rule: RuleId, bytes: usize, most: usize) -> Added {
         let bytes = bytes as u64;
         if let Some(known) = self.0.iter_mut().rev().find(|known| known.peer == peer) {
             (known.held, known.rule) = (false, rule);
             known.uplink_bytes += bytes;
             return Added { new: false, forgotten: None };
         }
-        let forgotten = if self.0.len() == MAX_PEERS { self.0.pop_front() } else { None };
+        let forgotten = if self.charge() + COST > most { self.0.pop_front() } else { None };
         self.0.push_back(Known { peer, rule, uplink_bytes: bytes, downlink_bytes: 0, held: false });
         Added { new: true, forgotten }
     }
@@ -124,6 +132,7 @@ impl Peers {
             }
             judgement != Judgement::End
         });
+        self.0.shrink_to_fit();
         match self.0.iter().any(|known| known.held) {
             true => Judgement::Hold,
             false if self.0.is_empty() => Judgement::End,
@@ -135,6 +144,7 @@ impl Peers {
     pub(super) fn forget_held(&mut self, ended: &mut Vec<Known>) -> bool {
         ended.extend(self.0.iter().filter(|known| known.held));
         self.0.retain(|known| !known.held);
+        self.0.shrink_to_fit();
         !self.0.is_empty()
     }
 }
@@ -150,8 +160,8 @@ mod tests {
     #[test]
     fn a_translated_peer_is_known_by_its_port_alone() {
         let mut peers = Peers::default();
-        peers.add(peer("10.1.0.1:5432", "127.0.0.1:15432"), RuleId(0), 1);
-        peers.add(peer("10.20.0.1:69", "10.20.0.1:69"), RuleId(0), 1);
+        peers.add(peer("10.1.0.1:5432", "127.0.0.1:15432"), RuleId(0), 1, MAX_COST);
+        peers.add(peer("10.20.0.1:69", "10.20.0.1:69"), RuleId(0), 1, MAX_COST);
         let asked = |source: &str| peers.asked(source.parse().unwrap()).map(|asked| asked.to_string());
         assert_eq!(asked("127.0.0.1:15432").as_deref(), Some("10.1.0.1:5432"));
         assert_eq!(asked("127.0.0.1:22"), None);

@@ -48,11 +48,18 @@ impl Mapping {
         }
     }
 
-    /// The endpoint sends a datagram of `bytes`, admitted by `rule`.
-    pub(super) fn sends(&mut self, peer: Peer, rule: RuleId, bytes: usize, now: Instant) -> Added {
+    /// The endpoint sends a datagram of `bytes`, admitted by `rule`. Its destinations may cost `most`.
+    pub(super) fn sends(
+        &mut self,
+        peer: Peer,
+        rule: RuleId,
+        bytes: usize,
+        most: usize,
+        now: Instant,
+    ) -> Added {
         self.last = now;
         self.only_dns &= peer.asked.port() == 53;
-        self.peers.add(peer, rule, bytes)
+        self.peers.add(peer, rule, bytes, most)
     }
 
     /// A datagram of `bytes` has arrived from `source`. Returns the source address that the endpoint knows, or `None` if the

@@ -131,7 +131,7 @@ impl Connection {
         if self.state == State::Connecting {
             return Charge::default();
         }
-        Charge { uplink: self.receive.charge(), downlink: self.send.charge(), queue: 0 }
+        Charge { uplink: self.receive.charge(), downlink: self.send.charge(), ..Charge::default() }
     }
 
     /// Sets how many bytes it may hold. Bytes already held or offered stay valid.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use gh_net_engine::{Command, FlowId};
+use gh_net_engine::{Command, Event, FlowId};
 use gh_net_testkit::socket;
 
 use crate::harness::{Script, echo, seg, udp};
@@ -44,6 +44,31 @@ fn hosts_that_may_answer_one_endpoint_are_bounded() {
     };
     assert!(!passes(&mut script, 0));
     assert!(passes(&mut script, 1099));
+}
+
+#[test]
+fn hosts_that_may_answer_all_endpoints_are_bounded() {
+    let mut script = Script::new();
+    script.engine.tell_flows(true);
+    let mut known = std::collections::BTreeMap::<u64, i32>::new();
+    for client in 0..100 {
+        for n in 0..1024_u32 {
+            let host = format!("10.20.{}.{}:7", n / 250, 1 + n % 250);
+            script.send_raw(&udp(&format!("10.1.0.2:{}", 5000 + client), &host, b""));
+            while script.command().is_some() {}
+            while let Some(event) = script.engine.poll_event() {
+                match event {
+                    Event::Opened(flow) => *known.entry(flow.flow.0).or_default() += 1,
+                    Event::Closed { flow, .. } => *known.entry(flow.flow.0).or_default() -= 1,
+                    Event::Denied(denied) => panic!("{denied:?}"),
+                }
+            }
+        }
+    }
+    // 4 MiB at 192 bytes, and 16 for each in any case.
+    let total: i32 = known.values().sum();
+    assert!((15_000..=21_845 + 100 * 16).contains(&total), "{total}");
+    assert!(known.values().all(|count| *count >= 16), "{known:?}");
 }
 
 #[test]
