@@ -6,6 +6,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 
 /// A datagram of the kernel. Nothing in it makes either end panic, and what counts for it as a network is one.
 pub fn netlink(data: &[u8]) {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the crate's enums grow with the kernel's")]
     for message in messages_in(data).unwrap_or_default() {
         match message {
             RouteNetlinkMessage::NewLink(link) => drop(Interface::from(link)),
