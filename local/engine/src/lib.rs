@@ -81,6 +81,9 @@ pub use self::tcp::state::State as TcpState;
 
 /// Small packets (resets, errors, answers of the engine itself) that may wait for the link, in bytes.
 const MAX_URGENT: usize = 1024 * 1024;
+/// A larger packet of the engine itself waits for room on the link, as payload does: an echo reply or a DNS answer. Smaller
+/// ones are as large as an ICMP error or an answer over UDP usually gets.
+const MAX_SMALL: usize = 1280;
 /// The lowest hop limit of an ordinary packet; a lower one means a traceroute's probe.
 const ORDINARY_HOPS: u8 = 33;
 
@@ -105,7 +108,12 @@ pub struct Engine {
     ended: bool,
     commands: VecDeque<Command>,
     urgent: VecDeque<Transmit>,
+    /// Larger packets of the engine itself.
+    answers: VecDeque<Transmit>,
+    /// Bytes in both.
     urgent_bytes: usize,
+    /// Whether the last packet with payload was one of `answers`, which take turns with the flows.
+    answered_last: bool,
     controls: VecDeque<FlowId>,
     counters: Counters,
     events: Events,
@@ -132,7 +140,9 @@ impl Engine {
             ended: false,
             commands: VecDeque::new(),
             urgent: VecDeque::new(),
+            answers: VecDeque::new(),
             urgent_bytes: 0,
+            answered_last: false,
             controls: VecDeque::new(),
             counters: Counters::default(),
             events: Events::default(),
@@ -229,7 +239,7 @@ impl Engine {
         // An answer to a ping is a slice of the request, which would pin the whole buffer of the link.
         packet.payload = Bytes::copy_from_slice(&packet.payload);
         self.urgent_bytes += packet.len();
-        self.urgent.push_back(packet);
+        if packet.len() > MAX_SMALL { &mut self.answers } else { &mut self.urgent }.push_back(packet);
     }
 
     // ---- commands, time, and the lists --------------------------------------------------------------

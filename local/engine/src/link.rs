@@ -55,6 +55,7 @@ impl Engine {
     pub fn handle_link_down(&mut self, now: Instant) {
         self.link.down_since.get_or_insert(now);
         self.urgent.clear();
+        self.answers.clear();
         self.urgent_bytes = 0;
         for entry in self.table.entries_mut() {
             match &mut entry.flow {
@@ -112,7 +113,7 @@ impl Engine {
         let packet = self
             .poll_urgent(now)
             .or_else(|| self.poll_control(now))
-            .or_else(|| if bulk { self.poll_scheduled(now) } else { None })?;
+            .or_else(|| if bulk { self.poll_bulk(now) } else { None })?;
         self.link.sent = self.link.end_of(&packet);
         self.counters.downlink_packets += 1;
         Some(packet)
@@ -120,6 +121,21 @@ impl Engine {
 
     fn poll_urgent(&mut self, now: Instant) -> Option<Transmit> {
         let packet = self.urgent.pop_front()?;
+        self.exchange = Some(now);
+        self.urgent_bytes -= packet.len();
+        Some(packet)
+    }
+
+    /// An answer of the engine itself or a packet of a flow, in turn.
+    fn poll_bulk(&mut self, now: Instant) -> Option<Transmit> {
+        if self.answered_last
+            && let Some(packet) = self.poll_scheduled(now)
+        {
+            self.answered_last = false;
+            return Some(packet);
+        }
+        let Some(packet) = self.answers.pop_front() else { return self.poll_scheduled(now) };
+        self.answered_last = true;
         self.exchange = Some(now);
         self.urgent_bytes -= packet.len();
         Some(packet)

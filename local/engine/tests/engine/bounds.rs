@@ -83,6 +83,17 @@ fn the_engines_own_answers_are_bounded() {
 }
 
 #[test]
+fn large_answers_of_the_engine_wait_for_room_on_the_link() {
+    let mut script = Script::new();
+    script.send_raw(&echo("10.1.0.2", "10.1.0.1", 1, 1, &[0; 8000]));
+    assert!(script.engine.poll_transmit(false, script.now).is_none(), "the window is full");
+    script.send_raw(&echo("10.1.0.2", "10.1.0.1", 1, 2, &[0; 56]));
+    assert!(script.engine.poll_transmit(false, script.now).is_some_and(|packet| packet.len() < 100));
+    assert!(script.engine.poll_transmit(true, script.now).is_some_and(|packet| packet.len() > 8000));
+    assert!(script.engine.poll_transmit(true, script.now).is_none());
+}
+
+#[test]
 fn a_flood_of_segments_with_gaps_is_bounded() {
     let (mut script, flow) = Script::established();
     // Every other byte, as many as the window allows.
