@@ -27,8 +27,9 @@ Exit codes:
 
 /// The end of the help of `rules`.
 const RULES_AFTER: &str = "\
-It judges by the flags given here, the variables and the file, and by this computer's networks and resolver, as a
-session that starts now would. Running sessions are not asked: repeat their flags here.";
+The running sessions are asked: they judge by their rules, their networks and the names that they have learnt.
+Without a session, or with flags, it judges by these flags, the variables and the file, and by this computer's
+networks, as a session that starts now would.";
 
 /// The end of the help of `reload`.
 const RELOAD_AFTER: &str = "\

@@ -1,7 +1,8 @@
 //! A running gh-net can be found and asked: each process has a socket in a folder of its user's own.
 //!
 //! The [folder](mod@folder) belongs to the user and is closed to everybody else, and each side checks that the other is the
-//! same user. A client sends one line, `status`, `stop` or `reload`, and receives one line of JSON.
+//! same user. A client sends one line, `status`, `stop`, `reload`, or `judge` and a
+//! [question](crate::judgement::Question) as JSON, and receives one line of JSON.
 //!
 //! A [`Claim`] keeps a second process from a session with the same target.
 
@@ -36,8 +37,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const ATTEMPTS: usize = 100;
 /// Maximum number of clients at a time.
 const CLIENTS: usize = 8;
-/// Maximum length of a request in bytes.
-const MAX_REQUEST: u64 = 16;
+/// Maximum length of a request in bytes. The longest is a question about a flow: a name of 253 bytes, and an address.
+const MAX_REQUEST: u64 = 512;
 
 /// This process, as it can be found.
 #[derive(Debug)]
@@ -147,7 +148,8 @@ async fn answer(
             break;
         }
     }
-    let mut line = match request.trim_ascii() {
+    let request = request.trim_ascii();
+    let mut line = match request {
         b"status" => match session.status().await {
             Some(status) => serde_json::to_vec(&status)?,
             None => return Err(io::ErrorKind::NotConnected.into()),
@@ -161,7 +163,13 @@ async fn answer(
             stop.send_replace(true);
             serde_json::to_vec(&serde_json::json!({ "stopping": std::process::id() }))?
         }
-        _ => return Err(io::ErrorKind::InvalidData.into()),
+        _ => {
+            let question = request.strip_prefix(b"judge ").ok_or(io::ErrorKind::InvalidData)?;
+            match session.judge(serde_json::from_slice(question)?).await {
+                Some(judgement) => serde_json::to_vec(&judgement)?,
+                None => return Err(io::ErrorKind::NotConnected.into()),
+            }
+        }
     };
     line.push(b'\n');
     writer.write_all(&line).await

@@ -367,6 +367,9 @@ impl Io {
                     }
                 }
                 Some(Control::Gone(addresses)) => self.flows.fail_bound_to(&addresses, &mut self.engine, now),
+                Some(Control::Names(address, answer)) => {
+                    drop(answer.send(self.engine.names_of(address, now)));
+                }
                 Some(Control::Report(answer)) => {
                     // Whoever looks at the status must not keep the codespace awake.
                     if let Some((writer, control)) = &mut link

@@ -11,6 +11,7 @@ pub mod exit;
 pub mod instance;
 pub mod invoked;
 pub mod io;
+pub mod judgement;
 pub mod netwatch;
 pub mod policy;
 mod random;

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::judgement::{Judgement, Question};
 use crate::status::Status;
 
 /// Requests that may wait for the session.
@@ -15,6 +16,8 @@ pub enum Request {
     Status(oneshot::Sender<Status>),
     /// To read the configuration again.
     Reload(oneshot::Sender<Result<Reloaded, Refused>>),
+    /// What would happen to a flow.
+    Judge(Question, oneshot::Sender<Judgement>),
 }
 
 /// What has changed by reading the configuration again.
@@ -74,6 +77,11 @@ impl SessionHandle {
     /// Reads the configuration again; `None` if the session has ended.
     pub async fn reload(&self) -> Option<Result<Reloaded, Refused>> {
         self.ask(Request::Reload).await
+    }
+
+    /// What would happen to a flow; `None` if the session has ended.
+    pub async fn judge(&self, question: Question) -> Option<Judgement> {
+        self.ask(|answer| Request::Judge(question, answer)).await
     }
 
     async fn ask<T>(&self, request: impl FnOnce(oneshot::Sender<T>) -> Request) -> Option<T> {

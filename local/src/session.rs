@@ -315,6 +315,7 @@ async fn without_io<F: Future>(attempt: F, controls: &mut mpsc::Receiver<Control
                     Control::Policy(_)
                     | Control::Send(_)
                     | Control::Report(_)
+                    | Control::Names(..)
                     | Control::Probe
                     | Control::Gone(_),
                 ) => {}

@@ -4,11 +4,12 @@
 //! of its own. Until it is requested, nothing is collected for it except counters and a short list of DNS lookups.
 //! Serialised, it is a stable interface: fields are added, and [`SCHEMA`] grows if one changes its meaning.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
 
 use ipnet::IpNet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{engine, policy};
 
@@ -39,6 +40,8 @@ pub struct Status {
     pub link: Link,
     /// The forwarded networks, IPv4 first, in ascending order.
     pub routes: Vec<Route>,
+    /// The user's rules in force, in order, each with where it was written.
+    pub rules: Vec<String>,
     /// What the user should know: hints, warnings and errors, ours before the sidecar's.
     pub notes: Vec<Note>,
     /// The flows the engine knows.
@@ -177,6 +180,23 @@ pub enum RouteReason {
     },
 }
 
+impl fmt::Display for RouteReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connected { interface } => write!(f, "connected on {interface}"),
+            Self::Route { interface: Some(interface) } => write!(f, "route on {interface}"),
+            Self::Route { interface: None } => f.write_str("route on several interfaces"),
+            Self::Option { value } => write!(f, "--route {value}"),
+        }
+    }
+}
+
+impl From<policy::ForwardedRoute> for Route {
+    fn from(route: policy::ForwardedRoute) -> Self {
+        Self { prefix: route.network, reason: route.reason.into() }
+    }
+}
+
 impl From<policy::Reason> for RouteReason {
     fn from(reason: policy::Reason) -> Self {
         match reason {
@@ -279,7 +299,7 @@ pub struct Denied {
 }
 
 /// How a flow is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Refusal {
     /// As if there were no network: ICMP network unreachable.
@@ -304,7 +324,7 @@ impl From<engine::Refusal> for Refusal {
 }
 
 /// The protocol of a flow.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FlowProtocol {
     /// A TCP connection.
@@ -321,6 +341,16 @@ impl From<engine::Protocol> for FlowProtocol {
             engine::Protocol::Tcp => Self::Tcp,
             engine::Protocol::Udp => Self::Udp,
             engine::Protocol::Echo => Self::Echo,
+        }
+    }
+}
+
+impl From<FlowProtocol> for engine::Protocol {
+    fn from(protocol: FlowProtocol) -> Self {
+        match protocol {
+            FlowProtocol::Tcp => Self::Tcp,
+            FlowProtocol::Udp => Self::Udp,
+            FlowProtocol::Echo => Self::Echo,
         }
     }
 }

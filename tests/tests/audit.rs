@@ -62,3 +62,40 @@ fn a_refused_flow_is_in_the_status_in_the_log_and_in_the_audit() -> Result<()> {
     assert_eq!(lab.laptop.shell(&format!("stat -c %a {AUDIT}"))?, "600");
     Ok(())
 }
+
+#[test]
+fn a_flow_that_a_name_refuses_is_shown_with_the_name() -> Result<()> {
+    const NAME: &str = "intranet.corp.internal";
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let bridge = lab.bridge(&["--audit", AUDIT, "--deny", NAME])?;
+    ensure!(
+        lab.codespace.run(&format!("curl -sS -4 --max-time 5 http://{NAME}/"))?.code() != 0,
+        "not refused"
+    );
+    lab.codespace.run(&format!("bash -c 'echo anybody >/dev/udp/{NAME}/7'"))?;
+
+    let status = lab.gh_net(&["status", "--json"])?.start()?.finish(LIMIT)?.ok()?;
+    let status: Value = serde_json::from_str(&status)?;
+    assert_eq!(status["rules"], serde_json::json!([format!("--deny {NAME}")]));
+    let denied = status["denied"].as_array().context("no list")?;
+    for protocol in ["tcp", "udp"] {
+        let found = denied.iter().find(|denied| denied["protocol"] == protocol).context(protocol)?;
+        assert_eq!((&found["name"], &found["rule"]), (&NAME.into(), &format!("--deny {NAME}").into()));
+    }
+    let text = lab.gh_net(&["status"])?.start()?.finish(LIMIT)?.ok()?;
+    ensure!(text.contains(&format!("-> {NAME} (10.20.0.10:80)")), "{text}");
+    ensure!(text.contains(&format!("rules     --deny {NAME}")), "{text}");
+
+    let process = bridge.into_process();
+    process.signal(Signal::SIGTERM)?;
+    let log = process.finish(LIMIT)?;
+    let line = format!("→ {NAME} (10.20.0.10:80) by rule: --deny {NAME}");
+    ensure!(log.errors().contains(&line), "{}", log.errors());
+    let lines = lines(&lab)?;
+    for protocol in ["tcp", "udp"] {
+        let is_it = |line: &&Value| line["event"] == "flow-denied" && line["protocol"] == protocol;
+        let line = lines.iter().find(is_it).context(protocol)?;
+        assert_eq!((&line["name"], &line["rule"]), (&NAME.into(), &format!("--deny {NAME}").into()));
+    }
+    Ok(())
+}

@@ -161,6 +161,38 @@ fn a_dry_run_says_which_rule_decides() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_running_session_judges_by_its_rules_and_the_names_it_has_learnt() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let bridge = lab.bridge(&["--allow", "db.corp.internal:5432", "--host-port", "3000", "--deny", "*:9"])?;
+    let rules = |args: &[&str]| gh_net(&lab, &[&["rules"], args].concat())?.ok();
+    let ends = |args: &[&str], end: &str| -> Result<()> {
+        let said = rules(args)?;
+        ensure!(said.starts_with("process ") && said.ends_with(end), "{said}");
+        Ok(())
+    };
+    let address = "10.20.0.10:5432";
+    ends(&[address], &format!(": tcp {address}: refused: no rule allows it"))?;
+    let forwarded = "forwarded by 10.20.0.0/16 (route on corp0): --allow db.corp.internal:5432";
+    ends(&["db.corp.internal:5432"], &format!("tcp {address} (db.corp.internal): {forwarded}"))?;
+    // That was no lookup of the codespace.
+    refused(&lab, &format!("http://{address}/"))?;
+    reached(&lab, "-4 http://db.corp.internal:5432/", "hello from database")?;
+    ends(&[address], &format!("tcp {address} (db.corp.internal): {forwarded}"))?;
+
+    let gateway = lab.codespace.shell("getent ahostsv4 host.gh-net.internal")?;
+    let gateway = gateway.split_whitespace().next().context("no address")?;
+    ends(&[&format!("{gateway}:3000")], "forwarded to port 3000 of this computer: --host-port")?;
+    let json: serde_json::Value = serde_json::from_str(&rules(&["--json", address])?)?;
+    assert_eq!(
+        (&json["forwarded"], &json["names"]),
+        (&true.into(), &serde_json::json!(["db.corp.internal"]))
+    );
+    // With a flag it is a dry run.
+    assert_eq!(rules(&["--deny", "*", address])?, format!("tcp {address}: refused: --deny *"));
+    bridge.stop().map(drop)
+}
+
 /// The block of the recipe with this title.
 fn recipe(title: &str) -> Result<String> {
     let text = fs::read_to_string(root().join("docs/policy.md"))?;

@@ -93,6 +93,11 @@ impl Engine {
         self.names.learn_answer(names, addresses, now);
     }
 
+    /// The names that a new flow to `address` is judged by, the one that was asked for last first.
+    pub fn names_of(&mut self, address: IpAddr, now: Instant) -> Vec<String> {
+        self.names.of(address, now).to_vec()
+    }
+
     fn next_datagram_id(&mut self) -> u16 {
         self.datagram_id = self.datagram_id.wrapping_add(1);
         self.datagram_id

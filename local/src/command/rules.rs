@@ -1,84 +1,102 @@
-//! `gh-net rules`: a dry run, which says what would happen to a flow, and why. It judges by the configuration and the
-//! networks as they are now, as a session that starts now would.
+//! `gh-net rules`: what would happen to a flow, and why. The running sessions are asked. If there is none, or a flag that
+//! decides is given, it is a dry run: it judges by the configuration and the networks as they are now, as a session that
+//! starts now would.
 
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
+use gh_net_common::hello::printable;
 use serde_json::json;
 
 use super::output::print;
-use crate::config::{Config, Sources};
-use crate::engine::{NewFlow, Policy as _, Protocol, Refusal, Verdict};
+use crate::config::Sources;
+use crate::engine::Protocol;
 use crate::exit::{Exit, Failure};
+use crate::instance::{Running, ask_all};
+use crate::judgement::{Judgement, Question};
 use crate::netwatch::Netwatch;
 use crate::policy::{Codespace, Pattern, Policy, Report, Target};
 use crate::resolver::Resolver;
 use crate::session;
+use crate::status::{FlowProtocol, Refusal, Route};
+
+/// Flags that have a say in a verdict. With one of them, the user asks about another session than those that run.
+const DECIDING: [&str; 6] = ["route", "exclude", "allow", "deny", "host-port", "config"];
 
 /// Shows what would happen to flows to `target`, which is written as in a rule: an address or a name, with a port.
 ///
 /// # Errors
-/// The configuration or `target` is not valid, the name has no address, or the networks can't be read.
+/// The configuration or `target` is not valid, the name has no address, the networks can't be read, or a session does not
+/// answer.
 pub fn run(sources: &Sources, target: &str, json: bool) -> Result<(), Failure> {
     let config = sources.load()?;
-    let question = Question::parse(target)?;
+    let asked = Asked::parse(target)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failure(format!("gh-net can't start: {error}")))?;
-    runtime.block_on(answer(&config, &question, json))
-}
-
-async fn answer(config: &Config, question: &Question, json: bool) -> Result<(), Failure> {
+    let questions = runtime.block_on(asked.questions())?;
+    let show = |process: Option<&str>, question: &Question, judgement: &Judgement| {
+        print(&if json { line(process, question, judgement) } else { text(process, question, judgement) });
+    };
+    let is_given = |key: &&str| sources.flags.value(key).is_some();
+    if !DECIDING.iter().any(is_given) && ask_sessions(&questions, show)? {
+        return Ok(());
+    }
+    let _entered = runtime.enter();
     let snapshot = Netwatch::open().and_then(|mut netwatch| netwatch.snapshot());
     let snapshot = snapshot.map_err(|error| failure(error.to_string()))?;
-    let choice = session::choice(config);
+    let choice = session::choice(&config);
     let policy = Policy::new(&choice, &snapshot, &Codespace::default());
     let report = Report::new(&choice, &snapshot, &Codespace::default());
-    let addresses = match (&question.name, question.address) {
-        (Some(name), _) => {
-            let resolver = Resolver::system().map_err(|error| failure(error.to_string()))?;
-            resolver.addresses(name).await
-        }
-        (None, address) => address.into_iter().collect(),
-    };
-    if addresses.is_empty() {
-        let name = question.name.as_deref().unwrap_or_default();
-        return Err(failure(format!("this computer's resolver has no address for {name}")));
-    }
-    let names: Vec<String> = question.name.iter().cloned().collect();
-    for address in addresses {
-        let destination = SocketAddr::new(address, question.port);
-        let client = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-        let flow = NewFlow { protocol: question.protocol, client, destination, names: &names };
-        let route = report.routes.iter().find(|route| route.network.contains(&address));
-        let route = route.map(|route| format!("{} ({})", route.network, route.reason));
-        let verdict = policy.verdict(&flow);
-        print(&if json {
-            line(question, &policy, verdict, address, route)
-        } else {
-            text(question, &policy, verdict, address, route)
-        });
+    let routes: Vec<Route> = report.routes.into_iter().map(Route::from).collect();
+    for question in &questions {
+        show(None, question, &Judgement::new(question, Vec::new(), &policy, &routes));
     }
     Ok(())
 }
 
-/// The flow that is asked about.
+/// Asks the running sessions. Returns whether there are any.
+fn ask_sessions(
+    questions: &[Question],
+    show: impl Fn(Option<&str>, &Question, &Judgement),
+) -> Result<bool, Failure> {
+    let ask = |session: &Running| -> Result<Vec<_>, _> {
+        questions.iter().map(|question| session.judge(question)).collect()
+    };
+    let (mut any, mut failed) = (false, None);
+    for (session, answers) in ask_all(Running::all()?, ask) {
+        match answers {
+            Ok(answers) => {
+                for (question, judgement) in questions.iter().zip(answers) {
+                    // It has ended, or was killed.
+                    let Some(judgement) = judgement else { continue };
+                    any = true;
+                    show(Some(session.process()), question, &judgement);
+                }
+            }
+            Err(error) => failed = Some(error),
+        }
+    }
+    failed.map_or(Ok(any), |error| Err(error.into()))
+}
+
+/// The flows that are asked about, as typed.
 #[derive(Debug, PartialEq, Eq)]
-struct Question {
-    protocol: Protocol,
+struct Asked {
+    protocol: FlowProtocol,
     name: Option<String>,
     address: Option<IpAddr>,
     /// 0 for ping.
     port: u16,
 }
 
-impl Question {
+impl Asked {
     fn parse(text: &str) -> Result<Self, Failure> {
         let usage = |what: String| Failure { exit: Exit::Usage, what, details: None, remedy: None };
         let pattern: Pattern = text.parse().map_err(|error| usage(format!("{error}")))?;
-        let protocol = pattern.protocol.unwrap_or(Protocol::Tcp);
+        let protocol = FlowProtocol::from(pattern.protocol.unwrap_or(Protocol::Tcp));
         let port = match (&pattern.ports, protocol) {
             (Some(ports), _) if ports.start() == ports.end() => *ports.start(),
-            (None, Protocol::Echo) => 0,
+            (None, FlowProtocol::Echo) => 0,
             (Some(_) | None, _) => {
                 return Err(usage(format!(
                     "{text:?} has no port; expected one, such as {}:443, or icmp: for ping",
@@ -100,12 +118,36 @@ impl Question {
         Ok(Self { protocol, name, address, port })
     }
 
-    fn protocol(&self) -> &'static str {
-        match self.protocol {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-            Protocol::Echo => "icmp",
-        }
+    /// One question for each address.
+    async fn questions(self) -> Result<Vec<Question>, Failure> {
+        let Self { protocol, name, address, port } = self;
+        let addresses = match &name {
+            Some(name) => addresses(name).await?,
+            None => address.into_iter().collect(),
+        };
+        let question = |address| {
+            let (destination, name) = (SocketAddr::new(address, port), name.clone());
+            Question { protocol, destination, name }
+        };
+        Ok(addresses.into_iter().map(question).collect())
+    }
+}
+
+/// What this computer's resolver says.
+async fn addresses(name: &str) -> Result<Vec<IpAddr>, Failure> {
+    let resolver = Resolver::system().map_err(|error| failure(error.to_string()))?;
+    let addresses = resolver.addresses(name).await;
+    if addresses.is_empty() {
+        return Err(failure(format!("this computer's resolver has no address for {name}")));
+    }
+    Ok(addresses)
+}
+
+fn protocol(question: &Question) -> &'static str {
+    match question.protocol {
+        FlowProtocol::Tcp => "tcp",
+        FlowProtocol::Udp => "udp",
+        FlowProtocol::Echo => "icmp",
     }
 }
 
@@ -113,53 +155,37 @@ fn failure(what: String) -> Failure {
     Failure { exit: Exit::Failed, what, details: None, remedy: None }
 }
 
-fn text(
-    question: &Question,
-    policy: &Policy,
-    verdict: Verdict,
-    address: IpAddr,
-    route: Option<String>,
-) -> String {
-    let destination = SocketAddr::new(address, question.port);
-    let mut text = match question.protocol {
-        Protocol::Tcp | Protocol::Udp => format!("{} {destination}", question.protocol()),
-        Protocol::Echo => format!("icmp {address}"),
+fn text(process: Option<&str>, question: &Question, judgement: &Judgement) -> String {
+    let mut text = process.map(|process| format!("process {process}: ")).unwrap_or_default();
+    // Writing to a string does not fail.
+    let _ = match question.protocol {
+        FlowProtocol::Tcp | FlowProtocol::Udp => {
+            write!(text, "{} {}", protocol(question), question.destination)
+        }
+        FlowProtocol::Echo => write!(text, "icmp {}", question.destination.ip()),
     };
-    if let Some(name) = &question.name {
-        let _ = write!(text, " ({name})");
+    if !judgement.names.is_empty() {
+        let _ = write!(text, " ({})", printable(&judgement.names.join(", ")));
     }
-    let (rule, outcome) = match verdict {
-        Verdict::Forward { rule, .. } => (rule, format!("forwarded by {}", route.unwrap_or_default())),
-        Verdict::Refuse { rule, refusal: Refusal::NoRoute } => {
-            (rule, "not forwarded, the codespace uses its own way".to_owned())
-        }
-        Verdict::Laptop { rule, port } => (rule, format!("forwarded to port {port} of this computer")),
-        Verdict::Refuse { rule, refusal: Refusal::Prohibited | Refusal::Closed | Refusal::Silent } => {
-            (rule, "refused".to_owned())
+    let outcome = match (judgement.refusal, judgement.host_port) {
+        (Some(Refusal::NoRoute), _) => "not forwarded, the codespace uses its own way".to_owned(),
+        (Some(Refusal::Prohibited | Refusal::Closed | Refusal::Silent), _) => "refused".to_owned(),
+        (None, Some(port)) => format!("forwarded to port {port} of this computer"),
+        (None, None) => {
+            format!("forwarded by {}", judgement.network.as_deref().unwrap_or("the session's networks"))
         }
     };
-    let _ = writeln!(text, ": {outcome}: {}", policy.rule_text(rule));
+    let _ = writeln!(text, ": {outcome}: {}", judgement.rule);
     text
 }
 
-fn line(
-    question: &Question,
-    policy: &Policy,
-    verdict: Verdict,
-    address: IpAddr,
-    route: Option<String>,
-) -> String {
-    let (forwarded, rule, refusal) = match verdict {
-        Verdict::Forward { rule, .. } | Verdict::Laptop { rule, .. } => (true, rule, None),
-        Verdict::Refuse { rule, refusal: Refusal::NoRoute } => (false, rule, Some("no-route")),
-        Verdict::Refuse { rule, refusal: Refusal::Prohibited } => (false, rule, Some("prohibited")),
-        Verdict::Refuse { rule, refusal: Refusal::Closed } => (false, rule, Some("closed")),
-        Verdict::Refuse { rule, refusal: Refusal::Silent } => (false, rule, Some("silent")),
-    };
-    let port = (question.protocol != Protocol::Echo).then_some(question.port);
+fn line(process: Option<&str>, question: &Question, judgement: &Judgement) -> String {
+    let Judgement { names, forwarded, refusal, host_port, rule, network } = judgement;
+    let port = (question.protocol != FlowProtocol::Echo).then_some(question.destination.port());
     let answer = json!({
-        "protocol": question.protocol(), "address": address, "port": port, "name": question.name,
-        "forwarded": forwarded, "refusal": refusal, "rule": policy.rule_text(rule), "network": route,
+        "process": process, "protocol": protocol(question), "address": question.destination.ip(), "port": port,
+        "name": question.name, "names": names, "forwarded": forwarded, "refusal": refusal, "host_port": host_port,
+        "rule": rule, "network": network,
     });
     format!("{answer}\n")
 }
@@ -170,16 +196,16 @@ mod tests {
 
     #[test]
     fn a_question_is_one_destination_with_a_port() {
-        let question = Question::parse("udp:[fd00::1]:53").unwrap();
+        let asked = Asked::parse("udp:[fd00::1]:53").unwrap();
         assert_eq!(
-            (question.protocol(), question.address, question.port),
-            ("udp", "fd00::1".parse().ok(), 53)
+            (asked.protocol, asked.address, asked.port),
+            (FlowProtocol::Udp, "fd00::1".parse().ok(), 53)
         );
-        let question = Question::parse("DB.corp.example:5432").unwrap();
-        assert_eq!((question.protocol(), question.name.as_deref()), ("tcp", Some("db.corp.example")));
-        assert_eq!(Question::parse("icmp:10.0.0.1").unwrap().port, 0);
+        let asked = Asked::parse("DB.corp.example:5432").unwrap();
+        assert_eq!((asked.protocol, asked.name.as_deref()), (FlowProtocol::Tcp, Some("db.corp.example")));
+        assert_eq!(Asked::parse("icmp:10.0.0.1").unwrap().port, 0);
         for text in ["10.0.0.1", "10.0.0.0/8:80", "*:80", "*.corp.example:80", "10.0.0.1:80-90", "db:80"] {
-            assert_eq!(Question::parse(text).unwrap_err().exit, Exit::Usage, "{text}");
+            assert_eq!(Asked::parse(text).unwrap_err().exit, Exit::Usage, "{text}");
         }
     }
 }

@@ -14,6 +14,7 @@ use nix::unistd::geteuid;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::folder::{Error, check, folders};
+use crate::judgement::{Judgement, Question};
 use crate::request::{Refused, Reloaded};
 
 /// How long a client may take, and how long it waits for an answer.
@@ -130,6 +131,18 @@ impl Running {
     /// It did not answer.
     pub fn reload(&self) -> Result<Option<Result<Reloaded, Refused>>, Error> {
         let Some(answer) = self.ask("reload")? else { return Ok(None) };
+        let answer = serde_json::from_value(answer).map_err(|error| Error::at(&self.socket)(error.into()))?;
+        Ok(Some(answer))
+    }
+
+    /// Asks what would happen to a flow. `None` if the session has ended meanwhile.
+    ///
+    /// # Errors
+    /// It did not answer.
+    pub fn judge(&self, question: &Question) -> Result<Option<Judgement>, Error> {
+        let at = Error::at(&self.socket);
+        let question = serde_json::to_string(question).map_err(|error| at(error.into()))?;
+        let Some(answer) = self.ask(&format!("judge {question}"))? else { return Ok(None) };
         let answer = serde_json::from_value(answer).map_err(|error| Error::at(&self.socket)(error.into()))?;
         Ok(Some(answer))
     }

@@ -25,6 +25,8 @@ pub enum Control {
     Gone(Vec<IpAddr>),
     /// Report on the work so far, and ask the sidecar for its status.
     Report(oneshot::Sender<Report>),
+    /// By which names this address has been looked up.
+    Names(IpAddr, oneshot::Sender<Vec<String>>),
     /// Reset all flows and stop.
     Shutdown,
 }

@@ -20,6 +20,7 @@ use super::settings;
 use super::wake::WakeWatch;
 use crate::config::{Config, Sources};
 use crate::io::{Control, LinkEnd, Quiet, RateLimit, ReactorError, Report};
+use crate::judgement::{Judgement, Question};
 use crate::netwatch::{self, Changes, Netwatch, Snapshot};
 use crate::request::{Request, Requests};
 use crate::resolver::Resolver;
@@ -352,6 +353,7 @@ impl State {
         match request {
             Request::Status(answer) => drop(answer.send(self.status().await)),
             Request::Reload(answer) => drop(answer.send(self.reload().await)),
+            Request::Judge(question, answer) => drop(answer.send(self.judge(&question).await)),
         }
     }
 
@@ -360,6 +362,13 @@ impl State {
         self.tell(Control::Report(answer));
         let report: Option<Report> = report.await.ok();
         self.record.status(Some(&self.networks), report)
+    }
+
+    async fn judge(&self, question: &Question) -> Judgement {
+        let (answer, names) = oneshot::channel();
+        self.tell(Control::Names(question.destination.ip(), answer));
+        let learnt = names.await.unwrap_or_default();
+        Judgement::new(question, learnt, self.networks.policy(), self.networks.routes())
     }
 
     fn tell(&self, control: Control) {

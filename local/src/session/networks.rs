@@ -84,6 +84,11 @@ impl Networks {
         &self.routes
     }
 
+    /// The user's rules in force, in order, as text.
+    pub(super) fn rules(&self) -> Vec<String> {
+        self.choice.rules.list().iter().map(ToString::to_string).collect()
+    }
+
     /// Whether the codespace may ask the laptop's resolver.
     pub(super) fn answers_dns(&self) -> bool {
         self.mode != DnsMode::Off

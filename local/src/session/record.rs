@@ -113,6 +113,7 @@ impl Record {
             session: self.session.clone(),
             link: self.link.clone(),
             routes: networks.map(|networks| networks.routes().to_vec()).unwrap_or_default(),
+            rules: networks.map(Networks::rules).unwrap_or_default(),
             notes: networks.map(|networks| networks.notes().to_vec()).unwrap_or_default(),
             flows: Vec::new(),
             denied: Vec::new(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{CodespaceChange, DnsMode, Link, Route, RouteChange, RouteReason, Status};
+use super::{CodespaceChange, DnsMode, Link, Route, RouteChange, Status};
 use crate::request::Reloaded;
 
 /// Maximum number of networks listed in one line, and of lines for one change of the networks.
@@ -93,17 +93,8 @@ pub fn route_changes(changes: &[RouteChange]) -> Vec<String> {
 
 fn route_change(change: &RouteChange) -> String {
     match change {
-        RouteChange::Added(Route { prefix, reason }) => format!("+{prefix} ({})", because(reason)),
-        RouteChange::Removed(Route { prefix, reason }) => format!("-{prefix} (was: {})", because(reason)),
-    }
-}
-
-fn because(reason: &RouteReason) -> String {
-    match reason {
-        RouteReason::Connected { interface } => format!("connected on {interface}"),
-        RouteReason::Route { interface: Some(interface) } => format!("route on {interface}"),
-        RouteReason::Route { interface: None } => "route on several interfaces".to_owned(),
-        RouteReason::Option { value } => format!("--route {value}"),
+        RouteChange::Added(Route { prefix, reason }) => format!("+{prefix} ({reason})"),
+        RouteChange::Removed(Route { prefix, reason }) => format!("-{prefix} (was: {reason})"),
     }
 }
 

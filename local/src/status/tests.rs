@@ -31,6 +31,7 @@ fn status() -> Status {
             }),
         },
         routes: vec![route("10.20.0.0/16", "vpn0")],
+        rules: vec!["--deny 10.20.0.64/26".into()],
         notes: vec![Note {
             code: "full-tunnel".into(),
             level: Level::Warning,

@@ -32,6 +32,7 @@ pub fn text(status: &Value, now: u64) -> String {
     column(&mut row, "networks", &status["routes"], |route| {
         format!("{} ({})", word(&route["prefix"]), reason(&route["reason"]))
     });
+    column(&mut row, "rules", &status["rules"], word);
     let counters = &status["counters"];
     row(
         "traffic",

@@ -93,7 +93,11 @@ async fn next_routes(io: &mut mpsc::Receiver<Control>) -> Routes {
         match io.recv().await.unwrap() {
             Control::Send(Frame::Routes(routes)) => return routes,
             Control::Send(frame) => panic!("{frame:?}"),
-            Control::Policy(_) | Control::Probe | Control::Gone(_) | Control::Report(_) => {}
+            Control::Policy(_)
+            | Control::Probe
+            | Control::Gone(_)
+            | Control::Report(_)
+            | Control::Names(..) => {}
             Control::Shutdown => panic!("the session must not end"),
         }
     }
