@@ -202,7 +202,8 @@ pub const SETTINGS: [Setting; 22] = [
         value: "RULE",
         repeatable: true,
         joins: Some(RULES),
-        meaning: "Let the codespace reach this of the networks that are forwarded, such as db.corp.example:5432. Of all                   rules the first that matches decides. With any --allow, whatever no rule matches is denied",
+        meaning: "Let the codespace reach this of the networks that are forwarded, such as db.corp.example:5432. Of all \
+                  rules the first that matches decides. With any --allow, whatever no rule matches is denied",
         is_key: false,
         ..PLAIN
     },
@@ -218,7 +219,10 @@ pub const SETTINGS: [Setting; 22] = [
     Setting {
         key: RULES,
         repeatable: true,
-        meaning: "What the codespace may reach of the networks that are forwarded: an ordered list, whose first rule that                   matches decides. A rule is `allow` or `deny` with `[tcp|udp|icmp:]TARGET[:PORT[-PORT]]`, where TARGET is                   a network, an address (IPv6 with a port in brackets), a name, `*.name` (all names below it) or `*`. If                   any rule allows something, whatever no rule matches is denied, otherwise it is allowed",
+        meaning: "What the codespace may reach of the networks that are forwarded: an ordered list, whose first rule that \
+                  matches decides. A rule is `allow` or `deny` with `[tcp|udp|icmp:]TARGET[:PORT[-PORT]]`, where TARGET is \
+                  a network, an address (IPv6 with a port in brackets), a name, `*.name` (all names below it) or `*`. If \
+                  any rule allows something, whatever no rule matches is denied, otherwise it is allowed",
         example: r#"["deny *.prod.corp.example", "allow *.corp.example:443", "allow 10.20.0.0/16"]"#,
         is_flag: false,
         ..PLAIN
