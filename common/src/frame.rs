@@ -30,12 +30,12 @@
 //! | 6 | [`Ping`](Frame::Ping) | both | u64, opaque |
 //! | 7 | [`Pong`](Frame::Pong) | both | u64, the ping's |
 //! | 8 | [`Routes`] | laptop | part u8, *prefixes* to add, *prefixes* to remove |
-//! | 9 | [`Dns`] | laptop | mode u8, *names* to search, *names* of domains that only the laptop answers |
+//! | 9 | [`Dns`] | laptop | mode u8, *names* to search, *names* of domains that only the laptop answers, rebind u8 |
 //! | 10 | [`Notice`] | sidecar | level u8, code *text*, *text* |
 //! | 11 | [`Goodbye`] | both | reason u8, *text* |
 //! | 12 | [`Ending`](Frame::Ending) | sidecar | empty |
 //! | 13 | [`AskStatus`](Frame::AskStatus) | laptop | empty |
-//! | 14 | [`SidecarStatus`] | sidecar | uptime u64 (seconds), DNS mode u8, resolver hook u8 (0 or 1), routes u32, packets up u64, bytes up u64, packets down u64, bytes down u64, malformed u64, refused u64 |
+//! | 14 | [`SidecarStatus`] | sidecar | uptime u64 (seconds), DNS mode u8, resolver hook u8 (0 or 1), routes u32, packets up u64, bytes up u64, packets down u64, bytes down u64, malformed u64, refused u64, rebind refused u64 |
 //! | 15 | [`Codespace`] | sidecar | *prefixes* of the codespace's own networks, *addresses* of its resolvers |
 //! | 16 | [`Quiet`](Frame::Quiet) | both | u32: seconds until the laptop is heard again; 0 in the sidecar's answer |
 //! | 17 | [`Standby`](Frame::Standby) | laptop | one whole IPv4 or IPv6 packet |
@@ -45,12 +45,14 @@
 //! (4 or 6) and 4 or 16 bytes; a prefix is an address and a prefix length u8. *tunnel addresses* are a u16 count of
 //! (prefix of the sidecar's own address, address of the gateway).
 //!
-//! Families: 1 is IPv4, 2 is IPv6, 3 is both. DNS mode: 0 off, 1 split, 2 local, 3 split-strict. Level: 0 information, 1 warning, 2 or
+//! Families: 1 is IPv4, 2 is IPv6, 3 is both. DNS mode: 0 off, 1 split, 2 local, 3 split-strict. Rebind: 0
+//! [`Rebind::Allow`], 1 [`Rebind::Refuse`]. Level: 0 information, 1 warning, 2 or
 //! more error. Part: 0 [`Routes::Change`], 1 [`Routes::Part`], 2 [`Routes::Last`]; in a part the second list is empty.
 //! The reasons are numbered in [`Reason`]; an unknown one reads as `Failed`. Other values of flags, modes and parts
 //! break the protocol.
 //!
-//! A payload that ends before its last field breaks the protocol. Bytes after the last field are ignored, so later
+//! A payload that ends before its last field breaks the protocol, except before a field that was added later: rebind and
+//! rebind refused, which then are 0. Bytes after the last field are ignored, so later
 //! versions can add fields there.
 //!
 //! # A session
@@ -86,8 +88,8 @@ mod types;
 pub use codec::{announced_len, is_domain, packet_header};
 pub use types::{
     Codespace, Dns, DnsMode, Families, Frame, FrameError, Goodbye, HEADER_LEN, Hello, Level, MAX_PAYLOAD,
-    MAX_PREFIXES, MAX_STANDBY, MAX_TEXT, Notice, Open, Opened, PREAMBLE, Reason, Routes, SidecarCounters,
-    SidecarStatus, Token, TunnelAddress,
+    MAX_PREFIXES, MAX_STANDBY, MAX_TEXT, Notice, Open, Opened, PREAMBLE, Reason, Rebind, Routes,
+    SidecarCounters, SidecarStatus, Token, TunnelAddress,
 };
 
 #[cfg(test)]

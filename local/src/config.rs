@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use figment::providers::{Format, Toml};
 use figment::{Figment, Metadata};
-use gh_net_common::frame::DnsMode;
+use gh_net_common::frame::{DnsMode, Rebind};
 use ipnet::IpNet;
 
 use crate::exit::{Exit, Explain};
@@ -56,6 +56,8 @@ pub struct Config {
     pub keep_started: bool,
     /// How names are resolved.
     pub dns: DnsMode,
+    /// What becomes of public names that lead into the laptop's networks.
+    pub rebind: Rebind,
     /// Whether to draw a full-screen view if there is a terminal.
     pub gui: bool,
     /// What is logged: a `tracing` filter.
@@ -230,6 +232,7 @@ fn resolve(raw: Raw, warnings: Vec<String>, rules: Rules) -> Config {
         exclude: raw.exclude.map_or_else(Vec::new, |list| list.0.into_iter().map(|n| n.0).collect()),
         rules,
         dns: raw.dns.0.0,
+        rebind: raw.rebind.0.0,
         gui: raw.gui.0,
         trace: raw.trace.0.0,
         host_ports: raw.host_port.map_or_else(Vec::new, |list| list.0),

@@ -446,6 +446,8 @@ pub struct Sidecar {
     pub downlink_malformed: u64,
     /// Packets from the laptop that the kernel refused.
     pub downlink_refused: u64,
+    /// Answers that were refused because they lead public names into the laptop's networks.
+    pub rebind_refused: u64,
 }
 
 #[cfg(test)]

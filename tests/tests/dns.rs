@@ -271,3 +271,41 @@ fn a_rule_with_a_name_admits_what_a_lookup_of_it_gave_and_nothing_else() -> Resu
     assert!(!lab.public_dns_log().contains("wiki.partner.example"), "a rule's name is the laptop's");
     bridge.stop().map(drop)
 }
+
+#[test]
+fn a_public_name_that_leads_into_the_laptops_networks_is_refused_and_told() -> Result<()> {
+    let Some(Bridged { lab, bridge, .. }) = &*BRIDGED else { return Ok(()) };
+    for transport in ["+notcp", "+tcp"] {
+        let answer = dig(&lab.codespace, &format!("{transport} db.example.net A"))?;
+        assert!(answer.contains("status: REFUSED") && answer.contains("EDE: 15 (Blocked)"), "{answer}");
+        assert!(answer.contains("10.20.0.10 is in the laptop's networks"), "{answer}");
+    }
+    let curl = lab.codespace.run("curl -sS --connect-timeout 10 http://db.example.net/")?;
+    assert_eq!(curl.code(), 6, "curl could not resolve the host: {}", curl.text());
+    assert!(!lab.corp_dns_log().contains(" db.example.net from"), "the laptop was asked for it");
+    bridge.process().wait_for("the public name db.example.net is refused: it leads to 10.20.0.10", SOON)?;
+    let status = status(lab)?;
+    let told = status["notes"].as_array().context("no notes")?;
+    assert!(told.iter().any(|note| note["code"] == "rebind-refused"), "{status}");
+    assert_eq!(lab.codespace.shell("curl -sS http://v4only.corp.internal/")?, "hello from corp");
+    Ok(())
+}
+
+#[test]
+fn a_public_name_passes_with_rebind_allow() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let bridge = lab.bridge(&["--rebind", "allow"])?;
+    assert_eq!(lab.codespace.shell("curl -sS http://db.example.net/")?, "hello from corp");
+    assert!(!lab.corp_dns_log().contains(" db.example.net from"), "the laptop was asked for it");
+    bridge.stop().map(drop)
+}
+
+#[test]
+fn a_public_name_in_a_rule_is_the_laptops() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let bridge = lab.bridge(&["--allow", "db.example.net", "--allow", "*"])?;
+    assert_eq!(lab.codespace.shell("curl -sS http://db.example.net/")?, "hello from corp");
+    assert_eq!(lab.codespace.shell("curl -sS http://www.corp.internal/")?, "hello from corp");
+    assert!(lab.corp_dns_log().contains(" db.example.net from"));
+    bridge.stop().map(drop)
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use bytes::{Bytes, BytesMut};
 use gh_net_common::frame::{
-    Codespace, Dns, DnsMode, Families, Frame, Level, Notice, Open, Opened, PREAMBLE, Routes, Token,
+    Codespace, Dns, DnsMode, Families, Frame, Level, Notice, Open, Opened, PREAMBLE, Rebind, Routes, Token,
     TunnelAddress,
 };
 use gh_net_common::hello;
@@ -210,7 +210,12 @@ fn each_frame_that_only_a_laptop_sends_ends_the_session_and_is_named() -> Result
         preferred: Vec::new(),
         avoid: vec!["0.0.0.0/0".parse()?; 2048],
     };
-    let dns = Dns { mode: DnsMode::Local, search: vec!["corp.internal".into(); 100], domains: Vec::new() };
+    let dns = Dns {
+        mode: DnsMode::Local,
+        search: vec!["corp.internal".into(); 100],
+        domains: Vec::new(),
+        rebind: Rebind::Refuse,
+    };
     let cases = [
         ("hello", Frame::Hello(hello::ours()), "a Hello"),
         ("open", Frame::Open(open), "an Open"),

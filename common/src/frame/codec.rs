@@ -7,8 +7,8 @@ use ipnet::IpNet;
 
 use super::types::{
     Codespace, Dns, DnsMode, Families, Frame, FrameError, Goodbye, HEADER_LEN, Hello, Level, MAX_PAYLOAD,
-    MAX_PREFIXES, MAX_TEXT, Notice, Open, Opened, Reason, Routes, SidecarCounters, SidecarStatus, Token,
-    TunnelAddress,
+    MAX_PREFIXES, MAX_TEXT, Notice, Open, Opened, Reason, Rebind, Routes, SidecarCounters, SidecarStatus,
+    Token, TunnelAddress,
 };
 
 /// Maximum length of a list that is sent, in bytes. [`MAX_PREFIXES`] of the longest prefixes fit, and three lists fit a
@@ -106,6 +106,10 @@ impl Frame {
                 out.put_u8(mode_to_wire(dns.mode));
                 put_names(out, &dns.search);
                 put_names(out, &dns.domains);
+                out.put_u8(match dns.rebind {
+                    Rebind::Allow => 0,
+                    Rebind::Refuse => 1,
+                });
                 DNS
             }
             Self::Notice(notice) => {
@@ -219,6 +223,7 @@ impl Fields {
                 mode: self.mode()?,
                 search: self.list(Self::name)?,
                 domains: self.list(Self::name)?,
+                rebind: self.rebind()?,
             }),
             NOTICE => Frame::Notice(Notice {
                 level: match self.u8()? {
@@ -265,6 +270,17 @@ impl Fields {
         }
     }
 
+    fn rebind(&mut self) -> Field<Rebind> {
+        if self.0.is_empty() {
+            return Ok(Rebind::default());
+        }
+        match self.u8()? {
+            0 => Ok(Rebind::Allow),
+            1 => Ok(Rebind::Refuse),
+            _ => Err("unknown rebind setting"),
+        }
+    }
+
     fn status(&mut self) -> Field<SidecarStatus> {
         Ok(SidecarStatus {
             uptime: self.u64()?,
@@ -278,6 +294,7 @@ impl Fields {
                 downlink_bytes: self.u64()?,
                 downlink_malformed: self.u64()?,
                 downlink_refused: self.u64()?,
+                rebind_refused: if self.0.is_empty() { 0 } else { self.u64()? },
             },
         })
     }
@@ -445,6 +462,7 @@ fn put_status(out: &mut BytesMut, status: &SidecarStatus) {
         counters.downlink_bytes,
         counters.downlink_malformed,
         counters.downlink_refused,
+        counters.rebind_refused,
     ] {
         out.put_u64(count);
     }

@@ -72,6 +72,10 @@ fn mode() -> impl Strategy<Value = DnsMode> {
     prop_oneof![Just(DnsMode::Off), Just(DnsMode::Split), Just(DnsMode::SplitStrict), Just(DnsMode::Local)]
 }
 
+fn rebind() -> impl Strategy<Value = Rebind> {
+    prop_oneof![Just(Rebind::Allow), Just(Rebind::Refuse)]
+}
+
 fn routes() -> impl Strategy<Value = Routes> {
     prop_oneof![
         (prefixes(), prefixes()).prop_map(|(add, remove)| Routes::Change { add, remove }),
@@ -81,8 +85,8 @@ fn routes() -> impl Strategy<Value = Routes> {
 }
 
 fn status() -> impl Strategy<Value = SidecarStatus> {
-    (any::<u64>(), mode(), any::<bool>(), any::<u32>(), any::<[u64; 6]>()).prop_map(
-        |(uptime, dns, resolver_hook, routes, [a, b, c, d, e, f])| SidecarStatus {
+    (any::<u64>(), mode(), any::<bool>(), any::<u32>(), any::<[u64; 7]>()).prop_map(
+        |(uptime, dns, resolver_hook, routes, [a, b, c, d, e, f, g])| SidecarStatus {
             uptime,
             dns,
             resolver_hook,
@@ -94,6 +98,7 @@ fn status() -> impl Strategy<Value = SidecarStatus> {
                 downlink_bytes: d,
                 downlink_malformed: e,
                 downlink_refused: f,
+                rebind_refused: g,
             },
         },
     )
@@ -118,10 +123,11 @@ fn frame() -> impl Strategy<Value = Frame> {
         any::<u64>().prop_map(Frame::Ping),
         any::<u64>().prop_map(Frame::Pong),
         routes().prop_map(Frame::Routes),
-        (mode(), names(), names()).prop_map(|(mode, search, domains)| Frame::Dns(Dns {
+        (mode(), names(), names(), rebind()).prop_map(|(mode, search, domains, rebind)| Frame::Dns(Dns {
             mode,
             search,
-            domains
+            domains,
+            rebind,
         })),
         (level, "[a-z-]{0,20}", ".{0,80}").prop_map(|(level, code, text)| Frame::Notice(Notice {
             level,
@@ -222,8 +228,12 @@ fn a_name_that_would_inject_a_line_into_resolv_conf_is_refused() {
 fn excess_items_and_invalid_names_are_left_out_and_not_refused() {
     let longest = |n: usize| format!("{n:063}.{n:063}.{n:063}.{n:061}");
     let many: Vec<String> = ["no name".to_owned()].into_iter().chain((0..5000).map(longest)).collect();
-    let mut buffer =
-        encoded(&[Frame::Dns(Dns { mode: DnsMode::Split, search: many.clone(), domains: many.clone() })]);
+    let mut buffer = encoded(&[Frame::Dns(Dns {
+        mode: DnsMode::Split,
+        search: many.clone(),
+        domains: many.clone(),
+        rebind: Rebind::Refuse,
+    })]);
     let Ok(Some(Frame::Dns(dns))) = Frame::decode(&mut buffer) else { panic!("not decoded") };
     assert!(dns.search.len() > 100);
     assert_eq!(
@@ -277,4 +287,33 @@ fn a_part_of_a_full_set_removes_nothing() {
     let mut buffer = BytesMut::from(&header(8, payload.len())[..]);
     buffer.extend_from_slice(&payload);
     assert!(matches!(Frame::decode(&mut buffer), Err(FrameError::Malformed { kind: 8, .. })));
+}
+
+/// Takes the last `missing` bytes from a frame's payload.
+fn shortened(frame: &Frame, missing: usize) -> Option<Frame> {
+    let mut bytes = encoded(std::slice::from_ref(frame));
+    let kind = bytes[0];
+    bytes.truncate(bytes.len() - missing);
+    let length = bytes.len() - HEADER_LEN;
+    bytes[..HEADER_LEN].copy_from_slice(&header(kind, length));
+    Frame::decode(&mut bytes).unwrap()
+}
+
+#[test]
+fn fields_that_an_earlier_version_does_not_send_have_their_defaults() {
+    let dns = Dns {
+        mode: DnsMode::Split,
+        search: vec![],
+        domains: vec!["corp.internal".into()],
+        rebind: Rebind::Refuse,
+    };
+    let without = Dns { rebind: Rebind::Allow, ..dns.clone() };
+    assert_eq!(shortened(&Frame::Dns(dns), 1), Some(Frame::Dns(without)));
+    let counters = SidecarCounters { downlink_refused: 3, rebind_refused: 4, ..SidecarCounters::default() };
+    let status = SidecarStatus { uptime: 1, dns: DnsMode::Split, resolver_hook: true, routes: 2, counters };
+    let without = SidecarCounters { rebind_refused: 0, ..counters };
+    assert_eq!(
+        shortened(&Frame::SidecarStatus(status), 8),
+        Some(Frame::SidecarStatus(SidecarStatus { counters: without, ..status }))
+    );
 }

@@ -197,6 +197,19 @@ pub struct Dns {
     pub search: Vec<String>,
     /// Domains only the laptop answers for, reverse zones among them, without a trailing dot.
     pub domains: Vec<String>,
+    /// What becomes of public names that lead into the laptop's networks.
+    pub rebind: Rebind,
+}
+
+/// What becomes of an answer of the codespace's own resolvers with an address in the laptop's networks. Whoever owns a public
+/// name could have a program of the codespace connect there (DNS rebinding).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Rebind {
+    /// It is passed on.
+    #[default]
+    Allow,
+    /// It is refused.
+    Refuse,
 }
 
 /// Who is asked first.
@@ -319,6 +332,8 @@ pub struct SidecarCounters {
     pub downlink_malformed: u64,
     /// Packets from the laptop that the kernel refused.
     pub downlink_refused: u64,
+    /// Answers that were refused because they lead public names into the laptop's networks.
+    pub rebind_refused: u64,
 }
 
 /// Why bytes are not a frame. Nothing after such bytes can be decoded.

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use gh_net_common::frame::DnsMode;
+use gh_net_common::frame::{DnsMode, Rebind};
 use ipnet::IpNet;
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
 
@@ -31,6 +31,7 @@ pub(super) struct Raw {
     pub(super) route: List<RouteChoice>,
     pub(super) exclude: Option<List<Network>>,
     pub(super) dns: Text<Dns>,
+    pub(super) rebind: Text<Rebinding>,
     pub(super) host_port: Option<List<HostPort>>,
     pub(super) audit: Option<PathBuf>,
     pub(super) gui: Text<bool>,
@@ -230,6 +231,26 @@ impl FromStr for Dns {
             "split-strict" => Ok(Self(DnsMode::SplitStrict)),
             "local" => Ok(Self(DnsMode::Local)),
             "false" => Ok(Self(DnsMode::Off)),
+            other => Err(format!("{other:?} is none of {}", Self::CHOICES.join(", "))),
+        }
+    }
+}
+
+/// What becomes of public names that lead into the laptop's networks.
+#[derive(Debug)]
+pub(super) struct Rebinding(pub(super) Rebind);
+
+impl Rebinding {
+    pub(super) const CHOICES: [&str; 2] = ["refuse", "allow"];
+}
+
+impl FromStr for Rebinding {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "refuse" => Ok(Self(Rebind::Refuse)),
+            "allow" => Ok(Self(Rebind::Allow)),
             other => Err(format!("{other:?} is none of {}", Self::CHOICES.join(", "))),
         }
     }

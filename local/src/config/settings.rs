@@ -6,7 +6,7 @@
 
 use clap::ValueHint;
 
-use super::raw::Dns;
+use super::raw::{Dns, Rebinding};
 
 /// A setting, named by `key` in the file, by `--key` on the command line and by `GH_NET_KEY` in the environment.
 #[derive(Debug, Clone, Copy)]
@@ -83,7 +83,7 @@ const PLAIN: Setting = Setting {
 };
 
 /// All settings, in the order of `--help`.
-pub const SETTINGS: [Setting; 22] = [
+pub const SETTINGS: [Setting; 23] = [
     Setting {
         key: "codespace",
         short: Some('c'),
@@ -237,6 +237,17 @@ pub const SETTINGS: [Setting; 22] = [
                   resolver is left unchanged (false)",
         default: Unset::Value("split"),
         example: r#""local""#,
+        ..PLAIN
+    },
+    Setting {
+        key: "rebind",
+        value: "refuse|allow",
+        choices: &Rebinding::CHOICES,
+        meaning: "What becomes of an answer of the codespace's own resolvers that leads a name into the networks of this \
+                  computer: it is refused, so that no stranger's name leads there (refuse), or passed on (allow). Names \
+                  that this computer resolves are not concerned",
+        default: Unset::Value("refuse"),
+        example: r#""allow""#,
         ..PLAIN
     },
     Setting {

@@ -111,7 +111,8 @@ impl ControlPlane {
         let mut netwatch = Netwatch::open()?.with_files(resolver.files());
         let snapshot = netwatch.snapshot()?;
         let choice = settings::choice(&config);
-        let networks = Networks::new(choice, config.dns, snapshot, resolver.configuration());
+        let networks =
+            Networks::new(choice, config.dns, snapshot, resolver.configuration()).with_rebind(config.rebind);
         let record = Record::new(target, config.dns);
         let wake = WakeWatch::new();
         if let Err(error) = &wake {

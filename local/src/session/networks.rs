@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use gh_net_common::frame::{self, Dns, DnsMode, Frame, MAX_PREFIXES, Opened, Routes};
+use gh_net_common::frame::{self, Dns, DnsMode, Frame, MAX_PREFIXES, Opened, Rebind, Routes};
 use ipnet::IpNet;
 
 use super::settings;
@@ -18,6 +18,7 @@ use crate::status::{CodespaceChange, Level, Note, Route, RouteChange};
 pub(super) struct Networks {
     choice: Choice,
     mode: DnsMode,
+    rebind: Rebind,
     snapshot: Snapshot,
     resolver: Configuration,
     codespace: Codespace,
@@ -54,6 +55,7 @@ impl Networks {
         let mut networks = Self {
             choice,
             mode,
+            rebind: Rebind::default(),
             snapshot,
             resolver,
             codespace: Codespace::default(),
@@ -65,6 +67,13 @@ impl Networks {
         };
         networks.decide();
         networks
+    }
+
+    /// With this setting of what becomes of public names that lead into the laptop's networks.
+    pub(super) fn with_rebind(mut self, rebind: Rebind) -> Self {
+        self.rebind = rebind;
+        self.decide();
+        self
     }
 
     /// Prefixes that the tunnel's own addresses must not overlap.
@@ -202,8 +211,15 @@ impl Networks {
         if self.mode != DnsMode::Off {
             self.notes.extend(search_note(&self.resolver.search));
         }
-        let dns =
-            || settings::dns(self.mode, self.policy.routes(), &self.resolver.search, &self.choice.rules);
+        let dns = || {
+            settings::dns(
+                self.mode,
+                self.rebind,
+                self.policy.routes(),
+                &self.resolver.search,
+                &self.choice.rules,
+            )
+        };
         self.dns = (self.mode != DnsMode::Off).then(dns);
     }
 }

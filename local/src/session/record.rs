@@ -219,6 +219,7 @@ fn sidecar_of(status: &SidecarStatus, age: u64) -> Sidecar {
         downlink_bytes: counters.downlink_bytes,
         downlink_malformed: counters.downlink_malformed,
         downlink_refused: counters.downlink_refused,
+        rebind_refused: counters.rebind_refused,
     }
 }
 

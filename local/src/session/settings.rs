@@ -1,6 +1,6 @@
 //! Converts the configuration to settings of the policy and of the sidecar. Pure.
 
-use gh_net_common::frame::{Dns, DnsMode, MAX_PREFIXES, is_domain};
+use gh_net_common::frame::{Dns, DnsMode, MAX_PREFIXES, Rebind, is_domain};
 use ipnet::IpNet;
 
 use crate::config::Config;
@@ -19,7 +19,7 @@ pub fn choice(config: &Config) -> Choice {
 
 /// The DNS settings of the sidecar. The laptop answers for its search domains, for the names in the user's rules, for
 /// the laptop's own name, and for the reverse zones of the networks it forwards.
-pub(super) fn dns(mode: DnsMode, routes: &[IpNet], search: &[String], rules: &Rules) -> Dns {
+pub(super) fn dns(mode: DnsMode, rebind: Rebind, routes: &[IpNet], search: &[String], rules: &Rules) -> Dns {
     let believed = |name: &&String| is_domain(name) && search::is_plausible(name);
     let search: Vec<String> = search.iter().filter(believed).cloned().collect();
     let mut domains = search.clone();
@@ -27,7 +27,7 @@ pub(super) fn dns(mode: DnsMode, routes: &[IpNet], search: &[String], rules: &Ru
     domains.push(HOST_DOMAIN.to_owned());
     domains.extend(zones::reverse_zones(routes));
     domains.truncate(MAX_PREFIXES);
-    Dns { mode, search, domains }
+    Dns { mode, search, domains, rebind }
 }
 
 #[cfg(test)]
@@ -41,7 +41,7 @@ mod tests {
         let search = ["corp.internal".into(), "not a domain".into()];
         let written = |rule: &str| Written { rule: rule.parse().unwrap(), origin: Origin::Flag };
         let rules = ["allow db.example:5432", "deny *.corp.internal", "allow 10.0.0.1"].map(written);
-        let dns = dns(DnsMode::Split, &routes, &search, &Rules::new(rules.to_vec()));
+        let dns = dns(DnsMode::Split, Rebind::Refuse, &routes, &search, &Rules::new(rules.to_vec()));
         assert_eq!(dns.search, ["corp.internal"]);
         assert_eq!(dns.domains, ["corp.internal", "db.example", HOST_DOMAIN, "20.10.in-addr.arpa"]);
     }

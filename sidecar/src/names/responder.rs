@@ -19,6 +19,8 @@
 //! Each set of servers is asked a bounded number of questions at a time, which zones share ([`gh_net_common::turns`]), so a
 //! zone that nobody answers for holds up no other. A client's questions in progress are bounded as well.
 //!
+//! What leads a public name into the laptop's networks is not passed on ([`rebind`]).
+//!
 //! Without a link, or while it brings nothing, [`laptop`] stands for the laptop: it lets others answer what they can, and
 //! has questions that only the laptop can answer wait, and at last answers them from its [`cache`].
 //!
@@ -26,6 +28,7 @@
 //! names ends that for its answers, and so does a new link; other resolvers of the codespace end it for theirs. The
 //! combined answer of both sides is no entry of its own: it is made of theirs.
 
+mod addresses;
 mod cache;
 mod choice;
 mod codespace;
@@ -35,6 +38,7 @@ mod kept;
 mod laptop;
 mod listen;
 mod message;
+mod rebind;
 mod service;
 mod upstream;
 
@@ -46,7 +50,9 @@ use gh_net_common::frame::Dns;
 use tokio::task::JoinSet;
 
 use crate::liveness::LinkWatch;
+use crate::notify::Notifier;
 use choice::Domains;
+pub(crate) use rebind::Forwarded;
 use service::Service;
 
 const DNS_PORT: u16 = 53;
@@ -60,6 +66,8 @@ pub(crate) struct Config {
     pub(crate) laptop: Vec<IpAddr>,
     /// The codespace's own resolvers. If empty, everything goes to the laptop.
     pub(crate) resolvers: Vec<IpAddr>,
+    /// Tells the user what is refused.
+    pub(crate) notifier: Notifier,
 }
 
 /// A running responder. Dropping it stops it and every query in progress.
@@ -80,9 +88,9 @@ impl Responder {
     }
 
     fn start_on(config: Config, link: LinkWatch, port: u16) -> io::Result<Self> {
-        let Config { listen: own, laptop, resolvers } = config;
+        let Config { listen: own, laptop, resolvers, notifier } = config;
         let (codespace, laptop) = (servers(&resolvers, &own, port), servers(&laptop, &own, port));
-        let service = Arc::new(Service::new(codespace, laptop, link));
+        let service = Arc::new(Service::new(codespace, laptop, link, notifier));
         let mut listeners = JoinSet::new();
         for &address in &own {
             let address = SocketAddr::new(address, port);
@@ -98,7 +106,18 @@ impl Responder {
 
     /// Follows a change of the laptop's DNS settings.
     pub(crate) fn set(&self, dns: &Dns) {
-        self.service.set(dns.mode, Domains::new(dns.domains.iter().map(String::as_str)));
+        let domains = Domains::new(dns.domains.iter().map(String::as_str));
+        self.service.set(dns.mode, domains, dns.rebind);
+    }
+
+    /// Other addresses lead to the laptop from now on.
+    pub(crate) fn set_forwarded(&self, forwarded: Arc<Forwarded>) {
+        self.service.set_forwarded(forwarded);
+    }
+
+    /// How many answers were refused because they lead public names to the laptop.
+    pub(crate) fn refused(&self) -> u64 {
+        self.service.refusals.count()
     }
 
     /// The laptop's networks have changed, and with them perhaps what its resolver says.

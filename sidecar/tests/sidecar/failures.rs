@@ -1,6 +1,6 @@
 //! What can be missing, forbidden or broken, and the message that the laptop's user gets.
 
-use gh_net_common::frame::{Dns, DnsMode, Frame, Level, Notice, Reason, Routes};
+use gh_net_common::frame::{Dns, DnsMode, Frame, Level, Notice, Reason, Rebind, Routes};
 use tokio::process::Command;
 
 use crate::codespace::{SIDECAR, has_device, in_codespace, route_to, sh, snapshot};
@@ -58,7 +58,12 @@ async fn session_and_end(command: Command) {
     let before = snapshot();
     let mut laptop = Laptop::start(command).await;
     laptop.ask(open(0)).await.expect("a session");
-    let dns = Dns { mode: DnsMode::Split, search: vec!["corp.example".into()], domains: vec![] };
+    let dns = Dns {
+        mode: DnsMode::Split,
+        search: vec!["corp.example".into()],
+        domains: vec![],
+        rebind: Rebind::Refuse,
+    };
     laptop.send(&[routes(&["10.20.0.0/16"]), Frame::Dns(dns)]).await;
     laptop.settle().await;
     assert!(route_to("10.20.0.10").contains("dev ghnet0"));

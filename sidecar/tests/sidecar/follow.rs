@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gh_net_common::frame::{Codespace, Dns, DnsMode, Frame, Goodbye, Level, Notice, Reason};
+use gh_net_common::frame::{Codespace, Dns, DnsMode, Frame, Goodbye, Level, Notice, Reason, Rebind};
 use tokio::time::{Instant, sleep};
 
 use crate::codespace::{in_codespace, route_to, sh, sidecar, snapshot};
@@ -12,7 +12,12 @@ use crate::laptop::{Laptop, net, resume, routes};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn dns() -> Frame {
-    Frame::Dns(Dns { mode: DnsMode::Split, search: vec!["corp.example".into()], domains: vec![] })
+    Frame::Dns(Dns {
+        mode: DnsMode::Split,
+        search: vec!["corp.example".into()],
+        domains: vec![],
+        rebind: Rebind::Refuse,
+    })
 }
 
 /// A session with routes and names.

@@ -1,6 +1,6 @@
 //! A session from `Open` until everything is undone, for each way in which it can end.
 
-use gh_net_common::frame::{Dns, DnsMode, Frame, Goodbye, Open, Reason, Token};
+use gh_net_common::frame::{Dns, DnsMode, Frame, Goodbye, Open, Reason, Rebind, Token};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
@@ -15,7 +15,12 @@ fn done() -> Frame {
 /// A session with one of everything that has to be undone.
 async fn busy_session(grace: u32) -> (Laptop, gh_net_common::frame::Opened) {
     let (mut laptop, opened) = Laptop::session(grace).await;
-    let dns = Dns { mode: DnsMode::Split, search: vec!["corp.example".into()], domains: vec![] };
+    let dns = Dns {
+        mode: DnsMode::Split,
+        search: vec!["corp.example".into()],
+        domains: vec![],
+        rebind: Rebind::Refuse,
+    };
     laptop.send(&[routes(&["10.20.0.0/16", "fd20::/32"]), Frame::Dns(dns)]).await;
     laptop.settle().await;
     assert!(has_device());
@@ -59,7 +64,7 @@ fn the_resolver_hook_follows_the_laptops_settings() {
         let (mut laptop, _) = Laptop::session(0).await;
         let dns = |mode, search: &[&str]| {
             let search = search.iter().map(|name| (*name).to_owned()).collect();
-            Frame::Dns(Dns { mode, search, domains: vec![] })
+            Frame::Dns(Dns { mode, search, domains: vec![], rebind: Rebind::Refuse })
         };
         laptop.send(&[dns(DnsMode::Split, &["corp.example"])]).await;
         laptop.settle().await;

@@ -8,11 +8,12 @@ use anyhow::Result;
 use super::{Host, Lab};
 
 /// Public DNS. It answers NXDOMAIN for unknown names, as a recursive resolver does. The corporate DNS does not know
-/// `only-public.example`.
+/// `only-public.example`. `db.example.net` is a public name of a corporate address, which both know.
 const PUBLIC: &str = "
     address=/example.com/203.0.113.10
     address=/example.com/2001:db8:113::10
     address=/only-public.example/203.0.113.10
+    host-record=db.example.net,10.20.0.10
     txt-record=view.example.com,public
     local=/example.com/
     server=/silent.example/127.0.0.1#9
@@ -38,6 +39,7 @@ const CORPORATE: &str = "
     ptr-record=25.0.20.10.in-addr.arpa,mail.corp.internal
     dns-rr=svc.corp.internal,65,00010000010003026832
     host-record=wiki.partner.example,10.20.0.10
+    host-record=db.example.net,10.20.0.10
     address=/example.com/10.20.0.80
     txt-record=view.example.com,corporate
     local=/example.com/

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use bytes::{Bytes, BytesMut};
 use gh_net_common::frame::{
     Codespace, Dns, DnsMode, Families, Frame, HEADER_LEN, Level, MAX_PAYLOAD, MAX_STANDBY, Notice, Open,
-    Opened, PREAMBLE, Reason, Routes, SidecarCounters, SidecarStatus, Token, TunnelAddress,
+    Opened, PREAMBLE, Reason, Rebind, Routes, SidecarCounters, SidecarStatus, Token, TunnelAddress,
 };
 use gh_net_common::hello;
 use ipnet::IpNet;
@@ -310,7 +310,14 @@ fn no_dns_setting_does_harm() -> Result<()> {
         Ok(())
     })?;
     scene.attack("settings that come and go", Then::Lives, |laptop| {
-        let dns = |mode| Frame::Dns(Dns { mode, search: vec!["corp.internal".into()], domains: vec![] });
+        let dns = |mode| {
+            Frame::Dns(Dns {
+                mode,
+                search: vec!["corp.internal".into()],
+                domains: vec![],
+                rebind: Rebind::Refuse,
+            })
+        };
         (0..100).for_each(|_| laptop.send(&[dns(DnsMode::Local), dns(DnsMode::Off)]));
         laptop.send(&[dns(DnsMode::SplitStrict)]);
         Ok(())

@@ -32,6 +32,7 @@ pub(super) mod rcode {
 #[repr(u16)]
 pub(super) enum ExtendedError {
     StaleAnswer = 3,
+    Blocked = 15,
     StaleNxDomain = 19,
     NetworkError = 23,
 }
@@ -162,10 +163,19 @@ impl Query {
 
     /// An error of our own, with `why` as an extended error (RFC 8914) for clients that speak EDNS.
     pub(super) fn error(&self, code: ResponseCode, why: &str) -> Bytes {
-        self.built_error(code, why).unwrap_or_else(|| bare_error(&self.bytes, code))
+        self.error_of(code, ExtendedError::NetworkError, why)
     }
 
-    fn built_error(&self, code: ResponseCode, why: &str) -> Option<Bytes> {
+    /// The refusal of an answer that there is.
+    pub(super) fn blocked(&self, why: &str) -> Bytes {
+        self.error_of(ResponseCode::Refused, ExtendedError::Blocked, why)
+    }
+
+    fn error_of(&self, code: ResponseCode, kind: ExtendedError, why: &str) -> Bytes {
+        self.built_error(code, kind, why).unwrap_or_else(|| bare_error(&self.bytes, code))
+    }
+
+    fn built_error(&self, code: ResponseCode, kind: ExtendedError, why: &str) -> Option<Bytes> {
         let query = self.parsed()?;
         let mut response = Message::response(self.id(), OpCode::Query);
         response.metadata.recursion_desired = query.metadata.recursion_desired;
@@ -173,7 +183,7 @@ impl Query {
         response.metadata.checking_disabled = query.metadata.checking_disabled;
         response.metadata.response_code = code;
         response.queries = query.queries;
-        let error = (!why.is_empty()).then_some((ExtendedError::NetworkError, why));
+        let error = (!why.is_empty()).then_some((kind, why));
         response.edns = query.edns.map(|theirs| edns(&theirs, error));
         debug_assert_eq!(response.metadata.message_type, MessageType::Response);
         response.to_vec().ok().map(Bytes::from)
@@ -322,6 +332,10 @@ mod tests {
         assert!(error.metadata.recursion_available);
         let option = error.edns.unwrap().option(15u16.into()).cloned();
         assert_eq!(option, Some(EdnsOption::Unknown(15, b"\0\x17cut".to_vec())));
+        let refusal = Message::from_vec(&query.blocked("no")).unwrap();
+        assert_eq!(refusal.metadata.response_code, ResponseCode::Refused);
+        let option = refusal.edns.unwrap().option(15u16.into()).cloned();
+        assert_eq!(option, Some(EdnsOption::Unknown(15, b"\0\x0fno".to_vec())));
     }
 
     proptest::proptest! {

@@ -5,17 +5,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use gh_net_common::frame::DnsMode;
+use gh_net_common::frame::{DnsMode, Rebind};
 use hickory_proto::op::ResponseCode;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::addresses::has_answers;
 use super::choice::{Choice, Domains, Side, choose};
 use super::codespace::Codespace;
 use super::laptop::{Asked, Laptop};
 use super::message::{self, Query, Received, rcode};
+use super::rebind::{Forwarded, Refusals};
 use super::upstream::{STEP, Transport};
 use crate::liveness::LinkWatch;
+use crate::notify::Notifier;
 
 /// glibc and musl give up after 5 s. The client is answered before that, if only with an error: a client without an
 /// answer asks again, and then waits for as long once more.
@@ -32,6 +35,8 @@ struct Settings {
     domains: Arc<Domains>,
     /// The codespace's own resolvers.
     codespace: Arc<Codespace>,
+    rebind: Rebind,
+    forwarded: Arc<Forwarded>,
 }
 
 /// Finds answers.
@@ -39,31 +44,49 @@ struct Settings {
 pub(super) struct Service {
     settings: Mutex<Settings>,
     laptop: Laptop,
+    pub(super) refusals: Refusals,
     /// Limits the queries in progress, over all listening sockets.
     pub(super) in_flight: Arc<Semaphore>,
 }
 
 impl Service {
     /// Asks the resolvers at these addresses. The mode is split, and the laptop has no domains.
-    pub(super) fn new(codespace: Vec<SocketAddr>, laptop: Vec<SocketAddr>, link: LinkWatch) -> Self {
+    pub(super) fn new(
+        codespace: Vec<SocketAddr>,
+        laptop: Vec<SocketAddr>,
+        link: LinkWatch,
+        notifier: Notifier,
+    ) -> Self {
         let codespace = Arc::new(Codespace::new(codespace));
-        let settings = Settings { mode: DnsMode::Split, domains: Arc::default(), codespace };
+        let settings = Settings {
+            mode: DnsMode::Split,
+            domains: Arc::default(),
+            codespace,
+            rebind: Rebind::default(),
+            forwarded: Arc::default(),
+        };
         Self {
             settings: Mutex::new(settings),
             laptop: Laptop::new(laptop, link),
+            refusals: Refusals::new(notifier),
             in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
         }
     }
 
     /// Follows a change of the laptop's DNS settings.
-    pub(super) fn set(&self, mode: DnsMode, domains: Domains) {
+    pub(super) fn set(&self, mode: DnsMode, domains: Domains, rebind: Rebind) {
         let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
         // The laptop sends its settings after each resume and each change of its networks, changed or not.
         self.laptop.changed();
         if *settings.domains != domains {
             self.laptop.domains_changed(|name| settings.domains.contain(name) == domains.contain(name));
         }
-        (settings.mode, settings.domains) = (mode, Arc::new(domains));
+        (settings.mode, settings.domains, settings.rebind) = (mode, Arc::new(domains), rebind);
+    }
+
+    /// Other addresses lead to the laptop from now on.
+    pub(super) fn set_forwarded(&self, forwarded: Arc<Forwarded>) {
+        self.settings.lock().unwrap_or_else(PoisonError::into_inner).forwarded = forwarded;
     }
 
     /// Other networks are the laptop's now.
@@ -96,7 +119,7 @@ impl Service {
     }
 
     async fn forward(&self, query: &Query, by: Transport) -> Bytes {
-        let Settings { mode, domains, codespace } = self.settings();
+        let Settings { mode, domains, codespace, .. } = self.settings();
         let deadline = Instant::now() + BUDGET;
         let answer = match choose(mode, &domains, &query.name()) {
             Choice::LaptopOnly => self.laptop.ask_patiently(query, by, deadline).await,
@@ -105,7 +128,8 @@ impl Service {
         answer.unwrap_or_else(|why| query.error(ResponseCode::ServFail, why))
     }
 
-    /// The first positive answer, or else the most telling negative one.
+    /// The first positive answer, or else the most telling negative one; in place of one that leads a public name to the
+    /// laptop, a refusal.
     async fn ask_in_turn(
         &self,
         sides: &[Side],
@@ -116,6 +140,7 @@ impl Service {
     ) -> Result<Bytes, &'static str> {
         let mut best: Option<Bytes> = None;
         let mut laptop_unreachable = false;
+        let mut is_public = false;
         for (index, &side) in sides.iter().enumerate() {
             // Leaves time for the sides that come later.
             let later = (sides.len() - 1 - index) as u32;
@@ -124,6 +149,13 @@ impl Service {
                 Side::Codespace => codespace.ask(query, by, time).await.map_or(Asked::Nothing, Asked::Answer),
                 Side::Laptop => self.laptop.ask(query, by, time).await,
             };
+            if let Asked::Answer(answer) = &asked {
+                // An alias alone is public as well, and the laptop's resolver may know where it leads.
+                is_public |= side == Side::Codespace && has_answers(answer);
+                if is_public && let Some(refusal) = self.refusal(query, answer) {
+                    return Ok(refusal);
+                }
+            }
             match asked {
                 Asked::Answer(answer) if message::code(&answer) == rcode::NOERROR => return Ok(answer),
                 Asked::Answer(answer) => {
@@ -141,9 +173,22 @@ impl Service {
             && let Some(answer) = self.laptop.kept(query, by)
             && message::code(&answer) == rcode::NOERROR
         {
-            return Ok(answer);
+            let refusal = if is_public { self.refusal(query, &answer) } else { None };
+            return Ok(refusal.unwrap_or(answer));
         }
         best.ok_or("gh-net: no answer")
+    }
+
+    /// What takes the place of the answer to a public name, if it must not be given.
+    fn refusal(&self, query: &Query, answer: &[u8]) -> Option<Bytes> {
+        let Settings { rebind, forwarded, .. } = self.settings();
+        match rebind {
+            Rebind::Allow => None,
+            Rebind::Refuse => {
+                let address = forwarded.first_in(answer)?;
+                Some(self.refusals.refuse(query, address))
+            }
+        }
     }
 
     fn settings(&self) -> Settings {

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use gh_net_common::frame::DnsMode;
+use gh_net_common::frame::{DnsMode, Rebind};
 use hickory_proto::op::{Edns, Message, MessageType, ResponseCode};
 use hickory_proto::rr::rdata::{A, TXT};
 use hickory_proto::rr::{RData, Record, RecordType};
@@ -19,6 +19,7 @@ use super::upstream::STEP;
 use super::*;
 use crate::liveness::{LinkMonitor, Liveness};
 
+mod rebind;
 pub(super) mod samples;
 
 use samples::question;
@@ -172,12 +173,18 @@ impl World {
 }
 
 fn dns(mode: DnsMode) -> Dns {
-    Dns { mode, search: vec![], domains: vec!["corp.example".to_owned()] }
+    Dns { mode, search: vec![], domains: vec!["corp.example".to_owned()], rebind: Rebind::Refuse }
 }
 
 /// A responder with a link.
 fn start(port: u16, resolvers: &[IpAddr]) -> (Responder, LinkMonitor) {
-    let config = Config { listen: vec![OURS], laptop: vec![LAPTOP], resolvers: resolvers.to_vec() };
+    start_telling(port, resolvers, Notifier::new().0)
+}
+
+/// The same, which tells of refusals.
+fn start_telling(port: u16, resolvers: &[IpAddr], notifier: Notifier) -> (Responder, LinkMonitor) {
+    let resolvers = resolvers.to_vec();
+    let config = Config { listen: vec![OURS], laptop: vec![LAPTOP], resolvers, notifier };
     let monitor = LinkMonitor::new();
     monitor.connected();
     let responder = Responder::start_on(config, monitor.watch(), port).unwrap();
@@ -341,7 +348,7 @@ async fn what_the_laptop_said_is_forgotten_with_its_domain() {
     world.set(DnsMode::Split);
     world.monitor.set(Liveness::Down);
     assert_eq!(address(&world.ask("www.corp.example.").await), "10.20.0.10", "the same domains");
-    world.responder.set(&Dns { mode: DnsMode::Split, search: vec![], domains: vec![] });
+    world.responder.set(&Dns { domains: vec![], ..dns(DnsMode::Split) });
     assert_eq!(world.ask("www.corp.example.").await.metadata.response_code, ResponseCode::NXDomain);
 }
 

@@ -9,6 +9,7 @@ use super::Session;
 use super::own::{self, Own};
 use super::start::exceptions;
 use crate::hook::Networks;
+use crate::names::responder::Forwarded;
 use crate::watch::Seen;
 
 impl Session {
@@ -127,6 +128,7 @@ impl Session {
     }
 
     pub(super) fn follow_plan(&mut self) {
+        self.names.set_forwarded(Forwarded::new(self.plan.table(), self.own.networks.keys().copied()));
         match self.hook.follow(&self.plan) {
             Ok(refused) => self.report_refused(&refused),
             Err(error) => self.notify(

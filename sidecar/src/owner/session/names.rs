@@ -1,6 +1,7 @@
 //! Names in a session: the responder, and the resolver hook that leads to it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gh_net_common::frame::{self, DnsMode, Level, TunnelAddress};
@@ -8,7 +9,7 @@ use gh_net_common::frame::{self, DnsMode, Level, TunnelAddress};
 use crate::journal::Journal;
 use crate::liveness::LinkMonitor;
 use crate::names::resolv::{self, Followed};
-use crate::names::responder::{self, Responder};
+use crate::names::responder::{self, Forwarded, Responder};
 use crate::notify::Notifier;
 use crate::undo;
 
@@ -24,6 +25,8 @@ pub(super) struct Names {
     laptop: Vec<IpAddr>,
     /// The codespace's own resolvers.
     resolvers: Vec<IpAddr>,
+    /// Which addresses lead to the laptop.
+    forwarded: Arc<Forwarded>,
     /// The error that keeps names unhooked: it is told once.
     error: Option<String>,
     /// After which time resolv.conf is to be looked at again.
@@ -41,6 +44,7 @@ impl Names {
             listen: addresses.iter().map(|address| address.sidecar.addr()).collect(),
             laptop: addresses.iter().map(|address| address.gateway).collect(),
             resolvers: Vec::new(),
+            forwarded: Arc::default(),
             error: None,
             look_after: None,
             notifier,
@@ -80,6 +84,19 @@ impl Names {
         }
     }
 
+    /// Other addresses lead to the laptop from now on.
+    pub(super) fn set_forwarded(&mut self, forwarded: Forwarded) {
+        self.forwarded = Arc::new(forwarded);
+        if let Some(responder) = &self.responder {
+            responder.set_forwarded(Arc::clone(&self.forwarded));
+        }
+    }
+
+    /// How many answers were refused because they lead public names to the laptop.
+    pub(super) fn rebind_refused(&self) -> u64 {
+        self.responder.as_ref().map_or(0, Responder::refused)
+    }
+
     /// Follows the laptop's DNS settings.
     pub(super) fn set(&mut self, dns: frame::Dns, link: &LinkMonitor, journal: &mut Journal) {
         self.mode = dns.mode;
@@ -114,10 +131,12 @@ impl Names {
                     listen: self.listen.clone(),
                     laptop: self.laptop.clone(),
                     resolvers: self.resolvers.clone(),
+                    notifier: self.notifier.clone(),
                 };
                 Responder::start(config, link.watch())?
             }
         };
+        responder.set_forwarded(Arc::clone(&self.forwarded));
         responder.set(dns);
         self.responder = Some(responder);
         Ok(match &mut self.hook {

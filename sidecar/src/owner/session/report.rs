@@ -51,6 +51,7 @@ impl Session {
                 downlink_bytes,
                 downlink_malformed,
                 downlink_refused,
+                rebind_refused: self.names.rebind_refused(),
             },
         }
     }
