@@ -6,8 +6,9 @@ use std::path::Path;
 use gh_net::cli;
 use gh_net_tests::{docs, root};
 
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 11] = [
     "README.md",
+    "SECURITY.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
     "docs/how-it-works.md",
