@@ -118,7 +118,11 @@ fn channels_are_bounded() {
         .flat_map(sources)
         .collect();
     let code = sources.iter().filter(|source| !source.is_test());
-    forbid(code, &["unbounded_channel", "unbounded()"], "an unbounded queue can exhaust the memory");
+    forbid(
+        code,
+        &["unbounded_channel", "mpsc::unbounded", "channel::unbounded", " unbounded()"],
+        "an unbounded queue can exhaust the memory",
+    );
 }
 
 /// A file imports from files below it. What two files share is in a third one, below both.
