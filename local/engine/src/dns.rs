@@ -1,11 +1,11 @@
 //! DNS queries to the engine's own address: recognised here, answered by the laptop's resolver.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::api::QueryId;
-use super::unanswered::Unanswered;
+use super::unanswered::{Group, Unanswered};
 
 /// The port of DNS.
 pub(super) const PORT: u16 = 53;
@@ -32,7 +32,7 @@ pub(super) struct Queries {
     most: usize,
     /// Ids count up, so the first is the oldest.
     waiting: BTreeMap<QueryId, (Instant, Endpoints)>,
-    clients: Unanswered<SocketAddr, QueryId>,
+    clients: Unanswered<SocketAddr, BTreeSet<QueryId>>,
     next: u64,
 }
 

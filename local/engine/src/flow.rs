@@ -15,7 +15,7 @@ use super::policy::{InterfaceIndex, Protocol, RuleId};
 use super::schedule::Standing;
 use super::tcp::state::State;
 use super::tcp::{Connection, Endpoints};
-use super::unanswered::{Prefix, Unanswered};
+use super::unanswered::{Destinations, Group};
 use super::{icmp, udp};
 
 /// Maximum number of connections in TIME-WAIT; beyond that, the oldest is forgotten early.
@@ -77,8 +77,8 @@ pub(super) struct Entry {
     pub held_since: Option<Instant>,
     /// What it is charged in the budget.
     pub charged: Charge,
-    /// The network of its destination, as long as nothing has come from there.
-    unanswered: Option<Prefix>,
+    /// Its destination, as long as nothing has come from there.
+    unanswered: Option<IpAddr>,
     /// The rule by which it was admitted, of a mapping or session the first one.
     pub rule: RuleId,
     /// How it ended, as soon as that is known.
@@ -212,7 +212,7 @@ impl Entry {
 #[derive(Debug, Default)]
 struct Kind {
     count: usize,
-    unanswered: Unanswered<Prefix, FlowId>,
+    unanswered: Destinations<FlowId>,
 }
 
 /// Whether another flow fits.
@@ -353,10 +353,9 @@ impl Table {
     ) -> FlowId {
         let id = FlowId(self.next);
         self.next += 1;
-        let prefix = Prefix::from(destination);
         let kind = self.kind(&key);
         kind.count += 1;
-        kind.unanswered.insert(prefix, id);
+        kind.unanswered.insert_to(destination, id);
         if key.is_datagrams() {
             *self.interfaces.entry(key.interface()).or_default() += 1;
         }
@@ -377,7 +376,7 @@ impl Table {
                 rule,
                 ending: None,
                 told: false,
-                unanswered: Some(prefix),
+                unanswered: Some(destination),
                 names: Kept::default(),
                 time_wait: false,
             },
@@ -388,10 +387,10 @@ impl Table {
     /// The flow has been answered.
     pub(super) fn answered(&mut self, id: FlowId) {
         if let Some(entry) = self.entries.get_mut(&id)
-            && let Some(prefix) = entry.unanswered.take()
+            && let Some(destination) = entry.unanswered.take()
         {
             let key = entry.key;
-            self.kind(&key).unanswered.remove(prefix, id);
+            self.kind(&key).unanswered.remove_to(destination, id);
         }
     }
 

@@ -1,11 +1,13 @@
 //! Flows that nobody has answered yet, by destination: which of them makes room when there is none left.
 //!
 //! All programs of a codespace share one source address, so a program that floods can't be told from the others by
-//! where its packets come from, but often by where they go: to a network that does not answer. The oldest flow of the
-//! destination prefix with most of them makes room. Among prefixes with as many, that is the oldest of all.
+//! where its packets come from, but often by where they go: to a network that does not answer. The network with most of
+//! them makes room: there, the oldest flow to the address with most of them. Among networks with as many, it is the one
+//! whose flow is oldest.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A network as small as one site has: /24 in IPv4, /64 in IPv6.
@@ -21,57 +23,101 @@ impl From<IpAddr> for Prefix {
     }
 }
 
-/// Flows that wait for an answer, each under a key `K` with an id `T`. Ids count up: the lowest is the oldest.
+/// Flows that wait for an answer, in groups under keys `K`. A group is a set of ids, which count up: the lowest is the
+/// oldest. Or it has groups itself.
 #[derive(Debug)]
-pub(super) struct Unanswered<K, T> {
-    members: HashMap<K, BTreeSet<T>>,
-    /// The keys by the number of their flows and their oldest flow: the last one's oldest flow makes room.
-    order: BTreeSet<(usize, Reverse<T>, K)>,
+pub(super) struct Unanswered<K, G: Group> {
+    groups: HashMap<K, G>,
+    /// The keys by the size of their groups and the flow that each group would lose: the last one makes room.
+    order: BTreeSet<(usize, Reverse<G::Id>, K)>,
     count: usize,
 }
 
-impl<K, T> Default for Unanswered<K, T> {
-    fn default() -> Self {
-        Self { members: HashMap::new(), order: BTreeSet::new(), count: 0 }
+/// Flows by their destination's network, and there by its address: one host that does not answer must not displace
+/// the flows to its neighbours.
+pub(super) type Destinations<T> = Unanswered<Prefix, Unanswered<IpAddr, BTreeSet<T>>>;
+
+/// Some flows.
+pub(super) trait Group: Default {
+    /// Identifies a flow.
+    type Id: Copy + Ord;
+
+    /// How many there are.
+    fn len(&self) -> usize;
+
+    /// The one that makes room.
+    fn oldest_of_busiest(&self) -> Option<Self::Id>;
+}
+
+impl<T: Copy + Ord> Group for BTreeSet<T> {
+    type Id = T;
+
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn oldest_of_busiest(&self) -> Option<T> {
+        self.first().copied()
     }
 }
 
-impl<K: Copy + Ord + std::hash::Hash, T: Copy + Ord> Unanswered<K, T> {
-    /// How many there are.
-    pub(super) fn len(&self) -> usize {
+impl<K: Copy + Ord + Hash, G: Group> Group for Unanswered<K, G> {
+    type Id = G::Id;
+
+    fn len(&self) -> usize {
         self.count
     }
 
+    fn oldest_of_busiest(&self) -> Option<G::Id> {
+        self.order.last().map(|(_, Reverse(oldest), _)| *oldest)
+    }
+}
+
+impl<K, G: Group> Default for Unanswered<K, G> {
+    fn default() -> Self {
+        Self { groups: HashMap::new(), order: BTreeSet::new(), count: 0 }
+    }
+}
+
+impl<K: Copy + Ord + Hash, T: Copy + Ord> Unanswered<K, BTreeSet<T>> {
     /// Adds a flow.
     pub(super) fn insert(&mut self, key: K, id: T) {
-        self.change(key, |members| members.insert(id));
+        self.change(key, |ids| _ = ids.insert(id));
     }
 
     /// Takes a flow out.
     pub(super) fn remove(&mut self, key: K, id: T) {
-        self.change(key, |members| members.remove(&id));
+        self.change(key, |ids| _ = ids.remove(&id));
+    }
+}
+
+impl<T: Copy + Ord> Destinations<T> {
+    /// Adds a flow to this address.
+    pub(super) fn insert_to(&mut self, address: IpAddr, id: T) {
+        self.change(address.into(), |hosts| hosts.insert(address, id));
     }
 
-    /// The one that makes room.
-    pub(super) fn oldest_of_busiest(&self) -> Option<T> {
-        self.order.last().map(|(_, Reverse(oldest), _)| *oldest)
+    /// Takes a flow to this address out.
+    pub(super) fn remove_to(&mut self, address: IpAddr, id: T) {
+        self.change(address.into(), |hosts| hosts.remove(address, id));
     }
+}
 
-    fn change(&mut self, key: K, act: impl FnOnce(&mut BTreeSet<T>) -> bool) {
-        let members = self.members.entry(key).or_default();
-        let place =
-            |members: &BTreeSet<T>| members.first().map(|oldest| (members.len(), Reverse(*oldest), key));
-        let before = place(members);
-        self.count -= members.len();
-        act(members);
-        self.count += members.len();
-        let after = place(members);
+impl<K: Copy + Ord + Hash, G: Group> Unanswered<K, G> {
+    fn change(&mut self, key: K, act: impl FnOnce(&mut G)) {
+        let group = self.groups.entry(key).or_default();
+        let place = |group: &G| group.oldest_of_busiest().map(|oldest| (group.len(), Reverse(oldest), key));
+        let before = place(group);
+        self.count -= group.len();
+        act(group);
+        self.count += group.len();
+        let after = place(group);
         if before != after {
             before.map(|place| self.order.remove(&place));
             after.map(|place| self.order.insert(place));
         }
         if after.is_none() {
-            self.members.remove(&key);
+            self.groups.remove(&key);
         }
     }
 }
@@ -106,7 +152,29 @@ mod tests {
         }
         // b has one more; then both have as many, and the oldest of all comes first.
         assert_eq!((left, unanswered.len()), (vec![2, 1, 3, 4, 5], 0));
-        assert!(unanswered.members.is_empty());
+        assert!(unanswered.groups.is_empty());
+    }
+
+    #[test]
+    fn a_busy_host_makes_room_before_its_neighbours() {
+        let mut destinations = Destinations::default();
+        let [busy, neighbour, other] = ["10.0.0.1", "10.0.0.2", "10.0.1.1"].map(|it| it.parse().unwrap());
+        for (address, id) in [(neighbour, 1), (busy, 2), (busy, 3), (other, 4), (other, 5), (busy, 6)] {
+            destinations.insert_to(address, id);
+        }
+        let mut left = Vec::new();
+        while let Some(id) = destinations.oldest_of_busiest() {
+            left.push(id);
+            let address = if id == 1 {
+                neighbour
+            } else if [4, 5].contains(&id) {
+                other
+            } else {
+                busy
+            };
+            destinations.remove_to(address, id);
+        }
+        assert_eq!((left, destinations.len()), (vec![2, 3, 1, 4, 5, 6], 0));
     }
 
     #[test]
