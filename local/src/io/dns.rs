@@ -18,7 +18,10 @@ use crate::resolver::{self, Resolver};
 /// Maximum number of queries under way that came in datagrams, and on streams. Further ones of the first are dropped, and
 /// their clients repeat them; those of the second wait in their streams.
 const MAX_DATAGRAMS: usize = 4096;
-const MAX_STREAMED: usize = 2048;
+const MAX_STREAMED: usize = 512;
+/// With so many queries of streams under way, each stream has one at most: a query of another one, in the same zone, waits
+/// behind no more than one of each.
+const MANY_STREAMED: usize = 128;
 
 /// How a query arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,10 +70,9 @@ impl Queries {
         }
     }
 
-    /// Whether there is room for a query of a stream that has `pending` others under way. Half of the room is for the
-    /// first ones.
+    /// Whether there is room for a query of a stream that has `pending` others under way.
     pub(super) fn has_room(&self, pending: usize) -> bool {
-        self.streamed < if pending == 0 { MAX_STREAMED } else { MAX_STREAMED / 2 }
+        self.streamed < if pending == 0 { MAX_STREAMED } else { MANY_STREAMED }
     }
 
     /// Starts a query, or drops it if there is no room.

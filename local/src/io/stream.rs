@@ -17,7 +17,7 @@ use super::served::Served;
 use crate::engine::{Engine, FlowId};
 
 /// Streams at once. The sidecar has at most 128: one for each question that it passes on over TCP.
-pub(super) const MAX_STREAMS: usize = 512;
+pub(super) const MAX_STREAMS: usize = 256;
 /// Bytes of all answers that the engine has not taken yet. The stream with most of them gives way.
 pub(super) const MAX_WAITING: usize = 8 * 1024 * 1024;
 /// Bytes of answers with which a stream asks nothing more: one of the largest.
