@@ -3,8 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 use anyhow::Result;
+use gh_net_tests::lab::floods::{self, Flood, Flooding};
 use gh_net_tests::lab::servers::ECHO;
-use gh_net_tests::lab::{Host, Lab, Options};
+use gh_net_tests::lab::{Bridge, Host, Lab, Options};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 
@@ -13,7 +14,7 @@ fn lab() -> Result<Option<Lab>> {
     let Some(lab) = Lab::for_test(Options::default())? else { return Ok(None) };
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
-    lab.vpn.shell("ip route add blackhole 10.20.128.0/17")?;
+    lab.silence_addresses()?;
     Ok(Some(lab))
 }
 
@@ -72,4 +73,63 @@ fn datagrams_to_silent_addresses_leave_room_for_others() -> Result<()> {
     curl(&lab)?;
     drop(sockets);
     bridge.stop().map(drop)
+}
+
+/// The budget that gh-net has if not said otherwise, and what it needs beside that, in bytes.
+const MEMORY: u64 = (256 + 64) << 20;
+
+/// Starts the floods, and runs a hundred curls and digs of another program during them.
+fn others_are_served(lab: &Lab, bridge: &Bridge<'_>, kinds: &[Flood]) -> Result<()> {
+    let names: Vec<_> = kinds.iter().map(|flood| flood.name()).collect();
+    let running = kinds.iter().map(|flood| flood.start(lab)).collect::<Result<Vec<Flooding>>>()?;
+    floods::serve_others(lab, 50)?;
+    running.into_iter().try_for_each(Flooding::stop)?;
+    let peak = bridge.process().peak_memory().unwrap_or(u64::MAX);
+    assert!(peak <= MEMORY, "{}: {} MiB", names.join(", "), peak >> 20);
+    Ok(())
+}
+
+fn siege(kinds: &[Flood]) -> Result<()> {
+    let Some(lab) = lab()? else { return Ok(()) };
+    let before = lab.codespace.state()?;
+    let bridge = lab.bridge(&[])?;
+    others_are_served(&lab, &bridge, kinds)?;
+    bridge.stop()?;
+    assert_eq!(before.diff(&lab.codespace.state()?), "");
+    Ok(())
+}
+
+#[test]
+fn others_are_served_during_a_scan() -> Result<()> {
+    siege(&[Flood::Scan])
+}
+
+#[test]
+fn others_are_served_during_hanging_connects() -> Result<()> {
+    siege(&[Flood::HangingConnects])
+}
+
+#[test]
+fn others_are_served_during_a_udp_spray() -> Result<()> {
+    siege(&[Flood::UdpSpray])
+}
+
+#[test]
+fn others_are_served_while_a_zone_is_dead() -> Result<()> {
+    siege(&[Flood::DeadZone])
+}
+
+#[test]
+fn others_are_served_during_malformed_packets() -> Result<()> {
+    siege(&[Flood::Malformed])
+}
+
+#[test]
+fn others_are_served_while_answers_are_not_read() -> Result<()> {
+    siege(&[Flood::UnreadAnswers])
+}
+
+#[test]
+fn others_are_served_during_all_floods_together() -> Result<()> {
+    siege(&Flood::ALL)
 }

@@ -34,6 +34,7 @@ mod dns;
 mod docker;
 pub mod executable;
 mod faults;
+pub mod floods;
 mod github;
 mod host;
 mod login;
