@@ -25,6 +25,7 @@ use journal::Report;
 mod attempts;
 pub mod cli;
 mod command;
+mod confinement;
 mod console;
 pub mod exit;
 #[cfg(feature = "fuzzing")]

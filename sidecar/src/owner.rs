@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::exit;
 use crate::journal::{Journal, Report};
 use crate::notify::Notifier;
-use crate::undo;
+use crate::{confinement, undo};
 
 mod client;
 mod contender;
@@ -64,6 +64,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let first = io::stdin().as_fd().try_clone_to_owned()?;
     // The connection is ours to close. It is replaced by a socket whose other end is closed.
     nix::unistd::dup2_stdin(std::os::unix::net::UnixStream::pair()?.0)?;
+    let unconfined = confinement::confine();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let first = std::os::unix::net::UnixStream::from(first);
@@ -72,7 +73,11 @@ pub(crate) fn run() -> anyhow::Result<()> {
         let state = StateDir::locate();
         match state.try_lock() {
             Ok(Some(lock)) => match listen(&state) {
-                Ok(listener) => Owner::new(state, lock, listener)?.serve(first).await,
+                Ok(listener) => {
+                    let owner = Owner::new(state, lock, listener)?;
+                    owner.tell_unconfined(&unconfined);
+                    owner.serve(first).await;
+                }
                 Err(error) => {
                     let socket = state.socket();
                     // An owner that was killed may have left a journal.
@@ -143,6 +148,16 @@ impl Owner {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
+    }
+
+    fn tell_unconfined(&self, missing: &[String]) {
+        if !missing.is_empty() {
+            let text = format!(
+                "the sidecar could not give up everything that it does not need: {}",
+                missing.join("; ")
+            );
+            self.notifier.notify(Level::Info, "not-confined", text);
+        }
     }
 
     async fn serve(mut self, first: UnixStream) {

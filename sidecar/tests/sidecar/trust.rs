@@ -3,7 +3,8 @@
 
 use std::process::Output;
 
-use crate::codespace::{SIDECAR, in_codespace, sh, snapshot};
+use crate::codespace::{SIDECAR, in_codespace, owner, sh, snapshot};
+use crate::laptop::Laptop;
 
 const COPY: &str = "/run/gh-net-sidecar";
 
@@ -50,6 +51,36 @@ END"##;
         let before = state();
         cleanup_by_nobody();
         assert_eq!(state(), before);
+    });
+}
+
+/// The owner's line of /proc/PID/status of this name.
+fn of_owner(name: &str) -> String {
+    let status = sh(&format!("cat /proc/{}/status", owner()));
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":"));
+    line.expect("a line").trim().to_owned()
+}
+
+#[test]
+fn the_owner_has_only_what_a_session_needs() {
+    in_codespace(|| async {
+        let (_laptop, _) = Laptop::session(60).await;
+        // DAC_OVERRIDE 1, NET_BIND_SERVICE 10, NET_ADMIN 12, MKNOD 27.
+        let kept = format!("{:016x}", 1u64 << 1 | 1 << 10 | 1 << 12 | 1 << 27);
+        let none = format!("{:016x}", 0);
+        for (name, value) in [
+            ("CapPrm", &kept),
+            ("CapEff", &kept),
+            ("CapBnd", &kept),
+            ("CapInh", &none),
+            ("CapAmb", &none),
+            ("NoNewPrivs", &"1".to_owned()),
+            ("Seccomp", &"2".to_owned()),
+        ] {
+            assert_eq!(&of_owner(name), value, "{name}");
+        }
+        let limits = sh(&format!("grep 'core file' /proc/{}/limits", owner()));
+        assert_eq!(limits.split_whitespace().rev().nth(1), Some("0"), "{limits}");
     });
 }
 
