@@ -23,7 +23,7 @@
 //! | kind | frame | from | payload |
 //! |---|---|---|---|
 //! | 1 | [`Hello`] | both | lowest version u16, highest version u16, capabilities u32, software version *text* |
-//! | 2 | [`Open`] | laptop | session 16 bytes, token 32 bytes (both zero: a new session), link u32, lane u8, MTU u16, families u8, grace u32 (seconds), user *text*, host *text*, *prefixes* preferred for the tunnel, *prefixes* to avoid |
+//! | 2 | [`Open`] | laptop | session 16 bytes, token 32 bytes (both zero: a new session), link u32, lane u8, MTU u16, families u8, grace u32 (seconds), whose packets enter the tunnel: containers u8 and *prefixes*, user *text*, host *text*, *prefixes* preferred for the tunnel, *prefixes* to avoid |
 //! | 3 | [`Opened`] | sidecar | session 16 bytes, token 32 bytes, resumed u8 (0 or 1), MTU u16, *tunnel addresses*, device *text*, *prefixes* of the codespace's own networks, *addresses* of its resolvers |
 //! | 4 | [`Packet`](Frame::Packet) | both | one whole IPv4 or IPv6 packet |
 //! | 5 | [`Delivered`](Frame::Delivered) | both | u64: bytes of packet frames, headers included, received on this link |
@@ -88,8 +88,8 @@ mod types;
 pub use codec::{announced_len, is_domain, packet_header};
 pub use types::{
     Codespace, Dns, DnsMode, Families, Frame, FrameError, Goodbye, HEADER_LEN, Hello, Level, MAX_PAYLOAD,
-    MAX_PREFIXES, MAX_STANDBY, MAX_TEXT, Notice, Open, Opened, PREAMBLE, Reason, Rebind, Routes,
-    SidecarCounters, SidecarStatus, Token, TunnelAddress,
+    MAX_PREFIXES, MAX_SOURCES, MAX_STANDBY, MAX_TEXT, Notice, Open, Opened, PREAMBLE, Reason, Rebind, Routes,
+    SidecarCounters, SidecarStatus, Sources, Token, TunnelAddress,
 };
 
 #[cfg(test)]

@@ -82,7 +82,7 @@ enum Command {
     Rules {
         #[command(flatten)]
         flags: Flags,
-        /// An address or a name with a port, such as db.corp.example:5432, udp:[fd00::1]:53 or icmp:10.0.0.1
+        /// An address or a name with a port, such as db.corp.example:5432, udp:10.0.0.53:53 or icmp:10.0.0.1
         #[arg(value_name = "TARGET")]
         target: String,
         /// As JSON: one line for each address

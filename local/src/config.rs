@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use figment::providers::{Format, Toml};
 use figment::{Figment, Metadata};
-use gh_net_common::frame::{DnsMode, Rebind};
+use gh_net_common::frame::{self, DnsMode, Rebind};
 use ipnet::IpNet;
 
 use crate::exit::{Exit, Explain};
@@ -44,6 +44,8 @@ pub struct Config {
     pub routes: Vec<RouteChoice>,
     /// What is taken away from `routes`.
     pub exclude: Vec<IpNet>,
+    /// Whose packets enter the tunnel.
+    pub from: frame::Sources,
     /// What may be reached of the networks that are forwarded.
     pub rules: Rules,
     /// How long a session waits for its next link. Zero: a lost link ends it.
@@ -230,6 +232,7 @@ fn resolve(raw: Raw, warnings: Vec<String>, rules: Rules) -> Config {
         keep_started: raw.keep_started.0,
         routes,
         exclude: raw.exclude.map_or_else(Vec::new, |list| list.0.into_iter().map(|n| n.0).collect()),
+        from: packet_sources(raw.from.0),
         rules,
         dns: raw.dns.0.0,
         rebind: raw.rebind.0.0,
@@ -240,6 +243,19 @@ fn resolve(raw: Raw, warnings: Vec<String>, rules: Rules) -> Config {
         trace_dest: raw.trace_dest,
         warnings,
     }
+}
+
+/// What `--from` adds up to.
+fn packet_sources(given: Vec<raw::Source>) -> frame::Sources {
+    let mut sources = frame::Sources { containers: false, networks: Vec::new() };
+    for source in given {
+        match source {
+            raw::Source::Containers => sources.containers = true,
+            raw::Source::Network(network) => sources.networks.push(network),
+            raw::Source::Nobody => {}
+        }
+    }
+    sources
 }
 
 /// Puts layers of the same precedence on top of `below`. If they set a destination, the destinations in `below`

@@ -33,7 +33,7 @@ mod wake;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use gh_net_common::frame::{Families, Open, Opened, Token};
+use gh_net_common::frame::{self, Families, Open, Opened, Token};
 use ipnet::IpNet;
 use tokio::sync::mpsc;
 
@@ -66,6 +66,7 @@ const STABLE: Duration = Duration::from_secs(10);
 pub struct Session<'a> {
     transport: &'a Transport,
     grace: Duration,
+    from: frame::Sources,
     idle: IdleTimeout,
     memory: usize,
     control: ControlPlane,
@@ -108,10 +109,12 @@ impl<'a> Session<'a> {
         let (handle, requests) = request::channel();
         let ports = Ports { stop, requests, io: sender };
         let (grace, idle, memory) = (config.grace, IdleTimeout(config.idle_timeout), config.memory);
+        let from = config.from.clone();
         let control = ControlPlane::new(config, sources, transport.name(), Arc::clone(&resolver), ports)?;
         Ok(Self {
             transport,
             grace,
+            from,
             idle,
             memory,
             control,
@@ -274,6 +277,7 @@ impl<'a> Session<'a> {
             mtu: MTU,
             families: Families { v4: true, v6: true },
             grace: u32::try_from(self.grace.as_secs()).unwrap_or(u32::MAX),
+            from: self.from.clone(),
             user: user(),
             host: host(),
             preferred: identity.map(|identity| identity.tunnel.clone()).unwrap_or_default(),

@@ -20,6 +20,7 @@ use crate::journal::{Change, Journal, Report};
 use crate::notify::Notifier;
 
 mod concern;
+mod containers;
 pub(crate) mod plan;
 mod rule;
 mod tun;
@@ -28,6 +29,7 @@ pub(crate) use tun::fuzzing;
 
 pub(crate) use concern::Concern;
 use plan::Plan;
+pub(crate) use rule::Packets;
 use rule::Rule;
 pub(crate) use tun::{Damage, Repaired};
 use tun::{Tunnel, device, gateway, message};
@@ -41,7 +43,7 @@ pub(crate) enum Hook {
 
 impl Hook {
     /// Installs a hook as `open` asks for it, with addresses outside of `taken`. Packets to `direct` never enter it.
-    /// Returns it with the plan it follows.
+    /// Besides the host's own packets, it gets those of `others`. Returns it with the plan it follows.
     ///
     /// # Errors
     /// The goodbye for the laptop. Changes already made are in the journal.
@@ -49,10 +51,11 @@ impl Hook {
         open: &Open,
         taken: &[IpNet],
         direct: BTreeSet<IpAddr>,
+        others: &BTreeSet<Packets>,
         journal: &mut Journal,
         notifier: &Notifier,
     ) -> Result<(Self, Plan), Goodbye> {
-        match Tunnel::install(open, taken, direct, journal, notifier) {
+        match Tunnel::install(open, taken, direct, others, journal, notifier) {
             Ok((tunnel, plan)) => Ok((Self::Tun(tunnel), plan)),
             Err(error) => Err(Goodbye { reason: error.reason(), text: error.to_string() }),
         }
@@ -90,14 +93,20 @@ impl Hook {
         }
     }
 
-    /// Lets the codespace's own `networks` win, those that no other rule of the codespace lets win.
+    /// Lets the codespace's own `networks` win, those that no other rule of the codespace lets win. Besides the host's own
+    /// packets, those of `others` are forwarded.
     ///
     /// # Errors
     /// The kernel refused, or a change could not be written down.
-    pub(crate) fn prefer(&mut self, networks: &Networks, journal: &mut Journal) -> io::Result<()> {
+    pub(crate) fn arrange(
+        &mut self,
+        networks: &Networks,
+        others: &BTreeSet<Packets>,
+        journal: &mut Journal,
+    ) -> io::Result<()> {
         let Networks { rules, routes, .. } = networks;
         match self {
-            Self::Tun(tunnel) => tunnel.prefer(&gateway::tables_after_ours(rules, routes), journal),
+            Self::Tun(tunnel) => tunnel.arrange(&gateway::tables_after_ours(rules, routes), others, journal),
         }
     }
 
@@ -182,12 +191,16 @@ impl Hook {
 }
 
 /// The codespace's networks, as its kernel knows them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Networks {
     /// The routes of all tables except our own, which may be larger than all others together.
     pub(crate) routes: Vec<Route>,
     /// The rules that look up a table of its own, not `main`, for every packet.
-    rules: Vec<Rule>,
+    pub(crate) rules: Vec<Rule>,
+    /// Its addresses with the lengths of their prefixes, each with its interface's name.
+    pub(crate) addresses: Vec<(IpNet, String)>,
+    /// The bridges that its own containers are behind.
+    pub(crate) bridges: BTreeSet<String>,
     /// Whether changes interrupted the reading: some may be missing.
     pub(crate) is_interrupted: bool,
 }
@@ -200,8 +213,11 @@ impl Networks {
     pub(crate) fn read() -> io::Result<Self> {
         let routes = Netlink::open()?.routes(|route| !message::is_own(route))?;
         let (rules, is_interrupted) = gateway::rules_of_codespace()?;
-        let is_interrupted = is_interrupted || routes.interrupted;
-        Ok(Self { routes: routes.items, rules, is_interrupted })
+        let (bridges, is_missing) = containers::bridges(&routes.items)?;
+        let addresses = Netlink::open()?.addresses()?;
+        let is_interrupted = is_interrupted || is_missing || routes.interrupted || addresses.interrupted;
+        let addresses = addresses.items.iter().map(|it| (it.address, interface_name(it.interface))).collect();
+        Ok(Self { routes: routes.items, rules, addresses, bridges, is_interrupted })
     }
 
     /// The routes to networks that the codespace reaches by itself, and that take precedence over ours: those of `main`,

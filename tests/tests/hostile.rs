@@ -205,6 +205,7 @@ fn each_frame_that_only_a_laptop_sends_ends_the_session_and_is_named() -> Result
         mtu: 0,
         families: Families { v4: true, v6: true },
         grace: u32::MAX,
+        from: gh_net_common::frame::Sources { containers: true, networks: vec![] },
         user: "x".repeat(255),
         host: String::new(),
         preferred: Vec::new(),

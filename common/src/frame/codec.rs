@@ -7,8 +7,8 @@ use ipnet::IpNet;
 
 use super::types::{
     Codespace, Dns, DnsMode, Families, Frame, FrameError, Goodbye, HEADER_LEN, Hello, Level, MAX_PAYLOAD,
-    MAX_PREFIXES, MAX_TEXT, Notice, Open, Opened, Reason, Rebind, Routes, SidecarCounters, SidecarStatus,
-    Token, TunnelAddress,
+    MAX_PREFIXES, MAX_SOURCES, MAX_TEXT, Notice, Open, Opened, Reason, Rebind, Routes, SidecarCounters,
+    SidecarStatus, Sources, Token, TunnelAddress,
 };
 
 /// Maximum length of a list that is sent, in bytes. [`MAX_PREFIXES`] of the longest prefixes fit, and three lists fit a
@@ -313,11 +313,19 @@ impl Fields {
             mtu,
             families: Families { v4: families & 1 != 0, v6: families & 2 != 0 },
             grace: self.u32()?,
+            from: self.sources()?,
             user: self.text()?,
             host: self.text()?,
             preferred: self.list(Self::prefix)?,
             avoid: self.list(Self::prefix)?,
         })
+    }
+
+    fn sources(&mut self) -> Field<Sources> {
+        let containers = self.u8()? & 1 != 0;
+        let mut networks = self.list(Self::prefix)?;
+        networks.truncate(MAX_SOURCES);
+        Ok(Sources { containers, networks })
     }
 
     fn opened(&mut self) -> Field<Opened> {
@@ -429,6 +437,8 @@ fn put_open(out: &mut BytesMut, open: &Open) {
     out.put_u16(open.mtu);
     out.put_u8(u8::from(open.families.v4) | u8::from(open.families.v6) << 1);
     out.put_u32(open.grace);
+    out.put_u8(u8::from(open.from.containers));
+    put_list(out, &open.from.networks, put_prefix);
     put_text(out, &open.user);
     put_text(out, &open.host);
     put_list(out, &open.preferred, put_prefix);

@@ -41,20 +41,36 @@ fn session() -> impl Strategy<Value = [u8; 16]> {
 fn open() -> impl Strategy<Value = Frame> {
     let families = any::<(bool, bool)>().prop_map(|(v4, v6)| Families { v4, v6 });
     let resume = prop::option::of((session(), token()));
+    let sources =
+        (any::<bool>(), prefixes()).prop_map(|(containers, networks)| Sources { containers, networks });
     (
         resume,
         any::<(u32, u8)>(),
         any::<u16>(),
         families,
-        any::<u32>(),
+        (any::<u32>(), sources),
         ".{0,20}",
         ".{0,20}",
         prefixes(),
         prefixes(),
     )
-        .prop_map(|(resume, (link, lane), mtu, families, grace, user, host, preferred, avoid)| {
-            Frame::Open(Open { resume, link, lane, mtu, families, grace, user, host, preferred, avoid })
-        })
+        .prop_map(
+            |(resume, (link, lane), mtu, families, (grace, from), user, host, preferred, avoid)| {
+                Frame::Open(Open {
+                    resume,
+                    link,
+                    lane,
+                    mtu,
+                    families,
+                    grace,
+                    from,
+                    user,
+                    host,
+                    preferred,
+                    avoid,
+                })
+            },
+        )
 }
 
 fn opened() -> impl Strategy<Value = Frame> {

@@ -20,6 +20,9 @@ pub const MAX_TEXT: usize = 8 * 1024;
 /// Maximum number of items of a list that is sent. A larger set of routes takes several frames.
 pub const MAX_PREFIXES: usize = 2048;
 
+/// Maximum number of networks in [`Sources`]. Each takes a routing rule that every packet is compared with.
+pub const MAX_SOURCES: usize = 64;
+
 /// Maximum number of standby packets: as many as the laptop has TCP connections at most.
 pub const MAX_STANDBY: usize = 8192;
 
@@ -106,10 +109,21 @@ pub struct Open {
     pub user: String,
     /// The laptop's host name. For messages only.
     pub host: String,
+    /// Whose packets enter the tunnel.
+    pub from: Sources,
     /// Prefixes preferred for the tunnel's addresses: those of an earlier session.
     pub preferred: Vec<IpNet>,
     /// Prefixes that the tunnel's addresses must not overlap: the laptop's own routes.
     pub avoid: Vec<IpNet>,
+}
+
+/// Whose packets enter the tunnel, besides those of the codespace itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sources {
+    /// Those of containers on the codespace's own bridges.
+    pub containers: bool,
+    /// Those that the codespace forwards from these networks, at most [`MAX_SOURCES`].
+    pub networks: Vec<IpNet>,
 }
 
 /// A set of address families.

@@ -30,6 +30,7 @@ pub(super) struct Raw {
     pub(super) memory: Text<Memory>,
     pub(super) route: List<RouteChoice>,
     pub(super) exclude: Option<List<Network>>,
+    pub(super) from: List<Source>,
     pub(super) dns: Text<Dns>,
     pub(super) rebind: Text<Rebinding>,
     pub(super) host_port: Option<List<HostPort>>,
@@ -210,6 +211,29 @@ impl FromStr for Network {
         match network {
             Ok(network) => Ok(Self(network.trunc())),
             Err(_) => Err(format!("{text:?} is not a network such as 10.0.0.0/8 or fd00::/8")),
+        }
+    }
+}
+
+/// Whose packets enter the tunnel.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Containers,
+    Nobody,
+    Network(IpNet),
+}
+
+impl FromStr for Source {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Containers),
+            "none" => Ok(Self::Nobody),
+            text => match text.parse::<Network>() {
+                Ok(network) => Ok(Self::Network(network.0)),
+                Err(_) => Err(format!("{text:?} is neither auto nor none nor a network such as 10.9.0.0/16")),
+            },
         }
     }
 }

@@ -83,7 +83,7 @@ const PLAIN: Setting = Setting {
 };
 
 /// All settings, in the order of `--help`.
-pub const SETTINGS: [Setting; 23] = [
+pub const SETTINGS: [Setting; 24] = [
     Setting {
         key: "codespace",
         short: Some('c'),
@@ -195,6 +195,16 @@ pub const SETTINGS: [Setting; 23] = [
         repeatable: true,
         meaning: "A network that is not forwarded; may be repeated",
         example: r#"["192.168.1.0/24"]"#,
+        ..PLAIN
+    },
+    Setting {
+        key: "from",
+        value: "NETWORK",
+        repeatable: true,
+        meaning: "Whose packets enter the tunnel, besides those of the codespace itself: auto (its containers), none, or a \
+                  network that it forwards; may be repeated",
+        default: Unset::Value("auto"),
+        example: r#"["auto", "10.9.0.0/16"]"#,
         ..PLAIN
     },
     Setting {

@@ -53,6 +53,19 @@ fn a_flag_wins_over_a_variable_and_a_variable_over_the_file() {
 }
 
 #[test]
+fn whose_packets_enter_the_tunnel_adds_up() {
+    let from = |text: &str| loaded("", &[("GH_NET_FROM", text)], Flags::default()).unwrap().from;
+    let default = loaded("", &[], Flags::default()).unwrap().from;
+    assert_eq!(default, frame::Sources { containers: true, networks: vec![] });
+    assert_eq!(from("none"), frame::Sources { containers: false, networks: vec![] });
+    let network = vec!["10.9.0.0/16".parse().unwrap()];
+    assert_eq!(from("10.9.8.7/16"), frame::Sources { containers: false, networks: network.clone() });
+    assert_eq!(from("auto, 10.9.0.0/16"), frame::Sources { containers: true, networks: network });
+    let said = refused("from = [\"eth0\"]", &[], Flags::default());
+    assert!(said.contains("from: \"eth0\" is neither auto nor none nor a network"), "{said}");
+}
+
+#[test]
 fn lists_are_split_at_commas_but_ssh_options_are_not() {
     let pairs = [("GH_NET_EXCLUDE", "10.1.2.3, fd00::1/8"), ("GH_NET_SSH_OPTION", "Ciphers=a,b")];
     let config = loaded("", &pairs, Flags::default()).unwrap();

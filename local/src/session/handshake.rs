@@ -194,6 +194,7 @@ mod tests {
             mtu: 65_520,
             families: Families { v4: true, v6: true },
             grace: 0,
+            from: gh_net_common::frame::Sources { containers: true, networks: Vec::new() },
             user: "alice".into(),
             host: "laptop".into(),
             preferred: Vec::new(),

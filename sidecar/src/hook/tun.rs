@@ -12,6 +12,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 
 use crate::hook::concern::Concern;
 use crate::hook::plan::{Plan, Target};
+use crate::hook::rule::Packets;
 use crate::journal::{Journal, Report};
 use crate::notify::Notifier;
 
@@ -89,7 +90,7 @@ impl Repaired {
 
 impl Tunnel {
     /// Installs the hook as `open` asks for it, with addresses outside of `taken`. Packets to `direct` never enter it.
-    /// Returns it with the plan it follows.
+    /// Besides the host's own packets, it gets those of `others`. Returns it with the plan it follows.
     ///
     /// # Errors
     /// See [`Error`]. Changes already made are in the journal.
@@ -97,6 +98,7 @@ impl Tunnel {
         open: &Open,
         taken: &[IpNet],
         direct: BTreeSet<IpAddr>,
+        others: &BTreeSet<Packets>,
         journal: &mut Journal,
         notifier: &Notifier,
     ) -> Result<(Self, Plan), Error> {
@@ -104,7 +106,7 @@ impl Tunnel {
         let addresses = add_addresses(&device, open, taken, notifier)?;
         let mut plan = Plan::new(addresses.clone());
         plan.set_exceptions(direct);
-        let gateway = Gateway::install(&plan, device.index(), journal).map_err(Error::Gateway)?;
+        let gateway = Gateway::install(&plan, device.index(), others, journal).map_err(Error::Gateway)?;
         Ok((Self { device, addresses, unavailable: BTreeSet::new(), gateway }, plan))
     }
 
@@ -117,12 +119,17 @@ impl Tunnel {
         self.gateway.follow(plan)
     }
 
-    /// Lets these tables of the codespace, by family, win over the tunnel.
+    /// Lets these tables of the codespace, by family, win over the tunnel, and `others` use it.
     ///
     /// # Errors
     /// The kernel refused a rule, or it could not be written down.
-    pub(crate) fn prefer(&mut self, tables: &BTreeSet<(bool, u32)>, journal: &mut Journal) -> io::Result<()> {
-        self.gateway.prefer(tables, journal)
+    pub(crate) fn arrange(
+        &mut self,
+        tables: &BTreeSet<(bool, u32)>,
+        others: &BTreeSet<Packets>,
+        journal: &mut Journal,
+    ) -> io::Result<()> {
+        self.gateway.arrange(tables, others, journal)
     }
 
     /// Takes the rules and routes away, through the journal. From now on nothing is followed or missing.

@@ -47,6 +47,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use gh_net_common::frame::Dns;
+use ipnet::IpNet;
 use tokio::task::JoinSet;
 
 use crate::liveness::LinkWatch;
@@ -123,6 +124,11 @@ impl Responder {
     /// The laptop's networks have changed, and with them perhaps what its resolver says.
     pub(crate) fn routes_changed(&self) {
         self.service.routes_changed();
+    }
+
+    /// Answers the questions of these networks only. At first none are answered.
+    pub(crate) fn set_clients(&self, clients: Vec<IpNet>) {
+        self.service.set_clients(clients);
     }
 
     /// Follows a change of the codespace's own resolvers. Queries in progress still ask the old ones.

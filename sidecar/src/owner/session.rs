@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use gh_net_common::debounce::Changes;
-use gh_net_common::frame::{Codespace, Frame, Goodbye, Level, Notice, Open, Opened, Reason, Token};
+use gh_net_common::frame::{Codespace, Frame, Goodbye, Level, Notice, Open, Opened, Reason, Sources, Token};
 use tokio::select;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
@@ -37,6 +37,7 @@ mod names;
 mod own;
 mod repairs;
 mod report;
+mod sources;
 mod start;
 
 pub(crate) use holder::Holder;
@@ -73,6 +74,8 @@ pub(crate) struct Session {
     link: Option<Link>,
     /// The number of the newest link.
     number: u32,
+    /// Whose packets are taken, besides the host's own.
+    from: Sources,
     /// Tells others about the link.
     monitor: LinkMonitor,
     /// The other end of the last link's ssh connection.
@@ -167,6 +170,7 @@ impl Session {
             deadline: None,
             link: None,
             number: open.link,
+            from: open.from.clone(),
             monitor: LinkMonitor::new(),
             peer,
             plan,
@@ -233,6 +237,7 @@ impl Session {
     pub(crate) fn attach(&mut self, mut link: Link, open: &Open) -> Option<Link> {
         self.plan.discard_parts();
         self.peer = link.peer;
+        self.from = open.from.clone();
         self.names.begin_anew();
         self.look_after();
         self.own.resolvers = self.names.resolvers().to_vec();

@@ -211,9 +211,9 @@ fn other_resolvers_are_told_and_stay_out_of_the_tunnel() {
 #[test]
 fn what_another_program_takes_from_the_hook_is_set_again() {
     for (damage, named) in [
-        ("ip rule del pref 30001", "the routing rule 30001 (lookup 26727, IPv4)"),
+        ("ip rule del pref 30001", "the routing rule 30001 (iif lo lookup 26727, IPv4)"),
         ("ip rule del pref 30000", "the routing rule 30000 (lookup 254, IPv4)"),
-        ("ip -6 rule del pref 30001", "the routing rule 30001 (lookup 26727, IPv6)"),
+        ("ip -6 rule del pref 30001", "the routing rule 30001 (iif lo lookup 26727, IPv6)"),
         ("ip route flush table 26727", "routes"),
         ("ip route del 10.20.0.0/16 table 26727", "routes"),
         ("ip route replace blackhole 10.20.0.0/16 table 26727", "routes"),

@@ -33,6 +33,7 @@ pub(crate) fn open(grace: u32) -> Open {
         mtu: 65_520,
         families: Families { v4: true, v6: true },
         grace,
+        from: gh_net_common::frame::Sources { containers: true, networks: Vec::new() },
         user: "alice".into(),
         host: "laptop".into(),
         preferred: vec![],

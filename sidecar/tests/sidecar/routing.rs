@@ -1,6 +1,6 @@
 //! Which packets the kernel routes into the tunnel.
 
-use gh_net_common::frame::{Frame, Goodbye, Open, Reason, Routes};
+use gh_net_common::frame::{Dns, DnsMode, Frame, Goodbye, Open, Reason, Rebind, Routes, Sources};
 
 use crate::codespace::{in_codespace, route_to, sh, snapshot};
 use crate::laptop::{Laptop, net, open, resume, routes};
@@ -28,7 +28,8 @@ fn the_laptops_networks_take_the_tunnel_and_nothing_else_does() {
             assert!(route_to(here).contains(via), "{}", route_to(here));
         }
         let rules = sh("ip rule; ip -6 rule");
-        let lookup = "30000:\tfrom all lookup main suppress_prefixlength 0\n30001:\tfrom all lookup 26727\n";
+        let lookup =
+            "30000:\tfrom all lookup main suppress_prefixlength 0\n30001:\tfrom all iif lo lookup 26727\n";
         assert_eq!(rules.matches(lookup).count(), 2, "{rules}");
     });
 }
@@ -219,5 +220,107 @@ fn prefixes_in_use_are_avoided_and_preferred_ones_are_used_if_they_are_free() {
         assert_eq!(addresses, ["198.18.0.1/30", "fd99::1/64"]);
         assert!(route_to("fd99::2").contains("dev ghnet0"));
         assert!(route_to("fd99::3").contains("via 2001:db8:5::1"));
+    });
+}
+
+/// A neighbour on the codespace's LAN and a container behind a bridge, both of which route by the codespace.
+const NEIGHBOURS: &str = "
+    echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv6/conf/all/forwarding
+    ip netns add neighbour; ip netns add container
+    ip link set far netns neighbour
+    ip -n neighbour address add 172.16.5.7/24 dev far
+    ip -n neighbour address add 2001:db8:5::7/64 dev far nodad
+    ip link add docker0 type bridge
+    ip address add 172.17.0.1/16 dev docker0; ip address add fd17::1/64 dev docker0 nodad
+    ip link add veth0 type veth peer name eth0 netns container
+    ip link set veth0 master docker0 up; ip link set docker0 up
+    ip -n container address add 172.17.0.2/16 dev eth0
+    ip -n container address add fd17::2/64 dev eth0 nodad
+    for host in neighbour container; do ip -n $host link set lo up; done
+    ip -n neighbour link set far up; ip -n container link set eth0 up
+    ip -n neighbour route add default via 172.16.5.4; ip -n neighbour -6 route add default via 2001:db8:5::4
+    ip -n container route add default via 172.17.0.1; ip -n container -6 route add default via fd17::1
+    until ip netns exec neighbour ping -qc1 -W1 172.16.5.4; do :; done
+    until ip netns exec container ping -qc1 -W1 172.17.0.1; do :; done
+    until ip netns exec container ping -qc1 -W1 fd17::1; do :; done
+    until ip netns exec neighbour ping -qc1 -W1 2001:db8:5::4; do :; done";
+
+/// Whose packets enter the tunnel: those from `host`, by the source of what the laptop gets after a ping of it.
+async fn enters(laptop: &mut Laptop, host: &str, target: &str) -> bool {
+    let enter = if host.is_empty() { String::new() } else { format!("ip netns exec {host} ") };
+    let before = crate::codespace::device_statistics("tx")["packets"].as_u64().unwrap();
+    sh(&format!("{enter}ping -qc1 -W1 {target} >/dev/null || true"));
+    laptop.settle().await;
+    crate::codespace::device_statistics("tx")["packets"].as_u64().unwrap() > before
+}
+
+/// Who gets an answer of the responder: one is sent to every question, if only SERVFAIL.
+fn resolves(host: &str) -> bool {
+    sh(&format!("ip netns exec {host} dig +tries=1 +time=6 @198.19.240.1 www.corp.example A || true"))
+        .contains("status:")
+}
+
+#[test]
+fn neighbours_do_not_enter_the_tunnel_but_containers_do() {
+    in_codespace(|| async {
+        sh("mkdir -p /run/netns");
+        sh(NEIGHBOURS);
+        for (containers, networks, container, neighbour) in [
+            (true, &[][..], true, false),
+            (false, &[], false, false),
+            (false, &["172.16.5.7/32", "2001:db8:5::7/128"], false, true),
+        ] {
+            let mut laptop = Laptop::connect().await;
+            let networks = networks.iter().map(|text| net(text)).collect();
+            let from = Sources { containers, networks };
+            laptop.ask(Open { from, ..open(0) }).await.unwrap();
+            let dns = Dns { mode: DnsMode::Split, search: vec![], domains: vec![], rebind: Rebind::Allow };
+            laptop.send(&[routes(&["10.20.0.0/16", "fd20::/32"]), Frame::Dns(dns)]).await;
+            laptop.settle().await;
+            for target in ["10.20.0.10", "fd20::10"] {
+                assert!(enters(&mut laptop, "", target).await, "the codespace's own: {target}");
+                assert_eq!(enters(&mut laptop, "container", target).await, container, "{target}");
+                assert_eq!(enters(&mut laptop, "neighbour", target).await, neighbour, "{target}");
+            }
+            laptop.cut().await;
+        }
+    });
+}
+
+#[test]
+fn neighbours_get_no_answer_of_the_responder_but_containers_do() {
+    in_codespace(|| async {
+        sh("mkdir -p /run/netns");
+        sh(NEIGHBOURS);
+        let (mut laptop, _) = Laptop::session(0).await;
+        let dns = Dns { mode: DnsMode::Split, search: vec![], domains: vec![], rebind: Rebind::Allow };
+        laptop.send(&[routes(&["10.20.0.0/16"]), Frame::Dns(dns)]).await;
+        laptop.settle().await;
+        let asked = tokio::task::spawn_blocking(|| ["container", "neighbour"].map(resolves));
+        let [container, neighbour] = tokio::select! {
+            asked = asked => asked.unwrap(),
+            never = laptop.stay_alive() => never,
+        };
+        assert!(container && !neighbour, "{container} {neighbour}");
+    });
+}
+
+#[test]
+fn containers_of_a_network_that_comes_later_enter_the_tunnel() {
+    in_codespace(|| async {
+        let (mut laptop, _) = Laptop::session(0).await;
+        laptop.send(&[routes(&["10.20.0.0/16"])]).await;
+        laptop.settle().await;
+        sh(
+            "ip link add br-late type bridge; ip address add 172.18.0.1/16 dev br-late; ip link set br-late up",
+        );
+        let has_rule = || sh("ip rule").contains("iif br-late lookup 26727");
+        while !has_rule() {
+            laptop.settle().await;
+        }
+        sh("ip link delete br-late");
+        while has_rule() {
+            laptop.settle().await;
+        }
     });
 }

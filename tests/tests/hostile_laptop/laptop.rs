@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::BytesMut;
-use gh_net_common::frame::{Families, Frame, Goodbye, Open, Opened, PREAMBLE, Reason};
+use gh_net_common::frame::{Families, Frame, Goodbye, Open, Opened, PREAMBLE, Reason, Sources};
 use gh_net_common::hello;
 use gh_net_tests::lab::{Binaries, LAPTOP_USER, Lab, Options, State};
 
@@ -226,6 +226,7 @@ pub(crate) fn open() -> Open {
         mtu: 65_520,
         families: Families { v4: true, v6: true },
         grace: 0,
+        from: Sources { containers: true, networks: vec![] },
         user: "mallory".into(),
         host: "laptop".into(),
         preferred: vec![],

@@ -107,6 +107,7 @@ mod tests {
 
     use super::*;
     use crate::hook::plan::Target;
+    use crate::hook::rule::Packets;
 
     const DEVICE: u32 = 7;
 
@@ -115,11 +116,14 @@ mod tests {
     }
 
     fn rules() -> Vec<Rule> {
-        let rule = |v6, priority, table, but_default| Rule { v6, priority, table, but_default };
+        let rule =
+            |v6, priority, packets, table, but_default| Rule { v6, priority, packets, table, but_default };
+        let by = |interface: &str| Packets::By(interface.to_owned());
         vec![
-            rule(false, 30_000, 254, true),
-            rule(false, 30_001, 26_727, false),
-            rule(true, 30_001, 26_727, false),
+            rule(false, 30_000, Packets::All, 254, true),
+            rule(false, 30_001, by("lo"), 26_727, false),
+            rule(true, 30_001, by("docker0"), 26_727, false),
+            rule(false, 30_001, Packets::From(net("10.9.0.0/16")), 26_727, false),
         ]
     }
 
@@ -169,7 +173,7 @@ mod tests {
             assert_eq!(meaning(NewRule(rule(&ours))), Concern::None);
             assert_eq!(meaning(DelRule(rule(&ours))), Concern::Damage);
             let mut conditional = rule(&ours);
-            conditional.header.src_len = 24;
+            conditional.header.dst_len = 24;
             assert_eq!(meaning(DelRule(conditional)), Concern::Codespace, "not ours");
         }
         let address = |index| {

@@ -1,12 +1,16 @@
 //! The policy routes of the TUN hook: carries the [plan](crate::hook::plan) out in the kernel.
 //!
-//! Each family has two rules, after `local` and before `main`:
+//! Each family has these rules, after `local` and before `main`:
 //!
 //! ```text
 //! 30000: from all lookup main suppress_prefixlength 0    every route of the codespace except its default wins
-//! 30001: from all lookup 26727                           then ours
+//! 30001: from all iif lo lookup 26727                    then ours, for the host's own packets
+//! 30001: from all iif docker0 lookup 26727               and for those of its containers
 //! 32766: from all lookup main                            then its default
 //! ```
+//!
+//! So the packets of others that the codespace forwards, such as those of its LAN neighbours, are routed as if we were not
+//! there.
 //!
 //! Another table of the codespace that one of its rules looks up after ours, for every packet, gets a rule beside the
 //! first one, so that its routes win as those of `main` do.
@@ -28,10 +32,10 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use super::message::{self, TABLE, is_own, new_rule, only_key, own_route};
 use super::table::{Held, Kernel, OwnTable, Step, is_gone};
 use crate::hook::plan::{Plan, Table};
-use crate::hook::rule::Rule;
+use crate::hook::rule::{OWN, Packets, Rule};
 use crate::journal::{Change, Journal, Report};
 
-/// The priority of the first of our two rules; the second has the next. The kernel's own rules are 0 (local), 32766
+/// The priority of the rules that let the codespace's own networks win; those that lead to our table have the next. The kernel's own rules are 0 (local), 32766
 /// (main) and 32767 (default).
 const PRIORITY: u32 = 30_000;
 /// The kernel's table of this machine's own addresses (`RT_TABLE_LOCAL`).
@@ -41,13 +45,18 @@ const MAX_TABLES: usize = 32;
 /// How often the rules are looked at again because changes interrupted the look.
 const LOOKS: usize = 16;
 
-/// The rules of the hook, without those for other tables of the codespace.
-fn rules(families: Families) -> Vec<Rule> {
+/// The rules of the hook: these `tables` of the codespace win, then ours is looked up, for the host's own packets and for
+/// these `others`. `true` is IPv6.
+fn rules(families: Families, tables: &BTreeSet<(bool, u32)>, others: &BTreeSet<Packets>) -> Vec<Rule> {
     let mut rules = Vec::new();
-    for (v6, wanted) in [(false, families.v4), (true, families.v6)] {
-        if wanted {
-            rules.push(Rule { v6, priority: PRIORITY, table: MAIN_TABLE, but_default: true });
-            rules.push(Rule { v6, priority: PRIORITY + 1, table: TABLE, but_default: false });
+    for v6 in [false, true].into_iter().filter(|v6| if *v6 { families.v6 } else { families.v4 }) {
+        let tables = tables.iter().filter(|(of_v6, _)| *of_v6 == v6).map(|(_, table)| *table);
+        for table in [MAIN_TABLE].into_iter().chain(tables.take(MAX_TABLES)) {
+            rules.push(Rule { v6, priority: PRIORITY, packets: Packets::All, table, but_default: true });
+        }
+        let others = others.iter().filter(|packets| packets.has_family(v6)).cloned();
+        for packets in [Packets::By(OWN.to_owned())].into_iter().chain(others) {
+            rules.push(Rule { v6, priority: PRIORITY + 1, packets, table: TABLE, but_default: false });
         }
     }
     rules
@@ -57,21 +66,29 @@ fn rules(families: Families) -> Vec<Rule> {
 #[derive(Debug)]
 pub(crate) struct Gateway {
     table: OwnTable<Routes>,
+    families: Families,
     /// None if it is withdrawn.
     rules: Vec<Rule>,
 }
 
 impl Gateway {
-    /// Fills our table, then adds the rules that lead to it.
+    /// Fills our table, then adds the rules that lead to it for the host's own packets and for these `others`.
     ///
     /// # Errors
     /// The kernel refused a route or a rule, or communication failed. Changes already made are in the journal.
-    pub(crate) fn install(plan: &Plan, device: u32, journal: &mut Journal) -> io::Result<Self> {
+    pub(crate) fn install(
+        plan: &Plan,
+        device: u32,
+        others: &BTreeSet<Packets>,
+        journal: &mut Journal,
+    ) -> io::Result<Self> {
         let mut routes = Routes { netlink: Netlink::open()?, device };
         journal.record(Change::Routes)?;
         // Only we use this table: routes in it were left by an owner whose journal was lost.
         routes.flush()?;
-        let mut gateway = Self { table: OwnTable::new(routes), rules: rules(plan.families()) };
+        let families = plan.families();
+        let rules = rules(families, &BTreeSet::new(), others);
+        let mut gateway = Self { table: OwnTable::new(routes), families, rules };
         if let Some(failure) = gateway.follow(plan)?.into_iter().next() {
             return Err(io::Error::other(failure));
         }
@@ -103,26 +120,28 @@ impl Gateway {
         self.rules.is_empty()
     }
 
-    /// Lets `tables` of the codespace, by family, win over ours: all of their routes except a default route.
+    /// Lets `tables` of the codespace, by family, win over ours: all of their routes except a default route. Besides the
+    /// host's own packets, those of `others` get to our table.
     ///
     /// # Errors
     /// The kernel refused a rule, or it could not be written down.
-    pub(crate) fn prefer(&mut self, tables: &BTreeSet<(bool, u32)>, journal: &mut Journal) -> io::Result<()> {
-        let families: BTreeSet<bool> = self.rules.iter().map(|rule| rule.v6).collect();
-        let wanted: Vec<Rule> = tables
-            .iter()
-            .filter(|(v6, _)| families.contains(v6))
-            .take(MAX_TABLES)
-            .map(|&(v6, table)| Rule { v6, priority: PRIORITY, table, but_default: true })
-            .collect();
+    pub(crate) fn arrange(
+        &mut self,
+        tables: &BTreeSet<(bool, u32)>,
+        others: &BTreeSet<Packets>,
+        journal: &mut Journal,
+    ) -> io::Result<()> {
+        if self.is_withdrawn() {
+            return Ok(());
+        }
+        let wanted = rules(self.families, tables, others);
         for rule in wanted.iter().filter(|rule| !self.rules.contains(rule)).cloned().collect::<Vec<_>>() {
             journal.record(Change::Rules)?;
             add_rule(&rule)?;
             self.rules.push(rule);
         }
-        let is_old = |rule: &Rule| rule.but_default && rule.table != MAIN_TABLE && !wanted.contains(rule);
         let mut refused = Ok(());
-        for rule in self.rules.extract_if(.., |rule| is_old(rule)).collect::<Vec<_>>() {
+        for rule in self.rules.extract_if(.., |rule| !wanted.contains(rule)).collect::<Vec<_>>() {
             if let Err(error) = delete_rule(&rule) {
                 // It is tried again the next time.
                 self.rules.push(rule);
@@ -247,7 +266,7 @@ impl Routes {
     }
 }
 
-/// All rules that look a table up for every packet, ours among them. A kernel without policy routing, or without a
+/// All rules that look a table up for packets that ours may be for, ours among them. A kernel without policy routing, or without a
 /// family, has none. Also whether changes interrupted the look, so that rules may be missing.
 ///
 /// # Errors
@@ -281,7 +300,8 @@ fn plain_rules() -> io::Result<(Vec<Rule>, bool)> {
 /// The kernel's answer.
 pub(crate) fn rules_of_codespace() -> io::Result<(Vec<Rule>, bool)> {
     let (mut rules, is_interrupted) = plain_rules()?;
-    rules.retain(|rule| ![LOCAL_TABLE, MAIN_TABLE, TABLE].contains(&rule.table) && rule.priority != PRIORITY);
+    let is_kernels = |table| [LOCAL_TABLE, MAIN_TABLE].contains(&table);
+    rules.retain(|rule| rule.packets == Packets::All && !is_kernels(rule.table) && !is_ours(rule));
     Ok((rules, is_interrupted))
 }
 
@@ -314,7 +334,7 @@ pub(crate) fn flush_table() -> io::Result<()> {
 
 /// Whether a rule is one that we add: it looks up our table, or another one in place of ours but for its default route.
 fn is_ours(rule: &Rule) -> bool {
-    rule.table == TABLE || rule.priority == PRIORITY && rule.but_default
+    rule.table == TABLE || rule.priority == PRIORITY && rule.but_default && rule.packets == Packets::All
 }
 
 /// Removes every rule of ours.
@@ -348,17 +368,44 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_family_has_two_rules_and_only_if_it_is_wanted() {
-        let both = rules(Families { v4: true, v6: true });
-        assert_eq!(both.len(), 4);
-        let v4 = rules(Families { v4: true, v6: false });
-        assert_eq!(v4.len(), 2);
-        assert!(v4[0].but_default && v4[0].priority < v4[1].priority && v4[1].table == TABLE);
+    fn each_wanted_family_has_rules_for_the_hosts_own_packets_and_for_others_of_it() {
+        let others = BTreeSet::from([
+            Packets::By("docker0".to_owned()),
+            Packets::From("10.9.0.0/16".parse().unwrap()),
+            Packets::From("fd09::/32".parse().unwrap()),
+        ]);
+        let tables = BTreeSet::from([(false, 100), (true, 101)]);
+        let both: Vec<String> =
+            rules(Families { v4: true, v6: true }, &tables, &others).iter().map(Rule::to_string).collect();
+        assert_eq!(
+            both,
+            [
+                "30000 (lookup 254, IPv4)",
+                "30000 (lookup 100, IPv4)",
+                "30001 (iif lo lookup 26727, IPv4)",
+                "30001 (iif docker0 lookup 26727, IPv4)",
+                "30001 (from 10.9.0.0/16 lookup 26727, IPv4)",
+                "30000 (lookup 254, IPv6)",
+                "30000 (lookup 101, IPv6)",
+                "30001 (iif lo lookup 26727, IPv6)",
+                "30001 (iif docker0 lookup 26727, IPv6)",
+                "30001 (from fd09::/32 lookup 26727, IPv6)",
+            ]
+        );
+        let v4 = rules(Families { v4: true, v6: false }, &tables, &BTreeSet::new());
+        assert!(v4.len() == 3 && v4.iter().all(|rule| !rule.v6));
     }
 
     #[test]
     fn rules_of_others_are_not_ours() {
-        let rule = |priority, table, but_default| Rule { v6: false, priority, table, but_default };
+        let packets = Packets::All;
+        let rule = |priority, table, but_default| Rule {
+            v6: false,
+            priority,
+            packets: packets.clone(),
+            table,
+            but_default,
+        };
         assert!(is_ours(&rule(PRIORITY, 100, true)) && is_ours(&rule(PRIORITY + 1, TABLE, false)));
         for other in [rule(32_766, MAIN_TABLE, false), rule(PRIORITY, 100, false), rule(32_764, 254, true)] {
             assert!(!is_ours(&other), "{other}");
@@ -367,7 +414,8 @@ mod tests {
 
     #[test]
     fn a_table_counts_if_it_is_looked_up_after_ours_and_has_routes_of_its_family() {
-        let rule = |v6, priority, table| Rule { v6, priority, table, but_default: false };
+        let rule =
+            |v6, priority, table| Rule { v6, priority, packets: Packets::All, table, but_default: false };
         let route = |prefix: &str, table| Route {
             table,
             prefix: prefix.parse().unwrap(),

@@ -11,7 +11,7 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleFlags, RuleMessa
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::hook::plan::Target;
-use crate::hook::rule::Rule;
+use crate::hook::rule::{Packets, Rule};
 
 /// Our own routing table.
 pub(super) const TABLE: u32 = 26_727;
@@ -97,6 +97,14 @@ pub(super) fn new_rule(rule: &Rule) -> RouteNetlinkMessage {
     }
     message.attributes.push(RuleAttribute::Priority(rule.priority));
     message.attributes.push(RuleAttribute::Table(rule.table));
+    match &rule.packets {
+        Packets::All => {}
+        Packets::By(interface) => message.attributes.push(RuleAttribute::Iifname(interface.clone())),
+        Packets::From(net) => {
+            message.header.src_len = net.prefix_len();
+            message.attributes.push(RuleAttribute::Source(net.network()));
+        }
+    }
     if rule.but_default {
         message.attributes.push(RuleAttribute::SuppressPrefixLen(0));
     }
@@ -107,7 +115,7 @@ fn family(v6: bool) -> AddressFamily {
     if v6 { AddressFamily::Inet6 } else { AddressFamily::Inet }
 }
 
-/// A rule that looks a table up for every packet, as ours do; `None` for others.
+/// A rule that looks a table up for packets that ours may be for; `None` for others.
 pub(super) fn rule(message: &RuleMessage) -> Option<Rule> {
     let header = &message.header;
     let v6 = match header.family {
@@ -116,15 +124,18 @@ pub(super) fn rule(message: &RuleMessage) -> Option<Rule> {
         _ => return None,
     };
     let is_plain = header.action == RuleAction::ToTable
-        && header.src_len == 0
         && header.dst_len == 0
         && header.tos == 0
         && !header.flags.contains(RuleFlags::Invert);
-    let mut rule = Rule { v6, priority: 0, table: header.table.into(), but_default: false };
+    let (mut interface, mut source) = (None, None);
+    let mut rule =
+        Rule { v6, priority: 0, packets: Packets::All, table: header.table.into(), but_default: false };
     for attribute in &message.attributes {
         match attribute {
             RuleAttribute::Priority(priority) => rule.priority = *priority,
             RuleAttribute::Table(table) => rule.table = *table,
+            RuleAttribute::Iifname(name) => interface = Some(name),
+            RuleAttribute::Source(address) => source = IpNet::new(*address, header.src_len).ok(),
             // The kernel reports -1 for none.
             RuleAttribute::SuppressPrefixLen(0) => rule.but_default = true,
             RuleAttribute::SuppressPrefixLen(u32::MAX)
@@ -134,5 +145,11 @@ pub(super) fn rule(message: &RuleMessage) -> Option<Rule> {
             _ => return None,
         }
     }
+    rule.packets = match (interface, source) {
+        (None, None) if header.src_len == 0 => Packets::All,
+        (Some(interface), None) if header.src_len == 0 => Packets::By(interface.clone()),
+        (None, Some(net)) => Packets::From(net),
+        _ => return None,
+    };
     is_plain.then_some(rule)
 }

@@ -86,6 +86,8 @@ pub(super) async fn serve_udp(socket: UdpSocket, service: Arc<Service>) {
     let mut buffer = [0; MAX_QUERY + 1];
     loop {
         match socket.recv_from(&mut buffer).await {
+            // To be silent is what a closed firewall is.
+            Ok((_, client)) if !service.serves(client.ip()) => {}
             Ok((length, client)) => {
                 while let Some(answered) = queries.try_join_next() {
                     answered.iter().for_each(|client| forget_one(&mut clients, client));
@@ -136,6 +138,7 @@ pub(super) async fn serve_tcp(listener: TcpListener, service: Arc<Service>) {
     let mut clients = JoinSet::new();
     loop {
         match listener.accept().await {
+            Ok((_, client)) if !service.serves(client.ip()) => {}
             Ok((stream, client)) => {
                 if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
                     let service = Arc::clone(&service);

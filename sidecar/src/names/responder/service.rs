@@ -1,12 +1,13 @@
 //! Answers one client's message: chooses the sides to ask, and asks them in turn.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use gh_net_common::frame::{DnsMode, Rebind};
 use hickory_proto::op::ResponseCode;
+use ipnet::IpNet;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -45,6 +46,8 @@ pub(super) struct Service {
     settings: Mutex<Settings>,
     laptop: Laptop,
     pub(super) refusals: Refusals,
+    /// The networks whose questions are answered: others may reach our address, too.
+    clients: Mutex<Vec<IpNet>>,
     /// Limits the queries in progress, over all listening sockets.
     pub(super) in_flight: Arc<Semaphore>,
 }
@@ -69,6 +72,7 @@ impl Service {
             settings: Mutex::new(settings),
             laptop: Laptop::new(laptop, link),
             refusals: Refusals::new(notifier),
+            clients: Mutex::default(),
             in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
         }
     }
@@ -98,6 +102,17 @@ impl Service {
     pub(super) fn set_codespace(&self, codespace: Vec<SocketAddr>) {
         let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
         settings.codespace = Arc::new(Codespace::new(codespace));
+    }
+
+    /// Answers the questions of these networks only.
+    pub(super) fn set_clients(&self, clients: Vec<IpNet>) {
+        *self.clients.lock().unwrap_or_else(PoisonError::into_inner) = clients;
+    }
+
+    /// Whether the questions from this address are answered.
+    pub(super) fn serves(&self, client: IpAddr) -> bool {
+        let clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.iter().any(|net| net.contains(&client))
     }
 
     /// The answer to a client's message; `None` if it gets none.

@@ -188,6 +188,7 @@ fn start_telling(port: u16, resolvers: &[IpAddr], notifier: Notifier) -> (Respon
     let monitor = LinkMonitor::new();
     monitor.connected();
     let responder = Responder::start_on(config, monitor.watch(), port).unwrap();
+    responder.set_clients(vec!["127.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()]);
     responder.set(&dns(DnsMode::Split));
     (responder, monitor)
 }

@@ -7,6 +7,7 @@ use gh_net_common::frame::{Frame, Level};
 
 use super::Session;
 use super::own::{self, Own};
+use super::sources;
 use super::start::exceptions;
 use crate::hook::Networks;
 use crate::names::responder::Forwarded;
@@ -73,12 +74,14 @@ impl Session {
     fn take_networks(&mut self, found: &Networks, changes: Changes) {
         let exceptions = exceptions(&found.routes, self.peer, &self.own.resolvers);
         let networks = own::networks(found, self.hook.addresses());
+        let packets = sources::packets(&self.from, found);
+        self.names.set_clients(sources::clients(&self.from, found));
         match changes {
             Changes::Settled => {
                 self.plan.set_exceptions(exceptions);
                 self.own.networks = networks;
-                if let Err(error) = self.hook.prefer(found, &mut self.journal) {
-                    tracing::warn!("not all of the codespace's tables win over the tunnel: {error}");
+                if let Err(error) = self.hook.arrange(found, &packets, &mut self.journal) {
+                    tracing::warn!("not all rules of the tunnel could be set: {error}");
                 }
             }
             Changes::Ongoing => {

@@ -57,6 +57,7 @@ mod tests {
             mtu: 1500,
             families: Families { v4: true, v6: true },
             grace: 0,
+            from: gh_net_common::frame::Sources { containers: true, networks: Vec::new() },
             user: user.to_owned(),
             host: host.to_owned(),
             preferred: Vec::new(),

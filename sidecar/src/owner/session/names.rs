@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use gh_net_common::frame::{self, DnsMode, Level, TunnelAddress};
 
+use ipnet::IpNet;
+
 use crate::journal::Journal;
 use crate::liveness::LinkMonitor;
 use crate::names::resolv::{self, Followed};
@@ -27,6 +29,8 @@ pub(super) struct Names {
     resolvers: Vec<IpAddr>,
     /// Which addresses lead to the laptop.
     forwarded: Arc<Forwarded>,
+    /// Whose questions are answered.
+    clients: Vec<IpNet>,
     /// The error that keeps names unhooked: it is told once.
     error: Option<String>,
     /// After which time resolv.conf is to be looked at again.
@@ -45,6 +49,7 @@ impl Names {
             laptop: addresses.iter().map(|address| address.gateway).collect(),
             resolvers: Vec::new(),
             forwarded: Arc::default(),
+            clients: Vec::new(),
             error: None,
             look_after: None,
             notifier,
@@ -97,6 +102,14 @@ impl Names {
         self.responder.as_ref().map_or(0, Responder::refused)
     }
 
+    /// Answers the questions of these networks only.
+    pub(super) fn set_clients(&mut self, clients: Vec<IpNet>) {
+        if let Some(responder) = self.responder.as_ref().filter(|_| clients != self.clients) {
+            responder.set_clients(clients.clone());
+        }
+        self.clients = clients;
+    }
+
     /// Follows the laptop's DNS settings.
     pub(super) fn set(&mut self, dns: frame::Dns, link: &LinkMonitor, journal: &mut Journal) {
         self.mode = dns.mode;
@@ -138,6 +151,7 @@ impl Names {
         };
         responder.set_forwarded(Arc::clone(&self.forwarded));
         responder.set(dns);
+        responder.set_clients(self.clients.clone());
         self.responder = Some(responder);
         Ok(match &mut self.hook {
             Some(hook) => hook.update(&dns.search)?,

@@ -5,10 +5,11 @@ use std::io;
 use std::net::IpAddr;
 
 use gh_net_common::frame::{Goodbye, Open, Reason, Token};
-use gh_net_common::netlink::{Netlink, Route};
+use gh_net_common::netlink::Route;
 use ipnet::IpNet;
 use rustix::rand::{GetRandomFlags, getrandom};
 
+use super::sources;
 use crate::hook::plan::Plan;
 use crate::hook::{Hook, Networks};
 use crate::journal::Journal;
@@ -29,14 +30,13 @@ pub(super) fn install_hook(
     journal: &mut Journal,
     notifier: &Notifier,
 ) -> Result<(Hook, Plan), Goodbye> {
-    let Networks { routes, .. } = Networks::read().map_err(failed("reading the routes"))?;
-    let addresses = Netlink::open().and_then(|mut netlink| netlink.addresses());
-    let addresses = addresses.map_err(failed("reading the addresses"))?.items;
+    let found = Networks::read().map_err(failed("reading the routes and addresses"))?;
+    let Networks { routes, addresses, .. } = &found;
     let mut taken: Vec<IpNet> = open.avoid.clone();
     taken.extend(routes.iter().map(|route| route.prefix));
-    taken.extend(addresses.iter().flat_map(|address| [address.address, address.network()]));
-    let direct = exceptions(&routes, peer, &resolv::nameservers());
-    Hook::install(open, &taken, direct, journal, notifier)
+    taken.extend(addresses.iter().flat_map(|(address, _)| [*address, address.trunc()]));
+    let direct = exceptions(routes, peer, &resolv::nameservers());
+    Hook::install(open, &taken, direct, &sources::packets(&open.from, &found), journal, notifier)
 }
 
 /// The addresses that carry the session: the ssh peer, the next hops of the default routes, the resolvers.
