@@ -33,6 +33,10 @@ use pace::{Advice, Pace};
 /// The file that the C libraries read.
 pub(crate) const RESOLV_CONF: &str = "/etc/resolv.conf";
 
+/// For how long an empty file is taken for one that another program has truncated and is about to write. Our text between
+/// the two would be mixed with the other program's.
+const EMPTY: Duration = Duration::from_secs(2);
+
 /// Where links of resolv.conf usually lead. If the owner was killed and the link leads elsewhere since, what it wrote is
 /// looked for here.
 const USUAL_TARGETS: [&str; 7] = [
@@ -226,6 +230,12 @@ impl Hook {
                 self.write()?;
             }
             return Ok(Followed::Unchanged);
+        }
+        if matches!(&current, Ok(Some(current)) if current.is_empty()) {
+            let left = EMPTY.saturating_sub(self.quiet_for(now));
+            if !left.is_zero() {
+                return Ok(Followed::Later(left));
+            }
         }
         let comment = current.as_ref().ok().and_then(|current| text::comment(current.as_deref()?));
         if !leads_there {

@@ -148,7 +148,7 @@ fn what_another_program_writes_becomes_the_original() {
 }
 
 #[test]
-fn a_file_that_is_deleted_or_emptied_is_set_again_and_is_so_at_the_end() {
+fn a_file_that_is_deleted_is_set_again_and_is_so_at_the_end() {
     let fixture = Fixture::new(Some(ORIGINAL));
     let mut hooked = fixture.hooked();
     fs::remove_file(&fixture.path).unwrap();
@@ -156,13 +156,6 @@ fn a_file_that_is_deleted_or_emptied_is_set_again_and_is_so_at_the_end() {
     assert!(hooked.is_hooked());
     assert_eq!(fs::metadata(&fixture.path).unwrap().permissions().mode() & 0o777, 0o644);
     assert_eq!(hooked.undone(), None);
-
-    let fixture = Fixture::new(Some(ORIGINAL));
-    let mut hooked = fixture.hooked();
-    fs::write(&fixture.path, "").unwrap();
-    assert_eq!(hooked.follow(), Followed::SetAgain(None));
-    assert!(hooked.is_hooked());
-    assert_eq!(hooked.undone().unwrap(), b"");
 }
 
 #[test]
@@ -251,6 +244,23 @@ fn the_same_text_again_and_again_is_waited_for() {
     assert_eq!(followed, [again(), later(500), again(), later(4500), later(3000), again()]);
     assert!(hooked.is_hooked());
     assert_eq!(hooked.undone().unwrap(), ORIGINAL);
+}
+
+#[test]
+fn a_file_that_a_program_has_only_truncated_yet_is_waited_for() {
+    let fixture = Fixture::new(Some(ORIGINAL));
+    let mut hooked = fixture.hooked();
+    let start = Instant::now();
+    fs::write(&fixture.path, "").unwrap();
+    assert_eq!(hooked.follow_at(start).unwrap(), Followed::Later(EMPTY));
+    assert_eq!(hooked.follow_at(start + EMPTY / 2).unwrap(), Followed::Later(EMPTY / 2));
+    fs::write(&fixture.path, "# guard\nnameserver 9.9.9.9\n").unwrap();
+    assert_eq!(hooked.follow_at(start + EMPTY / 2).unwrap(), Followed::SetAgain(Some("guard".to_owned())));
+
+    fs::write(&fixture.path, "").unwrap();
+    assert_eq!(hooked.follow_at(start + EMPTY).unwrap(), Followed::Later(EMPTY));
+    assert_eq!(hooked.follow_at(start + 2 * EMPTY).unwrap(), Followed::SetAgain(None), "it stays empty");
+    assert_eq!(hooked.undone().unwrap(), b"");
 }
 
 #[test]
