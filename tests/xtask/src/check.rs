@@ -96,13 +96,15 @@ fn runs_programs(suite: &Suite) -> bool {
     suite.is_integration() && !WITHOUT_PROGRAMS.contains(&suite.program_name())
 }
 
-/// The long tests: the simulation with many seeds, long cuts, the soak, and those that need a Docker engine.
+/// The long tests: the simulation with many seeds, long cuts, all floods together, the soak, and those that need a Docker engine.
 pub(crate) fn long() -> Result<()> {
     Steps::of(|steps| {
         let sim = "cargo test --locked --workspace --test sim";
         steps.run("simulation, many seeds", || shell::run(sim, &[("SIM_SEEDS", MANY_SEEDS)]))?;
         let cuts = "cargo test --locked --workspace --test cuts -- --ignored --nocapture";
         steps.run("long cuts", || shell::run(cuts, PLAIN))?;
+        let floods = "cargo test --locked --workspace --test flood -- --ignored --nocapture";
+        steps.run("all floods", || shell::run(floods, PLAIN))?;
         steps.run("soak", || soak::run(&soak::Arguments::default()))?;
         steps.run("containers", containers::run)
     })

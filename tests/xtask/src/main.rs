@@ -44,7 +44,7 @@ enum Task {
     Test,
     /// Checks a release: builds its programs, one of them twice, and tests them; checks the flake
     TestRelease,
-    /// Runs the long tests: the simulation with many seeds, long cuts, a soak, and test-containers
+    /// Runs the long tests: the simulation with many seeds, long cuts, all floods, a soak, and test-containers
     TestLong,
     /// Uses a bridge for some minutes while its link is cut again and again, and checks that nothing grows
     Soak(soak::Arguments),
