@@ -7,6 +7,7 @@
 //! policy refuses before). So an attempt to bind one is the question: one system call, without privilege, that sends
 //! nothing.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -45,7 +46,14 @@ impl OwnAddresses {
     /// Whether the laptop has this address now. Where the kernel can't be asked for want of descriptors, it has.
     pub(super) fn contain(&mut self, address: IpAddr) -> bool {
         let family = usize::from(address.is_ipv6());
-        !self.ignored && self.can_bind(address) && !self.can_bind(UNASSIGNED[family])
+        if self.ignored {
+            return false;
+        }
+        match (self.can_bind(address), self.can_bind(UNASSIGNED[family])) {
+            (Ok(bound), Ok(any)) => bound && !any,
+            (Ok(false), Err(_)) => false,
+            (Err(_), _) | (Ok(true), Err(_)) => true,
+        }
     }
 
     /// The same for datagrams: an answer is remembered for a moment.
@@ -60,19 +68,24 @@ impl OwnAddresses {
         own
     }
 
-    fn can_bind(&mut self, address: IpAddr) -> bool {
+    /// Whether a socket can be bound to the address.
+    ///
+    /// # Errors
+    /// There is no socket to try it with.
+    fn can_bind(&mut self, address: IpAddr) -> io::Result<bool> {
         let socket = &mut self.sockets[usize::from(address.is_ipv6())];
         let unbound = match socket.take().map_or_else(|| Socket::new(domain(address), Type::DGRAM, None), Ok)
         {
             Ok(unbound) => unbound,
             // A laptop without this family has no address of it.
-            Err(error) => return error.raw_os_error() != Some(libc::EAFNOSUPPORT),
+            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => return Ok(false),
+            Err(error) => return Err(error),
         };
         let bound = unbound.bind(&SocketAddr::new(address, 0).into()).is_ok();
         if !bound {
             *socket = Some(unbound);
         }
-        bound
+        Ok(bound)
     }
 }
 

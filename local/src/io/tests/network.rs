@@ -348,6 +348,8 @@ fn a_mapping_without_a_socket_gets_one_when_descriptors_are_free_again() {
             setrlimit(Resource::RLIMIT_NOFILE, 0, most).unwrap();
             carry_out(engine::Command::OpenUdp { flow: FlowId(1), v6: false, interface: None });
             carry_out(send(b"lost"));
+            let strange = "198.51.100.77".parse().unwrap();
+            assert!(OwnAddresses::of_kernel().contain(strange), "what can't be asked is refused");
             setrlimit(Resource::RLIMIT_NOFILE, most, most).unwrap();
             carry_out(send(b"heard"));
         });
