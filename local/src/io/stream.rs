@@ -108,10 +108,7 @@ impl Stream {
     ) -> Served {
         if self.ended {
             // The client has not seen the end yet; what it still sends is discarded.
-            self.inbound.clear();
-            while self.take(flow, engine, now) > 0 {
-                self.inbound.clear();
-            }
+            discard(flow, engine, now);
             return if self.is_idle(now) { Served::Failed } else { Served::Later };
         }
         loop {
@@ -195,6 +192,19 @@ impl Stream {
     /// Whether nothing has happened for too long, with no query under way.
     fn is_idle(&self, now: Instant) -> bool {
         self.pending == 0 && now.saturating_duration_since(self.last_used) >= IDLE
+    }
+}
+
+/// Takes all that the engine has, and keeps nothing of it.
+fn discard(flow: FlowId, engine: &mut Engine, now: Instant) {
+    loop {
+        let mut slices = [IoSlice::new(&[]); SLICES];
+        let count = engine.uplink(flow, &mut slices);
+        let length: usize = slices[..count].iter().map(|slice| slice.len()).sum();
+        if length == 0 {
+            return;
+        }
+        engine.handle_accepted(flow, length, now);
     }
 }
 
