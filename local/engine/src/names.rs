@@ -54,8 +54,9 @@ impl Kept {
     /// The flow was admitted to this destination, which had these names.
     pub(super) fn keep(&mut self, destination: SocketAddr, names: &Names) {
         match self.0.iter_mut().find(|(known, _)| *known == destination) {
+            // The table may have forgotten them meanwhile.
+            _ if names.is_empty() => {}
             Some((_, known)) => known.clone_from(names),
-            None if names.is_empty() => {}
             None => {
                 self.0.truncate(MAX_DESTINATIONS - 1);
                 self.0.push_front((destination, names.clone()));
