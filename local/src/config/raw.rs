@@ -231,6 +231,9 @@ impl FromStr for Source {
             "auto" => Ok(Self::Containers),
             "none" => Ok(Self::Nobody),
             text => match text.parse::<Network>() {
+                Ok(Network(all)) if all.prefix_len() == 0 => {
+                    Err(format!("{text} is everything: name the networks whose packets may enter"))
+                }
                 Ok(network) => Ok(Self::Network(network.0)),
                 Err(_) => Err(format!("{text:?} is neither auto nor none nor a network such as 10.9.0.0/16")),
             },

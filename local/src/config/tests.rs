@@ -61,6 +61,8 @@ fn whose_packets_enter_the_tunnel_adds_up() {
     let network = vec!["10.9.0.0/16".parse().unwrap()];
     assert_eq!(from("10.9.8.7/16"), frame::Sources { containers: false, networks: network.clone() });
     assert_eq!(from("auto, 10.9.0.0/16"), frame::Sources { containers: true, networks: network });
+    let said = refused("from = [\"0.0.0.0/0\"]", &[], Flags::default());
+    assert!(said.contains("0.0.0.0/0 is everything"), "{said}");
     let said = refused("from = [\"eth0\"]", &[], Flags::default());
     assert!(said.contains("from: \"eth0\" is neither auto nor none nor a network"), "{said}");
 }

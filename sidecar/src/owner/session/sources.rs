@@ -12,7 +12,13 @@ use crate::hook::{Networks, Packets};
 /// The packets that enter the tunnel besides the host's own.
 pub(super) fn packets(from: &Sources, found: &Networks) -> BTreeSet<Packets> {
     let bridges = found.bridges.iter().filter(|_| from.containers).cloned().map(Packets::By);
-    bridges.chain(from.networks.iter().map(|net| Packets::From(net.trunc()))).collect()
+    bridges.chain(networks(from).map(Packets::From)).collect()
+}
+
+/// The networks that the user names. Everything is none of them: the kernel reads a rule from 0.0.0.0/0 as one without
+/// a source, and removes the wrong one for it.
+fn networks(from: &Sources) -> impl Iterator<Item = IpNet> {
+    from.networks.iter().map(IpNet::trunc).filter(|net| net.prefix_len() > 0)
 }
 
 /// The addresses whose questions are answered: the same as far as an address tells.
@@ -21,7 +27,7 @@ pub(super) fn clients(from: &Sources, found: &Networks) -> Vec<IpNet> {
     let is_bridge = |name: &String| from.containers && found.bridges.contains(name);
     let containers = found.addresses.iter().filter(|(_, name)| is_bridge(name)).map(|(net, _)| net.trunc());
     let loopback = [IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])].map(IpNet::from);
-    loopback.into_iter().chain(own).chain(containers).chain(from.networks.iter().copied()).collect()
+    loopback.into_iter().chain(own).chain(containers).chain(networks(from)).collect()
 }
 
 #[cfg(test)]
@@ -42,6 +48,14 @@ mod tests {
     fn answers(from: &Sources, client: &str) -> bool {
         let client: IpAddr = client.parse().unwrap();
         clients(from, &found()).iter().any(|net| net.contains(&client))
+    }
+
+    #[test]
+    fn everything_is_no_network_to_take_packets_from() {
+        let everything = ["0.0.0.0/0", "::/0"].map(|net| net.parse().unwrap());
+        let from = Sources { containers: false, networks: everything.to_vec() };
+        assert_eq!(packets(&from, &found()), BTreeSet::new());
+        assert!(!answers(&from, "172.16.5.7"));
     }
 
     #[test]
