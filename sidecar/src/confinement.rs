@@ -1,5 +1,5 @@
-//! The owner's confinement: it gives up, for good, what it never needs, so that a defect in it that a hostile laptop or a
-//! program in the codespace exploits gives away no more than the network.
+//! The owner's confinement: it gives up, for good, what it never needs, so that a defect in it is harder to exploit for a
+//! hostile laptop or a program in the codespace. It is no sandbox: the owner may write files of root's and make device nodes.
 //!
 //! - No new privileges: nothing that it might start has more than itself.
 //! - [`KEPT`] are the only capabilities left. The bounding set follows where the kernel allows it.
