@@ -27,6 +27,7 @@ mod message;
 mod named;
 mod nss;
 mod own;
+mod scope;
 pub mod search;
 mod source;
 mod system;
@@ -39,6 +40,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use gh_net_common::frame::Dns;
 use gh_net_common::turns::{Limits, Refused, Turns};
 use hickory_proto::op::{Query, ResponseCode};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -46,6 +48,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use group::group;
 use message::{Received, Reply, Request, Transport};
 use nss::{Found, Nss};
+use scope::Scope;
 use system::{Paths, System};
 
 pub use answer::{Answer, Lookup, Outcome};
@@ -98,6 +101,7 @@ struct Shared {
     queries: Arc<Turns>,
     /// The laptop's own addresses in the tunnel.
     gateways: RwLock<Vec<IpAddr>>,
+    scope: RwLock<Scope>,
 }
 
 impl Resolver {
@@ -116,6 +120,7 @@ impl Resolver {
                 nss,
                 queries: Turns::new(QUERIES),
                 gateways: RwLock::default(),
+                scope: RwLock::default(),
             }),
         })
     }
@@ -145,6 +150,16 @@ impl Resolver {
     /// These are the laptop's own addresses in the tunnel, to which its name in the codespace resolves.
     pub fn set_gateways(&self, gateways: Vec<IpAddr>) {
         *self.shared.gateways.write().unwrap_or_else(PoisonError::into_inner) = gateways;
+    }
+
+    /// Answers only the names that these settings send to the laptop.
+    pub fn set_scope(&self, dns: &Dns) {
+        *self.shared.scope.write().unwrap_or_else(PoisonError::into_inner) = Scope::of(dns);
+    }
+
+    fn refused(&self, question: &Query) -> Option<Reply> {
+        let scope = self.shared.scope.read().unwrap_or_else(PoisonError::into_inner);
+        (!scope.contains(question.name())).then(|| Reply::of(ResponseCode::Refused))
     }
 
     fn own_name(&self, question: &Query) -> Option<Reply> {
@@ -200,7 +215,8 @@ impl Resolver {
                 Received::Answer(message) => return Some(Answer { message, lookup: None, named: None }),
                 Received::Nothing => return None,
             };
-            let reply = match resolver.own_name(request.question()) {
+            let question = request.question();
+            let reply = match resolver.own_name(question).or_else(|| resolver.refused(question)) {
                 Some(reply) => Some(reply),
                 None => resolver.resolve(&request, Instant::now() + BUDGET).await,
             };

@@ -241,7 +241,17 @@ fn dns_split_strict_sends_only_names_of_its_domains_to_the_laptop() -> Result<()
     assert!(bridge.log().contains("the search domain com"), "{}", bridge.log());
     let partner = dig(&lab.codespace, "wiki.partner.example")?;
     assert!(partner.contains("NXDOMAIN"), "{partner}");
-    assert!(!lab.corp_dns_log().contains("wiki.partner.example"), "it was sent to the laptop");
+    // Nor by a program that asks the laptop's end of the tunnel itself.
+    for gateway in gateways(&lab)? {
+        for name in ["wiki.partner.example", "one-label"] {
+            let refused = dig(&lab.codespace, &format!("@{gateway} {name}"))?;
+            assert!(refused.contains("REFUSED"), "{gateway}: {refused}");
+        }
+        assert_eq!(dig(&lab.codespace, &format!("@{gateway} +short www.corp.internal A"))?, "10.20.0.10");
+    }
+    for name in ["wiki.partner.example", "one-label"] {
+        assert!(!lab.corp_dns_log().contains(name), "{name} was sent to the laptop");
+    }
     bridge.stop().map(drop)
 }
 
@@ -250,6 +260,10 @@ fn a_name_of_one_label_does_not_leave_the_codespace() -> Result<()> {
     let Some(Bridged { lab, .. }) = &*BRIDGED else { return Ok(()) };
     let answer = dig(&lab.codespace, "one-label")?;
     assert!(answer.contains("NXDOMAIN"), "{answer}");
+    for gateway in gateways(lab)? {
+        let refused = dig(&lab.codespace, &format!("@{gateway} one-label"))?;
+        assert!(refused.contains("REFUSED"), "{gateway}: {refused}");
+    }
     assert!(!lab.corp_dns_log().contains("one-label"), "it was sent to the laptop");
     Ok(())
 }

@@ -22,6 +22,7 @@ use crate::config::{Config, Sources};
 use crate::io::{Control, LinkEnd, Quiet, RateLimit, ReactorError, Report};
 use crate::judgement::{Judgement, Question};
 use crate::netwatch::{self, Changes, Netwatch, Snapshot};
+use crate::policy::Policy;
 use crate::request::{Request, Requests};
 use crate::resolver::Resolver;
 use crate::status::{Status, lines};
@@ -246,14 +247,14 @@ impl State {
         let notes = if first { self.networks.notes().to_vec() } else { notes };
         notes.iter().for_each(|note| tracing::warn!("{}", note.text));
         self.record.opened(opened, early);
-        self.tell(Control::Policy(policy));
+        self.judge_by(policy);
         self.networks.link_frames().into_iter().for_each(|frame| self.tell(Control::Send(frame)));
     }
 
     /// The codespace's own networks or resolvers have changed.
     fn follow_codespace(&mut self, codespace: Codespace) {
         let (Update { policy, notes, .. }, change) = self.networks.follow_codespace(codespace);
-        self.tell(Control::Policy(policy));
+        self.judge_by(policy);
         if let Some(line) = lines::codespace_change(&change) {
             if self.codespace_lines.admits(std::time::Instant::now()) {
                 tracing::info!("{line}");
@@ -343,7 +344,7 @@ impl State {
             self.nudge.notify_waiters();
             self.tell(Control::Probe);
         }
-        self.tell(Control::Policy(policy));
+        self.judge_by(policy);
         frames.into_iter().for_each(|frame| self.tell(Control::Send(frame)));
         lines::route_changes(&changes).iter().for_each(|line| tracing::info!("{line}"));
         notes.iter().for_each(|note| tracing::warn!("{}", note.text));
@@ -370,6 +371,14 @@ impl State {
         self.tell(Control::Names(question.destination.ip(), answer));
         let learnt = names.await.unwrap_or_default();
         Judgement::new(question, learnt, self.networks.policy(), self.networks.routes())
+    }
+
+    /// The networks have changed: flows are judged by this policy, and questions answered by the settings of DNS.
+    fn judge_by(&self, policy: Policy) {
+        if let Some(dns) = self.networks.dns() {
+            self.resolver.set_scope(dns);
+        }
+        self.tell(Control::Policy(policy));
     }
 
     fn tell(&self, control: Control) {

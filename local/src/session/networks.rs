@@ -98,6 +98,11 @@ impl Networks {
         self.choice.rules.list().iter().map(ToString::to_string).collect()
     }
 
+    /// The settings of DNS as the sidecar gets them; `None` if nobody is to be asked.
+    pub(super) fn dns(&self) -> Option<&Dns> {
+        self.dns.as_ref()
+    }
+
     /// Whether the codespace may ask the laptop's resolver.
     pub(super) fn answers_dns(&self) -> bool {
         self.mode != DnsMode::Off

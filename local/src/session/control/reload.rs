@@ -9,15 +9,14 @@ impl State {
     /// Reads the configuration again. An error in it changes nothing.
     pub(super) async fn reload(&mut self) -> Result<Reloaded, Refused> {
         let config = self.sources.load().map_err(|error| refused(&error))?;
+        let before = self.ended().await;
         let mut reloaded = self.apply(config);
+        // The link may end at any await, and this with it: whoever knows of the new rules must know of them before.
+        let update = self.networks.set_rules(self.config.rules.clone());
         if self.open && !reloaded.is_unchanged() {
-            let before = self.ended().await;
-            let update = self.networks.set_rules(self.config.rules.clone());
-            self.tell(Control::Policy(update.policy));
+            self.judge_by(update.policy);
             update.frames.into_iter().for_each(|frame| self.tell(Control::Send(frame)));
             reloaded.ended = self.ended().await.saturating_sub(before);
-        } else {
-            self.networks.set_rules(self.config.rules.clone());
         }
         tracing::info!("{}", lines::reloaded(&reloaded));
         reloaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
