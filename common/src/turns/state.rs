@@ -246,8 +246,22 @@ impl<T> State<T> {
             && (self.waiting.len() < parts || self.waiting.contains_key(&group))
     }
 
-    /// If too many parts wait, one of the group with the most makes place for another group's.
+    /// If there is no place for another one to wait, whoever has most makes it.
     fn make_place(&mut self, group: Group) {
+        self.make_place_for_part(group);
+        if self.waiters.len() < self.limits.waiting {
+            return;
+        }
+        let ours = self.waiting.get(&group).map_or(0, VecDeque::len);
+        let others = self.waiting.values_mut().filter(|waiters| waiters.len() > ours + 1);
+        // The newest: the others have waited longer.
+        if let Some(waiter) = others.max_by_key(|waiters| waiters.len()).and_then(VecDeque::pop_back) {
+            self.waiters.remove(&waiter.ticket);
+        }
+    }
+
+    /// If too many parts wait, one of the group with the most makes place for another group's.
+    fn make_place_for_part(&mut self, group: Group) {
         if self.waiting.len() < MAX_PARTS || self.waiting.contains_key(&group) {
             return;
         }

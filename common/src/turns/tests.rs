@@ -172,3 +172,11 @@ async fn many_parts_of_one_group_leave_places_for_others() {
     sleep(Duration::from_millis(1)).await;
     assert_eq!(look_up(&turns, "www.lan").await, Some(()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_part_in_all_places_leaves_one_for_others() {
+    let turns = Turns::new(LIMITS);
+    let _flood = flood(&turns, 2 * (LIMITS.turns + LIMITS.waiting), |_| "host.dead.example".to_owned());
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(look_up(&turns, "www.corp.example").await, Some(()));
+}
