@@ -12,6 +12,9 @@ use super::message::Reply;
 /// Maximum number of aliases that are followed. Resolvers follow 8 to 16.
 const MAX_ALIASES: usize = 16;
 
+/// Maximum number of addresses of one answer. Whoever has a zone of his own must not fill the table of names with it.
+const MAX_ADDRESSES: usize = 32;
+
 /// Addresses, and the names that lead to them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Named {
@@ -42,7 +45,7 @@ impl Named {
             let address = address(&record.data)?;
             Some((address, Duration::from_secs(ttl.min(record.ttl).into())))
         });
-        let addresses: Vec<_> = addresses.collect();
+        let addresses: Vec<_> = addresses.take(MAX_ADDRESSES).collect();
         (!addresses.is_empty()).then_some(Self { names, addresses })
     }
 }
