@@ -9,6 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use gh_net_common::frame::{Frame, Goodbye, Level, Notice, Open, Reason, Token};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode, umask};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::select;
@@ -64,6 +65,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let first = io::stdin().as_fd().try_clone_to_owned()?;
     // The connection is ours to close. It is replaced by a socket whose other end is closed.
     nix::unistd::dup2_stdin(std::os::unix::net::UnixStream::pair()?.0)?;
+    raise_descriptors();
     let unconfined = confinement::confine();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -90,6 +92,16 @@ pub(crate) fn run() -> anyhow::Result<()> {
         }
         Ok(())
     })
+}
+
+/// Allows as many open files as there may be. sshd's default of 1,024 is less than the sockets of all the questions that
+/// may be under way, and files have to be opened to restore the codespace.
+fn raise_descriptors() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(error) = raised {
+        tracing::debug!(%error, "no more files may be open");
+    }
 }
 
 fn listen(state: &StateDir) -> io::Result<UnixListener> {

@@ -81,6 +81,9 @@ fn the_owner_has_only_what_a_session_needs() {
         }
         let limits = sh(&format!("grep 'core file' /proc/{}/limits", owner()));
         assert_eq!(limits.split_whitespace().rev().nth(1), Some("0"), "{limits}");
+        let limits = sh(&format!("grep 'open files' /proc/{}/limits", owner()));
+        let limits: Vec<_> = limits.split_whitespace().rev().skip(1).take(2).collect();
+        assert_eq!(limits[0], limits[1], "it may not open as many files as there may be");
     });
 }
 
