@@ -195,7 +195,7 @@ fn bash_completes_flags_and_their_values() -> Result<()> {
     };
     let set = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<BTreeSet<_>>();
     assert_eq!(complete("--ro")?, set(&["--route"]));
-    assert_eq!(complete("--dns ''")?, set(&["false", "local", "split", "true"]));
+    assert_eq!(complete("--dns ''")?, set(&["false", "local", "split", "split-strict", "true"]));
     assert_eq!(complete("start --trace de")?, set(&["debug"]));
     assert_eq!(complete("--config READ")?, set(&["README.md"]));
     Ok(())
