@@ -29,14 +29,14 @@ pub mod rule {
     pub const RESERVED: RuleId = RuleId(2);
     /// The user's rules allow something, but not this.
     pub const NOT_ALLOWED: RuleId = RuleId(3);
-    /// The destination is a port of the laptop that the user opened.
-    pub const HOST_PORT: RuleId = RuleId(6);
-    /// The destination is the laptop's own end of the tunnel, and no open port there.
-    pub const HOST_PORT_CLOSED: RuleId = RuleId(7);
     /// A translator would send it to a network that the user excludes.
     pub const EXCLUDED: RuleId = RuleId(4);
     /// The destination is the host of the virtual machine that the laptop is.
     pub const HOST: RuleId = RuleId(5);
+    /// The destination is a port of the laptop that the user opened.
+    pub const HOST_PORT: RuleId = RuleId(6);
+    /// The destination is the laptop's own end of the tunnel, and no open port there.
+    pub const HOST_PORT_CLOSED: RuleId = RuleId(7);
 }
 
 /// The policy in force. The engine holds one and is given another one when the laptop's networks change.

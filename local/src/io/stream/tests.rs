@@ -1,23 +1,11 @@
 use std::sync::Arc;
 
+use super::super::tests::engine;
 use super::*;
-use crate::engine::{Config, Resources};
-use crate::policy::Policy;
 use crate::resolver::Resolver;
 
 /// A flow that the engine does not know: it brings nothing, and nobody reads from it.
 const SILENT: FlowId = FlowId(7);
-
-fn engine() -> Engine {
-    Engine::new(Config {
-        gateways: vec![],
-        dns: true,
-        mtu: 1500,
-        policy: Box::new(Policy::everything()),
-        secret: 1,
-        resources: Resources::default(),
-    })
-}
 
 fn queries() -> Queries {
     Queries::new(Arc::new(Resolver::default()))

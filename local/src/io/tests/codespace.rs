@@ -18,15 +18,13 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::super::{Control, IdleTimeout, Io, LinkEnd, LinkIo, OwnAddresses};
-use crate::engine::{Config, Engine, Resources};
-use crate::policy::Policy;
 use crate::resolver::Resolver;
 
 /// The codespace's address in the tunnel.
 pub(super) const CODESPACE: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 2);
 /// The engine's.
 pub(super) const GATEWAY: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
-const MTU: u16 = 65_520;
+pub(super) const MTU: u16 = 65_520;
 /// The pipe's capacity in each direction.
 const PIPE: usize = 64 * 1024;
 /// Time limit for every wait.
@@ -77,15 +75,7 @@ pub(super) fn io() -> Io {
 
 /// The same, with a time-out after which an idle link becomes quiet.
 pub(super) fn io_with(idle: IdleTimeout) -> Io {
-    let config = Config {
-        gateways: vec![GATEWAY.into()],
-        dns: true,
-        mtu: MTU,
-        policy: Box::new(Policy::everything()),
-        secret: 42,
-        resources: Resources::default(),
-    };
-    Io::new(Engine::new(config), idle, OwnAddresses::ignored(), Arc::new(Resolver::default())).unwrap()
+    Io::new(super::engine(), idle, OwnAddresses::ignored(), Arc::new(Resolver::default())).unwrap()
 }
 
 /// Has `io` run on `link`.

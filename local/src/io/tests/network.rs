@@ -21,8 +21,7 @@ use super::super::own::OwnAddresses;
 use super::super::reactor::{Reactor, Readiness};
 use super::super::tcp::Connection;
 use super::super::udp::Mapping;
-use crate::engine::{self, Config, ConnectError, Engine, FlowId, Resources, UnreachableKind};
-use crate::policy::Policy;
+use crate::engine::{self, ConnectError, FlowId, UnreachableKind};
 use crate::resolver::Resolver;
 
 const INSIDE: &str = "GH_NET_TEST_NETWORK";
@@ -326,15 +325,7 @@ fn a_mapping_without_a_socket_gets_one_when_descriptors_are_free_again() {
         server.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let destination = server.local_addr().unwrap();
         block_on(async {
-            let config = Config {
-                gateways: vec![],
-                dns: true,
-                mtu: 1500,
-                policy: Box::new(Policy::everything()),
-                secret: 1,
-                resources: Resources::default(),
-            };
-            let mut engine = Engine::new(config);
+            let mut engine = super::engine();
             let mut flows =
                 Flows::new(OwnAddresses::ignored(), Queries::new(Arc::new(Resolver::default()))).unwrap();
             let mut carry_out = |command| flows.carry_out(command, &mut engine, Instant::now());
