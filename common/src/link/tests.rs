@@ -161,6 +161,22 @@ fn the_window_closes_over_what_is_not_reported() {
     assert!(link.has_room());
 }
 
+#[test]
+fn packets_are_no_larger_than_two_milliseconds_of_the_rate() {
+    let start = Instant::now();
+    let mut link = answered(start);
+    assert_eq!(link.largest_packet(), MODERATE_PACKET, "the rate is unknown");
+    // 10 Mbit/s for a second, with something under way all the time.
+    link.packet_sent(60_000, start);
+    let mut total = 0;
+    for now in (1..=1000).map(|n| start + n * MS) {
+        link.packet_sent(1250 - HEADER_LEN, now);
+        total += 1250;
+        link.delivered(total, now);
+    }
+    assert!((2400..=2700).contains(&link.largest_packet()), "{}", link.largest_packet());
+}
+
 /// Both ends of a link on which nothing passes any more: the laptop's and the sidecar's.
 fn quiet_pair(now: Instant) -> (LinkControl, LinkControl) {
     let (mut laptop, mut sidecar) = (answered(now), answered(now));

@@ -90,6 +90,11 @@ impl Window {
         self.delivered >= total
     }
 
+    /// The highest recent delivery rate in bytes per second, once one was measured.
+    pub fn rate(&self) -> Option<f64> {
+        self.rates.iter().copied().reduce(f64::max)
+    }
+
     /// The shortest recent round trip.
     pub fn round_trip(&self) -> Option<Duration> {
         self.round_trip.map(|(_, trip)| trip)
@@ -156,11 +161,8 @@ impl Window {
     }
 
     fn resize(&mut self) {
-        if self.rates.is_empty() {
-            // A round trip alone says nothing about the rate.
-            return;
-        }
-        let rate = self.rates.iter().copied().fold(0.0, f64::max);
+        // A round trip alone says nothing about the rate.
+        let Some(rate) = self.rate() else { return };
         let trip = self.round_trip().unwrap_or(Duration::ZERO);
         let needed = 2.0 * rate * trip.as_secs_f64();
         self.size = (needed as u64).saturating_add(MIN_WINDOW).clamp(MIN_WINDOW, MAX_WINDOW);
