@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Only the laptop reaches the corporate network (10.20.0.0/16, fd20:20::/48). [`Lab::make_laptop`] turns another host
-//! into a second laptop. The programs are real: OpenSSH's sshd, dnsmasq, iperf3, nftables, sudo. [`servers`] has the
+//! into a second laptop. [`Lab::wan`] makes the way between internet and home a distant line. The programs are real: OpenSSH's sshd, dnsmasq, iperf3, nftables, sudo. [`servers`] has the
 //! servers for which there is no tool.
 //!
 //! A lab needs root, or a user namespace with a range of user ids, which `cargo xtask` creates where that is allowed. In
@@ -44,6 +44,7 @@ pub mod release;
 pub mod servers;
 mod state;
 pub mod traffic;
+pub mod wan;
 mod wiring;
 
 pub use binaries::{Binaries, DEVELOPMENT};
@@ -60,6 +61,7 @@ pub use privilege::{
 pub use process::{Output, Process};
 pub use servers::{Event, EventKind, Servers};
 pub use state::State;
+pub use wan::Wan;
 
 use container::PidNamespace;
 

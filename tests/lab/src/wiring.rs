@@ -123,9 +123,10 @@ END",
             ip route add default via 198.51.100.1"
         ))?;
         if self.options.home_nat {
+            // Not masquerade, which forgets a connection when it leaves by another interface: by a distant line's.
             self.home.script(
                 "nft 'table ip nat { chain post { type nat hook postrouting priority srcnat; \
-                 oifname wan0 masquerade; }; }'",
+                 oifname { wan0, far0 } snat to 198.51.100.2; }; }'",
             )?;
         }
         for (host, device, number) in [(&self.laptop, "wlan0", 20), (&self.lan, "eth0", 50)] {
