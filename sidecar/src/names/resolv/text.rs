@@ -8,8 +8,9 @@ use std::net::IpAddr;
 
 use gh_net_common::frame::is_domain;
 
-/// The first line. A file that starts with it is ours.
-const MARK: &str = "# gh-net wrote this file and puts the original back when it ends.\n";
+/// The first line, without its end: an original that is nothing but this line must not become ours by what is written
+/// after it. A file that starts with it is ours.
+const MARK: &str = "# gh-net wrote this file and puts the original back when it ends.";
 
 /// The last line. Our file is always longer than the original, so while the original is being written over its start,
 /// this line still says that restoring is not complete.
@@ -150,7 +151,7 @@ pub(super) fn render(
     search: &[String],
 ) -> Vec<u8> {
     let mut out = Vec::new();
-    for comment in [MARK, &how_to_restore(sidecar)] {
+    for comment in [MARK, "\n", &how_to_restore(sidecar)] {
         out.extend_from_slice(comment.as_bytes());
     }
     match original {
@@ -327,6 +328,7 @@ mod tests {
             assert_eq!(original_in(&half).as_deref(), Some(original));
         }
         assert_eq!(original_in(rendered(None, &[]).as_bytes()), None);
+        assert!(is_ours(MARK.as_bytes()), "what is written after it would make it ours");
         // As version 0.1 did.
         assert_eq!(original_in(b"x\n\n\n# End of what gh-net wrote.\n").as_deref(), Some(&b"x\n"[..]));
     }
