@@ -130,7 +130,7 @@ pub enum Command {
 }
 
 /// A DNS query over UDP that waits for its answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QueryId(pub(crate) u64);
 
 /// Why a TCP connection could not be made.
