@@ -170,15 +170,17 @@ impl Flows {
         match (client, message) {
             (Client::Datagram(query), Some(message)) => engine.handle_dns_answer(query, message),
             (Client::Datagram(_), None) => {}
-            (Client::Stream(id), message) => {
-                if let Some(Flow { socket: Socket::Dns(stream), .. }) = self.table.get_mut(&id) {
-                    stream.answer(message, now);
-                    self.mark(id);
-                    self.bound_answers(engine, now);
-                }
-            }
+            (Client::Stream(id), message) => self.answer_stream(id, message, engine, now),
         }
         Poll::Ready(())
+    }
+
+    fn answer_stream(&mut self, id: FlowId, message: Option<Bytes>, engine: &mut Engine, now: Instant) {
+        if let Some(Flow { socket: Socket::Dns(stream), .. }) = self.table.get_mut(&id) {
+            stream.answer(message, now);
+            self.mark(id);
+            self.bound_answers(engine, now);
+        }
     }
 
     fn mark(&mut self, id: FlowId) {
@@ -555,3 +557,6 @@ impl Flow {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
