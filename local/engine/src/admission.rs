@@ -13,7 +13,9 @@ use super::packet::icmp::Message;
 use super::packet::{Malformed, Packet};
 use super::policy::Judgement;
 use super::tcp::{self, Segment};
-use super::{Config, Engine, InterfaceIndex, NewFlow, Policy, Protocol, Refusal, RuleId, Verdict, icmp, udp};
+use super::{
+    Config, Engine, InterfaceIndex, NewFlow, Policy, Protocol, Refusal, RuleId, Verdict, icmp, schedule, udp,
+};
 
 /// Where an admitted flow leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -272,7 +274,7 @@ impl Engine {
     /// Not subject to the bound on urgent packets: there is one for each connection of the table at most.
     fn send_reset(&mut self, reset: Option<Transmit>) {
         if let Some(reset) = reset.filter(|_| self.link.is_up()) {
-            self.urgent_bytes += reset.len();
+            self.urgent_bytes += schedule::cost(&reset);
             self.urgent.push_back(reset);
         }
     }

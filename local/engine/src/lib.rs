@@ -79,7 +79,8 @@ pub use self::policy::{InterfaceIndex, NewFlow, Policy, Protocol, Refusal, RuleI
 use self::schedule::Schedule;
 pub use self::tcp::state::State as TcpState;
 
-/// Small packets (resets, errors, answers of the engine itself) that may wait for the link, in bytes.
+/// Small packets (resets, errors, answers of the engine itself) that may wait for the link, in bytes, with what each costs
+/// beside its own.
 const MAX_URGENT: usize = 1024 * 1024;
 /// A larger packet of the engine itself waits for room on the link, as payload does: an echo reply or a DNS answer. Smaller
 /// ones are as large as an ICMP error or an answer over UDP usually gets.
@@ -232,13 +233,13 @@ impl Engine {
 
     fn send_urgent(&mut self, packet: Option<Transmit>) {
         let Some(mut packet) = packet else { return };
-        if !self.link.is_up() || self.urgent_bytes + packet.len() > MAX_URGENT {
+        if !self.link.is_up() || self.urgent_bytes + schedule::cost(&packet) > MAX_URGENT {
             self.counters.dropped += 1;
             return;
         }
         // An answer to a ping is a slice of the request, which would pin the whole buffer of the link.
         packet.payload = Bytes::copy_from_slice(&packet.payload);
-        self.urgent_bytes += packet.len();
+        self.urgent_bytes += schedule::cost(&packet);
         if packet.len() > MAX_SMALL { &mut self.answers } else { &mut self.urgent }.push_back(packet);
     }
 

@@ -18,7 +18,7 @@ use self::state::Link;
 use super::api::Transmit;
 use super::deadline::Pause;
 use super::flow::{Entry, Flow};
-use super::schedule::Schedule;
+use super::schedule::{self, Schedule};
 use super::{Engine, icmp, udp};
 
 impl Engine {
@@ -122,7 +122,7 @@ impl Engine {
     fn poll_urgent(&mut self, now: Instant) -> Option<Transmit> {
         let packet = self.urgent.pop_front()?;
         self.exchange = Some(now);
-        self.urgent_bytes -= packet.len();
+        self.urgent_bytes -= schedule::cost(&packet);
         Some(packet)
     }
 
@@ -137,7 +137,7 @@ impl Engine {
         let Some(packet) = self.answers.pop_front() else { return self.poll_scheduled(now) };
         self.answered_last = true;
         self.exchange = Some(now);
-        self.urgent_bytes -= packet.len();
+        self.urgent_bytes -= schedule::cost(&packet);
         Some(packet)
     }
 

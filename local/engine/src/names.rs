@@ -19,7 +19,7 @@ const MAX_NAMES: usize = 8;
 /// Bytes of the names of one address: flows keep them, too.
 const MAX_BYTES: usize = 512;
 /// Destinations of one mapping or session whose names are kept. The names of others are those in the table.
-const MAX_DESTINATIONS: usize = 4;
+const MAX_DESTINATIONS: usize = 2;
 
 /// How long an answer counts after its TTL. Within the TTL it may be given again by the sidecar and by other resolvers of
 /// the codespace, which we don't see, and a program may connect a while after its lookup.

@@ -85,6 +85,9 @@ impl Schedule {
     }
 }
 
+/// What a packet costs beside its bytes.
+const PACKET: usize = 320;
+
 /// Queued packets of one datagram flow. When the queue is full, new packets are dropped, as in a router.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
@@ -92,18 +95,20 @@ pub(super) struct Queue {
     bytes: usize,
 }
 
-impl Queue {
-    /// What a packet costs beside its payload: headers, and the list's spare room.
-    const PACKET: usize = 320;
+/// What a packet that waits costs: headers and the list's spare room, too.
+pub(super) fn cost(packet: &Transmit) -> usize {
+    packet.len() + PACKET
+}
 
+impl Queue {
     /// What it holds.
     pub(super) fn charge(&self) -> usize {
-        self.bytes + self.packets.len() * Self::PACKET
+        self.bytes + self.packets.len() * PACKET
     }
 
     /// Adds a packet, if no more than `most` is held then. Returns whether there was room.
     pub(super) fn push(&mut self, packet: Transmit, most: usize) -> bool {
-        let fits = self.charge() + packet.len() + Self::PACKET <= most;
+        let fits = self.charge() + cost(&packet) <= most;
         if fits {
             self.bytes += packet.len();
             self.packets.push_back(packet);

@@ -25,9 +25,15 @@ const GATHER_BELOW: usize = 16 * 1024;
 
 /// The driver's buffer for reads, which a long read keeps.
 const READ_BUFFER: usize = 64 * 1024;
-/// What a read and a segment cost beside their bytes.
-const READ: usize = 64;
+/// What a read costs beside its bytes: its places in three lists, which have spare room, and two allocations. A short read
+/// may become a segment of its own.
+const READ: usize = 192;
+/// What each further segment of a read costs.
 const SEGMENT: usize = 64;
+/// What the lists cost as soon as they hold anything.
+const LISTS: usize = 384;
+/// Lists of this length keep their room.
+const SHORT: usize = 32;
 
 #[derive(Debug)]
 pub(super) struct Send {
@@ -119,7 +125,7 @@ impl Send {
 
     /// What is kept.
     pub(super) fn charge(&self) -> usize {
-        self.cost
+        self.cost + if self.cost == 0 { 0 } else { LISTS }
     }
 
     /// The sequence number of the next segment.
@@ -201,8 +207,10 @@ impl Send {
         // and the connection would stall if the window update was lost with a link.
         let one = if unsent == 0 { self.mss as u64 } else { 0 };
         let ahead = self.edge.saturating_sub(self.end).max(one);
-        let room =
-            MAX_UNSENT.saturating_sub(unsent).min(self.most_kept.saturating_sub(self.cost as u64)).min(ahead);
+        let room = MAX_UNSENT
+            .saturating_sub(unsent)
+            .min(self.most_kept.saturating_sub((LISTS + self.cost) as u64))
+            .min(ahead);
         // Small reads would make small segments.
         if room < ahead.min(self.mss as u64).min(self.most_kept / 2) { 0 } else { room as usize }
     }
@@ -256,6 +264,7 @@ impl Send {
     /// The next segment's payload and whether it carries the FIN; moves on behind it.
     pub(super) fn segment(&mut self, now: Instant) -> Option<(Bytes, bool)> {
         let payload = self.take_unsent(self.next_len()?);
+        trim(&mut self.unsent);
         let start = self.next;
         self.next += payload.len() as u64;
         if !payload.is_empty() {
@@ -350,6 +359,7 @@ impl Send {
             self.cost -= cost;
             self.reads.pop_front();
         }
+        trim(&mut self.reads);
         let mut bytes = position.min(self.end).saturating_sub(self.acknowledged.max(1));
         self.acknowledged = position;
         self.duplicates = 0;
@@ -365,6 +375,7 @@ impl Send {
                     queue.pop_front();
                 }
             }
+            trim(queue);
         }
         self.next = self.next.max(position);
     }
@@ -378,6 +389,7 @@ impl Send {
         while let Some(segment) = self.sent.pop_back() {
             self.unsent.push_front(segment);
         }
+        trim(&mut self.sent);
     }
 
     /// RFC 6298, 2.
@@ -417,5 +429,12 @@ impl Send {
     fn backed_off(&self, times: u8) -> Duration {
         let rto = self.trip.map_or(MIN_RTO, |(smoothed, variance)| smoothed + variance * 4);
         (rto.max(MIN_RTO) * (1 << times.min(6))).min(MAX_RTO)
+    }
+}
+
+/// Gives back the room of a list that was much longer: what a connection is charged follows what it holds now.
+fn trim<T>(list: &mut VecDeque<T>) {
+    if list.capacity() > SHORT && list.len() < list.capacity() / 4 {
+        list.shrink_to(2 * list.len());
     }
 }
