@@ -3,12 +3,22 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use gh_net_lab::{Binaries, Bridge, Host, Lab, Options};
+use clap::Args;
+use gh_net_lab::{Binaries, Bridge, Host, Lab, Options, Wan};
 
+use crate::distance::Distance;
 use crate::steps::Steps;
 use crate::tools;
 
-pub(crate) fn run() -> Result<()> {
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Shows the bridge over a distant line: RATE,ROUND-TRIP[,queue=SIZE][,loss=PERCENT%][,jitter=TIME], as in
+    /// 50mbit,40ms; or dsl, lte, office, ocean, hotel
+    #[arg(long, value_name = "LINE")]
+    wan: Option<Distance>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     Steps::of(|steps| {
         steps.run("install tools", tools::ensure_lab)?;
         println!("Building gh-net and its sidecar …");
@@ -17,10 +27,19 @@ pub(crate) fn run() -> Result<()> {
             "Building the lab: codespace, internet, laptop, corporate network, each a network namespace …"
         );
         let lab = steps.run("build the lab", || Lab::start(Options::default()))?;
+        let _wan = arguments.wan.map(|distance| make_distant(&lab, distance)).transpose()?;
         steps.run("show", || show(&lab))
     })?;
     println!("\n✓ everything worked");
     Ok(())
+}
+
+/// The line lasts as long as what this returns.
+fn make_distant(lab: &Lab, distance: Distance) -> Result<Wan> {
+    let wan = lab.wan(distance.shape())?;
+    title(&format!("The laptop is far from the codespace: {distance}"));
+    shows(&lab.laptop, "ping -c 2 172.16.5.4", " 0% packet loss")?;
+    Ok(wan)
 }
 
 fn show(lab: &Lab) -> Result<()> {

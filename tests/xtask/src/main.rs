@@ -13,6 +13,7 @@ mod check;
 mod containers;
 mod demo;
 mod dist;
+mod distance;
 mod documents;
 mod flake;
 mod shell;
@@ -33,7 +34,7 @@ enum Task {
     /// Builds gh-net and its static sidecar into target/bundle
     Build,
     /// Builds a lab of network namespaces, bridges it, and shows that the bridge works and leaves no trace
-    Demo,
+    Demo(demo::Arguments),
     /// Builds a release's files into target/dist: static programs, archives, checksums
     Dist {
         /// Build everything a second time, at other paths, and check that the files are the same
@@ -65,7 +66,7 @@ fn main() -> ExitCode {
     }
     let done = match arguments.task {
         Task::Build => build(),
-        Task::Demo => demo::run(),
+        Task::Demo(arguments) => demo::run(&arguments),
         Task::Dist { check } => dist(if check { Again::Everything } else { Again::Nothing }),
         Task::Test => check::run(),
         Task::TestRelease => check::release(),
