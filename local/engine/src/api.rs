@@ -127,6 +127,8 @@ pub enum Command {
         /// The DNS message as it came over UDP.
         message: Bytes,
     },
+    /// Forget a query: it gave way to another one, and nobody is told its answer.
+    Forget(QueryId),
 }
 
 /// A DNS query over UDP that waits for its answer.

@@ -72,7 +72,8 @@ impl Engine {
             return;
         }
         let (query, gave_way) = self.queries.add(dns::Endpoints { client, server }, now);
-        self.counters.dropped += u64::from(gave_way);
+        self.counters.dropped += u64::from(gave_way.is_some());
+        self.commands.extend(gave_way.map(Command::Forget));
         // It waits for its answer: a slice would pin the whole buffer of the link meanwhile.
         let message = Bytes::copy_from_slice(&message);
         self.commands.push_back(Command::Resolve { query, message });

@@ -49,18 +49,19 @@ impl Queries {
         self.clients = Unanswered::default();
     }
 
-    /// Remembers a query. Returns whether another one gave way to it, too.
-    pub(super) fn add(&mut self, endpoints: Endpoints, now: Instant) -> (QueryId, bool) {
+    /// Remembers a query. Returns the one that gave way to it, too.
+    pub(super) fn add(&mut self, endpoints: Endpoints, now: Instant) -> (QueryId, Option<QueryId>) {
         self.expire(now);
         let is_full = self.waiting.len() >= self.most;
-        if is_full && let Some(oldest) = self.clients.oldest_of_busiest() {
+        let gives_way = if is_full { self.clients.oldest_of_busiest() } else { None };
+        if let Some(oldest) = gives_way {
             self.remove(oldest);
         }
         let query = QueryId(self.next);
         self.next += 1;
         self.waiting.insert(query, (now, endpoints));
         self.clients.insert(endpoints.client, query);
-        (query, is_full)
+        (query, gives_way)
     }
 
     /// Takes out a query that has been answered.
@@ -94,10 +95,11 @@ mod tests {
         let (other, _) = queries.add(endpoints(1), now);
         let (first, _) = queries.add(endpoints(2), now);
         for _ in 2..MAX_WAITING {
-            assert!(!queries.add(endpoints(2), now).1);
+            assert_eq!(queries.add(endpoints(2), now).1, None);
         }
+        assert_eq!(queries.add(endpoints(2), now).1, Some(first));
         for _ in 0..2 * MAX_WAITING {
-            assert!(queries.add(endpoints(2), now).1);
+            assert!(queries.add(endpoints(2), now).1.is_some());
         }
         assert_eq!(queries.waiting.len(), MAX_WAITING);
         assert!(queries.remove(first).is_none());

@@ -144,7 +144,8 @@ impl Full {
             | Command::SendUdp { .. }
             | Command::SendToLaptop { .. }
             | Command::SendEcho { .. }
-            | Command::Resolve { .. } => None,
+            | Command::Resolve { .. }
+            | Command::Forget(_) => None,
         };
         std::iter::from_fn(|| self.engine.poll_command()).fold(None, |last, command| last.or(opened(command)))
     }

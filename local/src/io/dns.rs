@@ -1,5 +1,8 @@
 //! Queries to the laptop's resolver: datagrams that the engine recognised, and those of [streams](super::stream).
+//!
+//! A query whose client is gone is forgotten at once, with its place here and its turn at the resolver.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -7,7 +10,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use futures_util::future::Either;
+use futures_util::future::{AbortHandle, Abortable, Aborted, Either};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 
@@ -24,7 +27,7 @@ const MAX_STREAMED: usize = 512;
 const MANY_STREAMED: usize = 128;
 
 /// How a query arrived.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Client {
     /// In a datagram.
     Datagram(QueryId),
@@ -35,9 +38,12 @@ pub(super) enum Client {
 /// The resolver's answer; `None` if the message was not a query.
 pub(super) type Answer = (Client, Option<resolver::Answer>);
 
+/// Identifies a query under way. A stream has several, which are numbered.
+type Key = (Client, u64);
+
 /// A finished query.
 struct Finished {
-    client: Client,
+    key: Key,
     answer: Option<resolver::Answer>,
     took: Duration,
 }
@@ -45,16 +51,21 @@ struct Finished {
 /// The queries under way.
 pub(super) struct Queries {
     resolver: Arc<Resolver>,
-    pending: FuturesUnordered<Pin<Box<dyn Future<Output = Finished> + Send>>>,
-    /// How many of them came on streams.
+    pending: FuturesUnordered<Pin<Box<dyn Future<Output = Result<Finished, Aborted>> + Send>>>,
+    /// Those of them that were not forgotten.
+    under_way: BTreeMap<Key, AbortHandle>,
+    /// How many of these came on streams.
     streamed: usize,
+    /// Streams that had to wait for room.
+    waiting: BTreeSet<FlowId>,
+    next: u64,
     lookups: Lookups,
     dropped: u64,
 }
 
 impl fmt::Debug for Queries {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Queries").field("pending", &self.pending.len()).finish_non_exhaustive()
+        f.debug_struct("Queries").field("under_way", &self.under_way.len()).finish_non_exhaustive()
     }
 }
 
@@ -64,21 +75,34 @@ impl Queries {
         Self {
             resolver,
             pending: FuturesUnordered::new(),
+            under_way: BTreeMap::new(),
             streamed: 0,
+            waiting: BTreeSet::new(),
+            next: 0,
             lookups: Lookups::default(),
             dropped: 0,
         }
     }
 
-    /// Whether there is room for a query of a stream that has `pending` others under way.
-    pub(super) fn has_room(&self, pending: usize) -> bool {
-        self.streamed < if pending == 0 { MAX_STREAMED } else { MANY_STREAMED }
+    /// Whether there is room for a query of a stream that has `pending` others under way. If not, the stream is among
+    /// those of [`Self::take_waiting`] as soon as there may be.
+    pub(super) fn has_room(&mut self, stream: FlowId, pending: usize) -> bool {
+        let has_room = self.streamed < if pending == 0 { MAX_STREAMED } else { MANY_STREAMED };
+        if !has_room {
+            self.waiting.insert(stream);
+        }
+        has_room
+    }
+
+    /// The streams that wait for room, to be served because a query of a stream has ended.
+    pub(super) fn take_waiting(&mut self) -> BTreeSet<FlowId> {
+        std::mem::take(&mut self.waiting)
     }
 
     /// Starts a query, or drops it if there is no room.
     pub(super) fn ask(&mut self, client: Client, message: &[u8]) {
         let is_full = match client {
-            Client::Datagram(_) => self.pending.len() - self.streamed >= MAX_DATAGRAMS,
+            Client::Datagram(_) => self.under_way.len() - self.streamed >= MAX_DATAGRAMS,
             Client::Stream(_) => self.streamed >= MAX_STREAMED,
         };
         if is_full {
@@ -86,31 +110,51 @@ impl Queries {
             return;
         }
         self.streamed += usize::from(matches!(client, Client::Stream(_)));
+        let key = (client, self.next);
+        self.next += 1;
         let begun = Instant::now();
         // The message is read at once, so what waits is small and keeps no buffer.
         let answer = match client {
             Client::Datagram(_) => Either::Left(self.resolver.answer_udp(message)),
             Client::Stream(_) => Either::Right(self.resolver.answer_tcp(message)),
         };
+        let (handle, registration) = AbortHandle::new_pair();
+        self.under_way.insert(key, handle);
         // An async block would hold the future twice: as captured, and as awaited.
-        self.pending.push(Box::pin(answer.map(move |answer| Finished {
-            client,
-            answer,
-            took: begun.elapsed(),
-        })));
+        let finished = answer.map(move |answer| Finished { key, answer, took: begun.elapsed() });
+        self.pending.push(Box::pin(Abortable::new(finished, registration)));
+    }
+
+    /// Forgets the client's queries: there is nobody to answer any more.
+    pub(super) fn forget(&mut self, client: Client) {
+        let of_client = self.under_way.range((client, 0)..=(client, u64::MAX));
+        for key in of_client.map(|(key, _)| *key).collect::<Vec<_>>() {
+            if let Some(query) = self.end(key) {
+                query.abort();
+            }
+        }
+    }
+
+    fn end(&mut self, key: Key) -> Option<AbortHandle> {
+        let query = self.under_way.remove(&key)?;
+        self.streamed -= usize::from(matches!(key, (Client::Stream(_), _)));
+        Some(query)
     }
 
     /// The next answer.
     pub(super) fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Answer> {
-        match self.pending.poll_next_unpin(cx) {
-            Poll::Ready(Some(Finished { client, mut answer, took })) => {
-                self.streamed -= usize::from(matches!(client, Client::Stream(_)));
-                if let Some(lookup) = answer.as_mut().and_then(|answer| answer.lookup.take()) {
-                    self.lookups.add(Lookup { lookup, answered: Instant::now(), took });
+        loop {
+            match self.pending.poll_next_unpin(cx) {
+                Poll::Ready(Some(Ok(Finished { key, mut answer, took }))) => {
+                    self.end(key);
+                    if let Some(lookup) = answer.as_mut().and_then(|answer| answer.lookup.take()) {
+                        self.lookups.add(Lookup { lookup, answered: Instant::now(), took });
+                    }
+                    return Poll::Ready((key.0, answer));
                 }
-                Poll::Ready((client, answer))
+                Poll::Ready(Some(Err(Aborted))) => {}
+                Poll::Ready(None) | Poll::Pending => return Poll::Pending,
             }
-            Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
 
@@ -127,6 +171,8 @@ impl Queries {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
     use super::*;
 
     /// What ARCHITECTURE.md promises of a query under way, without the allocator's part.
@@ -155,5 +201,50 @@ mod tests {
         let query = queries.pending.iter().next().expect("a query");
         let bytes = size_of_val(&**query) + question().len();
         assert!(bytes <= QUERY, "{bytes}");
+    }
+
+    /// A question for an address of host.dead.example.
+    const QUESTION: &[u8] = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0\x04host\x04dead\x07example\0\0\x01\0\x01";
+
+    fn queries() -> Queries {
+        Queries::new(Arc::new(Resolver::hanging()))
+    }
+
+    /// Gives every query a chance to begin, or to end.
+    fn poll(queries: &mut Queries) {
+        assert!(queries.poll_answer(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+
+    #[tokio::test]
+    async fn streams_that_wait_are_told_when_the_queries_of_another_one_are_forgotten() {
+        let mut queries = queries();
+        let stream = |number: usize| FlowId(number as u64);
+        for number in 0..MAX_STREAMED {
+            assert!(queries.has_room(stream(number), 0));
+            queries.ask(Client::Stream(stream(number)), QUESTION);
+        }
+        poll(&mut queries);
+        assert!(!queries.has_room(stream(MAX_STREAMED), 0));
+        queries.forget(Client::Stream(stream(3)));
+        assert_eq!(queries.take_waiting(), BTreeSet::from([stream(MAX_STREAMED)]));
+        assert!(queries.has_room(stream(MAX_STREAMED), 0));
+        assert!(!queries.has_room(stream(4), 1), "it has one already");
+    }
+
+    #[tokio::test]
+    async fn what_is_forgotten_keeps_nothing() {
+        let mut queries = queries();
+        let [stream, other] = [7, 8].map(|number| Client::Stream(FlowId(number)));
+        for client in [other, stream, stream] {
+            queries.ask(client, QUESTION);
+        }
+        poll(&mut queries);
+        queries.forget(stream);
+        poll(&mut queries);
+        assert_eq!((queries.pending.len(), queries.under_way.len(), queries.streamed), (1, 1, 1));
+        queries.forget(other);
+        queries.forget(other);
+        poll(&mut queries);
+        assert_eq!((queries.pending.len(), queries.under_way.len(), queries.streamed), (0, 0, 0));
     }
 }

@@ -181,6 +181,7 @@ impl Flows {
             self.mark(id);
             self.bound_answers(engine, now);
         }
+        self.serve_waiting_streams();
     }
 
     fn mark(&mut self, id: FlowId) {
@@ -295,6 +296,7 @@ impl Flows {
             Command::Resolve { query, message } => {
                 self.queries.ask(Client::Datagram(query), &message);
             }
+            Command::Forget(query) => self.queries.forget(Client::Datagram(query)),
         }
     }
 
@@ -356,8 +358,18 @@ impl Flows {
 
     /// Forgets a flow.
     fn remove(&mut self, id: FlowId) -> Option<Flow> {
-        self.streams.remove(&id);
+        if self.streams.remove(&id) {
+            self.queries.forget(Client::Stream(id));
+            self.serve_waiting_streams();
+        }
         self.table.remove(&id)
+    }
+
+    /// There may be room for questions that waited in their streams.
+    fn serve_waiting_streams(&mut self) {
+        for id in self.queries.take_waiting() {
+            self.mark(id);
+        }
     }
 
     /// Connects to a port of the laptop itself: the one place that does not ask whose address it is.

@@ -164,7 +164,7 @@ impl Stream {
             return Err(Malformed);
         }
         let may_ask = self.pending + self.outbound.len() < MAX_PIPELINED && self.waiting < FULL;
-        if self.inbound.len() < announced || !may_ask || !queries.has_room(self.pending) {
+        if self.inbound.len() < announced || !may_ask || !queries.has_room(flow, self.pending) {
             return Ok(0);
         }
         let message = self.inbound.split_to(announced);

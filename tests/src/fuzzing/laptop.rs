@@ -98,7 +98,11 @@ impl Laptop {
                 }
                 Command::Resolve { query, .. } => self.queries.push(query),
                 // The flow stays in the list: an event for a flow that is gone must have no effect.
-                Command::Abort(_) | Command::Close(_) | Command::Hold(_) | Command::Service(_) => {}
+                Command::Abort(_)
+                | Command::Close(_)
+                | Command::Hold(_)
+                | Command::Service(_)
+                | Command::Forget(_) => {}
             }
         }
     }

@@ -154,7 +154,8 @@ impl Hosts {
             | Command::OpenEcho { .. }
             | Command::SendEcho { .. }
             | Command::Hold(_)
-            | Command::Resolve { .. }) => panic!("a simulation of TCP does not call for {other:?}"),
+            | Command::Resolve { .. }
+            | Command::Forget(_)) => panic!("a simulation of TCP does not call for {other:?}"),
         }
     }
 }

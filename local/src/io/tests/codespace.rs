@@ -78,6 +78,12 @@ pub(super) fn io_with(idle: IdleTimeout) -> Io {
     Io::new(super::engine(), idle, OwnAddresses::ignored(), Arc::new(Resolver::default())).unwrap()
 }
 
+/// The same, with this resolver and no time-out.
+pub(super) fn io_asking(resolver: Resolver) -> Io {
+    let idle = IdleTimeout(Duration::ZERO);
+    Io::new(super::engine(), idle, OwnAddresses::ignored(), Arc::new(resolver)).unwrap()
+}
+
 /// Has `io` run on `link`.
 pub(super) fn run(mut io: Io, mut link: Laptop) -> Running {
     let (control, mut messages) = mpsc::channel(crate::io::CONTROLS);

@@ -8,7 +8,8 @@ use etherparse::IpNumber;
 use gh_net_testkit::build;
 use gh_net_testkit::packet::Packet;
 
-use super::codespace::{CODESPACE, Codespace, io, run};
+use super::codespace::{CODESPACE, Codespace, GATEWAY, io, io_asking, run};
+use crate::resolver::Resolver;
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -83,6 +84,37 @@ async fn a_closed_udp_port_is_reported_and_the_mapping_goes_on() {
     });
     codespace.until(|_| heard.is_finished().then_some(())).await;
     assert_eq!(heard.join().unwrap(), b"hello");
+}
+
+/// A question for `name`'s records of type `kind`.
+fn question(name: &str, kind: u8) -> Vec<u8> {
+    let mut message = b"\0\x07\x01\0\0\x01\0\0\0\0\0\0".to_vec();
+    for label in name.split('.') {
+        message.push(label.len() as u8);
+        message.extend_from_slice(label.as_bytes());
+    }
+    message.extend_from_slice(&[0, 0, kind, 0, 1]);
+    message
+}
+
+#[tokio::test]
+async fn a_question_that_gave_way_leaves_its_place_at_the_resolver() {
+    const A: u8 = 1;
+    const TXT: u8 = 16;
+    let (mut codespace, laptop) = Codespace::new();
+    let _running = run(io_asking(Resolver::hanging()), laptop);
+    codespace.greet().await;
+    let resolver = SocketAddr::new(GATEWAY.into(), 53);
+    for _ in 0..5000 {
+        codespace.send(udp(5000, resolver, &question("host.dead.example", A)));
+        codespace.flush().await;
+    }
+    // Nobody is asked for it, so the answer comes at once.
+    codespace.send(udp(6000, resolver, &question("corp", TXT)));
+    let answer = codespace.other().await;
+    let (_, source, datagram) = parts(&answer);
+    assert_eq!(source, IpAddr::V4(GATEWAY));
+    assert_eq!(datagram[2..4], 6000_u16.to_be_bytes());
 }
 
 #[tokio::test]
