@@ -36,6 +36,18 @@ impl Group {
         Self { whole, part: KEY.hash_one((whole, part)) }
     }
 
+    /// Stands for the whole: for a name, its domain.
+    #[must_use]
+    pub fn domain(self) -> u64 {
+        self.whole
+    }
+
+    /// Stands for the part: for a name, its zone.
+    #[must_use]
+    pub fn zone(self) -> u64 {
+        self.part
+    }
+
     /// The group of a domain name, given by its labels in lower case. Its last two labels are the group: in most domains
     /// these have one owner. Where they have several (`co.uk`), the zones in it still share fairly. The part is the name
     /// without its first label, which for most names is the zone.

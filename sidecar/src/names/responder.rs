@@ -17,7 +17,8 @@
 //! answer: NXDOMAIN stays NXDOMAIN.
 //!
 //! Each set of servers is asked a bounded number of questions at a time, which zones share ([`gh_net_common::turns`]), so a
-//! zone that nobody answers for holds up no other. A client's questions in progress are bounded as well.
+//! zone that nobody answers for holds up no other. A client's questions in progress are bounded as well, those over UDP apart
+//! from those over TCP ([`connections`]).
 //!
 //! What leads a public name into the laptop's networks is not passed on ([`rebind`]).
 //!
@@ -32,12 +33,14 @@ mod addresses;
 mod cache;
 mod choice;
 mod codespace;
+mod connections;
 #[cfg(feature = "fuzzing")]
 pub(crate) mod fuzzing;
 mod kept;
 mod laptop;
 mod listen;
 mod message;
+mod places;
 mod rebind;
 mod service;
 mod upstream;
@@ -100,7 +103,7 @@ impl Responder {
             };
             let (udp, tcp) = (listen::udp(address).map_err(named)?, listen::tcp(address).map_err(named)?);
             listeners.spawn(listen::serve_udp(udp, Arc::clone(&service)));
-            listeners.spawn(listen::serve_tcp(tcp, Arc::clone(&service)));
+            listeners.spawn(connections::serve_tcp(tcp, Arc::clone(&service)));
         }
         Ok(Self { service, own, port, _listeners: listeners })
     }

@@ -13,19 +13,19 @@
 //! so it is while there is no link.
 
 use std::future::pending;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::cache::{Cache, Found};
 use super::kept::{Age, Kept, Key};
 use super::message::Query;
-use super::upstream::{Ask, Transport, Upstream};
+use super::places::Places;
+use super::upstream::{Ask, Transport, Upstream, group};
 use crate::liveness::{LinkWatch, Liveness};
 
 /// If nothing at all arrives from the laptop for so long after a question, it is unreachable. A link that is alive
@@ -43,7 +43,7 @@ const STILL_SILENT: Duration = Duration::from_millis(50);
 pub(super) const STALE_AFTER: Duration = Duration::from_millis(1800);
 
 /// Maximum number of questions in progress that only the laptop can answer. The rest of the questions that may be in
-/// progress is for those that need not wait for the link.
+/// progress is for those that need not wait for the link. Shared by clients and zones.
 const MAX_PATIENT: usize = 3072;
 
 /// What comes of asking the laptop for a name that others know too.
@@ -68,7 +68,7 @@ pub(super) struct Laptop<U = Upstream> {
     /// What [`LinkWatch::heard`] said when a question last found the link silent.
     silent_at: AtomicU64,
     cache: Mutex<Cache>,
-    places: Semaphore,
+    places: Places,
 }
 
 impl Laptop {
@@ -86,7 +86,7 @@ impl<U: Ask> Laptop<U> {
             link,
             silent_at: AtomicU64::new(u64::MAX),
             cache: Mutex::default(),
-            places: Semaphore::new(MAX_PATIENT),
+            places: Places::new(MAX_PATIENT),
         }
     }
 
@@ -114,16 +114,16 @@ impl<U: Ask> Laptop<U> {
         &self,
         query: &Query,
         by: Transport,
+        client: IpAddr,
         deadline: Instant,
     ) -> Result<Bytes, &'static str> {
-        let Ok(_place) = self.places.try_acquire() else {
-            return self.kept(query, by).ok_or("gh-net: too many questions wait for the laptop");
-        };
+        let mut place = self.places.take(client, group(&query.name()));
         let answer = tokio::select! {
-            answer = self.ask_any_link(query, by, deadline) => answer,
-            stale = self.stale_in_time(query, by) => Some(stale),
+            answer = self.ask_any_link(query, by, deadline) => answer.ok_or("gh-net: the laptop does not answer"),
+            stale = self.stale_in_time(query, by) => Ok(stale),
+            () = place.lost() => Err("gh-net: too many questions wait for the laptop"),
         };
-        answer.or_else(|| self.kept(query, by)).ok_or("gh-net: the laptop does not answer")
+        answer.or_else(|why| self.kept(query, by).ok_or(why))
     }
 
     /// What the laptop said before, fresh or stale.

@@ -1,4 +1,4 @@
-//! The listening sockets, and the clients behind them.
+//! The listening sockets, and the clients over UDP.
 
 use std::collections::HashMap;
 use std::io;
@@ -6,42 +6,25 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
+use bytes::Bytes;
 use nix::sys::socket::{setsockopt, sockopt};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::sleep;
 
 use super::message::MAX_QUERY;
 use super::service::Service;
-use super::upstream::{Transport, framed};
+use super::upstream::Transport;
 
 /// Room for a burst of some thousand queries (the kernel counts at least 768 bytes for each).
 const RECEIVE_BUFFER: usize = 4 << 20;
 
-/// Maximum number of TCP clients. Further connections are closed at once.
-const MAX_CLIENTS: usize = 256;
-
-/// How long a TCP client may send or accept nothing (RFC 7766 section 6.2.3).
-const IDLE: Duration = Duration::from_secs(10);
-
-/// Maximum number of queries of one TCP client in progress (RFC 7766 section 6.2.1.1). Names that wait for the link must
-/// not hold up those behind them.
-const PIPELINE: usize = 256;
-
 /// Maximum number of queries of one UDP socket in progress. Further ones are dropped, so that it leaves room for others.
 const PER_SOCKET: usize = 2048;
 
-/// The longest query on TCP, with its length field.
-const MAX_FRAME: usize = 2 + MAX_QUERY;
-
 /// Pause after an error that may persist, such as too many open files.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
 
 /// A UDP socket at `address`, which need not exist yet.
 pub(super) fn udp(address: SocketAddr) -> io::Result<UdpSocket> {
@@ -125,90 +108,9 @@ fn forget_one(clients: &mut HashMap<SocketAddr, usize>, client: &SocketAddr) {
 }
 
 async fn answer_datagram(service: &Service, socket: &UdpSocket, message: Bytes, client: SocketAddr) {
-    if let Some(answer) = service.answer(message, Transport::Udp).await
+    if let Some(answer) = service.answer(message, Transport::Udp, client.ip()).await
         && let Err(error) = socket.send_to(&answer, client).await
     {
         tracing::debug!(%client, %error, "answering a DNS query");
     }
-}
-
-/// Serves the clients that connect to `listener`. Dropping the future drops them.
-pub(super) async fn serve_tcp(listener: TcpListener, service: Arc<Service>) {
-    let slots = Arc::new(Semaphore::new(MAX_CLIENTS));
-    let mut clients = JoinSet::new();
-    loop {
-        match listener.accept().await {
-            Ok((_, client)) if !service.serves(client.ip()) => {}
-            Ok((stream, client)) => {
-                if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
-                    let service = Arc::clone(&service);
-                    clients.spawn(async move {
-                        let _slot = slot;
-                        if let Err(error) = serve_client(stream, &service).await {
-                            tracing::debug!(%client, %error, "DNS over TCP");
-                        }
-                    });
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "accepting DNS over TCP");
-                sleep(PAUSE).await;
-            }
-        }
-        while clients.try_join_next().is_some() {}
-    }
-}
-
-/// Reads queries and writes answers, in the order in which the answers arrive.
-async fn serve_client(mut stream: TcpStream, service: &Service) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let (mut reader, mut writer) = stream.split();
-    let mut buffer = BytesMut::new();
-    let mut answering = FuturesUnordered::new();
-    let mut ended = false;
-    let mut idle = Instant::now() + IDLE;
-    loop {
-        while answering.len() < PIPELINE
-            && let Some(message) = take_message(&mut buffer)?
-        {
-            answering.push(answer_or_refuse(service, message));
-            idle = Instant::now() + IDLE;
-        }
-        if ended && answering.is_empty() {
-            return Ok(());
-        }
-        tokio::select! {
-            Some(answer) = answering.next() => {
-                let Some(answer) = answer else { return Ok(()) };
-                timeout(IDLE, writer.write_all(&framed(&answer))).await??;
-                idle = Instant::now() + IDLE;
-            }
-            read = reader.read_buf(&mut buffer), if !ended && buffer.len() < MAX_FRAME => {
-                ended = read? == 0;
-            }
-            () = sleep_until(idle) => return Ok(()),
-        }
-    }
-}
-
-async fn answer_or_refuse(service: &Service, message: Bytes) -> Option<Bytes> {
-    match service.in_flight.try_acquire() {
-        Ok(_permit) => service.answer(message, Transport::Tcp).await,
-        Err(_) => service.refuse(message),
-    }
-}
-
-/// The first message in `buffer`, if it is complete.
-fn take_message(buffer: &mut BytesMut) -> io::Result<Option<Bytes>> {
-    let Some(&[high, low]) = buffer.first_chunk() else { return Ok(None) };
-    let length = usize::from(u16::from_be_bytes([high, low]));
-    if length > MAX_QUERY {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "the query is too long"));
-    }
-    if buffer.len() < 2 + length {
-        return Ok(None);
-    }
-    buffer.advance(2);
-    // A copy: a waiting query must not keep the whole buffer.
-    Ok(Some(Bytes::copy_from_slice(&buffer.split_to(length))))
 }

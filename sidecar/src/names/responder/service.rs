@@ -25,8 +25,8 @@ use crate::notify::Notifier;
 /// answer asks again, and then waits for as long once more.
 const BUDGET: Duration = Duration::from_millis(4500);
 
-/// Maximum number of queries in progress: more than may wait for two of the three sets of servers (the codespace's, and
-/// the laptop's for names of its own and for others). Beyond it, queries over UDP are dropped and those over TCP fail.
+/// Maximum number of queries over UDP in progress: more than may wait for two of the three sets of servers (the
+/// codespace's, and the laptop's for names of its own and for others). Further ones are dropped.
 const MAX_IN_FLIGHT: usize = 8192;
 
 /// What the choice of upstream depends on, as the session changes it.
@@ -48,7 +48,7 @@ pub(super) struct Service {
     pub(super) refusals: Refusals,
     /// The networks whose questions are answered: others may reach our address, too.
     clients: Mutex<Vec<IpNet>>,
-    /// Limits the queries in progress, over all listening sockets.
+    /// Limits the queries over UDP in progress, over all listening sockets.
     pub(super) in_flight: Arc<Semaphore>,
 }
 
@@ -116,28 +116,19 @@ impl Service {
     }
 
     /// The answer to a client's message; `None` if it gets none.
-    pub(super) async fn answer(&self, message: Bytes, by: Transport) -> Option<Bytes> {
+    pub(super) async fn answer(&self, message: Bytes, by: Transport, client: IpAddr) -> Option<Bytes> {
         match message::receive(message) {
-            Received::Query(query) => Some(self.forward(&query, by).await),
+            Received::Query(query) => Some(self.forward(&query, by, client).await),
             Received::Answer(answer) => Some(answer),
             Received::Nothing => None,
         }
     }
 
-    /// The answer to a client's message for which there is no room.
-    pub(super) fn refuse(&self, message: Bytes) -> Option<Bytes> {
-        match message::receive(message) {
-            Received::Query(query) => Some(query.error(ResponseCode::ServFail, "gh-net: too many questions")),
-            Received::Answer(answer) => Some(answer),
-            Received::Nothing => None,
-        }
-    }
-
-    async fn forward(&self, query: &Query, by: Transport) -> Bytes {
+    async fn forward(&self, query: &Query, by: Transport, client: IpAddr) -> Bytes {
         let Settings { mode, domains, codespace, .. } = self.settings();
         let deadline = Instant::now() + BUDGET;
         let answer = match choose(mode, &domains, &query.name()) {
-            Choice::LaptopOnly => self.laptop.ask_patiently(query, by, deadline).await,
+            Choice::LaptopOnly => self.laptop.ask_patiently(query, by, client, deadline).await,
             Choice::InTurn(sides) => self.ask_in_turn(sides, &codespace, query, by, deadline).await,
         };
         answer.unwrap_or_else(|why| query.error(ResponseCode::ServFail, why))

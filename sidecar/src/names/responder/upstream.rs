@@ -146,7 +146,7 @@ impl Ask for Upstream {
 }
 
 /// Who shares the turns with a name, given in wire format without the root's label.
-fn group(name: &[u8]) -> Group {
+pub(super) fn group(name: &[u8]) -> Group {
     let mut labels = Vec::new();
     let mut rest = name;
     while let [length, after @ ..] = rest {

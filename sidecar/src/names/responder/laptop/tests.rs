@@ -9,6 +9,7 @@ use super::super::tests::samples::{extended_error, nxdomain, positive, query, re
 use super::*;
 use crate::liveness::LinkMonitor;
 
+const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 const BUDGET: Duration = Duration::from_millis(4500);
 
 /// What the laptop's resolver does.
@@ -83,7 +84,8 @@ impl World {
     }
 
     async fn patient(&self, name: &str) -> Result<Message, &'static str> {
-        let answer = self.laptop.ask_patiently(&query(name), Transport::Udp, Instant::now() + BUDGET).await?;
+        let deadline = Instant::now() + BUDGET;
+        let answer = self.laptop.ask_patiently(&query(name), Transport::Udp, CLIENT, deadline).await?;
         Ok(Message::from_vec(&answer).unwrap())
     }
 
@@ -317,27 +319,28 @@ async fn names_that_others_know_do_not_wait_when_the_link_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_questions_that_wait_are_bounded() {
+async fn the_questions_that_wait_are_bounded_and_a_flood_displaces_its_own() {
     let world = World::that_answered(&["www.corp.example."]).await;
     world.monitor.set(Liveness::Down);
     sleep(Duration::from_secs(100)).await;
-    let flood: Vec<_> = (0..MAX_PATIENT).map(|n| format!("host{n}.corp.example.")).collect();
+    let flood: Vec<_> = (0..2 * MAX_PATIENT).map(|n| format!("host{n}.dead.corp.example.")).collect();
     let flood = futures_util::future::join_all(flood.iter().map(|name| world.patient(name)));
+    let link = async {
+        sleep(Duration::from_secs(3)).await;
+        world.now(answering);
+        world.monitor.connected();
+    };
     let others = async {
         tokio::task::yield_now().await;
-        let (refused, took) = timed(world.patient("one-more.corp.example.")).await;
-        assert_eq!(took, Duration::ZERO);
-        assert!(refused.unwrap_err().contains("too many"));
-        let (stale, took) = timed(world.patient("www.corp.example.")).await;
-        assert_eq!((extended_error(&stale.unwrap()), took), (Some(3), Duration::ZERO));
         let (asked, took) = timed(world.impatient("nope.example.")).await;
         assert_eq!((asked, took), (Asked::Unreachable, Duration::ZERO));
+        futures_util::join!(world.patient("new.corp.example."), world.patient("www.corp.example."))
     };
-    let (flood, ()) = tokio::join!(flood, others);
-    assert!(flood.iter().all(Result::is_err));
-    world.monitor.connected();
-    world.now(answering);
-    world.patient("one-more.corp.example.").await.unwrap();
+    let (flood, (new, stale), ()) = futures_util::join!(flood, others, link);
+    assert_eq!(flood.iter().filter(|answer| answer.is_ok()).count(), MAX_PATIENT - 2);
+    assert!(flood.iter().flat_map(|answer| answer.as_ref().err()).all(|why| why.contains("too many")));
+    new.expect("it waited for the link");
+    assert_eq!(extended_error(&stale.unwrap()), Some(3), "stale");
 }
 
 #[tokio::test(start_paused = true)]
