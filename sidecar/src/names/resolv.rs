@@ -264,18 +264,22 @@ impl Hook {
 
     /// Restores the file that we wrote, because the path leads to another one now.
     fn restore_target(&self) {
-        if let Err(error) = restore(&self.target, self.original.as_deref(), &self.servers) {
+        if let Err(error) = self.restore_at(&self.target) {
             tracing::warn!("{} could not be restored: {error}", self.target.display());
         }
     }
 
     /// Gives the codespace back what it had before, as far as only this hook knows it: what our text was made into by
     /// another program. The rest is found by our marks.
-    pub(crate) fn restore(&self) {
-        self.restore_target();
-        if let Err(error) = restore(&self.path, self.original.as_deref(), &self.servers) {
-            tracing::warn!("{} could not be restored: {error}", self.path.display());
-        }
+    ///
+    /// # Errors
+    /// A file can't be read or written.
+    pub(crate) fn restore(&self) -> io::Result<()> {
+        self.restore_at(&self.target).and(self.restore_at(&self.path))
+    }
+
+    fn restore_at(&self, path: &Path) -> io::Result<()> {
+        restore(path, self.original.as_deref(), &self.servers)
     }
 
     fn render(&self) -> Vec<u8> {
@@ -287,7 +291,7 @@ impl Hook {
         let mut file = Opened::to_write_or_new(&self.path)?;
         let written = file.write(|length| text::padded(&rendered, length)).map_err(|source| {
             // For example, no space left: half of our text is worse than the original.
-            if let Err(error) = restore(&self.path, self.original.as_deref(), &self.servers) {
+            if let Err(error) = self.restore_at(&self.path) {
                 tracing::error!("{} could not be restored either: {error}", self.path.display());
             }
             Error::io(&self.path, source)
@@ -300,20 +304,28 @@ impl Hook {
 /// Restores every resolv.conf that has our marks, from what stands between them.
 ///
 /// # Errors
-/// /etc/resolv.conf has our marks and can't be written.
+/// One that has our marks can't be written, or whether one has them is not known. The others are restored.
 pub(crate) fn restore_marked() -> io::Result<()> {
-    for target in USUAL_TARGETS {
-        if let Err(error) = restore_by_marks(Path::new(target)) {
-            tracing::warn!("{target} could not be restored: {error}");
-        }
-    }
-    restore_by_marks(Path::new(RESOLV_CONF))
+    let paths = USUAL_TARGETS.into_iter().chain([RESOLV_CONF]);
+    let results: Vec<_> = paths.map(|path| restore_by_marks(Path::new(path))).collect();
+    results.into_iter().collect()
 }
 
 fn restore_by_marks(path: &Path) -> io::Result<()> {
+    match read_if_usable(path)? {
+        Some(ours) if text::is_ours(&ours) => restore(path, text::original_in(&ours).as_deref(), &[]),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The contents; `None` if there is no file that can be ours.
+///
+/// # Errors
+/// It can't be read, for example with EMFILE or EIO, so it may be ours.
+fn read_if_usable(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match read(path) {
-        Ok(Some(ours)) if text::is_ours(&ours) => restore(path, text::original_in(&ours).as_deref(), &[]),
-        Ok(_) | Err(_) => Ok(()),
+        Err(error) if !error.is_of_unusable() => Err(io::Error::other(error)),
+        contents => Ok(contents.ok().flatten()),
     }
 }
 
@@ -324,14 +336,13 @@ fn restore(path: &Path, original: Option<&[u8]>, servers: &[IpAddr]) -> io::Resu
     let mut file = match Opened::to_write(path) {
         Ok(Some(file)) if is_ours(&file.contents) => file,
         Ok(_) => return Ok(()),
-        // What is not ours need not be writable.
-        Err(error @ (Error::Io { .. } | Error::ReadOnly { .. })) => {
-            return match read(path) {
-                Ok(Some(current)) if is_ours(&current) => Err(io::Error::other(error)),
-                Ok(_) | Err(_) => Ok(()),
+        Err(error) => {
+            // What is not ours need not be writable.
+            return match read_if_usable(path)? {
+                Some(current) if is_ours(&current) => Err(io::Error::other(error)),
+                Some(_) | None => Ok(()),
             };
         }
-        Err(_) => return Ok(()),
     };
     match text::wished(Some(&file.contents), original, servers) {
         Some(wished) => {

@@ -390,8 +390,11 @@ impl Session {
     /// Undoes everything, in reverse. Returns the link, if there is one, for the goodbye.
     pub(crate) fn undo(self) -> (Option<Link>, Report) {
         let Self { link, hook, mut journal, mut names, .. } = self;
-        names.follow_last();
+        let failure = names.follow_last();
         let mut report = undo::all(&mut journal);
+        if let Some(failure) = failure.filter(|failure| !report.failed.contains(failure)) {
+            report.failed.push(failure);
+        }
         // Stopped only after resolv.conf no longer names the responder.
         drop(names);
         report.undone.push(format!("device {}", hook.name()));

@@ -196,6 +196,26 @@ fn cleanup_undoes_what_a_killed_owner_left() {
 }
 
 #[test]
+fn a_resolv_conf_that_can_not_be_read_is_restored_by_the_next_cleanup() {
+    in_codespace(|| async {
+        // Only on a file that still has a name another one can be mounted.
+        sh("echo nameserver 172.16.5.53 > /run/conf; umount -c /etc/resolv.conf; mount --bind /run/conf /etc/resolv.conf");
+        let before = snapshot();
+        let (laptop, _) = busy_session(60).await;
+        kill_all(laptop).await;
+        // A file whose first byte can't be read.
+        sh(&format!("mount --bind /proc/{}/mem /etc/resolv.conf", std::process::id()));
+        let cleanup = sidecar(&["cleanup"]);
+        let said = String::from_utf8(cleanup.stdout).unwrap() + &String::from_utf8(cleanup.stderr).unwrap();
+        assert!(!cleanup.status.success() && said.contains("not undone: resolv.conf"), "{said}");
+        assert!(said.contains("undone: routing rules") && said.contains("Input/output error"), "{said}");
+        sh("umount /etc/resolv.conf");
+        assert!(sidecar(&["cleanup"]).status.success());
+        assert_eq!(snapshot(), before);
+    });
+}
+
+#[test]
 fn cleanup_ends_a_session_and_tells_the_laptop() {
     in_codespace(|| async {
         let before = snapshot();

@@ -72,4 +72,15 @@ impl Error {
             Self::Io { path, source }
         }
     }
+
+    /// Whether what is there, if anything, can't be a file that we wrote: not there, or not one that we would use.
+    pub(super) fn is_of_unusable(&self) -> bool {
+        match self {
+            Self::Dangling { .. } | Self::Untrusted { .. } | Self::NotAFile { .. } => true,
+            Self::Io { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+            }
+            Self::ReadOnly { .. } | Self::Journal { .. } => false,
+        }
+    }
 }

@@ -37,7 +37,7 @@ impl Hooked<'_> {
     /// What is left at the end of a session.
     fn undone(&self) -> Option<Vec<u8>> {
         for _ in 0..2 {
-            self.hook.restore();
+            self.hook.restore().unwrap();
             restore_by_marks(&self.fixture.path).unwrap();
         }
         fs::read(&self.fixture.path).ok()

@@ -163,10 +163,9 @@ impl Names {
     }
 
     fn unhook(&mut self, journal: &mut Journal) {
-        self.follow_last();
+        let failure = self.follow_last();
         self.hook = None;
-        let report = undo::names(journal);
-        for failure in report.failed {
+        for failure in undo::names(journal).failed.into_iter().chain(failure) {
             self.notifier.notify(Level::Error, "not-undone", failure);
         }
         // Stopped only after resolv.conf no longer names it.
@@ -185,14 +184,13 @@ impl Names {
     }
 
     /// Before the end: what another program has changed just now has not been seen yet, and the original of what it made
-    /// of our text is known only here.
-    pub(super) fn follow_last(&mut self) {
-        if let Some(hook) = &mut self.hook {
-            if let Err(error) = hook.follow() {
-                tracing::warn!("{error}");
-            }
-            hook.restore();
+    /// of our text is known only here. Returns what could not be restored, as text.
+    pub(super) fn follow_last(&mut self) -> Option<String> {
+        let hook = self.hook.as_mut()?;
+        if let Err(error) = hook.follow() {
+            tracing::warn!("{error}");
         }
+        hook.restore().err().map(|error| format!("resolv.conf: {error}"))
     }
 
     /// There is a new link.
