@@ -211,7 +211,14 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
     let raw: Raw = figment.extract().map_err(|error| explain(error, &figment))?;
     let warnings =
         flags.warnings.iter().cloned().chain(unknown_variables(environment)).chain(rules.warnings());
-    Ok(resolve(raw, warnings.collect(), rules))
+    let config = resolve(raw, warnings.collect(), rules);
+    let named = config.from.networks.len();
+    if named > frame::MAX_SOURCES {
+        // Which layers they come from is not known any more.
+        let problem = format!("{named} networks are more than {}", frame::MAX_SOURCES);
+        return Err(ConfigError::Value { origin: "from".to_owned(), problem });
+    }
+    Ok(config)
 }
 
 fn resolve(raw: Raw, warnings: Vec<String>, rules: Rules) -> Config {

@@ -28,9 +28,11 @@ mod tun;
 pub(crate) use tun::fuzzing;
 
 pub(crate) use concern::Concern;
+pub(crate) use containers::Bridges;
 use plan::Plan;
 pub(crate) use rule::Packets;
 use rule::Rule;
+pub(crate) use tun::gateway::MAX_TABLES;
 pub(crate) use tun::{Damage, Repaired};
 use tun::{Tunnel, device, gateway, message};
 
@@ -93,20 +95,17 @@ impl Hook {
         }
     }
 
-    /// Lets the codespace's own `networks` win, those that no other rule of the codespace lets win. Besides the host's own
-    /// packets, those of `others` are forwarded.
-    ///
-    /// # Errors
-    /// The kernel refused, or a change could not be written down.
+    /// Lets the networks in these `tables` of the codespace win, those that no other rule of the codespace lets win.
+    /// Besides the host's own packets, those of `others` are forwarded. Returns, as text, the rules that could not be
+    /// added or removed; they are tried again the next time.
     pub(crate) fn arrange(
         &mut self,
-        networks: &Networks,
+        tables: &BTreeSet<OwnTable>,
         others: &BTreeSet<Packets>,
         journal: &mut Journal,
-    ) -> io::Result<()> {
-        let Networks { rules, routes, .. } = networks;
+    ) -> Vec<String> {
         match self {
-            Self::Tun(tunnel) => tunnel.arrange(&gateway::tables_after_ours(rules, routes), others, journal),
+            Self::Tun(tunnel) => tunnel.arrange(tables, others, journal),
         }
     }
 
@@ -190,6 +189,12 @@ impl Hook {
     }
 }
 
+/// How often the networks are read at once because changes interrupt the reading.
+const LOOKS: usize = 4;
+
+/// A table of the codespace, and whether it is of IPv6.
+pub(crate) type OwnTable = (bool, u32);
+
 /// The codespace's networks, as its kernel knows them.
 #[derive(Debug, Default)]
 pub(crate) struct Networks {
@@ -199,8 +204,8 @@ pub(crate) struct Networks {
     pub(crate) rules: Vec<Rule>,
     /// Its addresses with the lengths of their prefixes, each with its interface's name.
     pub(crate) addresses: Vec<(IpNet, String)>,
-    /// The bridges that its own containers are behind.
-    pub(crate) bridges: BTreeSet<String>,
+    /// Its bridges; none if changes interrupted the reading.
+    pub(crate) bridges: Bridges,
     /// Whether changes interrupted the reading: some may be missing.
     pub(crate) is_interrupted: bool,
 }
@@ -211,13 +216,30 @@ impl Networks {
     /// # Errors
     /// The kernel's answer.
     pub(crate) fn read() -> io::Result<Self> {
+        let mut found = Self::look()?;
+        for _ in 1..LOOKS {
+            if !found.is_interrupted {
+                break;
+            }
+            found = Self::look()?;
+        }
+        Ok(found)
+    }
+
+    fn look() -> io::Result<Self> {
         let routes = Netlink::open()?.routes(|route| !message::is_own(route))?;
         let (rules, is_interrupted) = gateway::rules_of_codespace()?;
         let (bridges, is_missing) = containers::bridges(&routes.items)?;
         let addresses = Netlink::open()?.addresses()?;
         let is_interrupted = is_interrupted || is_missing || routes.interrupted || addresses.interrupted;
         let addresses = addresses.items.iter().map(|it| (it.address, interface_name(it.interface))).collect();
+        let bridges = if is_interrupted { Bridges::default() } else { bridges };
         Ok(Self { routes: routes.items, rules, addresses, bridges, is_interrupted })
+    }
+
+    /// The tables whose networks win over the tunnel only if the hook has a rule for it.
+    pub(crate) fn tables(&self) -> BTreeSet<OwnTable> {
+        gateway::tables_after_ours(&self.rules, &self.routes)
     }
 
     /// The routes to networks that the codespace reaches by itself, and that take precedence over ours: those of `main`,

@@ -48,6 +48,9 @@ pub(crate) struct Status {
     pub(crate) routes: Vec<IpNet>,
     /// Who answers names: off, split or local.
     pub(crate) dns: String,
+    /// What there is no room for, as text.
+    #[serde(default)]
+    pub(crate) left_out: Vec<String>,
     /// The owner's process id.
     pub(crate) owner: u32,
     /// Packets and bytes so far.
@@ -123,6 +126,9 @@ pub(crate) fn plain(status: Option<&Status>) -> String {
     if malformed + refused > 0 {
         line("dropped", format!("{malformed} malformed, {refused} refused by the kernel"));
     }
+    for left_out in &status.left_out {
+        line("left out", left_out.clone());
+    }
     line("routes", status.routes.len().to_string());
     for route in &status.routes {
         line("", route.to_string());
@@ -159,6 +165,7 @@ mod tests {
             }],
             routes: vec!["10.20.0.0/16".parse().unwrap()],
             dns: "split".into(),
+            left_out: vec!["packets of br-9".into()],
             owner: 4711,
             counters: Counters { downlink_malformed: 3, ..Counters::default() },
         }
@@ -173,6 +180,7 @@ mod tests {
             "198.19.240.1/30",
             "10.20.0.0/16",
             "3 malformed",
+            "left out  packets of br-9",
         ] {
             assert!(text.contains(part), "{part:?} is missing in:\n{text}");
         }

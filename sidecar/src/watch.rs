@@ -3,8 +3,8 @@
 //!
 //! Events drive nothing by themselves: they are reasons to look. Most are collected until they pause
 //! ([`debounce`](gh_net_common::debounce)), because a container engine or a DHCP client makes several changes in a row.
-//! Only what may have damaged the hook is reported at once, because meanwhile packets for the laptop's networks may take
-//! the codespace's default route.
+//! Only what may have damaged the hook, and new bridges, are reported at once, because meanwhile packets for the laptop's
+//! networks may take the codespace's default route.
 
 use std::io;
 use std::path::Path;
@@ -35,6 +35,8 @@ const WRITER: Duration = Duration::from_secs(5);
 pub(crate) enum Seen {
     /// The hook may be damaged.
     Damage,
+    /// There may be a new bridge.
+    Bridge,
     /// The codespace's networks may have changed, and resolv.conf if `file` says so.
     Changes {
         /// Whether more changes of the networks are coming: what is missing may be about to come back.
@@ -66,7 +68,7 @@ pub(crate) struct Watch {
 
 /// Why waiting for events stops before they pause.
 enum Stop {
-    Damage,
+    AtOnce(Seen),
     Kernel(io::Error),
     Reopen,
     File(io::Error),
@@ -143,9 +145,9 @@ impl Watch {
                 });
             match changes.await {
                 Ok(networks) => return Seen::Changes { networks, file: self.file_is_due(networks) },
-                Err(Stop::Damage) => {
+                Err(Stop::AtOnce(seen)) => {
                     self.debounce.begin();
-                    return Seen::Damage;
+                    return seen;
                 }
                 Err(Stop::Kernel(error)) => self.kernel_lost(&error),
                 Err(Stop::Reopen) => self.reopen(),
@@ -224,7 +226,8 @@ async fn event(
 ) -> Result<Source, Stop> {
     tokio::select! {
         gravest = kernel_event(kernel, concern) => match gravest.map_err(Stop::Kernel)? {
-            Concern::Damage => Err(Stop::Damage),
+            Concern::Damage => Err(Stop::AtOnce(Seen::Damage)),
+            Concern::Bridge => Err(Stop::AtOnce(Seen::Bridge)),
             Concern::Codespace | Concern::None => Ok(Source::Kernel),
         },
         event = file_event(file) => event.map(|()| Source::File).map_err(Stop::File),

@@ -201,8 +201,8 @@ pub const SETTINGS: [Setting; 24] = [
         key: "from",
         value: "NETWORK",
         repeatable: true,
-        meaning: "Whose packets enter the tunnel, besides those of the codespace itself: auto (its containers), none, or a \
-                  network that it forwards; may be repeated",
+        meaning: "Whose packets enter the tunnel, besides those of the codespace itself: auto (its containers behind a \
+                  bridge), none, or a network that it forwards, such as that of routed pods; may be repeated",
         default: Unset::Value("auto"),
         example: r#"["auto", "10.9.0.0/16"]"#,
         ..PLAIN

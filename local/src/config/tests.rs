@@ -63,6 +63,9 @@ fn whose_packets_enter_the_tunnel_adds_up() {
     assert_eq!(from("auto, 10.9.0.0/16"), frame::Sources { containers: true, networks: network });
     let said = refused("from = [\"0.0.0.0/0\"]", &[], Flags::default());
     assert!(said.contains("0.0.0.0/0 is everything"), "{said}");
+    let many: Vec<String> = (0..65).map(|number| format!("\"10.{number}.0.0/16\"")).collect();
+    let said = refused(&format!("from = [{}]", many.join(", ")), &[], Flags::default());
+    assert!(said.contains("65 networks are more than 64"), "{said}");
     let said = refused("from = [\"eth0\"]", &[], Flags::default());
     assert!(said.contains("from: \"eth0\" is neither auto nor none nor a network"), "{said}");
 }

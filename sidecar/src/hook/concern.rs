@@ -7,6 +7,8 @@ pub(crate) enum Concern {
     None,
     /// The codespace's networks may have changed.
     Codespace,
+    /// It may have a new bridge, whose containers' packets take the default route until there is a rule for it.
+    Bridge,
     /// Another program may have damaged the hook.
     Damage,
 }

@@ -3,6 +3,7 @@
 //! They are the bridges of container engines (docker0, br-…, podman0, cni0): a bridge none of whose ports is anything but
 //! one end of a pair (veth) or a virtual machine's (tap), and by which no default route leaves. A bridge with a network
 //! card, a VLAN or another tunnel among its ports leads to neighbours of the codespace, who are not to use its tunnel.
+//! So does one of which this is not known: a look that changes interrupted may have missed a port.
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "the kernel adds attributes")]
 
@@ -12,9 +13,6 @@ use std::io;
 use gh_net_common::netlink::{Dump, Netlink, Route};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
-
-/// Maximum number of such bridges. Each takes a rule that every packet is compared with.
-const MAX_BRIDGES: usize = 64;
 
 /// An interface, as far as it matters here.
 #[derive(Debug, Clone)]
@@ -34,17 +32,31 @@ enum Kind {
     Other,
 }
 
-/// The bridges of the codespace's own containers, by name, and whether changes interrupted the look.
+/// The codespace's bridges, by name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Bridges {
+    /// Those of its own containers.
+    pub(crate) containers: BTreeSet<String>,
+    /// The others: they lead to its neighbours, or out.
+    pub(crate) others: BTreeSet<String>,
+}
+
+/// The bridges, and whether changes interrupted the look.
 ///
 /// # Errors
 /// The kernel's answer.
-pub(super) fn bridges(routes: &[Route]) -> io::Result<(BTreeSet<String>, bool)> {
+pub(super) fn bridges(routes: &[Route]) -> io::Result<(Bridges, bool)> {
     let request = RouteNetlinkMessage::GetLink(LinkMessage::default());
     let Dump { items, interrupted, .. } = Netlink::open()?.dump(request, |message| match message {
         RouteNetlinkMessage::NewLink(link) => interface(&link),
         _ => None,
     })?;
-    Ok((own(&items, routes), interrupted))
+    Ok((sorted(&items, routes), interrupted))
+}
+
+/// Whether the message is about a bridge, and its name.
+pub(super) fn bridge(link: &LinkMessage) -> Option<String> {
+    interface(link).filter(|it| it.kind == Kind::Bridge).map(|it| it.name)
 }
 
 fn interface(link: &LinkMessage) -> Option<Interface> {
@@ -69,7 +81,7 @@ fn interface(link: &LinkMessage) -> Option<Interface> {
     (!found.name.is_empty()).then_some(found)
 }
 
-fn own(interfaces: &[Interface], routes: &[Route]) -> BTreeSet<String> {
+fn sorted(interfaces: &[Interface], routes: &[Route]) -> Bridges {
     let leads_out = |index: u32| {
         let mut defaults = routes.iter().filter(|route| route.prefix.prefix_len() == 0);
         defaults.any(|route| route.hops.iter().any(|hop| hop.interface == index))
@@ -78,9 +90,12 @@ fn own(interfaces: &[Interface], routes: &[Route]) -> BTreeSet<String> {
         let mut ports = interfaces.iter().filter(|port| port.bridge == Some(bridge));
         ports.all(|port| port.kind == Kind::Virtual && !leads_out(port.index))
     };
-    let bridges = interfaces.iter().filter(|it| it.kind == Kind::Bridge && it.bridge.is_none());
-    let own = bridges.filter(|it| !leads_out(it.index) && has_only_containers(it.index));
-    own.take(MAX_BRIDGES).map(|it| it.name.clone()).collect()
+    let is_containers =
+        |it: &&Interface| it.bridge.is_none() && !leads_out(it.index) && has_only_containers(it.index);
+    let bridges = interfaces.iter().filter(|it| it.kind == Kind::Bridge);
+    let (containers, others): (Vec<_>, Vec<_>) = bridges.partition(is_containers);
+    let names = |bridges: Vec<&Interface>| bridges.into_iter().map(|it| it.name.clone()).collect();
+    Bridges { containers: names(containers), others: names(others) }
 }
 
 #[cfg(test)]
@@ -116,7 +131,8 @@ mod tests {
             protocol: 0,
             hops: vec![NextHop { interface: 9, gateway: None }],
         };
-        let own = own(&interfaces, &[route]);
-        assert_eq!(own.into_iter().collect::<Vec<_>>(), ["br-empty", "docker0"]);
+        let Bridges { containers, others } = sorted(&interfaces, &[route]);
+        assert_eq!(containers.into_iter().collect::<Vec<_>>(), ["br-empty", "docker0"]);
+        assert_eq!(others.into_iter().collect::<Vec<_>>(), ["br-lan", "br-out"]);
     }
 }

@@ -119,16 +119,14 @@ impl Tunnel {
         self.gateway.follow(plan)
     }
 
-    /// Lets these tables of the codespace, by family, win over the tunnel, and `others` use it.
-    ///
-    /// # Errors
-    /// The kernel refused a rule, or it could not be written down.
+    /// Lets these tables of the codespace, by family, win over the tunnel, and `others` use it. Returns, as text, the
+    /// rules that could not be added or removed.
     pub(crate) fn arrange(
         &mut self,
         tables: &BTreeSet<(bool, u32)>,
         others: &BTreeSet<Packets>,
         journal: &mut Journal,
-    ) -> io::Result<()> {
+    ) -> Vec<String> {
         self.gateway.arrange(tables, others, journal)
     }
 

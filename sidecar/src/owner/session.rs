@@ -44,6 +44,7 @@ pub(crate) use holder::Holder;
 use names::Names;
 use own::Own;
 use repairs::Repairs;
+use sources::Known;
 
 /// Packets read without a link until other tasks get their turn.
 const HOLD_BATCH: usize = 256;
@@ -76,6 +77,8 @@ pub(crate) struct Session {
     number: u32,
     /// Whose packets are taken, besides the host's own.
     from: Sources,
+    /// What says which packets these are.
+    known: Known,
     /// Tells others about the link.
     monitor: LinkMonitor,
     /// The other end of the last link's ssh connection.
@@ -171,6 +174,7 @@ impl Session {
             link: None,
             number: open.link,
             from: open.from.clone(),
+            known: Known::default(),
             monitor: LinkMonitor::new(),
             peer,
             plan,

@@ -107,6 +107,36 @@ fn a_network_of_the_codespace_that_comes_wins_and_is_told_also_when_it_goes() {
 }
 
 #[test]
+fn the_packets_of_a_new_bridge_enter_the_tunnel_while_changes_go_on() {
+    in_codespace(|| async {
+        let (mut laptop, _) = session(0).await;
+        // Changes without a pause, until the end of the test removes what they are counted in.
+        sh("mkdir /run/changes
+            (while test -d /run/changes; do ip address add 192.0.2.1/32 dev far; ip address del 192.0.2.1/32 dev far; done) >/dev/null 2>&1 &");
+        sh("ip link add br-new type bridge; ip address add 172.18.0.1/16 dev br-new; ip link set br-new up");
+        // Told in the middle of the series.
+        while !codespace(&mut laptop).await.networks.contains(&net("172.18.0.0/16")) {}
+        let rules = sh("ip rule");
+        sh("rmdir /run/changes");
+        assert!(rules.contains("iif br-new lookup 26727"), "{rules}");
+        laptop.settle().await;
+    });
+}
+
+#[test]
+fn bridges_that_there_is_no_room_for_are_told() {
+    in_codespace(|| async {
+        let (mut laptop, _) = session(0).await;
+        sh("for number in $(seq 100 164); do ip link add br-$number type bridge; done");
+        let Notice { level, text, .. } = notice(&mut laptop, "left-out").await;
+        assert!(level == Level::Warning && text.contains("more than 64 bridges"), "{text}");
+        let status = String::from_utf8(sidecar(&["status"]).stdout).unwrap();
+        assert!(status.contains("left out  packets of containers behind br-164"), "{status}");
+        laptop.settle().await;
+    });
+}
+
+#[test]
 fn a_change_wakes_a_quiet_link() {
     in_codespace(|| async {
         let (mut laptop, _) = session(0).await;

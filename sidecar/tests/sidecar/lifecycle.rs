@@ -199,7 +199,9 @@ fn cleanup_undoes_what_a_killed_owner_left() {
 fn a_resolv_conf_that_can_not_be_read_is_restored_by_the_next_cleanup() {
     in_codespace(|| async {
         // Only on a file that still has a name another one can be mounted.
-        sh("echo nameserver 172.16.5.53 > /run/conf; umount -c /etc/resolv.conf; mount --bind /run/conf /etc/resolv.conf");
+        sh(
+            "echo nameserver 172.16.5.53 > /run/conf; umount -c /etc/resolv.conf; mount --bind /run/conf /etc/resolv.conf",
+        );
         let before = snapshot();
         let (laptop, _) = busy_session(60).await;
         kill_all(laptop).await;

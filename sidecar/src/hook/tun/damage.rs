@@ -6,14 +6,15 @@ use std::fmt;
 
 use gh_net_common::frame::TunnelAddress;
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::LinkFlags;
+use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use netlink_packet_route::route::RouteAttribute;
 use netlink_packet_route::rule::RuleMessage;
 
 use super::message::{self, own_route};
 use crate::hook::concern::Concern;
+use crate::hook::containers::bridge;
 use crate::hook::plan::Table;
-use crate::hook::rule::Rule;
+use crate::hook::rule::{Packets, Rule};
 
 /// What is missing.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -85,10 +86,17 @@ pub(super) fn concern(
         RouteNetlinkMessage::NewLink(link) if link.header.index == device => {
             if link.header.flags.contains(LinkFlags::Up) { Concern::None } else { Concern::Damage }
         }
+        RouteNetlinkMessage::NewLink(link) if is_new_bridge(link, rules) => Concern::Bridge,
         // The device itself reports that it is gone.
         RouteNetlinkMessage::DelLink(link) if link.header.index == device => Concern::None,
         _ => Concern::Codespace,
     }
+}
+
+/// Whether no rule is for packets from this bridge.
+fn is_new_bridge(link: &LinkMessage, rules: &[Rule]) -> bool {
+    let is_for = |rule: &Rule, name: &str| matches!(&rule.packets, Packets::By(by) if by == name);
+    bridge(link).is_some_and(|name| !rules.iter().any(|rule| is_for(rule, &name)))
 }
 
 fn is_among(rules: &[Rule], rule: &RuleMessage) -> bool {
@@ -102,12 +110,11 @@ mod tests {
     };
     use ipnet::IpNet;
     use netlink_packet_route::address::AddressMessage;
-    use netlink_packet_route::link::LinkMessage;
+    use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo};
     use netlink_packet_route::route::{RouteMessage, RouteType};
 
     use super::*;
     use crate::hook::plan::Target;
-    use crate::hook::rule::Packets;
 
     const DEVICE: u32 = 7;
 
@@ -197,6 +204,21 @@ mod tests {
             "the device reports it"
         );
         assert_eq!(meaning(NewLink(link(1, LinkFlags::empty()))), Concern::Codespace);
+    }
+
+    #[test]
+    fn a_bridge_without_a_rule_is_looked_at_at_once() {
+        let link = |name: &str, kind| {
+            let mut message = LinkMessage::default();
+            message.attributes = vec![
+                LinkAttribute::IfName(name.to_owned()),
+                LinkAttribute::LinkInfo(vec![LinkInfo::Kind(kind)]),
+            ];
+            NewLink(message)
+        };
+        assert_eq!(meaning(link("br-new", InfoKind::Bridge)), Concern::Bridge);
+        assert_eq!(meaning(link("docker0", InfoKind::Bridge)), Concern::Codespace);
+        assert_eq!(meaning(link("veth1", InfoKind::Veth)), Concern::Codespace);
     }
 
     #[test]

@@ -41,7 +41,7 @@ const PRIORITY: u32 = 30_000;
 /// The kernel's table of this machine's own addresses (`RT_TABLE_LOCAL`).
 const LOCAL_TABLE: u32 = 255;
 /// Maximum number of other tables of the codespace that get a rule. More than a few belong to a router.
-const MAX_TABLES: usize = 32;
+pub(crate) const MAX_TABLES: usize = 32;
 /// How often the rules are looked at again because changes interrupted the look.
 const LOOKS: usize = 16;
 
@@ -60,6 +60,35 @@ fn rules(families: Families, tables: &BTreeSet<(bool, u32)>, others: &BTreeSet<P
         }
     }
     rules
+}
+
+/// Makes `rules` those that are `wanted`, new ones first. One that is refused does not keep the others from it. Returns
+/// them as text.
+fn replace(
+    rules: &mut Vec<Rule>,
+    wanted: &[Rule],
+    mut add: impl FnMut(&Rule) -> io::Result<()>,
+    mut delete: impl FnMut(&Rule) -> io::Result<()>,
+) -> Vec<String> {
+    let mut refused = Vec::new();
+    let missing: Vec<&Rule> = wanted.iter().filter(|rule| !rules.contains(rule)).collect();
+    for rule in missing {
+        match add(rule) {
+            Ok(()) => rules.push(rule.clone()),
+            Err(error) => refused.push(format!("{rule}: {error}")),
+        }
+    }
+    rules.retain(|rule| {
+        if wanted.contains(rule) {
+            return true;
+        }
+        let deleted = delete(rule);
+        if let Err(error) = &deleted {
+            refused.push(format!("{rule}, which is to be removed: {error}"));
+        }
+        deleted.is_err()
+    });
+    refused
 }
 
 /// The hook's routes and rules in the kernel.
@@ -121,34 +150,20 @@ impl Gateway {
     }
 
     /// Lets `tables` of the codespace, by family, win over ours: all of their routes except a default route. Besides the
-    /// host's own packets, those of `others` get to our table.
-    ///
-    /// # Errors
-    /// The kernel refused a rule, or it could not be written down.
+    /// host's own packets, those of `others` get to our table. Returns, as text, the rules that could not be added or
+    /// removed; they are tried again the next time.
     pub(crate) fn arrange(
         &mut self,
         tables: &BTreeSet<(bool, u32)>,
         others: &BTreeSet<Packets>,
         journal: &mut Journal,
-    ) -> io::Result<()> {
+    ) -> Vec<String> {
         if self.is_withdrawn() {
-            return Ok(());
+            return Vec::new();
         }
         let wanted = rules(self.families, tables, others);
-        for rule in wanted.iter().filter(|rule| !self.rules.contains(rule)).cloned().collect::<Vec<_>>() {
-            journal.record(Change::Rules)?;
-            add_rule(&rule)?;
-            self.rules.push(rule);
-        }
-        let mut refused = Ok(());
-        for rule in self.rules.extract_if(.., |rule| !wanted.contains(rule)).collect::<Vec<_>>() {
-            if let Err(error) = delete_rule(&rule) {
-                // It is tried again the next time.
-                self.rules.push(rule);
-                refused = Err(error);
-            }
-        }
-        refused
+        let add = |rule: &Rule| journal.record(Change::Rules).and_then(|()| add_rule(rule));
+        replace(&mut self.rules, &wanted, add, delete_rule)
     }
 
     /// The rules that are missing; `None` if changes interrupted the look.
@@ -394,6 +409,35 @@ mod tests {
         );
         let v4 = rules(Families { v4: true, v6: false }, &tables, &BTreeSet::new());
         assert!(v4.len() == 3 && v4.iter().all(|rule| !rule.v6));
+    }
+
+    #[test]
+    fn a_rule_that_is_refused_keeps_no_other_from_being_set() {
+        let rule = |name: &str| Rule {
+            v6: false,
+            priority: PRIORITY + 1,
+            packets: Packets::By(name.to_owned()),
+            table: TABLE,
+            but_default: false,
+        };
+        let [lo, gone, stuck, refused, new] = ["lo", "gone", "stuck", "refused", "new"].map(rule);
+        let mut rules = vec![lo.clone(), stuck.clone(), gone];
+        let wanted = [lo.clone(), refused.clone(), new.clone()];
+        let answer = |refused: &Rule, rule: &Rule| match rule == refused {
+            true => Err(io::Error::other("no room")),
+            false => Ok(()),
+        };
+        let told = replace(&mut rules, &wanted, |rule| answer(&refused, rule), |rule| answer(&stuck, rule));
+        assert_eq!(
+            told,
+            [
+                "30001 (iif refused lookup 26727, IPv4): no room",
+                "30001 (iif stuck lookup 26727, IPv4), which is to be removed: no room"
+            ]
+        );
+        assert_eq!(rules, [lo.clone(), stuck, new.clone()]);
+        assert!(replace(&mut rules, &wanted, |_| Ok(()), |_| Ok(())).is_empty());
+        assert_eq!(rules, [lo, new, refused]);
     }
 
     #[test]

@@ -7,7 +7,6 @@ use gh_net_common::frame::{Frame, Level};
 
 use super::Session;
 use super::own::{self, Own};
-use super::sources;
 use super::start::exceptions;
 use crate::hook::Networks;
 use crate::names::responder::Forwarded;
@@ -16,13 +15,17 @@ use crate::watch::Seen;
 impl Session {
     /// Looks at what may have changed, and follows.
     pub(super) fn follow(&mut self, seen: Seen) {
-        let Seen::Changes { networks, file } = seen else {
-            if self.repairs.are_urgent() {
-                self.repair();
-            }
-            return;
-        };
         let before = self.own.clone();
+        match seen {
+            Seen::Damage if self.repairs.are_urgent() => self.repair(),
+            Seen::Damage => {}
+            Seen::Bridge => self.read_networks(Changes::Ongoing),
+            Seen::Changes { networks, file } => self.follow_changes(networks, file),
+        }
+        self.tell(&before);
+    }
+
+    fn follow_changes(&mut self, networks: Changes, file: bool) {
         // What was in the way of the hook may be gone.
         let is_retried = networks == Changes::Settled && self.names.is_unhooked_by_error();
         if file || is_retried {
@@ -38,7 +41,6 @@ impl Session {
         self.follow_plan();
         self.repair();
         self.repairs.warn_of_bypass(&self.hook, &self.notifier);
-        self.tell(&before);
     }
 
     /// Has resolv.conf looked at again when the hook wants it.
@@ -59,12 +61,10 @@ impl Session {
             Ok(found) => self.take_networks(&found, changes),
             Err(error) => {
                 self.plan.add_exceptions(exceptions(&[], self.peer, &self.own.resolvers));
-                let text = format!("the codespace's own networks are unknown: {error}");
-                if self.notified.insert("networks-unknown") {
-                    self.notify(Level::Warning, "networks-unknown", text);
-                } else {
-                    tracing::warn!("{text}");
-                }
+                self.warn_once(
+                    "networks-unknown",
+                    format!("the codespace's own networks are unknown: {error}"),
+                );
             }
         }
     }
@@ -74,20 +74,38 @@ impl Session {
     fn take_networks(&mut self, found: &Networks, changes: Changes) {
         let exceptions = exceptions(&found.routes, self.peer, &self.own.resolvers);
         let networks = own::networks(found, self.hook.addresses());
-        let packets = sources::packets(&self.from, found);
-        self.names.set_clients(sources::clients(&self.from, found));
+        self.known.take(found, changes);
+        self.arrange();
         match changes {
             Changes::Settled => {
                 self.plan.set_exceptions(exceptions);
                 self.own.networks = networks;
-                if let Err(error) = self.hook.arrange(found, &packets, &mut self.journal) {
-                    tracing::warn!("not all rules of the tunnel could be set: {error}");
-                }
             }
             Changes::Ongoing => {
                 self.plan.add_exceptions(exceptions);
                 self.own.networks.extend(networks);
             }
+        }
+    }
+
+    /// Sets whose packets enter the tunnel, and whose questions are answered.
+    fn arrange(&mut self) {
+        let Self { known, from, hook, journal, .. } = self;
+        self.names.set_clients(known.clients(from));
+        for refused in hook.arrange(&known.tables, &known.packets(from), journal) {
+            self.warn_once("rule-refused", format!("the kernel refused the routing rule {refused}"));
+        }
+        for left_out in self.known.left_out(&self.from) {
+            self.warn_once("left-out", left_out);
+        }
+    }
+
+    /// Tells the user a warning of this kind once, and the log each.
+    fn warn_once(&mut self, code: &'static str, text: String) {
+        if self.notified.insert(code) {
+            self.notify(Level::Warning, code, text);
+        } else {
+            tracing::warn!("{text}");
         }
     }
 

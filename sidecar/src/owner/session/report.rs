@@ -83,6 +83,7 @@ impl Session {
                 DnsMode::Local => "local",
             }
             .to_owned(),
+            left_out: self.known.left_out(&self.from),
             owner: std::process::id(),
             counters: self.counters,
         }

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 
+use gh_net_common::debounce::Changes;
 use gh_net_common::frame::{Goodbye, Open, Reason, Token};
 use gh_net_common::netlink::Route;
 use ipnet::IpNet;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::sources;
+use super::sources::Known;
 use crate::hook::plan::Plan;
 use crate::hook::{Hook, Networks};
 use crate::journal::Journal;
@@ -36,7 +37,9 @@ pub(super) fn install_hook(
     taken.extend(routes.iter().map(|route| route.prefix));
     taken.extend(addresses.iter().flat_map(|(address, _)| [*address, address.trunc()]));
     let direct = exceptions(routes, peer, &resolv::nameservers());
-    Hook::install(open, &taken, direct, &sources::packets(&open.from, &found), journal, notifier)
+    let mut known = Known::default();
+    known.take(&found, Changes::Settled);
+    Hook::install(open, &taken, direct, &known.packets(&open.from), journal, notifier)
 }
 
 /// The addresses that carry the session: the ssh peer, the next hops of the default routes, the resolvers.
