@@ -31,19 +31,19 @@ pub struct Binaries {
 }
 
 impl Binaries {
-    /// The programs that labs run: those given to [`Self::choose`]; else those that `GH_NET_TEST_BIN` and
-    /// `GH_NET_TEST_SIDECAR` name; else the development build, made once per process.
+    /// The programs that labs run: those given to [`Self::choose`]; else [`Self::named`]; else the development build, made once per process.
     ///
     /// # Errors
     /// They can't be built.
     pub fn get() -> Result<&'static Self> {
-        let chosen = CHOSEN.get_or_init(|| {
-            match (env::var_os("GH_NET_TEST_BIN"), env::var_os("GH_NET_TEST_SIDECAR")) {
-                (Some(gh_net), Some(sidecar)) => Ok(Self { gh_net: gh_net.into(), sidecar: sidecar.into() }),
-                _ => Self::development(),
-            }
-        });
+        let chosen = CHOSEN.get_or_init(|| Self::named().map_or_else(Self::development, Ok));
         chosen.as_ref().map_err(|error| anyhow::anyhow!("{error:#}"))
+    }
+
+    /// Those that `GH_NET_TEST_BIN` and `GH_NET_TEST_SIDECAR` name.
+    pub fn named() -> Option<Self> {
+        let path = |name| env::var_os(name).map(PathBuf::from);
+        Some(Self { gh_net: path("GH_NET_TEST_BIN")?, sidecar: path("GH_NET_TEST_SIDECAR")? })
     }
 
     /// Selects the programs that the labs of this process run. Only the first call has an effect.

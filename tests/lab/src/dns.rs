@@ -1,9 +1,10 @@
 //! The lab's name servers: dnsmasq as the codespace's public DNS and as the laptop's corporate DNS. Each has a zone,
 //! `silent.example` and `silent.corp.internal`, whose own server never answers.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use super::{Host, Lab};
 
@@ -48,7 +49,29 @@ const CORPORATE: &str = "
     address=/#/
 ";
 
+/// A question of class IN about `name`, which has no empty labels, for records of type `kind` (RFC 1035, 4).
+pub fn question(id: u16, name: &str, kind: u16) -> Vec<u8> {
+    let mut message = [&id.to_be_bytes()[..], &[1, 0, 0, 1, 0, 0, 0, 0, 0, 0]].concat();
+    for label in name.split('.') {
+        message.push(label.len() as u8);
+        message.extend(label.as_bytes());
+    }
+    message.extend([0, (kind >> 8) as u8, kind as u8, 0, 1]);
+    message
+}
+
 impl Lab {
+    /// The resolver that programs in the codespace ask first at present.
+    ///
+    /// # Errors
+    /// The codespace's resolv.conf names none.
+    pub fn codespace_resolver(&self) -> Result<SocketAddr> {
+        let text = self.codespace.read("/etc/resolv.conf")?;
+        let address =
+            text.lines().find_map(|line| line.strip_prefix("nameserver ")).context("a nameserver")?;
+        Ok(SocketAddr::new(address.trim().parse()?, 53))
+    }
+
     pub(super) fn start_dns(&mut self) -> Result<()> {
         self.start_dnsmasq("internet", "172.16.5.1,203.0.113.10", PUBLIC)?;
         let corporate = CORPORATE

@@ -15,6 +15,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::Lab;
+use crate::dns::question;
 
 /// Addresses that don't answer: [`Lab::silence_addresses`].
 const SILENT: Ipv4Addr = Ipv4Addr::new(10, 20, 128, 0);
@@ -72,7 +73,7 @@ impl Flood {
     /// # Errors
     /// It can't be started.
     pub fn start(self, lab: &Lab) -> Result<Flooding> {
-        let target = Target { tunnel: tunnel_address(lab)?, resolver: resolver(lab)? };
+        let target = Target { tunnel: tunnel_address(lab)?, resolver: lab.codespace_resolver()? };
         raise_descriptors().context("raising the number of open files")?;
         let stop = Arc::new(AtomicBool::new(false));
         let (begun, first_round) = mpsc::sync_channel(1);
@@ -325,16 +326,6 @@ fn dead_zone(round: &Round<'_>, resolver: SocketAddr) -> Result<()> {
 /// A zone whose server does not answer.
 const DEAD_ZONE: &str = "silent.corp.internal";
 
-fn question(id: u16, name: &str, kind: u16) -> Vec<u8> {
-    let mut message = [&id.to_be_bytes()[..], &[1, 0, 0, 1, 0, 0, 0, 0, 0, 0]].concat();
-    for label in name.split('.') {
-        message.push(label.len() as u8);
-        message.extend(label.as_bytes());
-    }
-    message.extend([0, (kind >> 8) as u8, kind as u8, 0, 1]);
-    message
-}
-
 /// Packets of the forwarded protocols, and some others, with contents that mean nothing.
 fn malformed(round: &Round<'_>, count: u32) -> Result<()> {
     const PROTOCOLS: [u8; 5] = [6, 17, 1, 2, 132];
@@ -371,12 +362,6 @@ fn unread_answers(round: &Round<'_>, gateway: Ipv4Addr, count: u32) -> Result<()
     round.complete();
     round.keep(streams);
     Ok(())
-}
-
-fn resolver(lab: &Lab) -> Result<SocketAddr> {
-    let text = lab.codespace.read("/etc/resolv.conf")?;
-    let address = text.lines().find_map(|line| line.strip_prefix("nameserver ")).context("a nameserver")?;
-    Ok(SocketAddr::new(address.trim().parse()?, 53))
 }
 
 fn tunnel_address(lab: &Lab) -> Result<Ipv4Addr> {

@@ -49,6 +49,7 @@ mod wiring;
 
 pub use binaries::{Binaries, DEVELOPMENT};
 pub use bridge::{Bridge, BridgeCommand, Bridged};
+pub use dns::question;
 pub use docker::{DOCKER_HOST, Docker, SHARED, remove_groups};
 pub use faults::{Direction, Terminal};
 pub use github::{Account, CODESPACE, CODESPACE_WITHOUT_SSHD};

@@ -1,9 +1,10 @@
 //! `cargo xtask bench`: compares gh-net with the raw ssh pipe that it runs over and, with `--rivals`, with other tunnels
-//! for the same purpose, in one run, on one machine, each in a lab of its own.
+//! for the same purpose, in one run, on one machine, each in a lab of its own. `--far`: over distant lines ([`far`]).
 //!
 //! A machine's speed varies from minute to minute. So the tunnels are measured in turn, for several rounds, which
 //! exposes all of them to the same variation. The tables are Markdown, ready for docs/comparison.md.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -12,6 +13,7 @@ use gh_net_lab::{Binaries, Lab, Options};
 
 use crate::tools;
 
+mod far;
 mod figures;
 mod install;
 mod machine;
@@ -21,6 +23,7 @@ mod pipe;
 mod table;
 mod tunnels;
 
+use install::{SSHUTTLE, TUN2PROXY};
 use measures::Round;
 use table::Row;
 use tunnels::{BASE, TUNNELS, Tunnel};
@@ -30,27 +33,70 @@ pub(crate) struct Arguments {
     /// Also measures gh-net's rivals: ssh -w, ssh -R, tun2proxy and sshuttle; installs what is missing
     #[arg(long)]
     rivals: bool,
-    /// Seconds for each figure of each round
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
-    seconds: u64,
+    /// Measures gh-net over distant lines instead, beside the raw ssh pipe and bare TCP
+    #[arg(long, conflicts_with = "rivals")]
+    far: bool,
+    /// Only this distant line: dsl, lte, office, ocean, hotel, or RATE,ROUND-TRIP as for the demo (repeatable)
+    #[arg(long, value_name = "LINE", requires = "far")]
+    link: Vec<String>,
+    /// Also writes the figures of --far to this file
+    #[arg(long, value_name = "FILE", requires = "far")]
+    json: Option<PathBuf>,
+    /// Seconds for each figure of each round [default: 2, far 5]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: Option<u64>,
     /// How often each tunnel is measured
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Only the tunnels whose names contain this (repeatable)
+    /// Only what has a name that contains this (repeatable)
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if !arguments.far {
+        return near(arguments);
+    }
+    tools::ensure_lab()?;
+    choose_programs()?;
+    let plan = far::Plan {
+        links: &arguments.link,
+        only: &arguments.only,
+        rounds: arguments.rounds,
+        seconds: arguments.seconds.unwrap_or(5),
+        json: arguments.json.as_deref(),
+    };
+    plan.run()
+}
+
+/// The programs that variables name, so that builds can be compared; otherwise a release of these sources.
+fn choose_programs() -> Result<()> {
+    let programs = match Binaries::named() {
+        Some(named) => named,
+        None => {
+            println!("Building gh-net and its sidecar …");
+            Binaries::release()?
+        }
+    };
+    programs.choose();
+    Ok(())
+}
+
+fn near(arguments: &Arguments) -> Result<()> {
     let tunnels = arguments.tunnels();
     ensure!(!tunnels.is_empty(), "no tunnel has such a name; the names are: {}", names(&TUNNELS.each_ref()));
     tools::ensure_lab()?;
     if tunnels.iter().any(|tunnel| tunnel.rival) {
         install::ensure_all()?;
     }
-    println!("Building gh-net and its sidecar …");
-    Binaries::release()?.choose();
-    let header = machine::describe(arguments.rounds, arguments.seconds)?;
+    choose_programs()?;
+    let header = format!(
+        "{}, sshuttle {SSHUTTLE}, tun2proxy {TUN2PROXY}. {} rounds of {} s per figure, the tunnels in turn: median \
+         (least–most).",
+        machine::describe()?,
+        arguments.rounds,
+        arguments.limit().as_secs()
+    );
     println!("{header}\n{}", machine::load()?);
 
     let mut rows: Vec<_> =
@@ -75,7 +121,7 @@ fn take_turns(
         for (tunnel, row) in tunnels.iter().zip(rows.iter_mut()) {
             let turn = format!("round {round} of {}: {}", arguments.rounds, tunnel.name);
             println!("{turn}");
-            let measured = measure(tunnel, Duration::from_secs(arguments.seconds))?;
+            let measured = measure(tunnel, arguments.limit())?;
             row.rounds.push(measured.sample);
             failures.extend(measured.failures.into_iter().map(|why| format!("{turn}, {why}")));
         }
@@ -107,6 +153,10 @@ fn report(header: &str, tunnels: &[&Tunnel], rows: &[Row]) {
 }
 
 impl Arguments {
+    fn limit(&self) -> Duration {
+        Duration::from_secs(self.seconds.unwrap_or(2))
+    }
+
     fn tunnels(&self) -> Vec<&'static Tunnel> {
         let wanted = |tunnel: &&Tunnel| match self.only.as_slice() {
             [] => self.rivals || !tunnel.rival,
@@ -126,7 +176,9 @@ mod tests {
 
     fn chosen(rivals: bool, only: &[&str]) -> String {
         let only = only.iter().map(|name| (*name).to_owned()).collect();
-        names(&Arguments { rivals, seconds: 1, rounds: 1, only }.tunnels())
+        let arguments =
+            Arguments { rivals, far: false, link: vec![], json: None, seconds: None, rounds: 1, only };
+        names(&arguments.tunnels())
     }
 
     #[test]

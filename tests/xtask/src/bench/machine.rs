@@ -6,18 +6,15 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use nix::sys::utsname::uname;
 
-use super::install::{SSHUTTLE, TUN2PROXY};
-
-/// The paragraph above the tables.
-pub(super) fn describe(rounds: u32, seconds: u64) -> Result<String> {
+/// The machine and the programs that every comparison involves.
+pub(super) fn describe() -> Result<String> {
     let info = fs::read_to_string("/proc/cpuinfo").context("reading /proc/cpuinfo")?;
     let kernel = uname()?;
     // ssh prints its version to stderr.
     let ssh = Command::new("ssh").arg("-V").output().context("starting ssh")?.stderr;
     let ssh = String::from_utf8_lossy(&ssh);
     Ok(format!(
-        "{}, {} cores; Linux {}; {}; gh-net {}, sshuttle {SSHUTTLE}, tun2proxy {TUN2PROXY}. {rounds} rounds of \
-         {seconds} s per figure, the tunnels in turn: median (least–most).",
+        "{}, {} cores; Linux {}; {}; gh-net {}",
         cpu_model(&info),
         std::thread::available_parallelism()?,
         kernel.release().to_string_lossy(),

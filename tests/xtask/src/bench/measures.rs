@@ -1,6 +1,8 @@
 //! One round of one tunnel: all measurements, the same for each tunnel.
 
 use std::io::{self, Read, Write};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -52,7 +54,7 @@ impl Round {
 
     /// ssh's own stdio is one stream: nothing else can run beside a download.
     fn pipe(&mut self, laptop: &Host, options: &[&str], limit: Duration) {
-        self.put(Figure::Up, pipe::up(laptop, options, limit));
+        self.put(Figure::Up, pipe::up(laptop, options, Duration::ZERO, limit));
         self.put(Figure::Down, pipe::down(laptop, options, limit));
         let trips = pipe::echo(laptop, options, limit);
         self.put_echo([Figure::EchoP50, Figure::EchoP99], trips);
@@ -81,6 +83,39 @@ pub(super) fn echoes(stream: &mut (impl Read + Write), limit: Duration) -> io::R
         trips.push(trip(stream)?);
     }
     Ok(trips)
+}
+
+/// Round trips of single bytes, one every `interval` whether or not the one before is back: a stall delays all that are sent
+/// while it lasts, as it does for a person who types.
+pub(super) fn paced(
+    mut writer: impl Write + Send,
+    mut reader: impl Read,
+    interval: Duration,
+    limit: Duration,
+) -> io::Result<Vec<Duration>> {
+    let count = (limit.as_nanos() / interval.as_nanos()).max(1) as u32;
+    let (sent, times) = mpsc::channel();
+    thread::scope(|scope| {
+        let typing = scope.spawn(move || {
+            let started = Instant::now();
+            for number in 0..count {
+                thread::sleep((started + interval * number).saturating_duration_since(Instant::now()));
+                // If the reader has failed, it says why.
+                let _ = sent.send(Instant::now());
+                writer.write_all(b"x")?;
+                writer.flush()?;
+            }
+            Ok::<_, io::Error>(writer)
+        });
+        let mut trips = Vec::with_capacity(count as usize);
+        for _ in 0..count {
+            reader.read_exact(&mut [0])?;
+            let sent = times.recv().map_err(|_| io::Error::other("more came back than was sent"))?;
+            trips.push(sent.elapsed());
+        }
+        typing.join().map_err(|_| io::Error::other("the writer panicked"))??;
+        Ok(trips)
+    })
 }
 
 /// Sends one byte and waits for its echo.

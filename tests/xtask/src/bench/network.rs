@@ -11,7 +11,7 @@ use gh_net_lab::{Host, Process};
 use super::measures::{echoes, trip};
 
 /// The corporate server.
-const SERVER: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 10);
+pub(super) const SERVER: Ipv4Addr = Ipv4Addr::new(10, 20, 0, 10);
 /// Each run of iperf3 has its own server, so that a server that hangs does not affect the next run.
 const IPERF: u16 = 5202;
 /// Few enough connections not to exhaust the ports: each occupies one for a minute (TIME-WAIT).
@@ -112,7 +112,7 @@ impl Client<'_> {
 
 impl Dial {
     /// Connects to the corporate echo.
-    fn connect(self) -> io::Result<TcpStream> {
+    pub(super) fn connect(self) -> io::Result<TcpStream> {
         let mut stream = match self {
             Self::Direct => TcpStream::connect((SERVER, ECHO))?,
             Self::Socks(port) => TcpStream::connect((Ipv4Addr::LOCALHOST, port))?,

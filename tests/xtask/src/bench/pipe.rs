@@ -2,12 +2,13 @@
 
 use std::io::{self, Read, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use gh_net_lab::{Host, LAPTOP_USER};
 
-use super::measures::echoes;
+use super::measures::{echoes, paced};
 
 const BLOCK: usize = 128 * 1024;
 
@@ -18,11 +19,15 @@ struct Ssh {
     stdout: ChildStdout,
 }
 
-/// The rate from the codespace to the laptop through ssh's stdout, in Gbit/s.
-pub(super) fn up(laptop: &Host, options: &[&str], limit: Duration) -> Result<f64> {
+/// The rate from the codespace to the laptop through ssh's stdout, in Gbit/s, after `warm_up`.
+pub(super) fn up(laptop: &Host, options: &[&str], warm_up: Duration, limit: Duration) -> Result<f64> {
     let mut ssh = Ssh::start(laptop, options, "exec cat /dev/zero")?;
-    let started = Instant::now();
     let mut block = vec![0; BLOCK];
+    let warm = Instant::now() + warm_up;
+    while Instant::now() < warm {
+        ensure!(ssh.read(&mut block)? > 0, "ssh ended early");
+    }
+    let started = Instant::now();
     let mut total = 0;
     while started.elapsed() < limit {
         match ssh.read(&mut block)? {
@@ -46,6 +51,38 @@ pub(super) fn down(laptop: &Host, options: &[&str], limit: Duration) -> Result<f
     ssh.stdin = None;
     ssh.read_exact(&mut [0; 2]).context("the codespace did not confirm that everything has arrived")?;
     Ok(gigabits(total, started))
+}
+
+/// The same after `warm_up`. The codespace confirms each `chunk` of bytes, because what ssh has accepted may not have
+/// arrived for a long time on a slow line.
+pub(super) fn steady_down(laptop: &Host, chunk: u64, warm_up: Duration, limit: Duration) -> Result<f64> {
+    let line = format!("while head -c {chunk} > /dev/null && echo x; do :; done");
+    let mut ssh = Ssh::start(laptop, &[], &line)?;
+    let mut stdin = ssh.stdin.take().context("stdin is a pipe")?;
+    let writer = thread::spawn(move || while stdin.write_all(&[0; BLOCK]).is_ok() {});
+    let confirm = |ssh: &mut Ssh| ssh.read_exact(&mut [0; 2]).context("ssh ended early");
+    let warm = Instant::now() + warm_up;
+    while Instant::now() < warm {
+        confirm(&mut ssh)?;
+    }
+    let mut total = 0;
+    let started = Instant::now();
+    while started.elapsed() < limit {
+        confirm(&mut ssh)?;
+        total += chunk as usize;
+    }
+    let rate = gigabits(total, started);
+    // This ends ssh, and so the writer.
+    drop(ssh);
+    writer.join().map_err(|_| anyhow!("the writer panicked"))?;
+    Ok(rate)
+}
+
+/// Round trips of single bytes, one every `interval` whether or not the one before is back.
+pub(super) fn paced_echo(laptop: &Host, interval: Duration, limit: Duration) -> Result<Vec<Duration>> {
+    let mut ssh = Ssh::start(laptop, &[], "exec cat")?;
+    let stdin = ssh.stdin.take().context("stdin is a pipe")?;
+    Ok(paced(stdin, &mut ssh, interval, limit)?)
 }
 
 /// Round trips of one byte.

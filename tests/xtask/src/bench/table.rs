@@ -25,7 +25,7 @@ pub(super) fn figures(rows: &[Row]) -> String {
     let cell = |row: &Row, figure: Figure| {
         row.spread(figure).map(|spread| with_range(spread, row.rounds.len(), |value| figure.show(value)))
     };
-    markdown(rows.iter(), &Figure::ALL, cell)
+    lines(rows.iter(), &Figure::ALL, cell)
 }
 
 /// One line per tunnel except `base`, as multiples of `base`'s figures in the same rounds. Empty without a row `base`.
@@ -37,10 +37,11 @@ pub(super) fn ratios(rows: &[Row], base: &str) -> String {
         let spread = row.times(base, figure)?;
         Some(with_range(spread, row.rounds.len(), |value| format!("{value:.2}")))
     };
-    markdown(others.into_iter(), &common, cell)
+    lines(others.into_iter(), &common, cell)
 }
 
-fn with_range(spread: Spread, rounds: usize, show: impl Fn(f64) -> String) -> String {
+/// The median and, if there are several rounds, the least and the most.
+pub(super) fn with_range(spread: Spread, rounds: usize, show: impl Fn(f64) -> String) -> String {
     let median = show(spread.median);
     if rounds < 2 {
         return median;
@@ -48,21 +49,29 @@ fn with_range(spread: Spread, rounds: usize, show: impl Fn(f64) -> String) -> St
     format!("{median} ({}–{})", show(spread.least), show(spread.most))
 }
 
-fn markdown<'row>(
+fn lines<'row>(
     rows: impl Iterator<Item = &'row Row>,
     figures: &[Figure],
     cell: impl Fn(&Row, Figure) -> Option<String>,
 ) -> String {
-    let titles = figures.iter().map(|figure| format!(" {} |", figure.title()));
-    let mut table = format!("| tunnel |{}\n|---|", titles.collect::<String>());
-    table.push_str(&"---:|".repeat(figures.len()));
-    table.push('\n');
-    for row in rows {
-        let cells = figures.iter().map(|figure| match cell(row, *figure) {
+    let titles: Vec<_> = [vec!["tunnel"], figures.iter().map(|figure| figure.title()).collect()].concat();
+    let cells = |row: &Row| figures.iter().map(|figure| cell(row, *figure)).collect();
+    markdown(&titles, rows.map(|row| (row.name.to_owned(), cells(row))))
+}
+
+/// A table in Markdown. Each row has a name and its cells, one for each of the other titles.
+pub(super) fn markdown(
+    titles: &[&str],
+    rows: impl IntoIterator<Item = (String, Vec<Option<String>>)>,
+) -> String {
+    let head: String = titles.iter().map(|title| format!(" {title} |")).collect();
+    let mut table = format!("|{head}\n|---|{}\n", "---:|".repeat(titles.len() - 1));
+    for (name, cells) in rows {
+        let cells = cells.into_iter().map(|cell| match cell {
             Some(text) => format!(" {text} |"),
             None => " |".to_owned(),
         });
-        table.push_str(&format!("| {} |{}\n", row.name, cells.collect::<String>()));
+        table.push_str(&format!("| {name} |{}\n", cells.collect::<String>()));
     }
     table
 }
