@@ -1,11 +1,14 @@
 //! The owner's confinement: it gives up, for good, what it never needs, so that a defect in it is harder to exploit for a
-//! hostile laptop or a program in the codespace. It is no sandbox: the owner may write files of root's and make device nodes.
+//! hostile laptop or a program in the codespace. It is no sandbox: the owner may write files of root's.
 //!
 //! - No new privileges: nothing that it might start has more than itself.
 //! - [`KEPT`] are the only capabilities left. The bounding set follows where the kernel allows it.
 //! - A system call that is refused fails with EPERM. The list names what is refused, not what is allowed: which calls the
 //!   two C libraries and the runtime make changes with their versions, and a call that is refused by mistake would break a
-//!   session. What is newer than the list fails with ENOSYS, on which C libraries fall back to older calls.
+//!   session. What is newer than the list fails with ENOSYS, on which C libraries fall back to older calls. Of mknod,
+//!   only the one call is left that makes /dev/net/tun.
+//! - Where this program is translated for a processor of another kind (Rosetta, qemu), its system calls are none that the
+//!   filter knows, and there is none: it would kill the owner.
 //! - No core dump and no debugger of the same user: its memory has the session's token.
 
 use std::collections::BTreeMap;
@@ -20,6 +23,8 @@ use seccompiler::SeccompCmpOp::{Eq, MaskedEq, Ne};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCondition, SeccompFilter, SeccompRule, sock_filter,
 };
+
+use crate::hook::NODE_ARGUMENTS;
 
 /// The capabilities that a session needs to the end.
 const KEPT: [(CapabilitySet, &str); 4] = [
@@ -77,6 +82,12 @@ const REFUSED_OLD: &[libc::c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const REFUSED_OLD: &[libc::c_long] = &[];
 
+/// The calls that make nodes, and the place of the mode among their arguments. The device follows.
+#[cfg(target_arch = "x86_64")]
+const MKNOD: &[(libc::c_long, u8)] = &[(libc::SYS_mknodat, 2), (libc::SYS_mknod, 1)];
+#[cfg(not(target_arch = "x86_64"))]
+const MKNOD: &[(libc::c_long, u8)] = &[(libc::SYS_mknodat, 2)];
+
 /// Confines this process, which must still have a single thread. Returns what is not available here, as text: a kernel
 /// without seccomp, or a container that forbids it, is no reason to have no session.
 pub(crate) fn confine() -> Vec<String> {
@@ -118,7 +129,26 @@ fn drop_capabilities() -> rustix::io::Result<()> {
     set_capabilities(None, sets)
 }
 
-fn filter_system_calls() -> Result<(), seccompiler::Error> {
+/// Why there is no filter.
+#[derive(Debug, thiserror::Error)]
+enum Unfiltered {
+    #[error(transparent)]
+    Refused(#[from] seccompiler::Error),
+    #[error("the kernel is not of this program's architecture, {}", std::env::consts::ARCH)]
+    Translated,
+}
+
+impl From<seccompiler::BackendError> for Unfiltered {
+    fn from(error: seccompiler::BackendError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+fn filter_system_calls() -> Result<(), Unfiltered> {
+    seccompiler::apply_filter(&probe(native()?)).map_err(Unfiltered::Refused)?;
+    if !is_probed() {
+        return Err(Unfiltered::Translated);
+    }
     // Each is asked, and the strictest answer counts.
     for program in [newer(), unavailable()?, refused()?] {
         seccompiler::apply_filter(&program)?;
@@ -126,15 +156,50 @@ fn filter_system_calls() -> Result<(), seccompiler::Error> {
     Ok(())
 }
 
+const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
+const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
+const JUMP_IF_GREATER: u16 = (libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K) as u16;
+const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+/// Where `seccomp_data` has the call's number and its architecture.
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+
+/// How the kernel names this program's architecture: the second instruction of each filter compares it.
+fn native() -> Result<u32, Unfiltered> {
+    let filter = program(BTreeMap::from([(PROBED, vec![])]), libc::EPERM)?;
+    Ok(filter[1].k)
+}
+
+/// A call that the owner never makes but for [`is_probed`], and that does no harm: it compares nothing.
+const PROBED: libc::c_long = libc::SYS_kcmp;
+/// An answer that this call does not give by itself.
+const PROBE_ANSWER: i32 = libc::EXFULL;
+
+/// Answers one call, if it is of this architecture, and refuses nothing else.
+fn probe(native: u32) -> BpfProgram {
+    let step = |code, jt, jf, k| sock_filter { code, jt, jf, k };
+    vec![
+        step(LOAD, 0, 0, ARCHITECTURE),
+        step(JUMP_IF_EQUAL, 0, 2, native),
+        step(LOAD, 0, 0, NUMBER),
+        step(JUMP_IF_EQUAL, 1, 0, PROBED as u32),
+        step(RETURN, 0, 0, SeccompAction::Allow.into()),
+        step(RETURN, 0, 0, SeccompAction::Errno(PROBE_ANSWER as u32).into()),
+    ]
+}
+
+/// Whether the kernel sees our calls as calls of our architecture.
+fn is_probed() -> bool {
+    // SAFETY: with these arguments it compares nothing and touches no memory of ours.
+    let answer = unsafe { libc::syscall(PROBED, -1, -1, -1, 0, 0) };
+    answer == -1 && nix::errno::Errno::last_raw() == PROBE_ANSWER
+}
+
 /// ENOSYS for what is newer than this list.
 fn newer() -> BpfProgram {
-    const LOAD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
-    const JUMP_IF_GREATER: u16 = (libc::BPF_JMP | libc::BPF_JGT | libc::BPF_K) as u16;
-    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
     let step = |code, jt, k| sock_filter { code, jt, jf: 0, k };
     vec![
-        // `nr`, the first field of `seccomp_data`.
-        step(LOAD, 0, 0),
+        step(LOAD, 0, NUMBER),
         step(JUMP_IF_GREATER, 1, NEWEST),
         step(RETURN, 0, SeccompAction::Allow.into()),
         step(RETURN, 0, SeccompAction::Errno(libc::ENOSYS as u32).into()),
@@ -159,6 +224,13 @@ fn refused() -> Result<BpfProgram, seccompiler::Error> {
     let user = libc::CLONE_NEWUSER as u64;
     rules.insert(libc::SYS_clone, rule(vec![condition(0, MaskedEq(user), user)?])?);
     rules.insert(libc::SYS_ioctl, rule(vec![condition(1, Eq, TIOCSTI)?])?);
+    // All but the one that makes /dev/net/tun: in any of its arguments, what is not as there is refused.
+    for (call, mode) in MKNOD {
+        let (expected_mode, device) = NODE_ARGUMENTS;
+        let others = [(*mode, u64::from(expected_mode)), (mode + 1, device)];
+        let others = others.map(|(argument, value)| SeccompRule::new(vec![condition(argument, Ne, value)?]));
+        rules.insert(*call, others.into_iter().collect::<Result<_, _>>()?);
+    }
     program(rules, libc::EPERM)
 }
 
@@ -201,6 +273,43 @@ mod tests {
             // A thread can still be made, though clone3 is not there.
             std::thread::spawn(|| {}).join().unwrap();
         });
+    }
+
+    #[test]
+    fn the_one_node_that_can_be_made_is_the_tunnels() {
+        use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("node");
+        let (mode, _) = NODE_ARGUMENTS;
+        let (tun, disk) = (makedev(10, 200), makedev(8, 0));
+        let make = move |kind, mode, number| {
+            mknod(&path, kind, Mode::from_bits_truncate(mode), number).inspect(|()| {
+                std::fs::remove_file(&path).unwrap();
+            })
+        };
+        let [tuns, others @ ..] = confined(move || {
+            [
+                make(SFlag::S_IFCHR, mode, tun),
+                make(SFlag::S_IFBLK, mode, tun),
+                make(SFlag::S_IFCHR, mode, disk),
+                make(SFlag::S_IFCHR, 0o777, tun),
+                make(SFlag::S_IFIFO, mode, 0),
+            ]
+        });
+        assert_eq!(others, [Err(Errno::EPERM); 4]);
+        // Without root it is the kernel that refuses, as it would without a filter.
+        assert_eq!(tuns.is_ok(), nix::unistd::geteuid().is_root());
+    }
+
+    #[test]
+    fn calls_of_another_architecture_are_noticed_and_kill_nobody() {
+        let other = native().unwrap() ^ 1;
+        let noticed = std::thread::spawn(move || {
+            set_no_new_privs().unwrap();
+            seccompiler::apply_filter(&probe(other)).unwrap();
+            !is_probed()
+        });
+        assert!(noticed.join().unwrap());
     }
 
     #[test]

@@ -32,6 +32,7 @@ pub(crate) use containers::Bridges;
 use plan::Plan;
 pub(crate) use rule::Packets;
 use rule::Rule;
+pub(crate) use tun::device::NODE_ARGUMENTS;
 pub(crate) use tun::gateway::MAX_TABLES;
 pub(crate) use tun::{Damage, Repaired};
 use tun::{Tunnel, device, gateway, message};

@@ -46,6 +46,8 @@ const MAJOR: u64 = 10;
 const MINOR: u64 = 200;
 /// The mode of the node that we make. The sticky bit has no meaning for a device: it says that the node is ours.
 const NODE_MODE: u32 = 0o1600;
+/// The node's mode with its type, and its number: what `mknod` gets.
+pub(crate) const NODE_ARGUMENTS: (u32, u64) = (libc::S_IFCHR | NODE_MODE, makedev(MAJOR, MINOR));
 /// Size of the buffer that packets are read into, one after the other.
 const ARENA: usize = 256 * 1024;
 
