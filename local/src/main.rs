@@ -13,7 +13,7 @@ use gh_net::session::{self, Session};
 use gh_net::transport::Transport;
 use gh_net::{cli, codespaces, command, invoked};
 use gh_net_common::logging;
-use nix::sys::prctl::set_pdeathsig;
+use nix::sys::prctl::{set_dumpable, set_pdeathsig};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::getppid;
@@ -72,6 +72,7 @@ fn configured(sources: &Sources) -> Result<Config, Failure> {
 }
 
 fn bridge(config: Config, sources: Sources) -> Result<(), Failure> {
+    keep_memory_private();
     raise_file_limit();
     let failed = |error: std::io::Error| Failure {
         exit: Exit::Failed,
@@ -219,6 +220,14 @@ fn end_with_gh(stop: watch::Sender<bool>) -> std::io::Result<()> {
         }
     });
     Ok(())
+}
+
+/// No core dump, and no debugger of the same user: the memory has the session's token, and what passes through. It ends with
+/// exec, so ssh, gh and the command of `--exec` are as always.
+fn keep_memory_private() {
+    if let Err(error) = set_dumpable(false) {
+        tracing::warn!("a crash may leave a core dump with the session's token: {error}");
+    }
 }
 
 /// Each flow needs a socket, and the usual soft limit of 1024 is too low.
