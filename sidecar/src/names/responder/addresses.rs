@@ -1,7 +1,10 @@
 //! The addresses in a DNS message, wherever a program could take one from. Pure; no input panics.
 //!
 //! Not a library's parser: that refuses a whole message for one odd record, in which a program may still find its address.
+//! And programs disagree on where a name ends: a label may have any bytes (RFC 2181 section 11), but musl's resolver looks
+//! for the first one that is no character. So a label can hide a record from one of them, and a message is read both ways.
 
+use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 const A: u16 = 1;
@@ -17,7 +20,11 @@ const IPV6_HINT: u16 = 6;
 /// not looked at, because no program finds it either.
 pub(super) fn addresses(message: &[u8]) -> Vec<IpAddr> {
     let mut found = Vec::new();
-    let _ = collect(Reader(message), &mut found);
+    for names in [Names::ByLength, Names::ByCharacter] {
+        let _ = collect(Reader(message), names, &mut found);
+    }
+    let mut seen = HashSet::new();
+    found.retain(|address| seen.insert(*address));
     found
 }
 
@@ -26,16 +33,16 @@ pub(super) fn has_answers(message: &[u8]) -> bool {
     message.get(6..8).is_some_and(|count| count != [0, 0])
 }
 
-fn collect(mut message: Reader<'_>, found: &mut Vec<IpAddr>) -> Option<()> {
+fn collect(mut message: Reader<'_>, names: Names, found: &mut Vec<IpAddr>) -> Option<()> {
     message.take(4)?;
     let [questions, answers, authorities, additionals] =
         [message.u16()?, message.u16()?, message.u16()?, message.u16()?].map(u32::from);
     for _ in 0..questions {
-        message.skip_name()?;
+        message.skip(names)?;
         message.take(4)?;
     }
     for _ in 0..answers + authorities + additionals {
-        message.skip_name()?;
+        message.skip(names)?;
         let kind = message.u16()?;
         // Class and TTL.
         message.take(6)?;
@@ -77,6 +84,15 @@ fn v6(data: &[u8]) -> Option<IpAddr> {
     <[u8; 16]>::try_from(data).ok().map(|octets| Ipv6Addr::from(octets).into())
 }
 
+/// How the end of a name is found.
+#[derive(Debug, Clone, Copy)]
+enum Names {
+    /// By the lengths of its labels (RFC 1035 section 3.1).
+    ByLength,
+    /// By the first byte that is no ASCII character, as in musl's `__dns_parse`.
+    ByCharacter,
+}
+
 /// The rest of a message.
 struct Reader<'a>(&'a [u8]);
 
@@ -89,6 +105,19 @@ impl<'a> Reader<'a> {
 
     fn u16(&mut self) -> Option<u16> {
         self.take(2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
+    }
+
+    fn skip(&mut self, names: Names) -> Option<()> {
+        match names {
+            Names::ByLength => self.skip_name(),
+            Names::ByCharacter => self.skip_characters(),
+        }
+    }
+
+    /// The end is a zero, or two bytes that are taken for a pointer.
+    fn skip_characters(&mut self) -> Option<()> {
+        let end = self.0.iter().position(|byte| !(1..128).contains(byte))?;
+        self.take(end + if self.0[end] == 0 { 1 } else { 2 }).map(drop)
     }
 
     /// A name ends at the root's label, or at a pointer to the rest of it (RFC 1035 section 4.1.4).
@@ -172,6 +201,18 @@ mod tests {
         bytes.extend([0xc0, 12, 0, 28, 0, 1, 0, 0, 0, 60, 0, 3, 1, 2, 3]);
         bytes.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 10, 20, 0, 10]);
         assert!(Message::from_vec(&bytes).is_err());
+        assert_eq!(found(&bytes), ["10.20.0.10"]);
+    }
+
+    #[test]
+    fn a_label_in_which_musl_finds_a_record_hides_no_address() {
+        let mut bytes = answer(vec![]).to_vec().unwrap();
+        bytes[7] = 1;
+        // The owner of a record of another type, whose first label is the end of a name and an A record.
+        let hidden = [0, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 10, 20, 0, 10];
+        bytes.push(hidden.len() as u8);
+        bytes.extend(hidden);
+        bytes.extend([0xc0, 12, 0, 16, 0, 1, 0, 0, 0, 60, 0, 2, 1, b'x']);
         assert_eq!(found(&bytes), ["10.20.0.10"]);
     }
 
