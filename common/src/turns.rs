@@ -10,25 +10,29 @@
 //!   them alone;
 //! - if too many parts wait, one of the group with the most is refused in favour of another group;
 //! - a part that was in vain [`IN_VAIN`] times in a row gets one turn at a time, and all else of it is refused at once,
-//!   until one is served or [`HELD_DOWN`] has passed.
+//!   until one is served or [`HELD_DOWN`] has passed;
+//! - a name that was served lately is not refused for its part, and goes before others of it: so a program that makes up
+//!   names, and has a part look dead, does not keep others from the names that it serves.
+//!
+//! Nobody looks at intervals: a turn may become too long only as time passes, and then it says so itself.
 
+mod records;
 mod state;
 mod types;
+mod waiting;
 
+use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
-use state::{Entry, State, Ticket};
+use state::{Entry, State};
 pub use state::{HELD_DOWN, IN_VAIN};
+use types::Ticket;
 pub use types::{Group, Limits, Refused};
 
 type Grant = state::Grant<Turn>;
-
-/// Interval at which those who wait look for a turn that has lasted too long.
-const LOOK: Duration = Duration::from_millis(100);
 
 /// See the [module's documentation](self).
 #[derive(Debug)]
@@ -49,18 +53,13 @@ impl Turns {
     /// There will be none.
     pub async fn take(self: &Arc<Self>, group: Group) -> Result<Turn, Refused> {
         let entry = self.state().enter(group, Instant::now());
-        let (ticket, mut turn) = match entry {
+        let (ticket, turn) = match entry {
             Entry::Turn(grant) => return Ok(self.turn(grant)),
             Entry::Refused(refused) => return Err(refused),
             Entry::Waiting(ticket, turn) => (ticket, turn),
         };
         let _place = Place { turns: self, ticket };
-        loop {
-            tokio::select! {
-                turn = &mut turn => return turn.map_err(|_| self.state().refusal(group, Instant::now())),
-                () = sleep(LOOK) => self.state().look(Instant::now()),
-            }
-        }
+        turn.await.map_err(|_| self.state().refusal(group, Instant::now()))
     }
 
     /// Forgets who was served and who was in vain, because what serves them has changed.
@@ -68,8 +67,8 @@ impl Turns {
         self.state().forget();
     }
 
-    fn turn(self: &Arc<Self>, Grant { ticket, group, evicted, .. }: Grant) -> Turn {
-        Turn { turns: Arc::clone(self), ticket, group, evicted }
+    fn turn(self: &Arc<Self>, Grant { ticket, group, overdue, evicted, .. }: Grant) -> Turn {
+        Turn { turns: Arc::clone(self), ticket, group, overdue, evicted }
     }
 
     /// Outside of the lock: a turn that nobody waits for any more comes back.
@@ -106,19 +105,29 @@ pub struct Turn {
     turns: Arc<Turns>,
     ticket: Ticket,
     group: Group,
+    overdue: Option<Instant>,
     evicted: oneshot::Receiver<()>,
 }
 
 impl Turn {
     /// Does `work`, whose result is `None` if it was in vain. `None` also if the turn was taken away.
     pub async fn run<T>(mut self, work: impl Future<Output = Option<T>>) -> Option<T> {
-        tokio::select! {
-            biased;
-            result = work => {
-                self.end(result.is_some());
-                result
+        let overdue = until(self.overdue.take());
+        tokio::pin!(work, overdue);
+        let mut is_overdue = false;
+        loop {
+            tokio::select! {
+                biased;
+                result = &mut work => {
+                    self.end(result.is_some());
+                    return result;
+                }
+                _ = &mut self.evicted => return None,
+                () = &mut overdue, if !is_overdue => {
+                    is_overdue = true;
+                    self.turns.state().make_room(Instant::now());
+                }
             }
-            _ = &mut self.evicted => None,
         }
     }
 
@@ -132,6 +141,13 @@ impl Drop for Turn {
     fn drop(&mut self) {
         let grants = self.turns.state().release(self.ticket, self.group, Instant::now());
         self.turns.hand_out(grants);
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
     }
 }
 

@@ -1,40 +1,35 @@
 //! Who has turns, who waits, and how earlier turns went. Pure. `T` is what who waits is sent once there is a turn.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::mem;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::types::{Group, Limits, Refused};
+use super::records::Records;
+use super::types::{Group, Limits, Refused, Ticket};
+use super::waiting::{Waiter, Waiting};
 
 /// Turns of a part that were in vain, one after the other, before it is held down. More than any program asks for at
 /// once, so that only a flood, or a long silence, gets there.
 pub const IN_VAIN: u32 = 8;
-/// How long a part is held down after the last turn that was in vain.
+/// How long a part is held down after the last turn that was in vain. It is not until nothing of it was served for as long:
+/// a part that is in vain for one who makes up names may serve others.
 pub const HELD_DOWN: Duration = Duration::from_secs(10);
 
-/// How long it counts that a part was served.
-const LATELY: Duration = Duration::from_secs(300);
 /// Parts that may wait at a time: whoever gives back a turn looks at all of them.
 const MAX_PARTS: usize = 128;
 /// The same with those that were served lately.
 const MAX_PARTS_WITH_SERVED: usize = 256;
-/// Parts whose turns are remembered, in each of two generations.
-const MAX_RECORDS: usize = 2048;
-/// Minimum time between two looks of those who wait.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
-
-/// Identifies a turn, and one who waits. They count up, so the first is the oldest.
-pub(super) type Ticket = u64;
 
 /// A turn that begins.
 #[derive(Debug)]
 pub(super) struct Grant<T> {
     pub(super) ticket: Ticket,
     pub(super) group: Group,
+    /// When the turn may be taken away.
+    pub(super) overdue: Option<Instant>,
     /// Fires when the turn is taken away.
     pub(super) evicted: oneshot::Receiver<()>,
     /// Who waited for it.
@@ -49,26 +44,23 @@ pub(super) enum Entry<T> {
     Refused(Refused),
 }
 
-/// How the latest turns of a part went.
-#[derive(Debug, Clone, Copy)]
-struct Record {
-    at: Instant,
-    /// Turns in vain since one was served.
-    in_vain: u32,
-}
-
 #[derive(Debug)]
 struct Running {
     group: Group,
+    /// Whether its name was served lately.
+    known: bool,
     since: Instant,
     /// `None` once it was told to end.
     evict: Option<oneshot::Sender<()>>,
 }
 
-#[derive(Debug)]
-struct Waiter<T> {
-    ticket: Ticket,
-    taker: oneshot::Sender<T>,
+/// Who has the next turn.
+#[derive(Debug, Clone, Copy)]
+struct Next {
+    whole: u64,
+    part: u64,
+    /// Whether one of those who wait is for a name that was served lately.
+    known: bool,
 }
 
 /// See the [module](self).
@@ -81,10 +73,11 @@ pub(super) struct State<T> {
     counts: HashMap<u64, usize>,
     /// Running turns that were told to end.
     ending: usize,
-    waiting: HashMap<Group, VecDeque<Waiter<T>>>,
-    waiters: HashMap<Ticket, Group>,
-    records: [HashMap<Group, Record>; 2],
-    looked: Option<Instant>,
+    waiting: Waiting<T>,
+    /// How turns of each part went.
+    parts: Records,
+    /// The same for names that were served.
+    names: Records,
 }
 
 impl<T> State<T> {
@@ -95,47 +88,41 @@ impl<T> State<T> {
             running: BTreeMap::new(),
             counts: HashMap::new(),
             ending: 0,
-            waiting: HashMap::new(),
-            waiters: HashMap::new(),
-            records: Default::default(),
-            looked: None,
+            waiting: Waiting::default(),
+            parts: Records::default(),
+            names: Records::default(),
         }
     }
 
     pub(super) fn enter(&mut self, group: Group, now: Instant) -> Entry<T> {
-        let others = self.count(group.part) > 0 || self.waiting.contains_key(&group);
-        if others && self.is_held_down(group, now) {
+        let known = self.names.was_served(group.name, now);
+        let others = self.count(group.part) > 0 || self.waiting.of(group.part) > 0;
+        if others && !known && self.is_held_down(group.part, now) {
             return Entry::Refused(Refused::InVain);
         }
-        if self.may_run(group, now) {
-            return Entry::Turn(self.run(group, None, now));
+        let served = known || self.parts.was_served(group.part, now);
+        if self.may_run(group.whole, served) {
+            return Entry::Turn(self.run(group, known, None, now));
         }
         self.make_place(group);
-        if !self.may_wait(group, now) {
+        if !self.may_wait(group.part, served) {
             return Entry::Refused(Refused::Crowded);
         }
         let ticket = self.ticket();
         let (taker, turn) = oneshot::channel();
-        self.waiting.entry(group).or_default().push_back(Waiter { ticket, taker });
-        self.waiters.insert(ticket, group);
+        self.waiting.add(ticket, Waiter { group, known, taker });
         self.make_room(now);
         Entry::Waiting(ticket, turn)
     }
 
     /// Why one who waited was refused.
     pub(super) fn refusal(&self, group: Group, now: Instant) -> Refused {
-        if self.is_held_down(group, now) { Refused::InVain } else { Refused::Crowded }
+        if self.is_held_down(group.part, now) { Refused::InVain } else { Refused::Crowded }
     }
 
     /// One who waited has a turn, or has given up.
     pub(super) fn leave(&mut self, ticket: Ticket) {
-        let Some(group) = self.waiters.remove(&ticket) else { return };
-        if let Some(waiters) = self.waiting.get_mut(&group) {
-            waiters.retain(|waiter| waiter.ticket != ticket);
-            if waiters.is_empty() {
-                self.waiting.remove(&group);
-            }
-        }
+        self.waiting.leave(ticket);
     }
 
     /// A turn is given back. Returns the turns that begin.
@@ -152,60 +139,57 @@ impl<T> State<T> {
             }
         }
         let mut grants = Vec::new();
-        while let Some(group) = self.next(|group| self.may_run(group, now), now) {
-            let Some(waiters) = self.waiting.get_mut(&group) else { break };
-            let waiter = waiters.pop_front();
-            if waiters.is_empty() {
-                self.waiting.remove(&group);
-            }
-            let Some(Waiter { ticket, taker }) = waiter else { break };
-            self.waiters.remove(&ticket);
-            grants.push(self.run(group, Some(taker), now));
+        while let Some(next) = self.next(|whole, served| self.may_run(whole, served), now) {
+            // The oldest of many that are in vain have waited for about as long as their clients do.
+            let newest_first = self.is_in_vain(next.part, now);
+            let Some(Waiter { group, known, taker }) = self.waiting.take(next.part, newest_first) else {
+                break;
+            };
+            grants.push(self.run(group, known, Some(taker), now));
         }
         self.make_room(now);
         grants
     }
 
-    /// Looks, for one who waits, whether a turn has lasted too long by now.
-    pub(super) fn look(&mut self, now: Instant) {
-        if self.looked.is_none_or(|looked| now.saturating_duration_since(looked) >= LOOK_AGAIN) {
-            self.looked = Some(now);
-            self.make_room(now);
-        }
-    }
-
     /// Notes how a turn went. Those who wait for another one of a part that is held down now wait in vain.
     pub(super) fn record(&mut self, group: Group, served: bool, now: Instant) {
-        let before = self.recorded(group).map_or(0, |record| record.in_vain);
-        let in_vain = if served { 0 } else { before.saturating_add(1) };
-        let [latest, earlier] = &mut self.records;
-        if latest.len() >= MAX_RECORDS && !latest.contains_key(&group) {
-            *earlier = mem::take(latest);
+        self.parts.add(group.part, served, now);
+        // Made-up names are many, and must not displace what is known of others.
+        if served {
+            self.names.add(group.name, true, now);
+        } else {
+            self.names.remove(group.name);
         }
-        latest.insert(group, Record { at: now, in_vain });
-        if self.is_held_down(group, now) {
-            self.refuse(group);
+        if self.is_held_down(group.part, now) {
+            self.waiting.refuse_others(group.part);
         }
     }
 
     pub(super) fn forget(&mut self) {
-        self.records = Default::default();
+        (self.parts, self.names) = Default::default();
     }
 
     /// How many have a turn, and how many wait.
     #[cfg(test)]
     pub(super) fn counts(&self) -> (usize, usize) {
-        (self.running.len(), self.waiters.len())
+        (self.running.len(), self.waiting.len())
     }
 
-    fn run(&mut self, group: Group, taker: Option<oneshot::Sender<T>>, now: Instant) -> Grant<T> {
+    fn run(
+        &mut self,
+        group: Group,
+        known: bool,
+        taker: Option<oneshot::Sender<T>>,
+        now: Instant,
+    ) -> Grant<T> {
         let ticket = self.ticket();
         let (evict, evicted) = oneshot::channel();
-        self.running.insert(ticket, Running { group, since: now, evict: Some(evict) });
+        self.running.insert(ticket, Running { group, known, since: now, evict: Some(evict) });
         for key in [group.whole, group.part] {
             *self.counts.entry(key).or_default() += 1;
         }
-        Grant { ticket, group, evicted, taker }
+        let overdue = self.limits.evict_after.map(|time| now + time);
+        Grant { ticket, group, overdue, evicted, taker }
     }
 
     fn ticket(&mut self) -> Ticket {
@@ -218,56 +202,52 @@ impl<T> State<T> {
         self.counts.get(&key).copied().unwrap_or_default()
     }
 
-    fn recorded(&self, group: Group) -> Option<Record> {
-        self.records.iter().find_map(|records| records.get(&group)).copied()
+    /// Whether the latest turns of this part were in vain.
+    fn is_in_vain(&self, part: u64, now: Instant) -> bool {
+        let in_vain = self.parts.find(part).filter(|record| record.in_vain >= IN_VAIN);
+        in_vain.is_some_and(|record| now.saturating_duration_since(record.at) < HELD_DOWN)
     }
 
-    fn was_served(&self, group: Group, now: Instant) -> bool {
-        let served = self.recorded(group).filter(|record| record.in_vain == 0);
-        served.is_some_and(|record| now.saturating_duration_since(record.at) < LATELY)
-    }
-
-    fn is_held_down(&self, group: Group, now: Instant) -> bool {
-        let in_vain = self.recorded(group).filter(|record| record.in_vain >= IN_VAIN);
+    fn is_held_down(&self, part: u64, now: Instant) -> bool {
+        let served = self.parts.find(part).and_then(|record| record.served);
         self.limits.hold_down
-            && in_vain.is_some_and(|record| now.saturating_duration_since(record.at) < HELD_DOWN)
+            && self.is_in_vain(part, now)
+            && served.is_none_or(|served| now.saturating_duration_since(served) >= HELD_DOWN)
     }
 
-    fn may_run(&self, group: Group, now: Instant) -> bool {
+    /// Whether there is a turn for the group, of which the name or the part was `served` lately.
+    fn may_run(&self, whole: u64, served: bool) -> bool {
         let free = self.limits.turns.saturating_sub(self.running.len());
-        free > 0
-            && (free > self.limits.reserved || self.was_served(group, now))
-            && self.count(group.whole) < self.limits.per_group
+        free > 0 && (free > self.limits.reserved || served) && self.count(whole) < self.limits.per_group
     }
 
-    fn may_wait(&self, group: Group, now: Instant) -> bool {
-        let parts = if self.was_served(group, now) { MAX_PARTS_WITH_SERVED } else { MAX_PARTS };
-        self.waiters.len() < self.limits.waiting
-            && (self.waiting.len() < parts || self.waiting.contains_key(&group))
+    fn may_wait(&self, part: u64, served: bool) -> bool {
+        let parts = if served { MAX_PARTS_WITH_SERVED } else { MAX_PARTS };
+        self.waiting.len() < self.limits.waiting
+            && (self.waiting.parts().len() < parts || self.waiting.of(part) > 0)
     }
 
     /// If there is no place for another one to wait, whoever has most makes it.
     fn make_place(&mut self, group: Group) {
         self.make_place_for_part(group);
-        if self.waiters.len() < self.limits.waiting {
+        if self.waiting.len() < self.limits.waiting {
             return;
         }
-        let ours = self.waiting.get(&group).map_or(0, VecDeque::len);
-        let others = self.waiting.values_mut().filter(|waiters| waiters.len() > ours + 1);
-        // The newest: the others have waited longer.
-        if let Some(waiter) = others.max_by_key(|waiters| waiters.len()).and_then(VecDeque::pop_back) {
-            self.waiters.remove(&waiter.ticket);
+        let ours = self.waiting.of(group.part);
+        let others = self.waiting.parts().iter().filter(|(_, waiters)| waiters.len() > ours + 1);
+        if let Some(most) = others.max_by_key(|(_, waiters)| waiters.len()).map(|(part, _)| *part) {
+            self.waiting.refuse_newest(most);
         }
     }
 
     /// If too many parts wait, one of the group with the most makes place for another group's.
     fn make_place_for_part(&mut self, group: Group) {
-        if self.waiting.len() < MAX_PARTS || self.waiting.contains_key(&group) {
+        if self.waiting.parts().len() < MAX_PARTS || self.waiting.of(group.part) > 0 {
             return;
         }
         let mut parts = HashMap::<u64, usize>::new();
-        for waiting in self.waiting.keys() {
-            *parts.entry(waiting.whole).or_default() += 1;
+        for waiters in self.waiting.parts().values() {
+            *parts.entry(waiters.whole()).or_default() += 1;
         }
         let ours = parts.get(&group.whole).copied().unwrap_or_default();
         let Some((&most, _)) =
@@ -275,39 +255,36 @@ impl<T> State<T> {
         else {
             return;
         };
-        if let Some(part) = self.waiting.keys().find(|part| part.whole == most).copied() {
-            self.refuse(part);
+        let part = self.waiting.parts().iter().find(|(_, waiters)| waiters.whole() == most);
+        if let Some(part) = part.map(|(part, _)| *part) {
+            self.waiting.refuse(part);
         }
     }
 
-    /// Refuses all who wait for this part.
-    fn refuse(&mut self, part: Group) {
-        for waiter in self.waiting.remove(&part).unwrap_or_default() {
-            self.waiters.remove(&waiter.ticket);
-        }
+    /// Of those who wait and are `eligible`, given their group and whether they were served lately, who has the next turn.
+    fn next(&self, eligible: impl Fn(u64, bool) -> bool, now: Instant) -> Option<Next> {
+        let parts = self.waiting.parts().iter().filter_map(|(&part, waiters)| {
+            let (whole, known) = (waiters.whole(), waiters.has_known());
+            let served = known || self.parts.was_served(part, now);
+            let order = (self.count(whole), self.count(part), !served, waiters.first());
+            eligible(whole, served).then_some((order, Next { whole, part, known }))
+        });
+        parts.min_by_key(|(order, _)| *order).map(|(_, next)| next)
     }
 
-    /// Of those who wait and are `eligible`, the group that is to have the next turn.
-    fn next(&self, eligible: impl Fn(Group) -> bool, now: Instant) -> Option<Group> {
-        let groups = self.waiting.iter().filter(|(group, _)| eligible(**group));
-        let (group, _) = groups.min_by_key(|(group, waiters)| {
-            let first = waiters.front().map(|waiter| waiter.ticket);
-            (self.count(group.whole), self.count(group.part), !self.was_served(**group, now), first)
-        })?;
-        Some(*group)
-    }
-
-    /// Takes a turn away if one has lasted too long and whoever is next has fewer. One at a time: it ends at once.
-    fn make_room(&mut self, now: Instant) {
+    /// Takes a turn away if one has lasted too long and whoever is next has fewer, or is for a name that was served lately,
+    /// unlike that turn of its part. One at a time: it ends at once.
+    pub(super) fn make_room(&mut self, now: Instant) {
         let Some(evict_after) = self.limits.evict_after else { return };
         if self.ending > 0 || self.running.len() < self.limits.turns {
             return;
         }
-        let Some(next) = self.next(|_| true, now) else { return };
+        let Some(next) = self.next(|_, _| true, now) else { return };
         let (whole, part) = (self.count(next.whole), self.count(next.part));
         let too_long = self.running.iter().filter(|(_, running)| {
-            let Group { whole: theirs, part: part_of_theirs } = running.group;
+            let Group { whole: theirs, part: part_of_theirs, .. } = running.group;
             let has_more = match theirs == next.whole {
+                true if part_of_theirs == next.part => next.known && !running.known,
                 true => self.count(part_of_theirs) > part,
                 false => self.count(theirs) > whole,
             };

@@ -1,7 +1,9 @@
 //! Turns under programs that want more than their share.
 
+use std::time::Duration;
+
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::*;
 
@@ -179,4 +181,37 @@ async fn one_part_in_all_places_leaves_one_for_others() {
     let _flood = flood(&turns, 2 * (LIMITS.turns + LIMITS.waiting), |_| "host.dead.example".to_owned());
     sleep(Duration::from_millis(1)).await;
     assert_eq!(look_up(&turns, "www.corp.example").await, Some(()));
+}
+
+/// Turns of one zone in a row, all in vain, each for another name.
+async fn made_up(turns: &Arc<Turns>, count: u32) {
+    for number in 0..count {
+        if let Ok(turn) = turns.take(group(&format!("x{number}.corp.example"))).await {
+            turn.run(async { None::<()> }).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_looks_dead_to_who_makes_up_names_serves_others() {
+    let turns = Turns::new(LIMITS);
+    assert_eq!(look_up(&turns, "www.corp.example").await, Some(()));
+    made_up(&turns, 10_000).await;
+    let _flood = flood(&turns, 60, |number| format!("y{number}.corp.example"));
+    sleep(Duration::from_millis(600)).await;
+    let begun = Instant::now();
+    assert_eq!(look_up(&turns, "www.corp.example").await, Some(()), "it has the next turn");
+    assert!(begun.elapsed() < Duration::from_millis(200), "{:?}", begun.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_are_served_are_not_refused_when_their_part_is_held_down() {
+    let turns = Turns::new(LIMITS);
+    assert_eq!(look_up(&turns, "www.corp.example").await, Some(()));
+    sleep(HELD_DOWN).await;
+    made_up(&turns, 2 * IN_VAIN).await;
+    let _probe = turns.take(group("x.corp.example")).await.unwrap();
+    assert_eq!(turns.take(group("y.corp.example")).await.unwrap_err(), Refused::InVain);
+    assert_eq!(look_up(&turns, "www.corp.example").await, Some(()));
+    assert_eq!(look_up(&turns, "new.corp.example").await, Some(()), "somebody was served just now");
 }

@@ -21,21 +21,18 @@ pub struct Limits {
     pub hold_down: bool,
 }
 
+/// Identifies a turn, and one who waits. They count up, so the first is the oldest.
+pub(super) type Ticket = u64;
+
 /// Who wants a turn. Keyed hashes stand for the names, so that a group costs the same whatever its name is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Group {
     pub(super) whole: u64,
     pub(super) part: u64,
+    pub(super) name: u64,
 }
 
 impl Group {
-    /// The part `part` of the group `whole`.
-    pub fn new(whole: impl Hash, part: impl Hash) -> Self {
-        static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
-        let whole = KEY.hash_one(whole);
-        Self { whole, part: KEY.hash_one((whole, part)) }
-    }
-
     /// Stands for the whole: for a name, its domain.
     #[must_use]
     pub fn domain(self) -> u64 {
@@ -54,7 +51,9 @@ impl Group {
     pub fn of_name<L: AsRef<[u8]> + Hash>(labels: &[L]) -> Self {
         let owner = &labels[labels.len().saturating_sub(2)..];
         let zone = if labels.len() > 2 { &labels[1..] } else { labels };
-        Self::new(owner, zone)
+        static KEY: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+        let whole = KEY.hash_one(owner);
+        Self { whole, part: KEY.hash_one((whole, zone)), name: KEY.hash_one((whole, labels, "name")) }
     }
 }
 
