@@ -65,10 +65,14 @@ impl World {
     }
 }
 
-/// The switch of the tests: one name of its own, with an IPv4 address only.
+/// The switch of the tests: two names of its own, with an IPv4 address only. One takes its time.
 fn forward(name: &str) -> Result<Vec<IpAddr>, LookupError> {
     match name {
         "nas.local." => Ok(vec!["192.168.1.9".parse().unwrap()]),
+        "slow.dead.corp.example." => {
+            std::thread::sleep(Duration::from_millis(1500));
+            Ok(vec!["192.168.1.9".parse().unwrap()])
+        }
         "broken.example." => Err(LookupError::Failed),
         "hanging.example." => loop {
             std::thread::park();
@@ -290,6 +294,18 @@ async fn a_zone_that_nobody_answers_for_holds_up_no_other() {
             assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
         }
     }
+}
+
+#[tokio::test]
+async fn a_slow_switch_is_waited_for_in_a_zone_that_is_held_down() {
+    let world = World::new(&[dead_in_part]).await;
+    let mut flood = JoinSet::new();
+    for number in 0..500 {
+        let query = question(&format!("host{number}.dead.corp.example."), RecordType::TXT);
+        flood.spawn(world.resolver.answer_udp(&query.to_vec().unwrap()));
+    }
+    flood.join_all().await;
+    assert_eq!(first(&world.ask("slow.dead.corp.example.", RecordType::A).await), "192.168.1.9");
 }
 
 #[tokio::test]
