@@ -1,5 +1,6 @@
 //! What both ends of a gh-net session compile: the [wire protocol](frame), the [handshake](hello), the [control of a
-//! link](link), and the networks that are [never forwarded](reserved).
+//! link](link), the [fair order](schedule) of what waits for it, [checksums](checksum), and the networks that are [never
+//! forwarded](reserved).
 //!
 //! That part is pure. Features add what touches the system: `framed` (frames on tokio's streams, timers), `netlink` (the
 //! kernel's networks), `file-watch` (changes of a file), `turns` (fair shares) and `logging`.
@@ -8,6 +9,7 @@
 
 #[cfg(feature = "framed")]
 pub mod alarm;
+pub mod checksum;
 #[cfg(feature = "framed")]
 pub mod debounce;
 #[cfg(feature = "file-watch")]
@@ -22,6 +24,7 @@ pub mod logging;
 #[cfg(feature = "netlink")]
 pub mod netlink;
 pub mod reserved;
+pub mod schedule;
 #[cfg(feature = "turns")]
 pub mod turns;
 pub use link::window;

@@ -14,7 +14,7 @@ use super::packet::{Malformed, Packet};
 use super::policy::Judgement;
 use super::tcp::{self, Segment};
 use super::{
-    Config, Engine, InterfaceIndex, NewFlow, Policy, Protocol, Refusal, RuleId, Verdict, icmp, schedule, udp,
+    Config, Engine, InterfaceIndex, NewFlow, Policy, Protocol, Refusal, RuleId, Verdict, icmp, queue, udp,
 };
 
 /// Where an admitted flow leads.
@@ -274,7 +274,7 @@ impl Engine {
     /// Not subject to the bound on urgent packets: there is one for each connection of the table at most.
     fn send_reset(&mut self, reset: Option<Transmit>) {
         if let Some(reset) = reset.filter(|_| self.link.is_up()) {
-            self.urgent_bytes += schedule::cost(&reset);
+            self.urgent_bytes += queue::cost(&reset);
             self.urgent.push_back(reset);
         }
     }

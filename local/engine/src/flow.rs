@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use gh_net_common::schedule::Standing;
+
 use super::api::{FlowId, FlowState, FlowView, Transmit};
 use super::budget::Charge;
 use super::events::Ending;
 use super::limits::Limits;
 use super::names::{Kept, Names};
 use super::policy::{InterfaceIndex, Protocol, RuleId};
-use super::schedule::Standing;
 use super::tcp::state::State;
 use super::tcp::{Connection, Endpoints};
 use super::unanswered::{Destinations, Group};

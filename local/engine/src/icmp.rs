@@ -9,7 +9,7 @@ use etherparse::IpNumber;
 use super::deadline::Pause;
 use super::packet::{Malformed, Packet};
 use super::peers::Peers;
-use super::schedule::Queue;
+use super::queue::Queue;
 
 /// How long a session lives after its last request or reply (RFC 5508 REQ-2: at least 60 seconds).
 const LIFETIME: Duration = Duration::from_secs(60);
@@ -71,7 +71,7 @@ impl Request {
         let right = if v6 {
             packet.transport_checksum() == 0
         } else {
-            super::packet::checksum::of(&packet.payload) == 0
+            gh_net_common::checksum::of(&packet.payload) == 0
         };
         if !right {
             return Err(Malformed::Checksum);

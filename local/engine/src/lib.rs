@@ -45,7 +45,7 @@ mod packet;
 mod peers;
 mod pinned;
 mod policy;
-mod schedule;
+mod queue;
 mod streams;
 mod tcp;
 mod telling;
@@ -58,6 +58,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use etherparse::IpNumber;
+use gh_net_common::schedule::Schedule;
 
 pub use self::api::{
     Command, Config, ConnectError, Counters, FlowId, FlowState, FlowView, Headers, Loopback, QueryId,
@@ -70,15 +71,15 @@ pub use self::events::{Denied, Ending, Event, FlowEvent};
 use self::flow::{Entry, Flow, Table};
 use self::limits::Limits;
 use self::link::state::Link;
-pub use self::packet::checksum;
 use self::packet::icmp::{Message, is_unicast};
 use self::packet::reassembly::Reassembly;
 use self::packet::{Malformed, Packet};
 use self::pinned::Pinned;
 pub use self::policy::{InterfaceIndex, NewFlow, Policy, Protocol, Refusal, RuleId, Verdict};
-use self::schedule::Schedule;
 pub use self::tcp::state::State as TcpState;
 
+/// Bytes a flow may send in its turn: one of the largest segments.
+const QUANTUM: usize = 64 * 1024;
 /// Small packets (resets, errors, answers of the engine itself) that may wait for the link, in bytes, with what each costs
 /// beside its own.
 const MAX_URGENT: usize = 1024 * 1024;
@@ -96,7 +97,7 @@ pub struct Engine {
     budget: Budget,
     pinned: Pinned,
     deadlines: Deadlines,
-    schedule: Schedule,
+    schedule: Schedule<FlowId>,
     reassembly: Reassembly,
     queries: dns::Queries,
     names: names::Table,
@@ -131,7 +132,7 @@ impl Engine {
             pinned: Pinned::new(memory),
             config,
             deadlines: Deadlines::default(),
-            schedule: Schedule::default(),
+            schedule: Schedule::new(QUANTUM),
             reassembly: Reassembly::new(memory),
             queries: dns::Queries::new(memory),
             names: names::Table::default(),
@@ -233,13 +234,13 @@ impl Engine {
 
     fn send_urgent(&mut self, packet: Option<Transmit>) {
         let Some(mut packet) = packet else { return };
-        if !self.link.is_up() || self.urgent_bytes + schedule::cost(&packet) > MAX_URGENT {
+        if !self.link.is_up() || self.urgent_bytes + queue::cost(&packet) > MAX_URGENT {
             self.counters.dropped += 1;
             return;
         }
         // An answer to a ping is a slice of the request, which would pin the whole buffer of the link.
         packet.payload = Bytes::copy_from_slice(&packet.payload);
-        self.urgent_bytes += schedule::cost(&packet);
+        self.urgent_bytes += queue::cost(&packet);
         if packet.len() > MAX_SMALL { &mut self.answers } else { &mut self.urgent }.push_back(packet);
     }
 

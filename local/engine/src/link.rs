@@ -18,8 +18,7 @@ use self::state::Link;
 use super::api::Transmit;
 use super::deadline::Pause;
 use super::flow::{Entry, Flow};
-use super::schedule::{self, Schedule};
-use super::{Engine, icmp, udp};
+use super::{Engine, icmp, queue, udp};
 
 impl Engine {
     /// The sidecar reports how many bytes of packet frames it has taken off this link. The count is clamped: it
@@ -122,7 +121,7 @@ impl Engine {
     fn poll_urgent(&mut self, now: Instant) -> Option<Transmit> {
         let packet = self.urgent.pop_front()?;
         self.exchange = Some(now);
-        self.urgent_bytes -= schedule::cost(&packet);
+        self.urgent_bytes -= queue::cost(&packet);
         Some(packet)
     }
 
@@ -137,7 +136,7 @@ impl Engine {
         let Some(packet) = self.answers.pop_front() else { return self.poll_scheduled(now) };
         self.answered_last = true;
         self.exchange = Some(now);
-        self.urgent_bytes -= schedule::cost(&packet);
+        self.urgent_bytes -= queue::cost(&packet);
         Some(packet)
     }
 
@@ -173,7 +172,7 @@ impl Engine {
                 continue;
             }
             let Some(packet) = entry.poll(now) else { continue };
-            Schedule::sent(&mut entry.standing, packet.len());
+            self.schedule.sent(candidate, &mut entry.standing, packet.len());
             entry.last_sent = self.link.end_of(&packet);
             self.exchange = Some(now);
             self.settle(candidate.flow, now);

@@ -4,7 +4,6 @@
 //! fields agree with the bytes that are there. Nothing here can panic on any input.
 
 pub(crate) mod build;
-pub mod checksum;
 pub(crate) mod icmp;
 pub(crate) mod reassembly;
 
@@ -12,6 +11,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 use etherparse::{IpFragOffset, IpNumber, IpSlice, Ipv6ExtensionSlice};
+use gh_net_common::checksum;
 
 /// One IP packet, its payload (behind all extension headers) sliced out of it without a copy.
 #[derive(Debug, Clone)]

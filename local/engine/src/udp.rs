@@ -12,7 +12,7 @@ use super::deadline::Pause;
 use super::packet::{Malformed, Packet};
 use super::peers::{Added, Peer, Peers};
 use super::policy::RuleId;
-use super::schedule::Queue;
+use super::queue::Queue;
 
 /// A mapping lives this long after the last datagram (RFC 4787 REQ-5 a).
 const ONE_WAY: Duration = Duration::from_secs(2 * 60);

@@ -13,12 +13,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use bytes::{Buf, Bytes};
+use gh_net_common::checksum;
 use socket2::{Protocol, Type};
 
 use super::arena::Arena;
 use super::datagram::{DatagramSocket, QueuedError, SendError, TURN};
 use super::served::Served;
-use crate::engine::checksum;
 use crate::engine::{Engine, FlowId, Unreachable};
 use crate::policy::InterfaceIndex;
 

@@ -19,7 +19,7 @@ pub fn sum(bytes: &[u8]) -> u64 {
 }
 
 /// The unfinished sum of the pseudo-header (RFC 9293, 3.1; RFC 8200, 8.1).
-pub(crate) fn pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, length: usize) -> u64 {
+pub fn pseudo_header(source: IpAddr, destination: IpAddr, protocol: u8, length: usize) -> u64 {
     address(source)
         + address(destination)
         + sum(&[0, protocol])

@@ -1,0 +1,120 @@
+//! Which flow sends next: round robin by bytes, with flows that send little first. Pure.
+//!
+//! Deficit round robin with two lists, as in fq_codel (RFC 8290, 4.1 and 4.2): a flow that begins to send is
+//! *fresh* and goes before the *bulk* flows until it has used up its quantum. So a keystroke or the first segment of
+//! a page does not wait behind a transfer.
+//!
+//! fq_codel has 1,024 queues at most, so it may always prefer fresh ones. Here there are as many as there are flows, and
+//! whoever begins ever new ones could keep the link for them. So fresh flows are ahead of waiting bulk flows by
+//! [`LEAD`] quanta at most; beyond that, both lists get the same.
+
+use std::collections::VecDeque;
+
+/// How many quanta all fresh flows together may be ahead of waiting bulk flows.
+const LEAD: i64 = 4;
+
+/// A flow's state in the schedule.
+#[derive(Debug, Default)]
+pub struct Standing {
+    listed: bool,
+    deficit: i64,
+}
+
+impl Standing {
+    /// Whether the schedule has the flow in a list.
+    pub fn is_listed(&self) -> bool {
+        self.listed
+    }
+}
+
+/// The flows that have something to send, named by `F`. Their state is kept by the owner, beside whatever else it knows
+/// of them.
+#[derive(Debug)]
+pub struct Schedule<F> {
+    quantum: i64,
+    fresh: VecDeque<F>,
+    bulk: VecDeque<F>,
+    /// Bytes that fresh flows have sent while bulk flows waited, less those of bulk flows since.
+    lead: i64,
+}
+
+/// The flow that may send next.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate<F> {
+    /// The flow at the head of a list.
+    pub flow: F,
+    fresh: bool,
+}
+
+impl<F: Copy> Schedule<F> {
+    /// A schedule in which a flow sends `quantum` bytes in its turn, at least one packet.
+    pub fn new(quantum: usize) -> Self {
+        Self { quantum: quantum as i64, fresh: VecDeque::new(), bulk: VecDeque::new(), lead: 0 }
+    }
+
+    /// Sets what a flow sends in its turn from now on.
+    pub fn set_quantum(&mut self, quantum: usize) {
+        self.quantum = quantum as i64;
+    }
+
+    /// The flow has something to send.
+    pub fn add(&mut self, flow: F, standing: &mut Standing) {
+        if !standing.listed {
+            *standing = Standing { listed: true, deficit: self.quantum };
+            self.fresh.push_back(flow);
+        }
+    }
+
+    /// The head of the lists.
+    pub fn candidate(&self) -> Option<Candidate<F>> {
+        let fresh = self.fresh.front().map(|flow| Candidate { flow: *flow, fresh: true });
+        let bulk = self.bulk.front().map(|flow| Candidate { flow: *flow, fresh: false });
+        if self.lead >= LEAD * self.quantum { bulk.or(fresh) } else { fresh.or(bulk) }
+    }
+
+    /// Whether the candidate may send now. If not, it has moved to the end of the list with another quantum.
+    pub fn may_send(&mut self, candidate: Candidate<F>, standing: &mut Standing) -> bool {
+        if standing.deficit > 0 {
+            return true;
+        }
+        standing.deficit += self.quantum;
+        self.remove(candidate);
+        self.bulk.push_back(candidate.flow);
+        false
+    }
+
+    /// The candidate has sent `bytes`.
+    pub fn sent(&mut self, candidate: Candidate<F>, standing: &mut Standing, bytes: usize) {
+        standing.deficit -= bytes as i64;
+        if self.bulk.is_empty() {
+            self.lead = 0;
+        } else if candidate.fresh {
+            self.lead += bytes as i64;
+        } else {
+            self.lead = (self.lead - bytes as i64).max(0);
+        }
+    }
+
+    /// The candidate has nothing more to send. A fresh flow goes once to the end of the bulk list, so that it can't
+    /// stay fresh by sending little at a time.
+    pub fn emptied(&mut self, candidate: Candidate<F>, standing: &mut Standing) {
+        self.remove(candidate);
+        if candidate.fresh && !self.bulk.is_empty() {
+            self.bulk.push_back(candidate.flow);
+        } else {
+            standing.listed = false;
+        }
+    }
+
+    /// The candidate no longer exists.
+    pub fn remove(&mut self, candidate: Candidate<F>) {
+        if candidate.fresh {
+            self.fresh.pop_front();
+        } else {
+            self.bulk.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
