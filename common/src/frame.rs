@@ -35,7 +35,7 @@
 //! | 11 | [`Goodbye`] | both | reason u8, *text* |
 //! | 12 | [`Ending`](Frame::Ending) | sidecar | empty |
 //! | 13 | [`AskStatus`](Frame::AskStatus) | laptop | empty |
-//! | 14 | [`SidecarStatus`] | sidecar | uptime u64 (seconds), DNS mode u8, resolver hook u8 (0 or 1), routes u32, packets up u64, bytes up u64, packets down u64, bytes down u64, malformed u64, refused u64, rebind refused u64 |
+//! | 14 | [`SidecarStatus`] | sidecar | uptime u64 (seconds), DNS mode u8, resolver hook u8 (0 or 1), routes u32, packets up u64, bytes up u64, packets down u64, bytes down u64, malformed u64, refused u64, rebind refused u64, packets up dropped u64 |
 //! | 15 | [`Codespace`] | sidecar | *prefixes* of the codespace's own networks, *addresses* of its resolvers |
 //! | 16 | [`Quiet`](Frame::Quiet) | both | u32: seconds until the laptop is heard again; 0 in the sidecar's answer |
 //! | 17 | [`Standby`](Frame::Standby) | laptop | one whole IPv4 or IPv6 packet |

@@ -448,6 +448,8 @@ pub struct Sidecar {
     pub downlink_refused: u64,
     /// Answers that were refused because they lead public names into the laptop's networks.
     pub rebind_refused: u64,
+    /// Packets to the laptop that were dropped because more waited for the link than there is room for.
+    pub uplink_dropped: u64,
 }
 
 #[cfg(test)]

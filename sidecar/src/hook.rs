@@ -10,7 +10,7 @@ use std::io;
 use std::net::IpAddr;
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use gh_net_common::frame::{Goodbye, Open, TunnelAddress};
 use gh_net_common::netlink::{MAIN_TABLE, Netlink, Route, RouteKind};
 use ipnet::IpNet;
@@ -19,6 +19,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use crate::journal::{Change, Journal, Report};
 use crate::notify::Notifier;
 
+mod buffers;
 mod concern;
 mod containers;
 pub(crate) mod plan;
@@ -27,6 +28,7 @@ mod tun;
 #[cfg(feature = "fuzzing")]
 pub(crate) use tun::fuzzing;
 
+pub(crate) use buffers::{Buffers, kept_by};
 pub(crate) use concern::Concern;
 pub(crate) use containers::Bridges;
 use plan::Plan;
@@ -165,11 +167,12 @@ impl Hook {
         }
     }
 
-    /// The next packet for the laptop, split off the front of `arena`, which gets new memory when it runs low.
-    pub(crate) fn poll_read(&self, cx: &mut Context<'_>, arena: &mut BytesMut) -> Poll<io::Result<Bytes>> {
-        match self {
-            Self::Tun(tunnel) => tunnel.device.poll_read(cx, arena),
-        }
+    /// The next packet for the laptop.
+    pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buffers: &mut Buffers) -> Poll<io::Result<Bytes>> {
+        let read = match self {
+            Self::Tun(tunnel) => tunnel.device.poll_read(cx, buffers.room()),
+        };
+        read.map_ok(|length| buffers.packet(length))
     }
 
     /// Ready when another program has removed the hook.

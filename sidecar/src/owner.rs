@@ -32,6 +32,7 @@ mod segment;
 pub(crate) mod session;
 mod standby;
 pub(crate) mod state;
+mod uplink;
 
 use client::{Client, greet};
 use contender::{Contender, Decision};

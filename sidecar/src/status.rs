@@ -25,6 +25,9 @@ pub(crate) struct Counters {
     pub(crate) downlink_malformed: u64,
     /// Packets from the laptop that the kernel refused.
     pub(crate) downlink_refused: u64,
+    /// Packets to the laptop that were dropped because more waited for the link than there is room for.
+    #[serde(default)]
+    pub(crate) uplink_dropped: u64,
 }
 
 /// The session.
@@ -122,9 +125,16 @@ pub(crate) fn plain(status: Option<&Status>) -> String {
     let Counters { uplink_packets, uplink_bytes, downlink_packets, downlink_bytes, .. } = status.counters;
     line("uplink", format!("{uplink_packets} packets, {uplink_bytes} bytes"));
     line("downlink", format!("{downlink_packets} packets, {downlink_bytes} bytes"));
-    let Counters { downlink_malformed: malformed, downlink_refused: refused, .. } = status.counters;
-    if malformed + refused > 0 {
-        line("dropped", format!("{malformed} malformed, {refused} refused by the kernel"));
+    let Counters {
+        downlink_malformed: malformed, downlink_refused: refused, uplink_dropped: surplus, ..
+    } = status.counters;
+    if malformed + refused + surplus > 0 {
+        line(
+            "dropped",
+            format!(
+                "{malformed} malformed, {refused} refused by the kernel, {surplus} too many for the link"
+            ),
+        );
     }
     for left_out in &status.left_out {
         line("left out", left_out.clone());

@@ -281,6 +281,11 @@ impl Fields {
         }
     }
 
+    /// A count that earlier versions do not send.
+    fn later_count(&mut self) -> Field<u64> {
+        if self.0.is_empty() { Ok(0) } else { self.u64() }
+    }
+
     fn status(&mut self) -> Field<SidecarStatus> {
         Ok(SidecarStatus {
             uptime: self.u64()?,
@@ -294,7 +299,8 @@ impl Fields {
                 downlink_bytes: self.u64()?,
                 downlink_malformed: self.u64()?,
                 downlink_refused: self.u64()?,
-                rebind_refused: if self.0.is_empty() { 0 } else { self.u64()? },
+                rebind_refused: self.later_count()?,
+                uplink_dropped: self.later_count()?,
             },
         })
     }
@@ -473,6 +479,7 @@ fn put_status(out: &mut BytesMut, status: &SidecarStatus) {
         counters.downlink_malformed,
         counters.downlink_refused,
         counters.rebind_refused,
+        counters.uplink_dropped,
     ] {
         out.put_u64(count);
     }

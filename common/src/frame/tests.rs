@@ -101,8 +101,8 @@ fn routes() -> impl Strategy<Value = Routes> {
 }
 
 fn status() -> impl Strategy<Value = SidecarStatus> {
-    (any::<u64>(), mode(), any::<bool>(), any::<u32>(), any::<[u64; 7]>()).prop_map(
-        |(uptime, dns, resolver_hook, routes, [a, b, c, d, e, f, g])| SidecarStatus {
+    (any::<u64>(), mode(), any::<bool>(), any::<u32>(), any::<[u64; 8]>()).prop_map(
+        |(uptime, dns, resolver_hook, routes, [a, b, c, d, e, f, g, h])| SidecarStatus {
             uptime,
             dns,
             resolver_hook,
@@ -115,6 +115,7 @@ fn status() -> impl Strategy<Value = SidecarStatus> {
                 downlink_malformed: e,
                 downlink_refused: f,
                 rebind_refused: g,
+                uplink_dropped: h,
             },
         },
     )
@@ -325,11 +326,19 @@ fn fields_that_an_earlier_version_does_not_send_have_their_defaults() {
     };
     let without = Dns { rebind: Rebind::Allow, ..dns.clone() };
     assert_eq!(shortened(&Frame::Dns(dns), 1), Some(Frame::Dns(without)));
-    let counters = SidecarCounters { downlink_refused: 3, rebind_refused: 4, ..SidecarCounters::default() };
+    let counters = SidecarCounters {
+        downlink_refused: 3,
+        rebind_refused: 4,
+        uplink_dropped: 5,
+        ..SidecarCounters::default()
+    };
     let status = SidecarStatus { uptime: 1, dns: DnsMode::Split, resolver_hook: true, routes: 2, counters };
-    let without = SidecarCounters { rebind_refused: 0, ..counters };
-    assert_eq!(
-        shortened(&Frame::SidecarStatus(status), 8),
-        Some(Frame::SidecarStatus(SidecarStatus { counters: without, ..status }))
-    );
+    let without_one = SidecarCounters { uplink_dropped: 0, ..counters };
+    let without_two = SidecarCounters { rebind_refused: 0, ..without_one };
+    for (missing, counters) in [(8, without_one), (16, without_two)] {
+        assert_eq!(
+            shortened(&Frame::SidecarStatus(status), missing),
+            Some(Frame::SidecarStatus(SidecarStatus { counters, ..status }))
+        );
+    }
 }

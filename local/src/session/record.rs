@@ -220,6 +220,7 @@ fn sidecar_of(status: &SidecarStatus, age: u64) -> Sidecar {
         downlink_malformed: counters.downlink_malformed,
         downlink_refused: counters.downlink_refused,
         rebind_refused: counters.rebind_refused,
+        uplink_dropped: counters.uplink_dropped,
     }
 }
 

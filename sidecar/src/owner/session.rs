@@ -8,7 +8,6 @@ use std::path::Path;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
-use bytes::BytesMut;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use gh_net_common::debounce::Changes;
@@ -18,11 +17,11 @@ use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
 
 use super::handover;
-use super::held::Held;
 use super::link::{Link, protocol, pump::Event};
+use super::uplink::Uplink;
 use crate::attempts::Attempts;
-use crate::hook::Hook;
 use crate::hook::plan::Plan;
+use crate::hook::{Buffers, Hook};
 use crate::journal::{Journal, Report};
 use crate::liveness::{LinkMonitor, Liveness};
 use crate::names::resolv;
@@ -92,8 +91,8 @@ pub(crate) struct Session {
     /// How many changes of the codespace's networks its user is told.
     told: Attempts,
     repairs: Repairs,
-    /// Packets that wait for the next link.
-    held: Held,
+    /// Packets that wait for the link.
+    uplink: Uplink,
     names: Names,
     journal: Journal,
     counters: Counters,
@@ -108,13 +107,13 @@ pub(crate) fn is_same(one: &([u8; 16], Token), other: &([u8; 16], Token)) -> boo
 }
 
 /// Reads the device while there is no link. Ready when the device is lost.
-fn hold(cx: &mut Context<'_>, hook: &Hook, arena: &mut BytesMut, held: &mut Held) -> Poll<io::Error> {
+fn hold(cx: &mut Context<'_>, hook: &Hook, buffers: &mut Buffers, uplink: &mut Uplink) -> Poll<io::Error> {
     for _ in 0..HOLD_BATCH {
         if let Poll::Ready(error) = hook.poll_lost(cx) {
             return Poll::Ready(error);
         }
-        match hook.poll_read(cx, arena) {
-            Poll::Ready(Ok(packet)) => held.offer(&packet),
+        match hook.poll_read(cx, buffers) {
+            Poll::Ready(Ok(packet)) => uplink.hold(&packet),
             Poll::Ready(Err(error)) => return Poll::Ready(error),
             Poll::Pending => return Poll::Pending,
         }
@@ -184,7 +183,7 @@ impl Session {
             is_untold: false,
             told: own::told(),
             repairs: Repairs::default(),
-            held: Held::default(),
+            uplink: Uplink::default(),
             names,
             journal,
             counters: Counters::default(),
@@ -289,11 +288,11 @@ impl Session {
     }
 
     async fn next(&mut self) -> Next {
-        let Self { link, hook, watch, held, counters, deadline, .. } = self;
+        let Self { link, hook, watch, uplink, counters, deadline, .. } = self;
         let hook = &*hook;
         let Some(link) = link else {
-            let mut arena = BytesMut::new();
-            let lost = poll_fn(|cx| hold(cx, hook, &mut arena, held));
+            let mut buffers = Buffers::default();
+            let lost = poll_fn(|cx| hold(cx, hook, &mut buffers, uplink));
             let grace = async {
                 match *deadline {
                     Some(deadline) => sleep_until(deadline).await,
@@ -310,7 +309,7 @@ impl Session {
         // Polled only when it is woken itself, and not for each packet.
         let mut watched = FuturesUnordered::from_iter([watch.seen(|event| hook.concern(event))]);
         select! {
-            event = poll_fn(|cx| pump.poll(cx, hook, held, counters)) => Next::Pump(event),
+            event = poll_fn(|cx| pump.poll(cx, hook, uplink, counters)) => Next::Pump(event),
             () = handover::closed(control) => Next::Pump(Event::Cut("attach was ended".to_owned())),
             Some(seen) = watched.next() => Next::Seen(seen),
         }
@@ -369,6 +368,7 @@ impl Session {
         }
         let Some(link) = self.link.take() else { return SessionEvent::Over(grace_over()) };
         self.monitor.set(Liveness::Down);
+        self.uplink.hold_all();
         self.deadline = Some(known + self.grace);
         SessionEvent::Cut(Box::new(link), why)
     }

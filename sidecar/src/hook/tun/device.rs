@@ -13,7 +13,6 @@ use std::path::Path;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
 use gh_net_common::frame::{Reason, TunnelAddress};
 use gh_net_common::netlink::{Netlink, Route, RouteKind};
 use ipnet::IpNet;
@@ -48,8 +47,6 @@ const MINOR: u64 = 200;
 const NODE_MODE: u32 = 0o1600;
 /// The node's mode with its type, and its number: what `mknod` gets.
 pub(crate) const NODE_ARGUMENTS: (u32, u64) = (libc::S_IFCHR | NODE_MODE, makedev(MAJOR, MINOR));
-/// Size of the buffer that packets are read into, one after the other.
-const ARENA: usize = 256 * 1024;
 
 /// Why there is no device.
 #[derive(Debug, thiserror::Error)]
@@ -211,23 +208,16 @@ impl Device {
         Ok((missing.is_empty() || !present.interrupted).then_some(missing))
     }
 
-    /// The next packet, split off the front of `arena`, which gets new memory when it runs low.
-    pub(crate) fn poll_read(&self, cx: &mut Context<'_>, arena: &mut BytesMut) -> Poll<io::Result<Bytes>> {
-        let mtu = usize::from(self.mtu);
-        if arena.len() < mtu {
-            // Reuses the same memory if its packets have been dropped, as they usually have.
-            arena.clear();
-            arena.reserve(ARENA);
-            arena.resize(ARENA, 0);
-        }
+    /// Reads the next packet into `buffer`; returns its length.
+    pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
             let mut guard = match ready!(self.fd.poll_read_ready(cx)) {
                 Ok(guard) => guard,
                 Err(error) => return Poll::Ready(Err(error)),
             };
-            let read = |fd: &AsyncFd<OwnedFd>| Ok(nix::unistd::read(fd.get_ref(), &mut arena[..mtu])?);
+            let read = |fd: &AsyncFd<OwnedFd>| Ok(nix::unistd::read(fd.get_ref(), buffer)?);
             match guard.try_io(read) {
-                Ok(Ok(length)) => return Poll::Ready(Ok(arena.split_to(length).freeze())),
+                Ok(Ok(length)) => return Poll::Ready(Ok(length)),
                 Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(Err(error)) => return Poll::Ready(Err(error)),
                 Err(_would_block) => {}

@@ -1,27 +1,28 @@
 //! The pump: moves packets between the device and the link, as fast as both accept them.
 //!
-//! One turn handles what the link has brought, then reads packets from the device while the window allows,
-//! then writes everything that is queued; turns follow each other until nothing more is ready.
+//! One turn handles what the link has brought, then reads all packets that the device has, then writes as many as the
+//! link has room for; turns follow each other until nothing more is ready.
 //!
-//! The [`LinkControl`] bounds what is under way to the laptop. While its window is closed the device is not read, and
-//! packets wait, or at worst are dropped, in the device's own queue, where the codespace's kernel notices.
+//! The [`LinkControl`] bounds what is under way to the laptop. The device is read even if there is no room: its own queue
+//! is first in, first out, and what it has no place for is lost, whoever sent it. What has to wait waits in [`Uplink`],
+//! which says what goes next.
 
 use std::io;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use gh_net_common::alarm::Alarm;
 use gh_net_common::frame::{Dns, Frame, Routes};
 use gh_net_common::framed::{FrameReader, FrameWriter, ReadError};
 use gh_net_common::link::{LinkControl, SILENCE};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::hook::Hook;
+use crate::hook::{Buffers, Hook};
 use crate::liveness::Heard;
-use crate::owner::held::Held;
 use crate::owner::segment;
 use crate::owner::standby::Standby;
+use crate::owner::uplink::Uplink;
 use crate::status::Counters;
 
 /// Maximum bytes of packets queued for the link. Frames queued behind them, including control frames, wait no longer
@@ -31,8 +32,9 @@ const BATCH: usize = 256 * 1024;
 const MAX_QUEUED: usize = 2 * BATCH;
 /// Packets of this many bytes are taken off the link before the other direction has its turn.
 const DOWNLINK_BATCH: usize = 128 * 1024;
-/// Packets that don't wake a quiet link are handled in this number before the other direction has its turn.
-const MAX_BACKGROUND: usize = 256;
+/// Packets of this number, and of this many bytes, are read from the device before the other direction has its turn.
+const UPLINK_PACKETS: usize = 256;
+const UPLINK_BATCH: usize = 256 * 1024;
 /// Turns until other tasks get their turn.
 const TURNS: usize = 16;
 
@@ -91,7 +93,7 @@ pub(crate) struct Pump<S> {
     alarm: Alarm,
     probe: Probe,
     heard: Heard,
-    arena: BytesMut,
+    buffers: Buffers,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
@@ -107,7 +109,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             alarm: Alarm::new(),
             probe: Probe::None,
             heard: Heard::default(),
-            arena: BytesMut::new(),
+            buffers: Buffers::default(),
         }
     }
 
@@ -133,27 +135,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
         self.control.frame_sent(Instant::now());
     }
 
-    /// Pumps until there is an event for the session. What is `held` is sent first.
+    /// Pumps until there is an event for the session.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
         hook: &Hook,
-        held: &mut Held,
+        uplink: &mut Uplink,
         counters: &mut Counters,
     ) -> Poll<Event> {
         if let Poll::Ready(error) = hook.poll_lost(cx) {
             return Poll::Ready(Event::DeviceLost(error));
         }
         for _ in 0..TURNS {
-            let downlink = match self.poll_downlink(cx, hook, counters) {
+            let brought = match self.poll_downlink(cx, hook, uplink, counters) {
                 Ok(progress) => progress,
                 Err(event) => return Poll::Ready(event),
             };
-            let uplink = match self.poll_uplink(cx, hook, held, counters) {
+            let read = match self.read_ahead(cx, hook, uplink, counters) {
                 Ok(progress) => progress,
                 Err(error) => return Poll::Ready(Event::DeviceLost(error)),
             };
             let now = Instant::now();
+            let sent = self.send_waiting(uplink, counters, now);
             if let Some(time) = self.control.silence(now) {
                 return Poll::Ready(Event::Silent { time, promised: self.control.promised() });
             }
@@ -163,7 +166,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             let queued = self.writer.queued();
             // Reported at once, while the processes of ssh are awake: with a report 5 ms later, an echo takes a fifth
             // longer (measured).
-            if downlink
+            if brought
                 && queued < BATCH
                 && let Some(report) = self.control.poll_report()
             {
@@ -177,7 +180,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             if let Some(quiet) = self.quiet_changed() {
                 return Poll::Ready(Event::Quiet(quiet));
             }
-            if !downlink && !uplink && !written {
+            if !(brought || read || sent || written) {
                 let deadline = self.control.poll_timeout(self.writer.queued() >= BATCH);
                 if self.alarm.poll(cx, deadline).is_pending() {
                     return Poll::Pending;
@@ -204,6 +207,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
         &mut self,
         cx: &mut Context<'_>,
         hook: &Hook,
+        uplink: &mut Uplink,
         counters: &mut Counters,
     ) -> Result<bool, Event> {
         // Reported only now, because a frame may be an event by itself.
@@ -233,6 +237,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
                 bytes += packet.len();
                 self.control.packet_received(packet.len(), now);
                 self.standby.discard();
+                uplink.heard(&packet);
                 deliver(&packet, hook, counters);
             } else {
                 self.take_frame(frame, now)?;
@@ -277,39 +282,40 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
         Ok(())
     }
 
-    /// From the device to the queue, after what was held while there was no link. Tells whether there was anything.
-    fn poll_uplink(
+    /// From the device to what waits for the link. Tells whether there was anything.
+    fn read_ahead(
         &mut self,
         cx: &mut Context<'_>,
         hook: &Hook,
-        held: &mut Held,
+        uplink: &mut Uplink,
         counters: &mut Counters,
     ) -> io::Result<bool> {
-        let now = Instant::now();
-        let mut progress = false;
-        let mut background = 0;
-        while self.control.has_room() && self.writer.queued() < BATCH {
-            let packet = match held.pop() {
-                Some(packet) => packet,
-                None => match hook.poll_read(cx, &mut self.arena)? {
-                    Poll::Ready(packet) => packet,
-                    Poll::Pending => break,
-                },
-            };
-            if self.control.is_quiet() && self.handle_background(&packet, hook, counters) {
-                background += 1;
-                if background == MAX_BACKGROUND {
-                    return Ok(true);
-                }
-                continue;
+        let (mut packets, mut bytes) = (0, 0);
+        while packets < UPLINK_PACKETS && bytes < UPLINK_BATCH {
+            let Poll::Ready(packet) = hook.poll_read(cx, &mut self.buffers)? else { break };
+            packets += 1;
+            bytes += packet.len();
+            if !(self.control.is_quiet() && self.handle_background(&packet, hook, counters)) {
+                counters.uplink_dropped += uplink.push(packet);
             }
+        }
+        Ok(packets > 0)
+    }
+
+    /// From what waits to the link, as long as that has room. Tells whether there was anything.
+    fn send_waiting(&mut self, uplink: &mut Uplink, counters: &mut Counters, now: Instant) -> bool {
+        let mut progress = false;
+        while self.control.has_room()
+            && self.writer.queued() < BATCH
+            && let Some(piece) = uplink.pop(self.control.largest_packet())
+        {
             counters.uplink_packets += 1;
-            counters.uplink_bytes += packet.len() as u64;
-            self.control.packet_sent(packet.len(), now);
-            self.writer.push_packet(packet);
+            counters.uplink_bytes += piece.len() as u64;
+            self.control.packet_sent(piece.len(), now);
+            self.writer.push_packet_parts(&piece.headers, piece.payload);
             progress = true;
         }
-        Ok(progress)
+        progress
     }
 }
 

@@ -38,6 +38,7 @@ impl Session {
             downlink_bytes,
             downlink_malformed,
             downlink_refused,
+            uplink_dropped,
         } = self.counters;
         frame::SidecarStatus {
             uptime: self.started.elapsed().as_secs(),
@@ -52,6 +53,7 @@ impl Session {
                 downlink_malformed,
                 downlink_refused,
                 rebind_refused: self.names.rebind_refused(),
+                uplink_dropped,
             },
         }
     }

@@ -1,0 +1,197 @@
+use std::collections::HashMap;
+
+use etherparse::PacketBuilder;
+
+use super::*;
+
+const CODESPACE: [u8; 4] = [198, 19, 240, 1];
+const SERVER: [u8; 4] = [10, 20, 0, 10];
+/// No packet is cut.
+const WHOLE: usize = 65_535;
+
+fn tcp(port: u16, to: [u8; 4], sequence: u32, payload: usize) -> Bytes {
+    let mut packet = Vec::new();
+    let segment = PacketBuilder::ipv4(CODESPACE, to, 64).tcp(port, 80, sequence, 1000).ack(1);
+    segment.write(&mut packet, &vec![7; payload]).unwrap();
+    packet.into()
+}
+
+fn syn(port: u16, to: [u8; 4]) -> Bytes {
+    let mut packet = Vec::new();
+    PacketBuilder::ipv4(CODESPACE, to, 64).tcp(port, 80, 1, 1000).syn().write(&mut packet, b"").unwrap();
+    packet.into()
+}
+
+fn udp(port: u16, to: [u8; 4], payload: usize) -> Bytes {
+    let mut packet = Vec::new();
+    let datagram = PacketBuilder::ipv4(CODESPACE, to, 64).udp(port, 53);
+    datagram.write(&mut packet, &vec![7; payload]).unwrap();
+    packet.into()
+}
+
+/// The flow of this port has been answered by the server.
+fn answer(uplink: &mut Uplink, port: u16) {
+    let mut packet = Vec::new();
+    let segment = PacketBuilder::ipv4(SERVER, CODESPACE, 64).tcp(80, port, 1, 1000).ack(2);
+    segment.write(&mut packet, b"").unwrap();
+    uplink.heard(&packet);
+}
+
+fn pop(uplink: &mut Uplink) -> Option<Bytes> {
+    uplink.pop(WHOLE).map(|piece| [&piece.headers[..], &piece.payload].concat().into())
+}
+
+fn source_port(packet: &[u8]) -> u16 {
+    u16::from(packet[20]) << 8 | u16::from(packet[21])
+}
+
+/// Uploads of the flows `1..=count`, each with `packets` segments of 60,000 bytes.
+fn uploads(count: u16, packets: u32) -> Uplink {
+    let mut uplink = Uplink::default();
+    for port in 1..=count {
+        answer(&mut uplink, port);
+        (0..packets).for_each(|n| assert_eq!(uplink.push(tcp(port, SERVER, n * 60_000, 60_000)), 0));
+    }
+    uplink
+}
+
+#[test]
+fn a_keystroke_a_new_connection_and_a_question_wait_for_no_upload() {
+    let mut uplink = uploads(2, 20);
+    (0..6).for_each(|_| drop(pop(&mut uplink)));
+    answer(&mut uplink, 22);
+    let urgent = [tcp(22, SERVER, 1, 1), syn(5000, [10, 9, 9, 9]), udp(5001, [198, 19, 240, 2], 40)];
+    urgent.iter().for_each(|packet| assert_eq!(uplink.push(packet.clone()), 0));
+    for packet in urgent {
+        assert_eq!(pop(&mut uplink), Some(packet));
+    }
+}
+
+#[test]
+fn a_flood_of_new_flows_takes_one_share() {
+    let mut uplink = uploads(1, 100);
+    answer(&mut uplink, 22);
+    let (mut flood, mut upload) = (0, 0);
+    for round in 0..20_000_u32 {
+        // Two packets for each that leaves, to ever other addresses.
+        for n in [2 * round, 2 * round + 1] {
+            let [_, a, b, c] = n.to_be_bytes();
+            uplink.push(syn(1000 + n as u16 % 60_000, [10, a, b, c]));
+        }
+        if round % 4000 == 3999 {
+            let key = tcp(22, SERVER, round, 1);
+            uplink.push(key.clone());
+            assert_eq!(pop(&mut uplink), Some(key), "in round {round}");
+            uplink.push(tcp(1, SERVER, round, 60_000));
+        }
+        let packet = pop(&mut uplink).unwrap();
+        *if source_port(&packet) == 1 { &mut upload } else { &mut flood } += packet.len();
+    }
+    assert!(upload + 4 * 65_535 >= flood, "{upload} bytes of the upload, {flood} of the flood");
+    assert!(upload > 500_000, "{upload}");
+}
+
+#[test]
+fn a_flood_makes_no_other_network_wait() {
+    let mut uplink = Uplink::default();
+    for n in 0..10_000_u32 {
+        let [.., b, c] = n.to_be_bytes();
+        uplink.push(syn(1000 + n as u16, [10, 20, 128 + b, c]));
+        uplink.push(udp(1000 + n as u16, [10, 20, 128 + b, c], 10));
+    }
+    (0..2000).for_each(|_| assert!(uplink.pop(1500).is_some()));
+    let (connection, question) = (syn(1, SERVER), udp(2, SERVER, 10));
+    assert_eq!(uplink.push(connection.clone()) + uplink.push(question.clone()), 0);
+    let mut ahead = 0;
+    let mut wanted = vec![connection, question];
+    while !wanted.is_empty() {
+        let piece = uplink.pop(1500).unwrap();
+        ahead += piece.len();
+        wanted.retain(|packet| *packet != piece.payload);
+    }
+    assert!(ahead <= 2 * 1500 + 200, "{ahead} bytes");
+}
+
+#[test]
+fn order_within_a_flow_stays_when_it_is_answered_or_forgotten() {
+    let mut uplink = Uplink::default();
+    // Others, so that its answer does not find it alone.
+    (0..50).for_each(|port| assert_eq!(uplink.push(tcp(1000 + port, SERVER, 1, 1)), 0));
+    (0..10).for_each(|n| assert_eq!(uplink.push(tcp(1, SERVER, n, 1)), 0));
+    answer(&mut uplink, 1);
+    (10..20).for_each(|n| assert_eq!(uplink.push(tcp(1, SERVER, n, 1)), 0));
+    uplink.answered = Answered::default();
+    (20..30).for_each(|n| assert_eq!(uplink.push(tcp(1, SERVER, n, 1)), 0));
+    let all: Vec<Bytes> = std::iter::from_fn(|| pop(&mut uplink)).collect();
+    let own: Vec<&Bytes> = all.iter().filter(|packet| source_port(packet) == 1).collect();
+    assert_eq!(own, (0..30).map(|n| tcp(1, SERVER, n, 1)).collect::<Vec<_>>().iter().collect::<Vec<_>>());
+    assert_eq!(all.len(), 80);
+}
+
+#[test]
+fn too_much_is_dropped_from_the_head_of_the_longest_queue() {
+    let mut uplink = uploads(2, 3);
+    answer(&mut uplink, 3);
+    let mut dropped = 0;
+    for n in 0..1000 {
+        dropped += uplink.push(tcp(3, SERVER, n, 60_000));
+        assert!(uplink.waiting.cost() <= MOST);
+    }
+    let left: Vec<Bytes> = std::iter::from_fn(|| pop(&mut uplink)).collect();
+    let of = |port| left.iter().filter(|packet| source_port(packet) == port).count();
+    assert_eq!((of(1), of(2)), (3, 3));
+    assert_eq!(of(3) as u64 + dropped, 1000);
+    assert!(left.contains(&tcp(3, SERVER, 999, 60_000)), "the latest");
+    assert_eq!(uplink.waiting.cost(), 0);
+}
+
+#[test]
+fn what_waits_of_one_flow_of_datagrams_is_bounded() {
+    let mut uplink = Uplink::default();
+    let mut packet = Vec::new();
+    PacketBuilder::ipv4(SERVER, CODESPACE, 64).udp(53, 7).write(&mut packet, b"").unwrap();
+    uplink.heard(&packet);
+    let dropped: u64 = (0..5000).map(|_| uplink.push(udp(7, SERVER, 1200))).sum();
+    let left = std::iter::from_fn(|| pop(&mut uplink)).count() as u64;
+    assert_eq!(left + dropped, 5000);
+    assert!((500..1000).contains(&left), "{left}");
+}
+
+#[test]
+fn eight_uploads_share_evenly_in_small_pieces() {
+    let mut uplink = uploads(8, 50);
+    let mut bytes: HashMap<u16, usize> = HashMap::new();
+    for _ in 0..8000 {
+        let piece = uplink.pop(1500).unwrap();
+        assert!(piece.len() <= 1500);
+        *bytes.entry(source_port(&piece.headers)).or_default() += piece.len();
+    }
+    let (most, least) = (bytes.values().max().unwrap(), bytes.values().min().unwrap());
+    assert!(bytes.len() == 8 && most - least <= 3 * 1500, "{bytes:?}");
+}
+
+#[test]
+fn without_a_link_one_segment_of_each_connection_is_held() {
+    let mut uplink = uploads(2, 20);
+    uplink.push(udp(7, SERVER, 10));
+    uplink.push(syn(3, SERVER));
+    // A piece is under way.
+    assert!(uplink.pop(1500).is_some());
+    uplink.hold_all();
+    uplink.hold(&syn(4, SERVER));
+    // The next link is there.
+    uplink.push(tcp(1, SERVER, 5, 5));
+    let sent: Vec<Bytes> = std::iter::from_fn(|| pop(&mut uplink)).collect();
+    let mut held = sent[..4].to_vec();
+    held.sort_by_key(|packet| source_port(packet));
+    assert_eq!(
+        held,
+        [
+            tcp(1, SERVER, 19 * 60_000, 60_000),
+            tcp(2, SERVER, 19 * 60_000, 60_000),
+            syn(3, SERVER),
+            syn(4, SERVER)
+        ]
+    );
+    assert_eq!(sent[4..], [tcp(1, SERVER, 5, 5)]);
+}
