@@ -2,7 +2,9 @@
 //!
 //! io must never wait for a disk, so a thread of its own writes. Lines wait for it in a bounded channel; those that find
 //! it full, or that the disk does not take, are counted, and the next line that is written says how many are missing.
+//! Refused flows get lines at a bounded rate (`denials.rs`); all others get theirs.
 
+mod denials;
 mod entry;
 mod file;
 mod recorder;

@@ -12,6 +12,7 @@ pub mod instance;
 pub mod invoked;
 pub mod io;
 pub mod judgement;
+mod limit;
 pub mod netwatch;
 pub mod policy;
 mod random;

@@ -58,6 +58,13 @@ pub enum Entry {
         /// How many packets were refused.
         count: u64,
     },
+    /// Refused flows before this line have none of their own: there were too many.
+    DenialsLeftOut {
+        /// How many lines they would have taken.
+        lines: u64,
+        /// How many packets were refused.
+        packets: u64,
+    },
     /// Entries are missing before this line.
     Lost {
         /// How many.

@@ -1,10 +1,11 @@
 //! The way of entries to the thread that writes them.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
 
+use super::denials::Denials;
 use super::entry::Entry;
 
 /// An entry and its time.
@@ -22,6 +23,7 @@ pub(super) enum Message {
 pub struct Recorder {
     pub(super) sender: SyncSender<Message>,
     pub(super) shared: Arc<Shared>,
+    denials: Arc<Mutex<Denials>>,
 }
 
 /// Counters that both sides use.
@@ -35,11 +37,18 @@ pub(super) struct Shared {
 
 impl Recorder {
     pub(super) fn new(sender: SyncSender<Message>) -> Self {
-        Self { sender, shared: Arc::default() }
+        let denials = Arc::new(Mutex::new(Denials::new()));
+        Self { sender, shared: Arc::default(), denials }
     }
 
-    /// Records an entry at this time.
+    /// Records an entry at this time. Of refused flows, only as many as there is [room](Denials) for.
     pub fn record(&self, entry: Entry) {
+        let entries =
+            self.denials.lock().unwrap_or_else(PoisonError::into_inner).admit(entry, Instant::now());
+        entries.for_each(|entry| self.send(entry));
+    }
+
+    fn send(&self, entry: Entry) {
         let message = Message::Entry(Box::new((SystemTime::now(), entry)));
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.sender.try_send(message) {
             self.missed(1);

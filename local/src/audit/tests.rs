@@ -24,7 +24,7 @@ fn flow(name: &str) -> Flow {
     }
 }
 
-fn entries() -> Vec<Entry> {
+pub(super) fn entries() -> Vec<Entry> {
     let closed = |ending: Ending| Entry::FlowClosed {
         flow: flow("db.corp"),
         uplink_bytes: 1,
@@ -41,6 +41,7 @@ fn entries() -> Vec<Entry> {
             refusal: Refusal::Prohibited,
             count: 3,
         },
+        Entry::DenialsLeftOut { lines: 4, packets: 12 },
         Entry::Lost { count: 5 },
         Entry::SessionEnd { error: None },
     ]
@@ -180,7 +181,7 @@ fn a_full_disk_leaves_a_line_that_says_what_is_missing() {
 #[test]
 fn what_finds_the_channel_full_is_counted_and_told() {
     let (sender, receiver) = sync_channel(2);
-    let recorder = Recorder { sender, shared: Arc::default() };
+    let recorder = Recorder::new(sender);
     for _ in 0..5 {
         recorder.record(Entry::FlowOpened { flow: flow("x") });
     }

@@ -5,9 +5,9 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use super::limit::RateLimit;
 use crate::audit::{self, Entry, Recorder, Verdict};
 use crate::engine::{self, Engine, Event, FlowEvent, Protocol, Refusal};
+use crate::limit::RateLimit;
 use crate::policy::Policy;
 use crate::status::unix_time;
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use gh_net_common::frame::{Level, Notice};
 use gh_net_common::hello::printable;
 
-use super::limit::RateLimit;
+use crate::limit::RateLimit;
 
 /// Maximum number of lines the sidecar may log per [`PERIOD`].
 const LINES: u32 = 10;

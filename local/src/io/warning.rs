@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::limit::RateLimit;
+use crate::limit::RateLimit;
 
 /// Minimum time between two log lines about a shortage of sockets.
 const SHORTAGE_INTERVAL: Duration = Duration::from_secs(30);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 /// Admits a number of events per period.
 #[derive(Debug, Clone, Copy)]
-pub struct RateLimit {
+pub(crate) struct RateLimit {
     period: Duration,
     most: u32,
     began: Option<Instant>,
@@ -13,12 +13,12 @@ pub struct RateLimit {
 
 impl RateLimit {
     /// Admits at most `most` events per `period`.
-    pub fn new(period: Duration, most: u32) -> Self {
+    pub(crate) fn new(period: Duration, most: u32) -> Self {
         Self { period, most, began: None, admitted: 0 }
     }
 
     /// Whether this event is admitted.
-    pub fn admits(&mut self, now: Instant) -> bool {
+    pub(crate) fn admits(&mut self, now: Instant) -> bool {
         if self.began.is_none_or(|began| now.saturating_duration_since(began) >= self.period) {
             self.began = Some(now);
             self.admitted = 0;
