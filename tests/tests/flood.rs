@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 use anyhow::Result;
-use gh_net_tests::lab::floods::{self, Flood, Flooding};
+use gh_net_tests::lab::floods::{Flood, Flooding, Others};
 use gh_net_tests::lab::servers::ECHO;
 use gh_net_tests::lab::{Bridge, Host, Lab, Options};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -82,7 +82,7 @@ const MEMORY: u64 = (256 + 64) << 20;
 fn others_are_served(lab: &Lab, bridge: &Bridge<'_>, kinds: &[Flood]) -> Result<()> {
     let names: Vec<_> = kinds.iter().map(|flood| flood.name()).collect();
     let running = kinds.iter().map(|flood| flood.start(lab)).collect::<Result<Vec<Flooding>>>()?;
-    floods::serve_others(lab, 50)?;
+    Others::run(lab, 50)?.all_served()?;
     running.into_iter().try_for_each(Flooding::stop)?;
     let peak = bridge.process().peak_memory().unwrap_or(u64::MAX);
     assert!(peak <= MEMORY, "{}: {} MiB", names.join(", "), peak >> 20);

@@ -10,12 +10,15 @@ use std::sync::mpsc::{self, SyncSender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::Lab;
 use crate::dns::question;
+pub use others::Others;
+
+mod others;
 
 /// Addresses that don't answer: [`Lab::silence_addresses`].
 const SILENT: Ipv4Addr = Ipv4Addr::new(10, 20, 128, 0);
@@ -142,27 +145,6 @@ impl Lab {
     pub fn silence_addresses(&self) -> Result<()> {
         self.vpn.script("ip route add blackhole 10.20.128.0/17")
     }
-}
-
-/// Runs `count` curls and as many digs of another program in the codespace, one after the other. Returns how long the
-/// slowest of them took.
-///
-/// # Errors
-/// One of them failed.
-pub fn serve_others(lab: &Lab, count: u32) -> Result<Duration> {
-    let mut slowest = Duration::ZERO;
-    for _ in 0..count {
-        for (line, answer) in [
-            ("curl -sS --max-time 10 http://10.20.0.10/", "hello from corp"),
-            ("dig +short www.corp.internal A", "10.20.0.10"),
-        ] {
-            let begun = Instant::now();
-            let output = lab.codespace.shell(line)?;
-            ensure!(output == answer, "{line} printed {output:?}");
-            slowest = slowest.max(begun.elapsed());
-        }
-    }
-    Ok(slowest)
 }
 
 /// What the floods need to know of the lab.

@@ -59,7 +59,7 @@ pub use privilege::{
     find_program, missing_lab_tools, missing_of, missing_tools, obstacle, privileged, skip_because,
     skip_without,
 };
-pub use process::{Output, Process};
+pub use process::{Output, Process, peak_memory};
 pub use servers::{Event, EventKind, Servers};
 pub use state::State;
 pub use wan::Wan;

@@ -162,12 +162,9 @@ impl Process {
         }
     }
 
-    /// Its peak memory so far, in bytes; `None` if it has ended. `wait4`'s figure is useless, because it includes the
-    /// parent's memory at the time of the fork.
+    /// Its peak memory so far, in bytes; `None` if it has ended.
     pub fn peak_memory(&self) -> Option<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-        line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024)
+        peak_memory(self.pid())
     }
 
     /// Waits for its end.
@@ -190,6 +187,14 @@ impl Process {
         let (stdout, stderr) = (self.stdout.finish(linger), self.stderr.finish(linger));
         Ok(Output { what: std::mem::take(&mut self.what), status, stdout, stderr, peak_memory })
     }
+}
+
+/// The peak of a process's resident memory so far, in bytes; `None` if it has ended. `wait4`'s figure is useless, because it
+/// includes the parent's memory at the time of the fork.
+pub fn peak_memory(pid: Pid) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
 impl Drop for Process {

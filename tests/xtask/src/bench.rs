@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: compares gh-net with the raw ssh pipe that it runs over and, with `--rivals`, with other tunnels
-//! for the same purpose, in one run, on one machine, each in a lab of its own. `--far`: over distant lines ([`far`]).
+//! for the same purpose, in one run, on one machine, each in a lab of its own. `--far`: over distant lines ([`far`]);
+//! `--floods`: what other programs notice of floods ([`floods`]).
 //!
 //! A machine's speed varies from minute to minute. So the tunnels are measured in turn, for several rounds, which
 //! exposes all of them to the same variation. The tables are Markdown, ready for docs/comparison.md.
@@ -8,13 +9,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use gh_net_lab::{Binaries, Lab, Options};
 
 use crate::tools;
 
 mod far;
 mod figures;
+mod floods;
 mod install;
 mod machine;
 mod measures;
@@ -29,6 +31,8 @@ use table::Row;
 use tunnels::{BASE, TUNNELS, Tunnel};
 
 #[derive(Args)]
+#[group(skip)]
+#[command(group = ArgGroup::new("instead").args(["far", "floods"]))]
 pub(crate) struct Arguments {
     /// Also measures gh-net's rivals: ssh -w, ssh -R, tun2proxy and sshuttle; installs what is missing
     #[arg(long)]
@@ -36,11 +40,14 @@ pub(crate) struct Arguments {
     /// Measures gh-net over distant lines instead, beside the raw ssh pipe and bare TCP
     #[arg(long, conflicts_with = "rivals")]
     far: bool,
+    /// Measures what other programs notice of floods instead, and the memory that these take
+    #[arg(long, conflicts_with_all = ["rivals", "far", "seconds"])]
+    floods: bool,
     /// Only this distant line: dsl, lte, office, ocean, hotel, or RATE,ROUND-TRIP as for the demo (repeatable)
     #[arg(long, value_name = "LINE", requires = "far")]
     link: Vec<String>,
-    /// Also writes the figures of --far to this file
-    #[arg(long, value_name = "FILE", requires = "far")]
+    /// Also writes the figures of --far or --floods to this file
+    #[arg(long, value_name = "FILE", requires = "instead")]
     json: Option<PathBuf>,
     /// Seconds for each figure of each round [default: 2, far 5]
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
@@ -54,19 +61,22 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    if !arguments.far {
-        return near(arguments);
+    let Arguments { link: links, only, rounds, seconds, json, .. } = arguments;
+    if arguments.far {
+        ready()?;
+        far::Plan { links, only, rounds: *rounds, seconds: seconds.unwrap_or(5), json: json.as_deref() }.run()
+    } else if arguments.floods {
+        ready()?;
+        floods::Plan { only, rounds: *rounds, json: json.as_deref() }.run()
+    } else {
+        near(arguments)
     }
+}
+
+/// Installs what the lab needs, and chooses the programs to measure.
+fn ready() -> Result<()> {
     tools::ensure_lab()?;
-    choose_programs()?;
-    let plan = far::Plan {
-        links: &arguments.link,
-        only: &arguments.only,
-        rounds: arguments.rounds,
-        seconds: arguments.seconds.unwrap_or(5),
-        json: arguments.json.as_deref(),
-    };
-    plan.run()
+    choose_programs()
 }
 
 /// The programs that variables name, so that builds can be compared; otherwise a release of these sources.
@@ -176,8 +186,16 @@ mod tests {
 
     fn chosen(rivals: bool, only: &[&str]) -> String {
         let only = only.iter().map(|name| (*name).to_owned()).collect();
-        let arguments =
-            Arguments { rivals, far: false, link: vec![], json: None, seconds: None, rounds: 1, only };
+        let arguments = Arguments {
+            rivals,
+            far: false,
+            floods: false,
+            link: vec![],
+            json: None,
+            seconds: None,
+            rounds: 1,
+            only,
+        };
         names(&arguments.tunnels())
     }
 

@@ -66,6 +66,11 @@ pub(super) struct Spread {
 }
 
 impl Spread {
+    /// The spread of a value of each round.
+    pub(super) fn over<S>(rounds: &[S], value: impl Fn(&S) -> Option<f64>) -> Option<Self> {
+        Self::of(rounds.iter().filter_map(value).collect())
+    }
+
     /// `None` without any value.
     pub(super) fn of(mut values: Vec<f64>) -> Option<Self> {
         values.sort_unstable_by(f64::total_cmp);

@@ -10,7 +10,7 @@ pub(super) struct Row {
 
 impl Row {
     fn spread(&self, figure: Figure) -> Option<Spread> {
-        Spread::of(self.rounds.iter().filter_map(|sample| sample.get(&figure).copied()).collect())
+        Spread::over(&self.rounds, |sample| sample.get(&figure).copied())
     }
 
     /// The ratio to `base`, round by round: what slows down a whole round affects both and cancels out.

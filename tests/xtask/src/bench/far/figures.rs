@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gh_net_lab::Direction;
 
-use crate::bench::figures::{Spread, percentiles};
+use crate::bench::figures::percentiles;
 
 /// What carries bytes over the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -144,9 +144,4 @@ impl Figure {
 pub(super) fn milliseconds(trips: Vec<Duration>) -> Option<[(Percentile, f64); 2]> {
     let (p50, p99) = percentiles(trips)?;
     Some([(Percentile::P50, p50 / 1e3), (Percentile::P99, p99 / 1e3)])
-}
-
-/// The spread of a value that is computed of each round.
-pub(super) fn spread(rounds: &[Sample], value: impl Fn(&Sample) -> Option<f64>) -> Option<Spread> {
-    Spread::of(rounds.iter().filter_map(value).collect())
 }

@@ -3,7 +3,7 @@
 use gh_net_lab::Direction;
 use serde_json::{Value, json};
 
-use super::figures::{Carrier, Figure, Load, Percentile, Sample, bulk, spread};
+use super::figures::{Carrier, Figure, Load, Percentile, Sample, bulk};
 use crate::bench::figures::Spread;
 use crate::bench::table::{markdown, with_range};
 use crate::distance::Distance;
@@ -55,7 +55,10 @@ fn bulk_table(rows: &[Row]) -> String {
     }
     let titles: Vec<_> = titles.iter().map(String::as_str).collect();
     let cells = |row: &Row| {
-        columns.iter().map(|(value, decimals)| cell(spread(&row.rounds, value), row, *decimals)).collect()
+        columns
+            .iter()
+            .map(|(value, decimals)| cell(Spread::over(&row.rounds, value), row, *decimals))
+            .collect()
     };
     markdown(&titles, rows.iter().map(|row| (row.name.clone(), cells(row))))
 }
@@ -69,9 +72,9 @@ fn trips_table(rows: &[Row], with_ssh: bool, figure: fn(Load, Percentile) -> Fig
     }));
     let titles: Vec<_> = titles.iter().map(String::as_str).collect();
     let line = |row: &Row, percentile: Percentile| {
-        let ssh = with_ssh.then(|| spread(&row.rounds, value(Figure::SshEcho(percentile))));
+        let ssh = with_ssh.then(|| Spread::over(&row.rounds, value(Figure::SshEcho(percentile))));
         let loads = Load::ALL.map(|load| {
-            spread(&row.rounds, move |sample| {
+            Spread::over(&row.rounds, move |sample| {
                 let time = *sample.get(&figure(load, percentile))?;
                 let idle = *sample.get(&figure(Load::Idle, Percentile::P50))?;
                 Some(if load == Load::Idle { time } else { time - idle })
@@ -105,7 +108,7 @@ fn line(row: &Row) -> Value {
     let figures: serde_json::Map<_, _> = figures
         .into_iter()
         .filter_map(|figure| {
-            let Spread { least, median, most } = spread(rounds, value(figure))?;
+            let Spread { least, median, most } = Spread::over(rounds, value(figure))?;
             let values: Vec<_> = rounds.iter().map(|sample| sample.get(&figure)).collect();
             Some((figure.key(), json!({ "median": median, "least": least, "most": most, "rounds": values })))
         })
