@@ -1,5 +1,7 @@
 //! The `gh-net` program: flags and signals, exit code and messages. Everything else is in the library.
 
+#![forbid(unsafe_code)]
+
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! `gh-net-sidecar`. See the library.
 
+#![forbid(unsafe_code)]
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

@@ -1,5 +1,7 @@
 //! Shared by gh-net's tests: the lab, the simulation, the fuzz targets, the generated documents.
 
+#![forbid(unsafe_code)]
+
 pub mod docs;
 pub mod fuzzing;
 pub mod sim;

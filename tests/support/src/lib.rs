@@ -3,6 +3,7 @@
 //!
 //! It shares no code with what it checks: etherparse builds and parses packets and computes their checksums.
 
+#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 
 pub mod build;
