@@ -13,9 +13,9 @@ use nix::sys::time::TimeSpec;
 
 use super::line::{Counts, Line, Shape};
 
-/// After it has worked, the thread pauses. So it is woken at most so often a second, and moves several packets each time
-/// when there are many. What this adds to the delay is small against a millisecond.
-const PAUSE: Duration = Duration::from_micros(100);
+/// The thread pauses for so long after it has worked. So it moves several packets each time when there are many: waking up
+/// costs more than a packet. What this adds to the delay is less than a millisecond, and nothing on an idle line.
+const PAUSE: Duration = Duration::from_micros(250);
 /// More than any packet on a device without segmentation offload.
 const LONGEST: usize = 1 << 16;
 
