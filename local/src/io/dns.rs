@@ -48,10 +48,13 @@ struct Finished {
     took: Duration,
 }
 
+/// A query under way, which ends early once it is forgotten.
+type Query = Pin<Box<dyn Future<Output = Result<Finished, Aborted>> + Send>>;
+
 /// The queries under way.
 pub(super) struct Queries {
     resolver: Arc<Resolver>,
-    pending: FuturesUnordered<Pin<Box<dyn Future<Output = Result<Finished, Aborted>> + Send>>>,
+    pending: FuturesUnordered<Query>,
     /// Those of them that were not forgotten.
     under_way: BTreeMap<Key, AbortHandle>,
     /// How many of these came on streams.
