@@ -12,8 +12,8 @@ use crate::tools;
 
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Shows the bridge over a distant line: RATE,ROUND-TRIP[,queue=SIZE][,loss=PERCENT%][,jitter=TIME], as in
-    /// 50mbit,40ms; or dsl, lte, office, ocean, hotel
+    /// Shows the bridge over a distant line: RATE,ROUND-TRIP, as in 50mbit,40ms, then optionally ,queue=SIZE
+    /// ,loss=PERCENT% and ,jitter=TIME; or dsl, lte, office, ocean, hotel
     #[arg(long, value_name = "LINE")]
     wan: Option<Distance>,
 }
