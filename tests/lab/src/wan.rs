@@ -2,7 +2,7 @@
 //! itself. It works on whole IP packets, so ssh's own TCP lives on it, and needs no support of the kernel (netem).
 //!
 //! Two TUN devices carry the traffic between `home` and `internet` instead of their cable. For each direction, a thread
-//! reads the packets from one device and writes them to the other one when [`line`] says that they arrive. Routes that are
+//! reads the packets from one device and writes them to the other one when [`mod@line`] says that they arrive. Routes that are
 //! more specific than the lab's lead to the devices and vanish with them, so a line can be put in and taken out while
 //! connections last.
 //!
