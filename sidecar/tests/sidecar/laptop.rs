@@ -128,9 +128,13 @@ impl Laptop {
 
     /// The next frame. The sidecar's pings are answered on the way.
     pub(crate) async fn next(&mut self) -> Frame {
+        timeout(PATIENCE, self.answer_pings()).await.expect("a frame in time")
+    }
+
+    /// Answers pings until another frame comes, however long that takes.
+    async fn answer_pings(&mut self) -> Frame {
         loop {
-            let next = timeout(PATIENCE, self.reader.next()).await.expect("a frame in time");
-            match next.expect("a frame").expect("a frame, not the end") {
+            match self.reader.next().await.expect("a frame").expect("a frame, not the end") {
                 Frame::Ping(value) => {
                     self.writer.push(&Frame::Pong(value));
                     // A sidecar that ends does not read any more, and what it says last is still to be read.
@@ -160,7 +164,7 @@ impl Laptop {
     /// Answers pings for as long as this is polled.
     pub(crate) async fn stay_alive<T>(&mut self) -> T {
         loop {
-            self.next().await;
+            self.answer_pings().await;
         }
     }
 
