@@ -5,10 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gh_net_common::frame::{Frame, Goodbye, HEADER_LEN, Open, Reason};
+use gh_net_common::link::SILENCE;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::codespace::{device_statistics, in_codespace, owner, sidecar};
+use tokio::time::timeout;
+
+use crate::codespace::{device_statistics, in_codespace, owner, sidecar, snapshot};
 use crate::laptop::{Laptop, open, resume, routes};
 
 const OURS: Ipv4Addr = Ipv4Addr::new(198, 19, 240, 1);
@@ -196,6 +199,43 @@ fn a_laptop_that_reports_nothing_gets_no_more_than_a_window() {
         // It continues as soon as something is reported.
         laptop.send(&[Frame::Delivered(1_000_000)]).await;
         assert_eq!(packet(&mut laptop).await.len(), 28 + 32_000);
+    });
+}
+
+#[test]
+fn a_laptop_that_asks_and_does_not_read_loses_its_link_and_then_the_session() {
+    in_codespace(|| async {
+        let before = snapshot();
+        let (mut laptop, _) = Laptop::session(1).await;
+        laptop.send(&[routes(&["10.20.0.0/16"])]).await;
+        laptop.settle().await;
+        let status = format!("/proc/{}/status", owner());
+        let socket = socket([0, 0, 0, 0].into());
+        for port in 1..2000 {
+            socket.send_to(&[7; 32_000], (SERVER, port)).unwrap();
+        }
+        // Until the sidecar no longer reads either: it then hears nothing, and gives the link up.
+        let asks = async {
+            loop {
+                laptop.writer.push(&Frame::AskStatus);
+                if laptop.writer.flush().await.is_err() {
+                    return std::fs::read_to_string(&status).expect("the owner, within the grace");
+                }
+            }
+        };
+        let status = timeout(2 * SILENCE + Duration::from_secs(20), asks).await.expect("the link ends");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let peak: u64 = peak.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+        assert!(peak < 64 << 10, "{peak} KiB");
+        println!("{peak} KiB at most");
+        laptop.exit_code().await;
+        timeout(Duration::from_secs(20), async {
+            while snapshot() != before {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("the codespace is as before, without a cleanup");
     });
 }
 
