@@ -135,7 +135,10 @@ pub(super) fn rule(message: &RuleMessage) -> Option<Rule> {
             RuleAttribute::Priority(priority) => rule.priority = *priority,
             RuleAttribute::Table(table) => rule.table = *table,
             RuleAttribute::Iifname(name) => interface = Some(name),
-            RuleAttribute::Source(address) => source = IpNet::new(*address, header.src_len).ok(),
+            // The kernel keeps the host bits that whoever added the rule gave.
+            RuleAttribute::Source(address) => {
+                source = IpNet::new(*address, header.src_len).ok().map(|net| net.trunc());
+            }
             // The kernel reports -1 for none.
             RuleAttribute::SuppressPrefixLen(0) => rule.but_default = true,
             RuleAttribute::SuppressPrefixLen(u32::MAX)
