@@ -244,11 +244,12 @@ impl State {
         // Addresses still missing now did not return with the laptop's network.
         self.lost_addresses.values_mut().for_each(|until| *until = Instant::now());
         // The new link begins with full sets, so the frames of the change are not needed.
-        let Update { policy, notes, .. } = self.networks.set_codespace(opened);
+        let Update { notes, .. } = self.networks.set_codespace(opened);
         let notes = if first { self.networks.notes().to_vec() } else { notes };
         notes.iter().for_each(|note| tracing::warn!("{}", note.text));
         self.record.opened(opened, early);
-        self.judge_by(policy);
+        // Io may be a new one, which knows no policy yet.
+        self.judge_by(Some(self.networks.policy().clone()));
         self.networks.link_frames().into_iter().for_each(|frame| self.tell(Control::Send(frame)));
     }
 
@@ -374,12 +375,15 @@ impl State {
         Judgement::new(question, learnt, self.networks.policy(), self.networks.routes())
     }
 
-    /// The networks have changed: flows are judged by this policy, and questions answered by the settings of DNS.
-    fn judge_by(&self, policy: Policy) {
+    /// The networks have changed: flows are judged by this policy, if it is another one, and questions answered by the
+    /// settings of DNS.
+    fn judge_by(&self, policy: Option<Policy>) {
         if let Some(dns) = self.networks.dns() {
             self.resolver.set_scope(dns);
         }
-        self.tell(Control::Policy(policy));
+        if let Some(policy) = policy {
+            self.tell(Control::Policy(policy));
+        }
     }
 
     fn tell(&self, control: Control) {

@@ -33,8 +33,8 @@ pub(super) struct Networks {
 /// The consequences of a change.
 #[derive(Debug)]
 pub(super) struct Update {
-    /// The policy for new flows.
-    pub(super) policy: Policy,
+    /// The policy for new flows, if it is another one.
+    pub(super) policy: Option<Policy>,
     /// The frames for the sidecar.
     pub(super) frames: Vec<Frame>,
     /// The changes of forwarded networks.
@@ -188,17 +188,17 @@ impl Networks {
 
     fn change(&mut self, apply: impl FnOnce(&mut Self)) -> Update {
         let (routes, notes, dns) = (self.routes.clone(), self.notes.clone(), self.dns.clone());
-        let before = self.policy.routes().to_vec();
+        let before = self.policy.clone();
         apply(self);
         self.decide();
         let changes = changes(&routes, &self.routes);
-        let mut frames = route_frames(&before, self.policy.routes());
+        let mut frames = route_frames(before.routes(), self.policy.routes());
         if self.dns != dns {
             frames.extend(self.dns.clone().map(Frame::Dns));
         }
         let notes = self.notes.iter().filter(|note| !notes.contains(note)).cloned().collect();
         Update {
-            policy: self.policy.clone(),
+            policy: (self.policy != before).then(|| self.policy.clone()),
             frames,
             changes,
             notes,

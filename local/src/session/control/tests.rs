@@ -184,17 +184,31 @@ fn what_the_codespace_has_of_its_own_is_followed() {
         let _settled = world.open();
         let sidecar = watch::Sender::new(Codespace::default());
         world.plane.follow_codespace(sidecar.subscribe());
-        let World { plane, io, stop: _stop, status: _status } = &mut world;
-        for (networks, codes) in [(&["10.20.3.0/24"][..], &["overlap"][..]), (&[], &[])] {
-            let networks = prefixes(networks);
-            sidecar.send_replace(Codespace { networks, resolvers: Vec::new() });
-            // Each message to io is a reason to look; the first ones belong to the session's beginning.
-            while plane.networks().notes().iter().map(|note| note.code.as_str()).ne(codes.iter().copied()) {
-                tokio::select! {
-                    never = plane.run() => match never {},
-                    _ = io.recv() => {}
+        let World { plane, io, stop: _stop, status } = &mut world;
+        let script = async {
+            let mut policies = 0;
+            for (networks, codes) in [(&["10.20.3.0/24"][..], &["overlap"][..]), (&[], &[])] {
+                let networks = prefixes(networks);
+                sidecar.send_replace(Codespace { networks, resolvers: Vec::new() });
+                let mut shown = Vec::new();
+                while shown != codes {
+                    let report = async {
+                        loop {
+                            match io.recv().await {
+                                Some(Control::Report(_)) => return,
+                                message => policies += u32::from(matches!(message, Some(Control::Policy(_)))),
+                            }
+                        }
+                    };
+                    let (status, ()) = tokio::join!(status.status(), report);
+                    shown = status.unwrap().notes.into_iter().map(|note| note.code).collect();
                 }
             }
+            assert_eq!(policies, 1, "flows are judged by the one of the session's beginning");
+        };
+        tokio::select! {
+            never = plane.run() => match never {},
+            () = script => {}
         }
     });
 }

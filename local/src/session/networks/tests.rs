@@ -68,7 +68,7 @@ fn a_new_link_gets_full_sets_and_a_change_only_the_difference() {
         crate::status::lines::route_changes(&update.changes),
         ["+10.30.0.0/16 (route on vpn1)", "-10.20.0.0/16 (was: route on vpn0)"]
     );
-    assert_eq!(&update.policy, networks.policy());
+    assert_eq!(update.policy.as_ref(), Some(networks.policy()));
 }
 
 #[test]
@@ -204,6 +204,7 @@ fn what_the_codespace_has_of_its_own_is_followed_and_said_once() {
     let mut line = |codespace| {
         let (update, change) = networks.follow_codespace(codespace);
         assert!(update.frames.is_empty() && update.notes.is_empty(), "{update:?}");
+        assert_eq!(update.policy, None, "its networks are not judged by: no flow has to be judged again");
         let codes = networks.notes().iter().map(|note| note.code.clone()).collect::<Vec<_>>();
         (crate::status::lines::codespace_change(&change), codes)
     };
