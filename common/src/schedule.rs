@@ -106,6 +106,12 @@ impl<F: Copy> Schedule<F> {
         }
     }
 
+    /// Keeps only these flows.
+    pub fn retain(&mut self, keep: impl Fn(F) -> bool) {
+        self.fresh.retain(|flow| keep(*flow));
+        self.bulk.retain(|flow| keep(*flow));
+    }
+
     /// The candidate no longer exists.
     pub fn remove(&mut self, candidate: Candidate<F>) {
         if candidate.fresh {

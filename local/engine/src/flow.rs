@@ -316,6 +316,11 @@ impl Table {
         self.entries.values()
     }
 
+    /// Whether there is such a flow.
+    pub(super) fn contains(&self, id: FlowId) -> bool {
+        self.entries.contains_key(&id)
+    }
+
     /// How many flows there are.
     pub(super) fn len(&self) -> usize {
         self.entries.len()

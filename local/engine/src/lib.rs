@@ -86,6 +86,8 @@ const MAX_URGENT: usize = 1024 * 1024;
 /// A larger packet of the engine itself waits for room on the link, as payload does: an echo reply or a DNS answer. Smaller
 /// ones are as large as an ICMP error or an answer over UDP usually gets.
 const MAX_SMALL: usize = 1280;
+/// Flows that were removed and may be left in the lists, if there are fewer flows.
+const MAX_STALE: usize = 1024;
 /// The lowest hop limit of an ordinary packet; a lower one means a traceroute's probe.
 const ORDINARY_HOPS: u8 = 33;
 
@@ -117,6 +119,8 @@ pub struct Engine {
     /// Whether the last packet with payload was one of `answers`, which take turns with the flows.
     answered_last: bool,
     controls: VecDeque<FlowId>,
+    /// Flows that were removed while they may have been in a list.
+    stale: usize,
     counters: Counters,
     events: Events,
     datagram_id: u16,
@@ -146,6 +150,7 @@ impl Engine {
             urgent_bytes: 0,
             answered_last: false,
             controls: VecDeque::new(),
+            stale: 0,
             counters: Counters::default(),
             events: Events::default(),
             datagram_id: 0,
@@ -342,6 +347,20 @@ impl Engine {
         if let Some(mut entry) = self.table.remove(id) {
             self.budget.recharge(entry.charged, Charge::default());
             self.deadlines.forget(id, &mut entry.registered);
+            self.stale += 1;
+            self.purge();
         }
+    }
+
+    /// Takes flows that were removed out of the lists, once they may be more than the others: a link that takes nothing
+    /// does not empty them.
+    fn purge(&mut self) {
+        if self.stale <= self.table.len().max(MAX_STALE) {
+            return;
+        }
+        self.stale = 0;
+        let table = &self.table;
+        self.controls.retain(|id| table.contains(*id));
+        self.schedule.retain(|id| table.contains(id));
     }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etherparse::{IpNumber, TcpHeader, TcpOptionElement};
-use gh_net_engine::{Command, Config, Engine, FlowId, Resources};
+use gh_net_engine::{Command, Config, ConnectError, Engine, FlowId, Resources};
 use gh_net_testkit::policy::Rules;
 use gh_net_testkit::{build, ip, socket};
 
@@ -377,10 +377,39 @@ fn drain() {
     assert!(more <= 4096, "{more} bytes are left");
 }
 
+/// Flows come and go while the link takes nothing: none of them leaves anything behind.
+fn churn() {
+    let mut full = Full::new(Pieces::Small);
+    let rounds = |full: &mut Full, count: usize| {
+        for n in 0..count {
+            // A refused connection, whose reset waits, and which the program tries again.
+            let (flow, ends) = full.connect(0, "10.21.0.1:80");
+            full.engine.handle_connect_failed(flow, ConnectError::Refused, full.now);
+            full.segment(ends, "S", n as u32, 0, b"");
+            let again = full.take().expect("another attempt");
+            full.engine.handle_connect_failed(again, ConnectError::TimedOut, full.now);
+            // A mapping with an answer that waits, and that times out.
+            full.send(&build::udp(client(n % 100), socket("10.21.0.1:53"), b"x"));
+            let mapping = full.take().expect("a mapping");
+            full.engine.handle_datagram(mapping, socket("10.21.0.1:53"), Bytes::from_static(b"x"), full.now);
+            full.now += Duration::from_secs(11);
+            full.engine.handle_timeout(full.now);
+            full.take();
+        }
+    };
+    rounds(&mut full, 5000);
+    let before = full.kept();
+    rounds(&mut full, 50_000);
+    let more = full.kept().saturating_sub(before);
+    assert!(full.engine.flow_count() <= 1, "{}", full.engine.flow_count());
+    assert!(more <= 64 * 1024, "{more} bytes are left of flows that are gone");
+}
+
 /// One test: what one allocates must not count for another.
 #[test]
 fn all_bounds_filled_at_once_keep_no_more_than_is_promised() {
     drain();
+    churn();
     fill(Pieces::Large);
     fill(Pieces::Small);
 }
