@@ -104,6 +104,7 @@ pub struct Engine {
     queries: dns::Queries,
     names: names::Table,
     link: Link,
+    challenges: tcp::ChallengeLimit,
     /// When payload of a TCP connection or UDP mapping last passed.
     active: Option<Instant>,
     /// When anything but a bare acknowledgment last passed.
@@ -141,6 +142,7 @@ impl Engine {
             queries: dns::Queries::new(memory),
             names: names::Table::default(),
             link: Link::default(),
+            challenges: tcp::ChallengeLimit::default(),
             active: None,
             exchange: None,
             ended: false,

@@ -35,6 +35,13 @@ impl Engine {
             if !connection.gives_way_to(&segment) {
                 let reset = segment.rst;
                 connection.handle_segment(segment, now);
+                if connection.take_challenge() {
+                    if self.challenges.admits(now) {
+                        connection.send_challenge();
+                    } else {
+                        self.counters.dropped += 1;
+                    }
+                }
                 let pinned = connection.take_pinned();
                 if reset {
                     self.note_end(id, Ending::ResetByCodespace);

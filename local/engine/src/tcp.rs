@@ -21,6 +21,7 @@
 //! Timestamps and selective acknowledgment are not negotiated: round trips are timed by segments, and with a
 //! lossless leg there is nothing to acknowledge selectively.
 
+mod challenge;
 mod host;
 mod incoming;
 mod output;
@@ -34,6 +35,8 @@ mod timer;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+pub(super) use self::challenge::ChallengeLimit;
+use self::challenge::Challenges;
 use self::recv::Receive;
 pub(super) use self::segment::{Segment, refusal};
 use self::send::Send;
@@ -160,6 +163,7 @@ pub(super) struct Connection {
     resumed: bool,
     /// Whether its timer was put off because the link is quiet.
     put_off: bool,
+    challenges: Challenges,
 }
 
 impl Connection {
@@ -193,6 +197,7 @@ impl Connection {
             abandoned: false,
             resumed: false,
             put_off: false,
+            challenges: Challenges::default(),
         }
     }
 

@@ -28,8 +28,12 @@ impl Connection {
             if segment.rst {
                 return;
             }
+            if segment.syn {
+                // RFC 5961, 4: wherever it is.
+                return self.challenges.want(now);
+            }
             self.due.ack = true;
-            if !segment.syn && position <= self.receive.next() {
+            if position <= self.receive.next() {
                 self.handle_acknowledgment(&segment, position, now);
             }
             return;
@@ -38,15 +42,24 @@ impl Connection {
             return self.handle_reset(position, now);
         }
         if segment.syn {
-            // Challenge (RFC 5961, 4).
-            self.due.ack = true;
-            return;
+            // RFC 5961, 4.
+            return self.challenges.want(now);
         }
         if !self.handle_acknowledgment(&segment, position, now) {
             return;
         }
         self.report_loss_of_old_link(position);
         self.handle_payload(segment, position, now);
+    }
+
+    /// Whether the last segment deserves a challenge that the engine has not admitted yet, once.
+    pub(crate) fn take_challenge(&mut self) -> bool {
+        self.challenges.take()
+    }
+
+    /// The challenge is admitted.
+    pub(crate) fn send_challenge(&mut self) {
+        self.due.ack = true;
     }
 
     pub(super) fn receive_initial(&self) -> u32 {
@@ -64,7 +77,7 @@ impl Connection {
     /// data: a program that closes with unread data sends one, and the server must still get the whole request.
     fn handle_reset(&mut self, position: u64, now: Instant) {
         if position != self.receive.next() {
-            self.due.ack = true;
+            self.challenges.want(now);
         } else if self.receive.fin_received() {
             self.abandoned = true;
             self.leave(now);
@@ -88,7 +101,9 @@ impl Connection {
                 return false;
             }
             Acknowledged::TooMuch | Acknowledged::TooOld => {
-                self.due.ack |= self.state.is_synchronized();
+                if self.state.is_synchronized() {
+                    self.challenges.want(now);
+                }
                 return false;
             }
             Acknowledged::Progress => self.acknowledged(now),

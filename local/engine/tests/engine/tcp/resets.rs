@@ -51,8 +51,54 @@ fn a_syn_in_an_open_connection_is_challenged() {
         script.send(seg("S", position, None, b""));
         script.expect(seg("", 1, 1, b""));
         script.quiet();
+        script.pass(Duration::from_secs(1));
     }
     assert_eq!(script.engine.flow_count(), 1);
+}
+
+#[test]
+fn a_connection_challenges_twice_a_second_at_most() {
+    // RFC 5961, 7.
+    let (mut script, _) = Script::established();
+    let challenges = |script: &mut Script| {
+        for forged in [seg("R", 2, None, b""), seg("S", 5, None, b""), seg("", 1, 2, b"x")] {
+            script.send(forged);
+        }
+        std::iter::from_fn(|| script.recv()).count()
+    };
+    assert_eq!(challenges(&mut script), 1);
+    assert_eq!(challenges(&mut script), 0);
+    script.pass(Duration::from_millis(499));
+    assert_eq!(challenges(&mut script), 0);
+    script.pass(Duration::from_millis(1));
+    assert_eq!(challenges(&mut script), 1);
+    script.send(seg("", 1, 1, b"genuine"));
+    script.expect(seg("", 1, 8, b""));
+}
+
+#[test]
+fn all_connections_challenge_a_thousand_times_a_second_at_most() {
+    let mut script = Script::new();
+    let mut clients = Vec::new();
+    for port in 10_000..11_500 {
+        script.client.set_port(port);
+        script.theirs = 0;
+        (script, _) = script.connected(seg("S", 0, None, b"").mss(1000));
+        clients.push((port, script.theirs));
+    }
+    let challenges = |script: &mut Script| {
+        let mut count = 0;
+        for (port, theirs) in &clients {
+            script.client.set_port(*port);
+            script.theirs = *theirs;
+            script.send(seg("R", 2, None, b""));
+            count += std::iter::from_fn(|| script.recv()).count();
+        }
+        count
+    };
+    assert_eq!((challenges(&mut script), script.engine.counters().dropped), (1000, 500));
+    script.pass(Duration::from_secs(1));
+    assert_eq!(challenges(&mut script), 1000, "others may be challenged in the next second");
 }
 
 #[test]
