@@ -29,3 +29,17 @@ async fn answers_that_no_stream_takes_are_bounded_and_the_fullest_stream_gives_w
     assert!(flows.streams().any(|(id, _)| id == streams[0]), "one that wants nothing stays");
     assert!(flows.queries_dropped() > MAX_STREAMS as u64);
 }
+
+#[tokio::test]
+async fn flows_that_are_gone_take_no_turns() {
+    let (mut flows, mut engine, now) = (flows(), engine(), Instant::now());
+    for round in 0..100 {
+        for id in 0..4 * TURN as u64 {
+            let flow = FlowId(round * 4 * TURN as u64 + id);
+            let command = Command::Connect { flow, target: Target::Resolver, hop_limit: None };
+            flows.carry_out(command, &mut engine, now);
+        }
+        flows.serve(&mut engine, now);
+    }
+    assert!(flows.ready.len() <= 4 * TURN, "{} wait for a turn", flows.ready.len());
+}
