@@ -248,10 +248,10 @@ impl Io {
         self.events.take(&mut self.engine, now);
     }
 
-    /// Resets all flows towards both sides. Segments without payload wait for no window, so all resets fit.
+    /// Resets all flows towards both sides. Nothing but the resets is left in the engine, and they wait for no window.
     fn reset_flows<W: AsyncWrite + Unpin>(&mut self, writer: &mut FrameWriter<W>, now: Instant) {
         self.abort_sockets(now);
-        while let Some(packet) = self.engine.poll_transmit(false, now) {
+        while let Some(packet) = self.engine.poll_transmit(true, now) {
             writer.push_packet_parts(packet.headers.as_slice(), packet.payload);
         }
     }

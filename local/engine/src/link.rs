@@ -102,30 +102,42 @@ impl Engine {
         self.table.entries_mut().filter_map(acknowledgment).take(limit)
     }
 
-    /// The next packet for the link. `bulk` says whether the link has room for packets with payload. The engine's
-    /// own small packets and segments without payload do not wait for room: they are few, and bounded by what came
-    /// in.
+    /// The next packet for the link. `bulk` says whether the link's window has room. A bounded number of bytes goes ahead of
+    /// everything else, room or not: the engine's own small packets and segments without payload. A program that causes
+    /// more of them has them wait: the first in turn with everything else, the others for room. Acknowledgments that wait
+    /// become one.
     pub fn poll_transmit(&mut self, bulk: bool, now: Instant) -> Option<Transmit> {
         if !self.link.is_up() {
             return None;
         }
         let packet = self
             .poll_urgent(now)
-            .or_else(|| self.poll_control(now))
+            .or_else(|| self.poll_control(bulk, now))
             .or_else(|| if bulk { self.poll_bulk(now) } else { None })?;
         self.link.sent = self.link.end_of(&packet);
         self.counters.downlink_packets += 1;
         Some(packet)
     }
 
+    /// One of the engine's own small packets, if it may go ahead.
     fn poll_urgent(&mut self, now: Instant) -> Option<Transmit> {
+        if !self.link.urgent.has_room(&self.link) {
+            return None;
+        }
+        let packet = self.take_urgent(now)?;
+        let (end, delivered) = (self.link.end_of(&packet), self.link.delivered);
+        self.link.urgent.sent(packet.len(), end, delivered);
+        Some(packet)
+    }
+
+    fn take_urgent(&mut self, now: Instant) -> Option<Transmit> {
         let packet = self.urgent.pop_front()?;
         self.exchange = Some(now);
         self.urgent_bytes -= queue::cost(&packet);
         Some(packet)
     }
 
-    /// An answer of the engine itself or a packet of a flow, in turn.
+    /// A packet of the engine itself or of a flow, in turn.
     fn poll_bulk(&mut self, now: Instant) -> Option<Transmit> {
         if self.answered_last
             && let Some(packet) = self.poll_scheduled(now)
@@ -133,14 +145,22 @@ impl Engine {
             self.answered_last = false;
             return Some(packet);
         }
-        let Some(packet) = self.answers.pop_front() else { return self.poll_scheduled(now) };
-        self.answered_last = true;
+        let own = self.take_urgent(now).or_else(|| self.take_answer(now));
+        self.answered_last = own.is_some();
+        own.or_else(|| self.poll_scheduled(now))
+    }
+
+    fn take_answer(&mut self, now: Instant) -> Option<Transmit> {
+        let packet = self.answers.pop_front()?;
         self.exchange = Some(now);
         self.urgent_bytes -= queue::cost(&packet);
         Some(packet)
     }
 
-    fn poll_control(&mut self, now: Instant) -> Option<Transmit> {
+    fn poll_control(&mut self, bulk: bool, now: Instant) -> Option<Transmit> {
+        if !bulk && !self.link.control.has_room(&self.link) {
+            return None;
+        }
         while let Some(id) = self.controls.pop_front() {
             let Some(entry) = self.table.get_mut(id) else { continue };
             entry.control_listed = false;
@@ -151,8 +171,10 @@ impl Engine {
                 self.exchange = Some(now);
             }
             self.settle(id, now);
-            if segment.is_some() {
-                return segment;
+            if let Some(segment) = segment {
+                let (end, delivered) = (self.link.end_of(&segment), self.link.delivered);
+                self.link.control.sent(segment.len(), end, delivered);
+                return Some(segment);
             }
         }
         None

@@ -6,6 +6,34 @@ use gh_net_common::frame::HEADER_LEN;
 
 use crate::api::Transmit;
 
+/// Bytes of small packets that may be ahead of the link's window, and of everything else: about what waits in front of them
+/// anyway. Twice as many may be under way.
+const AHEAD: u64 = 64 * 1024;
+
+/// The small packets of one kind that went ahead. Whoever causes them in bulk must not crowd out what the window orders.
+#[derive(Debug, Default)]
+pub(super) struct Ahead {
+    /// Bytes that went ahead since the count began.
+    bytes: u64,
+    /// The first of them ends here on the link. Once that is delivered, the count begins again.
+    until: u64,
+}
+
+impl Ahead {
+    /// Whether another one may go ahead.
+    pub(super) fn has_room(&self, link: &Link) -> bool {
+        self.bytes < AHEAD || link.has_delivered(self.until)
+    }
+
+    /// One that ends at `end` on the link has gone ahead.
+    pub(super) fn sent(&mut self, bytes: usize, end: u64, delivered: u64) {
+        if self.bytes == 0 || delivered >= self.until {
+            *self = Self { bytes: 0, until: end };
+        }
+        self.bytes += bytes as u64;
+    }
+}
+
 /// One link, and the bytes of packet frames that went over it.
 #[derive(Debug, Default)]
 pub(crate) struct Link {
@@ -15,6 +43,10 @@ pub(crate) struct Link {
     pub(crate) quiet: bool,
     pub(super) sent: u64,
     pub(super) delivered: u64,
+    /// The engine's own small packets.
+    pub(super) urgent: Ahead,
+    /// Segments without payload.
+    pub(super) control: Ahead,
 }
 
 /// What a flow's timer has to know of the link.

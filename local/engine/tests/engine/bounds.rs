@@ -93,6 +93,60 @@ fn large_answers_of_the_engine_wait_for_room_on_the_link() {
     assert!(script.engine.poll_transmit(true, script.now).is_none());
 }
 
+/// What goes ahead of the window before the sidecar reports anything.
+const AHEAD: usize = 64 * 1024;
+
+/// The lengths of the packets that are sent while the sidecar reports nothing.
+fn lengths(script: &mut Script) -> Vec<usize> {
+    let packets = std::iter::from_fn(|| script.engine.poll_transmit(script.bulk, script.now));
+    packets.map(|packet| packet.len()).collect()
+}
+
+#[test]
+fn a_flood_of_pings_to_the_gateway_waits_for_the_window_and_leaves_the_others_their_turn() {
+    let (mut script, flow) = Script::new().connected(seg("S", 0, None, b"").mss(1000).scale(7));
+    for sequence in 0..700 {
+        script.send_raw(&echo("10.1.0.2", "10.1.0.1", 1, sequence, &[0; 1000]));
+    }
+    for _ in 0..20 {
+        script.serve(flow, &[1; 1000]);
+    }
+    script.bulk = false;
+    let ahead: usize = lengths(&mut script).iter().sum();
+    assert!((1..=AHEAD + 1280).contains(&ahead), "{ahead} bytes went ahead");
+    script.bulk = true;
+    let (echoes, segments) = (1028, 1040);
+    let rest = lengths(&mut script);
+    assert!(rest[..40].iter().filter(|length| **length == segments).count() == 20, "{:?}", &rest[..40]);
+    assert_eq!(rest.iter().filter(|length| **length == echoes).count(), 700 - ahead / echoes);
+}
+
+#[test]
+fn pings_that_arrive_go_ahead_again() {
+    let mut script = Script::new();
+    script.bulk = false;
+    for sequence in 0..1000 {
+        script.send_raw(&echo("10.1.0.2", "10.1.0.1", 1, sequence, &[0; 1000]));
+        assert!(script.sent().is_some(), "{sequence}");
+    }
+}
+
+#[test]
+fn acknowledgments_in_bulk_wait_for_the_window_and_none_is_lost() {
+    let mut script = Script::new();
+    let flows = open_connections(&mut script, 4000);
+    script.bulk = false;
+    for (port, (_, theirs)) in (10_000..).zip(&flows) {
+        script.client.set_port(port);
+        script.theirs = *theirs;
+        script.send(seg("", 1, 1, b"x"));
+    }
+    let ahead = lengths(&mut script);
+    assert!((1..=AHEAD + 40).contains(&ahead.iter().sum()), "{} went ahead", ahead.len());
+    script.bulk = true;
+    assert_eq!(ahead.len() + lengths(&mut script).len(), 4000);
+}
+
 #[test]
 fn a_flood_of_segments_with_gaps_is_bounded() {
     let (mut script, flow) = Script::established();
