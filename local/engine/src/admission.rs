@@ -120,6 +120,7 @@ impl Engine {
     /// a soft error (RFC 1122, 4.2.3.9): the program's socket stays usable, and the mapping keeps its port.
     pub fn set_policy(&mut self, policy: Box<dyn Policy>, now: Instant) {
         self.config.policy = policy;
+        self.names.classify(&*self.config.policy);
         for id in self.table.ids() {
             self.judge_again(id, now);
         }

@@ -91,7 +91,7 @@ impl Engine {
     /// that led on from there, each in lower case without a trailing dot; `addresses` are what they resolved to, each
     /// with its TTL.
     pub fn handle_names(&mut self, names: &[String], addresses: &[(IpAddr, Duration)], now: Instant) {
-        self.names.learn_answer(names, addresses, now);
+        self.names.learn_answer(names, addresses, &*self.config.policy, now);
     }
 
     /// The names that a new flow to `address` is judged by, the one that was asked for last first.

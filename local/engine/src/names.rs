@@ -10,11 +10,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::deadline::Pause;
+use super::policy::Policy;
 
-/// Addresses that are known by name. Beyond that, the one whose names expire first makes room. The codespace chooses
-/// what is looked up, so all of this is bounded: with the next two, the table is below 4 MiB.
-const MAX_ADDRESSES: usize = 4096;
-/// Names of one address. Beyond that, the one that expires first makes room.
+/// Addresses with a name that a rule refers to; and other addresses, whose names are only shown. Beyond that, the one whose
+/// names expire first makes room. The codespace chooses what is looked up, so all of this is bounded, and what is only
+/// shown displaces nothing that decides.
+const MAX_ADDRESSES: usize = 2048;
+/// Names of one address. Beyond that, the one that expires first makes room, those that no rule refers to before the others.
 const MAX_NAMES: usize = 8;
 /// Bytes of the names of one address: flows keep them, too.
 const MAX_BYTES: usize = 512;
@@ -26,6 +28,8 @@ const MAX_DESTINATIONS: usize = 2;
 const GRACE: Duration = Duration::from_secs(60);
 /// The longest TTL that counts. Longer ones are rare, and networks change.
 const MAX_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// The same for names that no rule refers to: what lives long would stay when there is no room for the others.
+const MAX_TTL_SHOWN: Duration = Duration::from_secs(60 * 60);
 
 /// The names of one address, the one that was asked for last first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -74,77 +78,131 @@ impl Kept {
 /// The names that are known of addresses.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    addresses: HashMap<IpAddr, Known>,
-    /// All addresses, by the time at which their last name expires.
-    by_end: BTreeSet<(Instant, IpAddr)>,
+    /// Addresses with a name that a rule refers to.
+    ruled: Places,
+    /// The others.
+    shown: Places,
+}
+
+/// A name of an address.
+#[derive(Debug, Clone, Copy)]
+struct Lease {
+    end: Instant,
+    /// Whether a rule refers to the name.
+    ruled: bool,
 }
 
 #[derive(Debug, Default)]
 struct Known {
     names: Names,
-    /// When each of the names expires.
-    ends: Vec<Instant>,
+    /// One for each of the names.
+    leases: Vec<Lease>,
 }
 
 impl Known {
     /// These names. If they are those of `before`, they share its memory.
-    fn new(all: Vec<(&String, Instant)>, before: &Self) -> Self {
-        let ends = all.iter().map(|(_, end)| *end).collect();
+    fn new(all: Vec<(&String, Lease)>, before: &Self) -> Self {
+        let leases = all.iter().map(|(_, lease)| *lease).collect();
         let names = || all.iter().map(|(name, _)| *name);
         let same = names().eq(before.names.iter());
         let names = if same { before.names.clone() } else { Names(Some(names().cloned().collect())) };
-        Self { names, ends }
+        Self { names, leases }
     }
 
-    fn iter(&self) -> impl Iterator<Item = (&String, Instant)> {
-        self.names.iter().zip(self.ends.iter().copied())
+    fn iter(&self) -> impl Iterator<Item = (&String, Lease)> {
+        self.names.iter().zip(self.leases.iter().copied())
     }
 
     fn end_of(&self, name: &str) -> Option<Instant> {
-        self.iter().find(|(known, _)| *known == name).map(|(_, end)| end)
+        self.iter().find(|(known, _)| *known == name).map(|(_, lease)| lease.end)
     }
 
     /// When the last of them expires; `None` if there are none.
     fn end(&self) -> Option<Instant> {
-        self.ends.iter().max().copied()
+        self.leases.iter().map(|lease| lease.end).max()
+    }
+
+    fn is_ruled(&self) -> bool {
+        self.leases.iter().any(|lease| lease.ruled)
     }
 }
 
 impl Table {
-    /// The laptop's resolver has given an answer with these names and addresses, each with its TTL.
-    pub(super) fn learn_answer(&mut self, names: &[String], addresses: &[(IpAddr, Duration)], now: Instant) {
-        if names.is_empty() {
-            return;
-        }
+    /// The laptop's resolver has given an answer with these names and addresses, each with its TTL. Names that no rule
+    /// refers to are of use only for addresses that are forwarded.
+    pub(super) fn learn_answer(
+        &mut self,
+        names: &[String],
+        addresses: &[(IpAddr, Duration)],
+        policy: &dyn Policy,
+        now: Instant,
+    ) {
+        let ruled: Vec<bool> = names.iter().map(|name| policy.refers_to(name)).collect();
         for (address, ttl) in addresses {
-            self.learn(address.to_canonical(), names, now + (*ttl).min(MAX_TTL) + GRACE, now);
+            let address = address.to_canonical();
+            if ruled.contains(&true) || policy.forwards(address) {
+                self.learn(address, names.iter().zip(ruled.iter().copied()), *ttl, now);
+            }
         }
     }
 
-    /// An answer named `address`: the name that was asked for first, then its aliases.
-    fn learn(&mut self, address: IpAddr, answer: &[String], end: Instant, now: Instant) {
+    /// An answer named `address`: the name that was asked for first, then its aliases, each with whether a rule refers to
+    /// it.
+    fn learn<'a>(
+        &mut self,
+        address: IpAddr,
+        answer: impl Iterator<Item = (&'a String, bool)>,
+        ttl: Duration,
+        now: Instant,
+    ) {
         let before = self.remove(address).unwrap_or_default();
-        let named = answer.iter().take(MAX_NAMES);
-        let mut all: Vec<(&String, Instant)> =
-            named.map(|name| (name, before.end_of(name).map_or(end, |before| before.max(end)))).collect();
+        let lease = |(name, ruled): (&'a String, bool)| {
+            let end = now + ttl.min(if ruled { MAX_TTL } else { MAX_TTL_SHOWN }) + GRACE;
+            (name, Lease { end: before.end_of(name).map_or(end, |before| before.max(end)), ruled })
+        };
+        let mut all: Vec<(&String, Lease)> = answer.map(lease).collect();
         let new = all.len();
-        all.extend(before.iter().filter(|(name, end)| *end > now && !answer.contains(name)));
-        while all.len() > MAX_NAMES || all.iter().map(|(name, _)| name.len()).sum::<usize>() > MAX_BYTES {
-            let older = all.iter().enumerate().skip(new).rev().min_by_key(|(_, (_, end))| *end);
-            all.remove(older.map_or(all.len() - 1, |(first, _)| first));
+        let older = before
+            .iter()
+            .filter(|(name, lease)| lease.end > now && !all.iter().any(|(known, _)| known == name));
+        let older: Vec<_> = older.collect();
+        all.extend(older);
+        let mut all: Vec<_> = all.into_iter().enumerate().map(|(place, name)| (place < new, name)).collect();
+        while all.len() > MAX_NAMES || all.iter().map(|(_, (name, _))| name.len()).sum::<usize>() > MAX_BYTES
+        {
+            // What no rule refers to first, then what is older; of the new ones the last alias.
+            let least = all
+                .iter()
+                .enumerate()
+                .rev()
+                .min_by_key(|(_, (new, (_, lease)))| (lease.ruled, *new, (!*new).then_some(lease.end)));
+            let Some((least, _)) = least else { break };
+            all.remove(least);
         }
-        let known = Known::new(all, &before);
+        let known = Known::new(all.into_iter().map(|(_, name)| name).collect(), &before);
         self.insert(address, known);
+    }
+
+    /// The rules have changed.
+    pub(super) fn classify(&mut self, policy: &dyn Policy) {
+        let Self { ruled, shown } = std::mem::take(self);
+        for (address, mut known) in ruled.addresses.into_iter().chain(shown.addresses) {
+            for (name, lease) in known.names.iter().zip(&mut known.leases) {
+                lease.ruled = policy.refers_to(name);
+            }
+            self.insert(address, known);
+        }
     }
 
     /// The names that `address` has at this time.
     pub(super) fn of(&mut self, address: IpAddr, now: Instant) -> Names {
-        let Some(known) = self.addresses.get(&address) else { return Names::default() };
-        if known.ends.iter().all(|end| *end > now) {
+        let known = self.ruled.addresses.get(&address).or_else(|| self.shown.addresses.get(&address));
+        let Some(known) = known else { return Names::default() };
+        if known.leases.iter().all(|lease| lease.end > now) {
             return known.names.clone();
         }
         let before = self.remove(address).unwrap_or_default();
-        let known = Known::new(before.iter().filter(|(_, end)| *end > now).collect(), &before);
+        let known = Known::new(before.iter().filter(|(_, lease)| lease.end > now).collect(), &before);
         let names = known.names.clone();
         self.insert(address, known);
         names
@@ -152,8 +210,31 @@ impl Table {
 
     /// Ends a time without a link, in which names could be used but not looked up.
     pub(super) fn resume(&mut self, pause: Pause) {
+        self.ruled.resume(pause);
+        self.shown.resume(pause);
+    }
+
+    fn insert(&mut self, address: IpAddr, known: Known) {
+        if known.is_ruled() { &mut self.ruled } else { &mut self.shown }.insert(address, known);
+    }
+
+    fn remove(&mut self, address: IpAddr) -> Option<Known> {
+        self.ruled.remove(address).or_else(|| self.shown.remove(address))
+    }
+}
+
+/// Places for addresses.
+#[derive(Debug, Default)]
+struct Places {
+    addresses: HashMap<IpAddr, Known>,
+    /// All addresses, by the time at which their last name expires.
+    by_end: BTreeSet<(Instant, IpAddr)>,
+}
+
+impl Places {
+    fn resume(&mut self, pause: Pause) {
         for known in self.addresses.values_mut() {
-            known.ends.iter_mut().for_each(|end| *end += pause.length());
+            known.leases.iter_mut().for_each(|lease| lease.end += pause.length());
         }
         self.by_end = std::mem::take(&mut self.by_end)
             .into_iter()

@@ -4,7 +4,7 @@
 //! engine's owner implements [`Policy`].
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 
 /// The kernel's index of a network interface.
@@ -15,6 +15,12 @@ pub type InterfaceIndex = NonZeroU32;
 pub trait Policy: fmt::Debug + Send {
     /// Decides about one flow.
     fn verdict(&self, flow: &NewFlow<'_>) -> Verdict;
+
+    /// Whether a verdict may depend on this name.
+    fn refers_to(&self, name: &str) -> bool;
+
+    /// Whether a flow to this address may be forwarded.
+    fn forwards(&self, address: IpAddr) -> bool;
 }
 
 /// The transport protocols that are forwarded.

@@ -99,7 +99,7 @@ impl Full {
             gateways: vec![ip("10.1.0.1"), ip("fd01::1")],
             dns: true,
             mtu: 65_520,
-            policy: Box::new(Rules::forward(&["10.0.0.0/8"]).prohibit(&["10.9.0.0/16"])),
+            policy: Box::new(Rules::forward(&["10.0.0.0/8"]).prohibit(&["10.9.0.0/16"]).refer_to(".rule")),
             secret: 7,
             resources: Resources { memory: BUDGET, ..Resources::default() },
         });

@@ -171,6 +171,14 @@ impl engine::Policy for Policy {
             Decision::Unmatched(Action::Deny) => refuse(Refusal::Prohibited, rule::NOT_ALLOWED),
         }
     }
+
+    fn refers_to(&self, name: &str) -> bool {
+        self.rules.refer_to(name)
+    }
+
+    fn forwards(&self, address: IpAddr) -> bool {
+        self.forwarded.get(address).is_some()
+    }
 }
 
 /// The networks that are forwarded, each with a value: from `known` for a route's interface, from `named` for a network

@@ -111,6 +111,11 @@ impl Rules {
         self.list.get(usize::try_from(index).ok()?)
     }
 
+    /// Whether one of the rules is about this name.
+    pub fn refer_to(&self, name: &str) -> bool {
+        self.list.iter().any(|written| written.rule.pattern.target.has_name(name))
+    }
+
     /// The names in the rules, those of `*.name` without the star. They are to be resolved by the laptop, whoever asks.
     pub fn names(&self) -> Vec<String> {
         let names = self.list.iter().filter_map(|written| written.rule.pattern.target.name());

@@ -1,6 +1,6 @@
 //! A simple policy for tests of the engine.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use gh_net_common::reserved::{self, Answer};
 use gh_net_engine::{InterfaceIndex, NewFlow, Policy, Refusal, RuleId, Verdict};
@@ -16,6 +16,7 @@ pub struct Rules {
     prohibited: Vec<IpNet>,
     laptop: Vec<(SocketAddr, u16)>,
     name: Option<String>,
+    zone: Option<String>,
     interface: Option<InterfaceIndex>,
 }
 
@@ -49,6 +50,11 @@ impl Rules {
         Self { name: Some(name.to_owned()), ..self }
     }
 
+    /// Has rules for all names that end like this, which decide nothing.
+    pub fn refer_to(self, zone: &str) -> Self {
+        Self { zone: Some(zone.to_owned()), ..self }
+    }
+
     /// Binds every flow to this interface.
     pub fn bind(self, interface: u32) -> Self {
         Self { interface: InterfaceIndex::new(interface), ..self }
@@ -80,5 +86,12 @@ impl Policy for Rules {
             return Verdict::Forward { destination: asked, interface: self.interface, rule };
         }
         Verdict::Refuse { refusal: Refusal::NoRoute, rule }
+    }
+    fn refers_to(&self, name: &str) -> bool {
+        self.name.as_deref() == Some(name) || self.zone.as_ref().is_some_and(|zone| name.ends_with(zone))
+    }
+
+    fn forwards(&self, address: IpAddr) -> bool {
+        self.forwarded.iter().any(|network| network.contains(&address))
     }
 }

@@ -22,7 +22,9 @@ impl World {
 
     fn learn(&mut self, number: usize, answer: &[&str], seconds: u64, ttl: Duration) {
         let now = self.start + Duration::from_secs(seconds);
-        self.table.learn(address(number), &names(answer), now + ttl, now);
+        let answer = names(answer);
+        let answer = answer.iter().map(|name| (name, name.ends_with(".rule")));
+        self.table.learn(address(number), answer, ttl - GRACE, now);
     }
 
     fn of(&mut self, number: usize, seconds: u64) -> Vec<String> {
@@ -50,7 +52,7 @@ fn a_name_lives_as_long_as_its_latest_answer() {
     assert_eq!(world.of(1, 299), names(&["b.example", "a.example"]));
     assert_eq!(world.of(1, 300), names(&["b.example"]), "a shorter answer does not end the longer one");
     assert_eq!(world.of(1, 600), names(&[]));
-    assert!(world.table.addresses.is_empty() && world.table.by_end.is_empty());
+    assert!(world.table.shown.addresses.is_empty() && world.table.shown.by_end.is_empty());
 }
 
 #[test]
@@ -92,8 +94,8 @@ fn the_addresses_are_bounded_and_the_first_to_expire_makes_room() {
         world.learn(number, &["many.example"], 0, if number == 77 { TTL / 2 } else { TTL });
     }
     world.learn(MAX_ADDRESSES, &["one-more.example"], 1, TTL);
-    assert_eq!(world.table.addresses.len(), MAX_ADDRESSES);
-    assert_eq!(world.table.by_end.len(), MAX_ADDRESSES);
+    assert_eq!(world.table.shown.addresses.len(), MAX_ADDRESSES);
+    assert_eq!(world.table.shown.by_end.len(), MAX_ADDRESSES);
     assert_eq!(world.of(77, 2), names(&[]));
     assert_eq!(world.of(78, 2), names(&["many.example"]));
     assert_eq!(world.of(MAX_ADDRESSES, 2), names(&["one-more.example"]));
@@ -113,4 +115,36 @@ fn a_flow_keeps_the_names_of_few_destinations() {
     kept.keep(destination(1), &named("b.example"));
     assert_eq!(kept.of(destination(1)), named("b.example"));
     assert_eq!(kept.0.len(), MAX_DESTINATIONS);
+}
+
+#[test]
+fn names_that_no_rule_refers_to_displace_none_that_one_does() {
+    let mut world = World::new();
+    world.learn(1, &["www.example", "db.rule"], 0, TTL);
+    for number in 0..2 * MAX_ADDRESSES {
+        world.learn(2 + number, &["long.example"], 0, MAX_TTL);
+    }
+    for number in 0..2 * MAX_NAMES {
+        world.learn(1, &[&format!("{number}.{}.example", "x".repeat(50))], 1, MAX_TTL);
+    }
+    assert!(world.of(1, 2).contains(&"db.rule".to_owned()));
+    assert_eq!(world.table.shown.addresses.len(), MAX_ADDRESSES);
+    let mut world = World::new();
+    for number in 0..=MAX_ADDRESSES {
+        world.learn(number, &["db.rule"], number as u64, TTL);
+    }
+    assert_eq!(world.of(0, 5), names(&[]), "the first to expire made room");
+    assert_eq!(
+        (world.table.ruled.addresses.len(), world.table.ruled.by_end.len()),
+        (MAX_ADDRESSES, MAX_ADDRESSES)
+    );
+}
+
+#[test]
+fn what_is_only_shown_lives_an_hour_at_most() {
+    let mut world = World::new();
+    world.learn(1, &["www.example", "db.rule"], 0, MAX_TTL);
+    let hour = MAX_TTL_SHOWN.as_secs() + GRACE.as_secs();
+    assert_eq!(world.of(1, hour - 1), names(&["www.example", "db.rule"]));
+    assert_eq!(world.of(1, hour), names(&["db.rule"]));
 }

@@ -156,3 +156,36 @@ fn the_status_shows_the_name_that_was_asked_for_last() {
     let (script, _) = Script::new().connected(seg("S", 0, None, b""));
     assert_eq!(shown(&script), [None]);
 }
+
+#[test]
+fn thousands_of_names_that_live_long_do_not_displace_the_name_of_a_rule() {
+    let mut script = script();
+    learn(&mut script, &["db.example"], "10.20.0.10", TTL);
+    for n in 0..10_000 {
+        let name = format!("{n}.hostile.example");
+        learn(&mut script, &[&name], &format!("10.20.{}.{}", 1 + n / 250, n % 250), 1000 * TTL);
+        // Of the address itself, too.
+        learn(&mut script, &[&name], "10.20.0.10", 1000 * TTL);
+    }
+    assert!(connects(&mut script, 1));
+}
+
+#[test]
+fn addresses_that_are_not_forwarded_get_no_names_but_those_of_rules() {
+    let mut script = script();
+    learn(&mut script, &["www.example"], "192.0.2.1", TTL);
+    learn(&mut script, &["db.example"], "192.0.2.2", TTL);
+    assert_eq!(script.engine.names_of(ip("192.0.2.1"), script.now), [""; 0]);
+    assert_eq!(script.engine.names_of(ip("192.0.2.2"), script.now), ["db.example"]);
+}
+
+#[test]
+fn a_name_that_new_rules_refer_to_is_kept_from_then_on() {
+    let mut script = script();
+    learn(&mut script, &["new.example"], "10.20.0.10", TTL);
+    set(&mut script, rules().only("new.example"));
+    for n in 0..5000 {
+        learn(&mut script, &["hostile.example"], &format!("10.20.{}.{}", 1 + n / 250, n % 250), 1000 * TTL);
+    }
+    assert!(connects(&mut script, 1));
+}

@@ -96,8 +96,16 @@ impl Target {
         match self {
             Self::Any => true,
             Self::Network(network) => network.contains(&address),
-            Self::Name(own) => names.iter().any(|name| absolute(name).eq_ignore_ascii_case(own)),
-            Self::Below(parent) => names.iter().any(|name| is_below(absolute(name), parent)),
+            Self::Name(_) | Self::Below(_) => names.iter().any(|name| self.has_name(name)),
+        }
+    }
+
+    /// Whether it is about hosts with this name.
+    pub(super) fn has_name(&self, name: &str) -> bool {
+        match self {
+            Self::Any | Self::Network(_) => false,
+            Self::Name(own) => absolute(name).eq_ignore_ascii_case(own),
+            Self::Below(parent) => is_below(absolute(name), parent),
         }
     }
 
