@@ -293,6 +293,33 @@ pub struct Counters {
     pub unsupported: u64,
     /// TCP connections begun.
     pub connections: u64,
+    /// What bounds refused or had wait.
+    pub bounds: Bounds,
+}
+
+/// What was refused, forgotten or had to wait because a bound was reached, by kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bounds {
+    /// TCP connections that were not begun.
+    pub connections: u64,
+    /// UDP mappings that were not begun.
+    pub mappings: u64,
+    /// Echo sessions that were not begun.
+    pub sessions: u64,
+    /// Datagrams and echo replies for the codespace that were dropped.
+    pub datagrams: u64,
+    /// Destinations of mappings and sessions that were forgotten.
+    pub destinations: u64,
+    /// Questions over UDP that were dropped.
+    pub questions: u64,
+    /// Incomplete datagrams that were dropped.
+    pub fragments: u64,
+    /// Packets of the engine itself that were dropped: answers, errors, resets, challenges.
+    pub answers: u64,
+    /// How often the bytes for the hosts were used up, so that the codespace's windows became the smallest.
+    pub uplink_waits: u64,
+    /// How often the bytes for the codespace were used up, so that hosts' sockets were read little by little.
+    pub downlink_waits: u64,
 }
 
 /// A flow, for the status.

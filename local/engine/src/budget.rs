@@ -45,10 +45,10 @@ impl Budget {
     pub(super) fn new(memory: usize) -> Self {
         let part = memory / 16;
         Self {
-            uplink: Account { total: 2 * part, used: 0, divisor: 8, most: MAX_UPLINK },
-            downlink: Account { total: 4 * part, used: 0, divisor: 4, most: MAX_DOWNLINK },
-            queues: Account { total: part / 2, used: 0, divisor: 4, most: MAX_QUEUE },
-            peers: Account { total: part / 4, used: 0, divisor: 4, most: peers::MAX_COST },
+            uplink: Account { total: 2 * part, used: 0, divisor: 8, most: MAX_UPLINK, exhausted: 0 },
+            downlink: Account { total: 4 * part, used: 0, divisor: 4, most: MAX_DOWNLINK, exhausted: 0 },
+            queues: Account { total: part / 2, used: 0, divisor: 4, most: MAX_QUEUE, exhausted: 0 },
+            peers: Account { total: part / 4, used: 0, divisor: 4, most: peers::MAX_COST, exhausted: 0 },
         }
     }
 
@@ -65,6 +65,11 @@ impl Budget {
     /// What the destinations of a mapping or session may cost.
     pub(super) fn peers(&self, charge: Charge) -> usize {
         self.peers.share(charge.peers)
+    }
+
+    /// How often the bytes for the hosts, and those for the codespace, were used up.
+    pub(super) fn waits(&self) -> (u64, u64) {
+        (self.uplink.exhausted, self.downlink.exhausted)
     }
 
     /// A flow is charged `after` instead of `before`.
@@ -84,6 +89,8 @@ struct Account {
     /// A flow gets this fraction of what the others have left.
     divisor: usize,
     most: usize,
+    /// How often it was used up.
+    exhausted: u64,
 }
 
 impl Account {
@@ -93,7 +100,14 @@ impl Account {
     }
 
     fn recharge(&mut self, before: usize, after: usize) {
+        let was_low = self.is_low();
         self.used = (self.used + beyond_floor(after)).saturating_sub(beyond_floor(before));
+        self.exhausted += u64::from(self.is_low() && !was_low);
+    }
+
+    /// Whether a flow that has nothing yet gets no more than half of its floor beside the floor.
+    fn is_low(&self) -> bool {
+        self.total.saturating_sub(self.used) / self.divisor < FLOOR / 2
     }
 }
 
@@ -123,6 +137,7 @@ mod tests {
             let held: usize = charges.iter().sum();
             assert!(held <= account.total + 10_000 * FLOOR, "{held}");
             assert!(charges.iter().all(|charge| *charge >= FLOOR));
+            assert_eq!(account.exhausted, 1);
             for charge in charges {
                 account.recharge(charge, 0);
             }

@@ -55,6 +55,7 @@ impl Engine {
             if destination.port() != dns::PORT {
                 self.active = Some(now);
             }
+            self.counters.bounds.destinations += u64::from(added.forgotten.is_some());
             self.tell_added(flow, added);
         }
         let hop_limit = onward(packet.hop_limit);
@@ -69,10 +70,12 @@ impl Engine {
     fn handle_query(&mut self, client: SocketAddr, server: SocketAddr, message: Bytes, now: Instant) {
         if message.len() > dns::MAX_QUESTION {
             self.counters.dropped += 1;
+            self.counters.bounds.questions += 1;
             return;
         }
         let (query, gave_way) = self.queries.add(dns::Endpoints { client, server }, now);
         self.counters.dropped += u64::from(gave_way.is_some());
+        self.counters.bounds.questions += u64::from(gave_way.is_some());
         self.commands.extend(gave_way.map(Command::Forget));
         // It waits for its answer: a slice would pin the whole buffer of the link meanwhile.
         let message = Bytes::copy_from_slice(&message);
@@ -140,6 +143,7 @@ impl Engine {
         let queued = is_up
             && build::udp(source, mapping.client, id, payload).is_some_and(|p| mapping.queue.push(p, most));
         self.counters.dropped += u64::from(!queued);
+        self.counters.bounds.datagrams += u64::from(is_up && !queued);
         self.table.answered(flow);
         self.settle(flow, now);
     }
@@ -171,6 +175,7 @@ impl Engine {
             let added = session.peers.add(peer, rule, request.payload.len(), most);
             session.touch(now);
             usage.uplink(request.payload.len(), now);
+            self.counters.bounds.destinations += u64::from(added.forgotten.is_some());
             self.tell_added(flow, added);
         }
         self.commands.push_back(Command::SendEcho {
@@ -208,6 +213,7 @@ impl Engine {
         let reply = build::icmp(source, session.client, id, header, payload);
         let queued = is_up && reply.is_some_and(|reply| session.queue.push(reply, most));
         self.counters.dropped += u64::from(!queued);
+        self.counters.bounds.datagrams += u64::from(is_up && !queued);
         self.table.answered(flow);
         self.settle(flow, now);
     }

@@ -19,6 +19,12 @@ impl Engine {
             Room::None => {
                 self.counters.dropped += 1;
                 self.counters.full += 1;
+                let bounds = &mut self.counters.bounds;
+                *match key {
+                    Key::Tcp { .. } => &mut bounds.connections,
+                    Key::Udp { .. } => &mut bounds.mappings,
+                    Key::Echo { .. } => &mut bounds.sessions,
+                } += 1;
                 false
             }
         }

@@ -61,7 +61,7 @@ use etherparse::IpNumber;
 use gh_net_common::schedule::Schedule;
 
 pub use self::api::{
-    Command, Config, ConnectError, Counters, FlowId, FlowState, FlowView, Headers, Loopback, QueryId,
+    Bounds, Command, Config, ConnectError, Counters, FlowId, FlowState, FlowView, Headers, Loopback, QueryId,
     Resources, Target, Transmit, Unreachable, UnreachableKind,
 };
 use self::budget::{Budget, Charge};
@@ -161,7 +161,10 @@ impl Engine {
 
     /// The counters.
     pub fn counters(&self) -> Counters {
-        self.counters
+        let (uplink_waits, downlink_waits) = self.budget.waits();
+        let fragments = self.reassembly.dropped();
+        let bounds = Bounds { uplink_waits, downlink_waits, fragments, ..self.counters.bounds };
+        Counters { bounds, ..self.counters }
     }
 
     /// How many flows of all kinds are known, finished ones that are remembered included.
@@ -243,6 +246,7 @@ impl Engine {
         let Some(mut packet) = packet else { return };
         if !self.link.is_up() || self.urgent_bytes + queue::cost(&packet) > MAX_URGENT {
             self.counters.dropped += 1;
+            self.counters.bounds.answers += u64::from(self.link.is_up());
             return;
         }
         // An answer to a ping is a slice of the request, which would pin the whole buffer of the link.

@@ -40,6 +40,7 @@ impl Engine {
                         connection.send_challenge();
                     } else {
                         self.counters.dropped += 1;
+                        self.counters.bounds.answers += 1;
                     }
                 }
                 let pinned = connection.take_pinned();

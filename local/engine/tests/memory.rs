@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use etherparse::{IpNumber, TcpHeader, TcpOptionElement};
-use gh_net_engine::{Command, Config, ConnectError, Engine, FlowId, Resources};
+use gh_net_engine::{Bounds, Command, Config, ConnectError, Engine, FlowId, Resources};
 use gh_net_testkit::policy::Rules;
 use gh_net_testkit::{build, ip, socket};
 
@@ -357,6 +357,9 @@ fn fill(pieces: Pieces) {
     full.row("questions", 2 * MIB, Full::questions);
     full.row("fragments", 8 * MIB + MIB / 4, Full::fragments);
     full.row("errors and events", MIB + 5 * MIB, Full::refusals);
+    let Bounds { datagrams, destinations, questions, fragments, answers, .. } = full.engine.counters().bounds;
+    let refused = [datagrams, destinations, questions, fragments, answers];
+    assert!(refused.iter().all(|count| *count > 0), "each of these was full: {refused:?}");
     println!("{pieces:?} in all: {} MiB, {:?}", full.kept() / MIB, full.engine.counters());
     assert_eq!(full.engine.flow_count(), flows - 1);
     assert!(full.broken.is_empty(), "{:#?}", full.broken);

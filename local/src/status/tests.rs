@@ -152,8 +152,12 @@ fn the_text_for_people_shows_the_essentials() {
         sidecar: true,
         text: "bad\x1b[2Jnews".into(),
     });
+    let calm = text::text(&serde_json::to_value(&status).unwrap(), 1_700_000_754);
+    assert!(!calm.contains("had to wait"), "{calm}");
+    status.counters.bounds = Bounds { datagrams: 12, uplink_waits: 1, ..Bounds::default() };
     let text = text::text(&serde_json::to_value(status).unwrap(), 1_700_000_754);
     for part in [
+        "refused or had to wait: datagrams 12, uplink_waits 1",
         "codespace big-fish open for 12m 34s",
         "198.19.240.1/30",
         "10.20.0.0/16 (route on vpn0)",

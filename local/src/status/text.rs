@@ -54,6 +54,9 @@ pub fn text(status: &Value, now: u64) -> String {
             word(&flow["age"])
         )
     });
+    if let Some(reached) = bounds(&counters["bounds"]) {
+        row("bounds", reached);
+    }
     denied(&mut row, status, now);
     column(&mut row, "notes", &status["notes"], |note| {
         format!("{} [{}]", word(&note["text"]), word(&note["code"]))
@@ -64,6 +67,14 @@ pub fn text(status: &Value, now: u64) -> String {
 /// The text that the session of this serialised status has ended.
 pub fn ended(status: &Value) -> String {
     format!("{:<9} {} has ended\n", "session", word(&status["session"]["target"]))
+}
+
+/// What bounds refused or had wait, by kind; `None` if they did not.
+fn bounds(bounds: &Value) -> Option<String> {
+    let reached = bounds.as_object()?.iter().filter(|(_, count)| count.as_u64() != Some(0));
+    let reached: Vec<String> =
+        reached.map(|(kind, count)| format!("{} {}", printable(kind), word(count))).collect();
+    (!reached.is_empty()).then(|| format!("refused or had to wait: {}", reached.join(", ")))
 }
 
 /// The refused flows, the latest first.

@@ -40,6 +40,8 @@ struct Partial {
 #[derive(Debug)]
 pub(crate) struct Reassembly {
     most: usize,
+    /// Datagrams that made room for others.
+    dropped: u64,
     partials: VecDeque<Partial>,
 }
 
@@ -47,7 +49,12 @@ impl Reassembly {
     /// As many as take a thirty-second of `memory`, at most [`MAX_DATAGRAMS`].
     pub(crate) fn new(memory: usize) -> Self {
         let most = MAX_DATAGRAMS.min(memory / 32 / (128 * 1024)).max(1);
-        Self { most, partials: VecDeque::new() }
+        Self { most, dropped: 0, partials: VecDeque::new() }
+    }
+
+    /// How many datagrams made room for others.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped
     }
 
     /// Takes a fragment; returns the whole datagram if no other part is missing. A datagram whose parts contradict
@@ -63,6 +70,7 @@ impl Reassembly {
         let at = self.partials.iter().position(|partial| partial.key == key).unwrap_or_else(|| {
             if self.partials.len() == self.most {
                 self.partials.pop_front();
+                self.dropped += 1;
             }
             let buffer = IpDefragBuf::new(key.protocol, Vec::new(), Vec::new());
             self.partials.push_back(Partial { key, since: now, buffer, first: None });

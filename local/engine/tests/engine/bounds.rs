@@ -206,6 +206,8 @@ fn memory_for_a_codespace_that_acknowledges_nothing_is_bounded() {
         }
         assert!(held <= DIRECTION, "{held} bytes of {count} connections");
         assert!(held >= 16 << 20, "{held} bytes of {count} connections");
+        let waits = script.engine.counters().bounds.downlink_waits;
+        assert_eq!(waits > 0, count == 8192, "{waits} waits of {count} connections");
     }
 }
 
@@ -230,6 +232,7 @@ fn what_hosts_that_take_nothing_are_sent_is_bounded() {
         while script.command().is_some() {}
     }
     assert!((16 << 20..DIRECTION).contains(&held), "{held} bytes");
+    assert_eq!(script.engine.counters().bounds.uplink_waits, 1);
 }
 
 #[test]
