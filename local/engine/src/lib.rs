@@ -70,6 +70,7 @@ use self::events::Events;
 pub use self::events::{Denied, Ending, Event, FlowEvent};
 use self::flow::{Entry, Flow, Table};
 use self::limits::Limits;
+pub use self::limits::OTHER_DESCRIPTORS;
 use self::link::state::Link;
 use self::packet::icmp::{Message, is_unicast};
 use self::packet::reassembly::Reassembly;

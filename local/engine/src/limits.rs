@@ -11,8 +11,10 @@ const MAX_MAPPINGS: usize = 4096;
 /// Echo sessions at once.
 const MAX_SESSIONS: usize = 512;
 
-/// Descriptors that the driver needs for other purposes than flows: its link, log, resolver, control socket.
-const OTHER_DESCRIPTORS: usize = 128;
+/// Descriptors that the driver needs for other purposes than flows, at most half of them. A flood of questions takes the most:
+/// gh-net's resolver asks 128 at a time, each over UDP and then perhaps over TCP, and has 16 lookups of the system under
+/// way, of a few descriptors each. The rest is for the link, ssh, logs, and commands that ask for the status.
+pub const OTHER_DESCRIPTORS: usize = 512;
 /// A connection needs memory for a small window in both directions; see [`super::budget`].
 const MEMORY_OF_CONNECTION: usize = 32 * 1024;
 /// A mapping or session needs memory for a packet.
@@ -36,7 +38,7 @@ impl Limits {
     /// The limits for these resources. Open connections get at least half of the sockets.
     pub(super) fn of(resources: &Resources) -> Self {
         let Resources { sockets, memory } = *resources;
-        let sockets = sockets.saturating_sub(OTHER_DESCRIPTORS);
+        let sockets = sockets - OTHER_DESCRIPTORS.min(sockets / 2);
         let opening = MAX_OPENING.min(sockets / 5).min(memory / MEMORY_OF_MAPPING).max(1);
         let mappings = MAX_MAPPINGS.min(sockets / 5).min(memory / MEMORY_OF_MAPPING).max(1);
         let sessions = MAX_SESSIONS.min(sockets / 20).min(memory / MEMORY_OF_SESSION).max(1);

@@ -27,7 +27,7 @@ pub(super) use c_library::LookupError;
 
 /// Lookups at a time. One that hangs holds its thread until the C library gives up, so it can't make room for others:
 /// no group gets more than a part, and some threads are for zones that the switch has known.
-const LOOKUPS: Limits =
+pub(super) const LOOKUPS: Limits =
     Limits { turns: 16, per_group: 6, reserved: 4, waiting: 4096, evict_after: None, hold_down: true };
 
 /// The answer of the switch, or of /etc/hosts.

@@ -439,3 +439,13 @@ async fn no_query_of_a_burst_is_lost() {
     }
     assert_eq!(answered.len(), 3000);
 }
+
+#[test]
+fn a_flood_of_questions_fits_into_the_descriptors_that_flows_leave() {
+    // One over UDP and one over TCP. A lookup of the system: its output, its process, and what the C library opens.
+    let (question, lookup) = (2, 4);
+    // The link, ssh, logs, epoll, netlink, the control socket and its clients.
+    let others = 128;
+    let needed = QUERIES.turns * question + nss::LOOKUPS.turns * lookup + others;
+    assert!(needed <= crate::engine::OTHER_DESCRIPTORS, "{needed}");
+}

@@ -193,7 +193,7 @@ fn unanswered_echo_sessions_make_room() {
 
 #[test]
 fn the_tables_fit_into_the_drivers_sockets() {
-    let resources = Resources { sockets: 1024, ..Resources::default() };
+    let resources = Resources { sockets: 1536, ..Resources::default() };
     let mut script = Script::new();
     script.engine = Engine::new(Config { resources, ..config(7) });
     for n in 0..2000 {
