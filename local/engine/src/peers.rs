@@ -27,6 +27,21 @@ impl Peer {
     fn is_translated(&self) -> bool {
         self.asked != self.actual
     }
+
+    /// How well an answer from `source` fits, the best first; `None` if it does not.
+    fn rank(&self, source: SocketAddr) -> Option<u8> {
+        match self.is_translated() {
+            _ if self.actual.ip() != source.ip() => None,
+            true => (self.actual == source).then_some(0),
+            false if self.actual == source => Some(1),
+            false => Some(2),
+        }
+    }
+
+    /// The address that the codespace knows `source` by.
+    fn answers_from(&self, source: SocketAddr) -> SocketAddr {
+        if self.is_translated() { self.asked } else { source }
+    }
 }
 
 /// The destinations of one flow, the most recently added last.
@@ -92,24 +107,22 @@ impl Peers {
     /// policy replaced the destination, the answer must come from exactly the address and port that it chose: the
     /// codespace did not ask for any other port of that host.
     pub(super) fn asked(&self, source: SocketAddr) -> Option<SocketAddr> {
-        let peer = self.0[self.position(source)?].peer;
-        Some(if peer.is_translated() { peer.asked } else { source })
+        self.position(source).map(|position| self.0[position].peer.answers_from(source))
     }
 
     /// The same for a datagram of `bytes` that arrived from `source`.
     pub(super) fn receives(&mut self, source: SocketAddr, bytes: usize) -> Option<SocketAddr> {
         let position = self.position(source)?;
-        self.0[position].downlink_bytes += bytes as u64;
-        self.asked(source)
+        let known = &mut self.0[position];
+        known.downlink_bytes += bytes as u64;
+        Some(known.peer.answers_from(source))
     }
 
     fn position(&self, source: SocketAddr) -> Option<usize> {
-        let find = |matches: &dyn Fn(Peer) -> bool| {
-            self.0.iter().rposition(|known| !known.held && matches(known.peer))
-        };
-        find(&|peer| peer.is_translated() && peer.actual == source)
-            .or_else(|| find(&|peer| !peer.is_translated() && peer.actual == source))
-            .or_else(|| find(&|peer| !peer.is_translated() && peer.actual.ip() == source.ip()))
+        // One pass, because there may be a thousand. The first of the best matches is kept: the latest destination.
+        let matches = self.0.iter().enumerate().rev().filter(|(_, known)| !known.held);
+        let ranked = matches.filter_map(|(at, known)| Some((known.peer.rank(source)?, at)));
+        ranked.min_by_key(|(rank, _)| *rank).map(|(_, at)| at)
     }
 
     /// The destination that was added last, as the codespace names it.
