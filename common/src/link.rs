@@ -49,6 +49,10 @@ const MODERATE_PACKET: usize = 16 * 1024;
 /// IP has no larger packet.
 const MAX_PACKET: usize = 65_535;
 
+/// Datagrams whose fragments an end has under way at once. The other one has room for more of them, however little memory
+/// it was given, because programs cut datagrams themselves, too.
+pub const MAX_FRAGMENTED: usize = 4;
+
 /// How much later than planned this end may notice the silence. If it is later, this end was suspended (a stopped
 /// process, a paused machine), and it first probes a link that may well be alive.
 const OVERSLEPT: Duration = Duration::from_secs(3);

@@ -260,6 +260,7 @@ impl Session {
         self.number = open.link;
         self.grace = Duration::from_secs(open.grace.into());
         self.deadline = None;
+        self.counters.uplink_dropped += self.uplink.resume();
         link.pump.count_into(self.monitor.connected());
         self.is_untold = false;
         let old = self.link.replace(link);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use etherparse::IpNumber;
 use etherparse::defrag::IpDefragBuf;
+use gh_net_common::link::MAX_FRAGMENTED;
 
 use super::{Fragment, Packet};
 
@@ -46,9 +47,10 @@ pub(crate) struct Reassembly {
 }
 
 impl Reassembly {
-    /// As many as take a thirty-second of `memory`, at most [`MAX_DATAGRAMS`].
+    /// As many as take a thirty-second of `memory`, at most [`MAX_DATAGRAMS`]; at least those that the sidecar has cut, and as
+    /// many others.
     pub(crate) fn new(memory: usize) -> Self {
-        let most = MAX_DATAGRAMS.min(memory / 32 / (128 * 1024)).max(1);
+        let most = MAX_DATAGRAMS.min(memory / 32 / (128 * 1024)).max(2 * MAX_FRAGMENTED);
         Self { most, dropped: 0, partials: VecDeque::new() }
     }
 

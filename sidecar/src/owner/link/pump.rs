@@ -237,7 +237,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
                 bytes += packet.len();
                 self.control.packet_received(packet.len(), now);
                 self.standby.discard();
-                uplink.heard(&packet);
+                counters.uplink_dropped += uplink.heard(&packet);
                 deliver(&packet, hook, counters);
             } else {
                 self.take_frame(frame, now)?;

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use gh_net_common::checksum;
+use gh_net_common::link::MAX_FRAGMENTED;
 
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
@@ -23,9 +24,6 @@ const CWR: u8 = 0x80;
 /// More fragments follow.
 const MORE: u16 = 0x2000;
 
-/// Maximum number of datagrams whose fragments are being sent; others are sent whole. The engine keeps 64 incomplete
-/// ones, also those that the codespace's programs have cut themselves.
-const MAX_FRAGMENTED: usize = 16;
 /// A datagram is cut if it is this many times as large as a packet should be. The loss of one fragment is the loss of
 /// all, so those of ordinary links are not cut.
 const MUCH_LARGER: usize = 2;
@@ -106,6 +104,11 @@ impl Waiting {
 
     pub(super) fn len(&self) -> usize {
         self.packet.len()
+    }
+
+    /// Whether a part of it has been sent.
+    pub(super) fn is_begun(&self) -> bool {
+        self.cut.is_some()
     }
 
     /// The next piece, and whether it is the last one.

@@ -39,6 +39,10 @@ pub(super) enum Kind {
     Other,
 }
 
+impl Kind {
+    pub(super) const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Other];
+}
+
 impl Flow {
     /// The flow of a packet. What is no IP packet belongs to none.
     pub(super) fn of(packet: &[u8]) -> Option<Self> {
@@ -65,6 +69,11 @@ impl Flow {
             (UDP, Detail::Ports(..)) => Kind::Udp,
             (_, Detail::Ports(..) | Detail::Echo(_) | Detail::Fragment(_) | Detail::None) => Kind::Other,
         }
+    }
+
+    /// Its destination.
+    pub(super) fn host(&self) -> IpAddr {
+        self.destination
     }
 
     /// The network of its destination, as small as one site has: /24 in IPv4, /64 in IPv6.

@@ -37,6 +37,13 @@ fn answer(uplink: &mut Uplink, port: u16) {
     uplink.heard(&packet);
 }
 
+/// A datagram of the server to this port.
+fn reply(port: u16) -> Vec<u8> {
+    let mut packet = Vec::new();
+    PacketBuilder::ipv4(SERVER, CODESPACE, 64).udp(53, port).write(&mut packet, b"").unwrap();
+    packet
+}
+
 fn pop(uplink: &mut Uplink) -> Option<Bytes> {
     uplink.pop(WHOLE).map(|piece| [&piece.headers[..], &piece.payload].concat().into())
 }
@@ -120,7 +127,7 @@ fn order_within_a_flow_stays_when_it_is_answered_or_forgotten() {
     (0..10).for_each(|n| assert_eq!(uplink.push(tcp(1, SERVER, n, 1)), 0));
     answer(&mut uplink, 1);
     (10..20).for_each(|n| assert_eq!(uplink.push(tcp(1, SERVER, n, 1)), 0));
-    uplink.answered = Answered::default();
+    uplink.connections = Answered::default();
     (20..30).for_each(|n| assert_eq!(uplink.push(tcp(1, SERVER, n, 1)), 0));
     let all: Vec<Bytes> = std::iter::from_fn(|| pop(&mut uplink)).collect();
     let own: Vec<&Bytes> = all.iter().filter(|packet| source_port(packet) == 1).collect();
@@ -135,7 +142,7 @@ fn too_much_is_dropped_from_the_head_of_the_longest_queue() {
     let mut dropped = 0;
     for n in 0..1000 {
         dropped += uplink.push(tcp(3, SERVER, n, 60_000));
-        assert!(uplink.waiting.cost() <= MOST);
+        assert!(uplink.waiting.cost() <= MOST_STREAMS);
     }
     let left: Vec<Bytes> = std::iter::from_fn(|| pop(&mut uplink)).collect();
     let of = |port| left.iter().filter(|packet| source_port(packet) == port).count();
@@ -148,9 +155,7 @@ fn too_much_is_dropped_from_the_head_of_the_longest_queue() {
 #[test]
 fn what_waits_of_one_flow_of_datagrams_is_bounded() {
     let mut uplink = Uplink::default();
-    let mut packet = Vec::new();
-    PacketBuilder::ipv4(SERVER, CODESPACE, 64).udp(53, 7).write(&mut packet, b"").unwrap();
-    uplink.heard(&packet);
+    uplink.heard(&reply(7));
     let dropped: u64 = (0..5000).map(|_| uplink.push(udp(7, SERVER, 1200))).sum();
     let left = std::iter::from_fn(|| pop(&mut uplink)).count() as u64;
     assert_eq!(left + dropped, 5000);
@@ -179,19 +184,129 @@ fn without_a_link_one_segment_of_each_connection_is_held() {
     assert!(uplink.pop(1500).is_some());
     uplink.hold_all();
     uplink.hold(&syn(4, SERVER));
-    // The next link is there.
+    assert_eq!(uplink.resume(), 0);
     uplink.push(tcp(1, SERVER, 5, 5));
     let sent: Vec<Bytes> = std::iter::from_fn(|| pop(&mut uplink)).collect();
-    let mut held = sent[..4].to_vec();
+    let mut held = sent.clone();
     held.sort_by_key(|packet| source_port(packet));
     assert_eq!(
         held,
         [
             tcp(1, SERVER, 19 * 60_000, 60_000),
+            tcp(1, SERVER, 5, 5),
             tcp(2, SERVER, 19 * 60_000, 60_000),
             syn(3, SERVER),
             syn(4, SERVER)
         ]
     );
-    assert_eq!(sent[4..], [tcp(1, SERVER, 5, 5)]);
+}
+
+/// The whole datagrams among pieces, which may be fragments, by the first byte of their payload.
+fn assemble(pieces: Vec<Piece>) -> Vec<u8> {
+    let mut whole = Vec::new();
+    let mut parts: HashMap<[u8; 2], (u8, usize)> = HashMap::new();
+    for piece in pieces {
+        let packet = [&piece.headers[..], &piece.payload].concat();
+        let at = u16::from_be_bytes([packet[6], packet[7]]);
+        let part = parts.entry([packet[4], packet[5]]).or_insert((packet[28], 0));
+        if at & 0x1fff == 0 {
+            *part = (packet[28], 0);
+        }
+        part.1 += packet.len() - 20;
+        if at & 0x2000 == 0 && part.1 == usize::from(at & 0x1fff) * 8 + packet.len() - 20 {
+            whole.push(part.0);
+        }
+    }
+    whole
+}
+
+#[test]
+fn large_datagrams_that_come_faster_than_the_link_arrive_whole() {
+    for answered in [false, true] {
+        let mut uplink = Uplink::default();
+        if answered {
+            uplink.heard(&reply(7));
+        }
+        let mut pieces = Vec::new();
+        for n in 0..500_u32 {
+            let mut packet = udp(7, SERVER, 60_000).to_vec();
+            packet[28] = n as u8;
+            uplink.push(packet.into());
+            // A tenth of it leaves until the next one comes.
+            pieces.extend((0..5).filter_map(|_| uplink.pop(1280)));
+        }
+        let whole = assemble(pieces).len();
+        assert!(whole >= 45, "{whole} of 50");
+    }
+}
+
+#[test]
+fn many_flows_of_datagrams_to_one_host_are_one_share() {
+    let mut uplink = uploads(1, 20);
+    (2..1000).for_each(|port| assert_eq!(uplink.heard(&reply(port)), 0));
+    (2..1000).for_each(|port| assert_eq!(uplink.push(udp(port, SERVER, 400)), 0));
+    let sent: Vec<Piece> = (0..500).filter_map(|_| uplink.pop(1280)).collect();
+    let all: usize = sent.iter().map(Piece::len).sum();
+    let upload: usize = sent.iter().filter(|piece| !piece.headers.is_empty()).map(Piece::len).sum();
+    assert!(upload * 5 >= all * 2, "{upload} of {all} bytes are the upload's");
+}
+
+#[test]
+fn datagrams_displace_no_segment() {
+    let mut uplink = uploads(400, 1);
+    let mut dropped = 0;
+    for host in 0..=255 {
+        let to = [10, 20, 1, host];
+        let mut answer = Vec::new();
+        PacketBuilder::ipv4(to, CODESPACE, 64).udp(53, 7).write(&mut answer, b"").unwrap();
+        uplink.heard(&answer);
+        dropped += (0..200).map(|_| uplink.push(udp(7, to, 1000))).sum::<u64>();
+    }
+    assert!(dropped > 0);
+    let left: Vec<Bytes> = std::iter::from_fn(|| pop(&mut uplink)).collect();
+    let segments = left.iter().filter(|packet| packet[9] == 6).count();
+    assert_eq!(segments, 400);
+    assert_eq!((left.len() - segments) as u64 + dropped, 256 * 200);
+}
+
+#[test]
+fn what_was_held_goes_in_turn_on_the_next_link() {
+    let mut uplink = uploads(20, 3);
+    uplink.hold_all();
+    assert_eq!(uplink.resume(), 0);
+    answer(&mut uplink, 22);
+    let key = tcp(22, SERVER, 1, 1);
+    assert_eq!(uplink.push(key.clone()), 0);
+    let sent: Vec<Piece> = (0..45).filter_map(|_| uplink.pop(1280)).collect();
+    assert!(sent.iter().all(|piece| piece.len() <= 1280));
+    assert!(sent.iter().any(|piece| piece.payload == key));
+}
+
+#[test]
+fn all_that_is_dropped_is_counted() {
+    let mut uplink = Uplink::default();
+    let mut dropped = 0;
+    for n in 0..20_000_u32 {
+        let [.., a, b] = n.to_be_bytes();
+        dropped += uplink.push(syn(7, [10, 20, a, b])) + uplink.push(udp(7, [10, 20, a, b], 10));
+    }
+    let left = std::iter::from_fn(|| pop(&mut uplink)).count() as u64;
+    assert_eq!(left + dropped, 40_000);
+}
+
+#[test]
+fn what_was_long_keeps_no_memory() {
+    let mut uplink = uploads(1, 100);
+    for n in 0..2000 {
+        uplink.push(tcp(1, SERVER, n, 1));
+    }
+    while uplink.waiting.cost() > 2000 {
+        drop(pop(&mut uplink));
+    }
+    let Some(Branch::Stream(queue)) =
+        uplink.waiting.peek(uplink.hasher.hash_one(Flow::of(&tcp(1, SERVER, 0, 1))))
+    else {
+        panic!("no queue");
+    };
+    assert!(queue.packets.capacity() <= 64, "{}", queue.packets.capacity());
 }
