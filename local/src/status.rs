@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::SystemTime;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::{engine, policy};
 
@@ -420,61 +420,12 @@ pub struct Counters {
     /// DNS queries, and connections to the resolver, that were dropped because there were too many.
     pub queries_dropped: u64,
     /// What bounds refused or had wait.
-    pub bounds: Bounds,
+    #[serde(serialize_with = "by_kind")]
+    pub bounds: engine::Bounds,
 }
 
-/// What was refused, forgotten or had to wait because a bound of memory or number was reached, by kind.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Bounds {
-    /// TCP connections that were not begun.
-    pub connections: u64,
-    /// UDP mappings that were not begun.
-    pub mappings: u64,
-    /// Echo sessions that were not begun.
-    pub sessions: u64,
-    /// Datagrams and echo replies for the codespace that were dropped.
-    pub datagrams: u64,
-    /// Destinations of mappings and sessions that were forgotten.
-    pub destinations: u64,
-    /// DNS questions over UDP that were dropped.
-    pub questions: u64,
-    /// Incomplete datagrams that were dropped.
-    pub fragments: u64,
-    /// Packets of gh-net itself that were dropped: answers to pings and questions, errors, resets.
-    pub answers: u64,
-    /// How often the bytes for the laptop's networks were used up, so that programs had to wait.
-    pub uplink_waits: u64,
-    /// How often the bytes for the codespace were used up, so that servers had to wait.
-    pub downlink_waits: u64,
-}
-
-impl From<engine::Bounds> for Bounds {
-    fn from(bounds: engine::Bounds) -> Self {
-        let engine::Bounds {
-            connections,
-            mappings,
-            sessions,
-            datagrams,
-            destinations,
-            questions,
-            fragments,
-            answers,
-            uplink_waits,
-            downlink_waits,
-        } = bounds;
-        Self {
-            connections,
-            mappings,
-            sessions,
-            datagrams,
-            destinations,
-            questions,
-            fragments,
-            answers,
-            uplink_waits,
-            downlink_waits,
-        }
-    }
+fn by_kind<S: Serializer>(bounds: &engine::Bounds, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(bounds.by_kind())
 }
 
 /// The sidecar's status.

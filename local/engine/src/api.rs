@@ -322,6 +322,36 @@ pub struct Bounds {
     pub downlink_waits: u64,
 }
 
+impl Bounds {
+    /// Each count, with the name of its kind for the status.
+    pub fn by_kind(&self) -> [(&'static str, u64); 10] {
+        let Self {
+            connections,
+            mappings,
+            sessions,
+            datagrams,
+            destinations,
+            questions,
+            fragments,
+            answers,
+            uplink_waits,
+            downlink_waits,
+        } = *self;
+        [
+            ("connections", connections),
+            ("mappings", mappings),
+            ("sessions", sessions),
+            ("datagrams", datagrams),
+            ("destinations", destinations),
+            ("questions", questions),
+            ("fragments", fragments),
+            ("answers", answers),
+            ("uplink_waits", uplink_waits),
+            ("downlink_waits", downlink_waits),
+        ]
+    }
+}
+
 /// A flow, for the status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlowView {

@@ -170,7 +170,7 @@ fn counters_of(counters: &io::Counters) -> Counters {
         sockets_refused: counters.sockets_refused,
         datagrams_dropped: counters.datagrams_dropped,
         queries_dropped: counters.queries_dropped,
-        bounds: engine.bounds.into(),
+        bounds: engine.bounds,
     }
 }
 

@@ -154,7 +154,7 @@ fn the_text_for_people_shows_the_essentials() {
     });
     let calm = text::text(&serde_json::to_value(&status).unwrap(), 1_700_000_754);
     assert!(!calm.contains("had to wait"), "{calm}");
-    status.counters.bounds = Bounds { datagrams: 12, uplink_waits: 1, ..Bounds::default() };
+    status.counters.bounds = engine::Bounds { datagrams: 12, uplink_waits: 1, ..engine::Bounds::default() };
     let text = text::text(&serde_json::to_value(status).unwrap(), 1_700_000_754);
     for part in [
         "refused or had to wait: datagrams 12, uplink_waits 1",
