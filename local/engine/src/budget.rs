@@ -45,10 +45,10 @@ impl Budget {
     pub(super) fn new(memory: usize) -> Self {
         let part = memory / 16;
         Self {
-            uplink: Account { total: 2 * part, used: 0, divisor: 8, most: MAX_UPLINK, exhausted: 0 },
-            downlink: Account { total: 4 * part, used: 0, divisor: 4, most: MAX_DOWNLINK, exhausted: 0 },
-            queues: Account { total: part / 2, used: 0, divisor: 4, most: MAX_QUEUE, exhausted: 0 },
-            peers: Account { total: part / 4, used: 0, divisor: 4, most: peers::MAX_COST, exhausted: 0 },
+            uplink: Account::new(2 * part, 8, MAX_UPLINK),
+            downlink: Account::new(4 * part, 4, MAX_DOWNLINK),
+            queues: Account::new(part / 2, 4, MAX_QUEUE),
+            peers: Account::new(part / 4, 4, peers::MAX_COST),
         }
     }
 
@@ -94,20 +94,28 @@ struct Account {
 }
 
 impl Account {
+    fn new(total: usize, divisor: usize, most: usize) -> Self {
+        Self { total, used: 0, divisor, most, exhausted: 0 }
+    }
+
     fn share(&self, charge: usize) -> usize {
         let left = (self.total + beyond_floor(charge)).saturating_sub(self.used);
         (FLOOR + left / self.divisor).min(self.most)
     }
 
     fn recharge(&mut self, before: usize, after: usize) {
+        let (before, after) = (beyond_floor(before), beyond_floor(after));
+        if before == after {
+            return;
+        }
         let was_low = self.is_low();
-        self.used = (self.used + beyond_floor(after)).saturating_sub(beyond_floor(before));
+        self.used = (self.used + after).saturating_sub(before);
         self.exhausted += u64::from(self.is_low() && !was_low);
     }
 
     /// Whether a flow that has nothing yet gets no more than half of its floor beside the floor.
     fn is_low(&self) -> bool {
-        self.total.saturating_sub(self.used) / self.divisor < FLOOR / 2
+        self.total.saturating_sub(self.used) < FLOOR / 2 * self.divisor
     }
 }
 
