@@ -92,6 +92,22 @@ struct Lease {
     ruled: bool,
 }
 
+/// A name that an address may keep.
+#[derive(Debug)]
+struct Candidate<'a> {
+    name: &'a String,
+    lease: Lease,
+    /// Whether the latest answer has it.
+    new: bool,
+}
+
+impl Candidate<'_> {
+    /// What no rule refers to is worth least, then what is older.
+    fn worth(&self) -> impl Ord {
+        (self.lease.ruled, self.new, (!self.new).then_some(self.lease.end))
+    }
+}
+
 #[derive(Debug, Default)]
 struct Known {
     names: Names,
@@ -156,30 +172,24 @@ impl Table {
         now: Instant,
     ) {
         let before = self.remove(address).unwrap_or_default();
-        let lease = |(name, ruled): (&'a String, bool)| {
+        let new = |(name, ruled): (&'a String, bool)| {
             let end = now + ttl.min(if ruled { MAX_TTL } else { MAX_TTL_SHOWN }) + GRACE;
-            (name, Lease { end: before.end_of(name).map_or(end, |before| before.max(end)), ruled })
+            let end = before.end_of(name).map_or(end, |before| before.max(end));
+            Candidate { name, lease: Lease { end, ruled }, new: true }
         };
-        let mut all: Vec<(&String, Lease)> = answer.map(lease).collect();
-        let new = all.len();
-        let older = before
-            .iter()
-            .filter(|(name, lease)| lease.end > now && !all.iter().any(|(known, _)| known == name));
-        let older: Vec<_> = older.collect();
+        let mut all: Vec<Candidate<'_>> = answer.map(new).collect();
+        let is_new = |name: &String| all.iter().any(|new| new.name == name);
+        let older = before.iter().filter(|(name, lease)| lease.end > now && !is_new(name));
+        let older: Vec<_> = older.map(|(name, lease)| Candidate { name, lease, new: false }).collect();
         all.extend(older);
-        let mut all: Vec<_> = all.into_iter().enumerate().map(|(place, name)| (place < new, name)).collect();
-        while all.len() > MAX_NAMES || all.iter().map(|(_, (name, _))| name.len()).sum::<usize>() > MAX_BYTES
-        {
-            // What no rule refers to first, then what is older; of the new ones the last alias.
-            let least = all
-                .iter()
-                .enumerate()
-                .rev()
-                .min_by_key(|(_, (new, (_, lease)))| (lease.ruled, *new, (!*new).then_some(lease.end)));
-            let Some((least, _)) = least else { break };
+        while all.len() > MAX_NAMES || all.iter().map(|it| it.name.len()).sum::<usize>() > MAX_BYTES {
+            // Of equal ones the last alias.
+            let Some((least, _)) = all.iter().enumerate().rev().min_by_key(|(_, it)| it.worth()) else {
+                break;
+            };
             all.remove(least);
         }
-        let known = Known::new(all.into_iter().map(|(_, name)| name).collect(), &before);
+        let known = Known::new(all.iter().map(|it| (it.name, it.lease)).collect(), &before);
         self.insert(address, known);
     }
 
