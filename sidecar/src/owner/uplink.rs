@@ -112,12 +112,15 @@ impl Uplink {
     /// Adds a packet. Returns how many were dropped to make room.
     pub(crate) fn push(&mut self, packet: Bytes) -> u64 {
         let flow = Flow::of(&packet);
-        let place = self.place(flow);
-        let entry = Entry { flow: self.hasher.hash_one(flow), place, waiting: Waiting::new(packet) };
+        let (place, is_stream) = (self.place(flow), is_stream(flow));
+        // The place of a connection is its own.
+        let hash = if is_stream { place } else { self.hasher.hash_one(flow) };
+        let entry = Entry { flow: hash, place, waiting: Waiting::new(packet) };
         // Behind its earlier packets, also if it has been forgotten meanwhile.
-        let is_there = || self.waiting.peek(place).is_some_and(|branch| branch.has(entry.flow));
-        if self.answered(flow).contains(place) || is_there() {
-            return self.push_answered(place, is_stream(flow), [entry]);
+        if self.answered(is_stream).contains(place)
+            || self.waiting.peek(place).is_some_and(|branch| branch.has(hash))
+        {
+            return self.push_answered(place, is_stream, [entry]);
         }
         let network = self.network(flow);
         self.change_new(flow, |new| new.change(network, Queue::default, |queue| queue.push(entry)))
@@ -134,9 +137,8 @@ impl Uplink {
     pub(crate) fn heard(&mut self, packet: &[u8]) -> u64 {
         let Some(flow) = Flow::answered_by(packet) else { return 0 };
         let flow = Some(flow);
-        let place = self.place(flow);
-        let answered = if is_stream(flow) { &mut self.connections } else { &mut self.hosts };
-        if !answered.insert(place) {
+        let (place, is_stream) = (self.place(flow), is_stream(flow));
+        if !self.answered(is_stream).insert(place) {
             return 0;
         }
         let network = self.network(flow);
@@ -147,7 +149,7 @@ impl Uplink {
         let mut moved = VecDeque::new();
         let dropped = self
             .change_new(flow, |new| new.change(network, Queue::default, |queue| moved = queue.take(place)));
-        dropped + self.push_answered(place, is_stream(flow), moved)
+        dropped + self.push_answered(place, is_stream, moved)
     }
 
     /// There is a link again: what was held goes first, each in its turn. Returns how many packets were dropped.
@@ -198,8 +200,8 @@ impl Uplink {
         self.hasher.hash_one(flow.map_or(Kind::Other, |flow| flow.kind()))
     }
 
-    fn answered(&self, flow: Option<Flow>) -> &Answered {
-        if is_stream(flow) { &self.connections } else { &self.hosts }
+    fn answered(&mut self, is_stream: bool) -> &mut Answered {
+        if is_stream { &mut self.connections } else { &mut self.hosts }
     }
 
     fn push_answered(
