@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use gh_net_tests::lab::{Bridge, Lab, Options};
 use serde_json::Value;
 
@@ -101,6 +101,35 @@ fn a_network_of_the_codespace_that_comes_later_wins_until_it_goes() -> Result<()
     assert_eq!(lab.leaks()?, leaks, "packets for the laptop's networks reached the internet's router");
     bridge.stop()?;
     assert_eq!(before.diff(&lab.codespace.state()?), "");
+    Ok(())
+}
+
+/// The sidecar takes the packets of 64 bridges, by the order of their names.
+#[test]
+fn the_status_names_the_container_bridges_that_are_left_out_now() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    lab.codespace.shell("for number in $(seq 100 164); do ip link add br-$number type bridge; done")?;
+    let left_out = || -> Result<Vec<String>> {
+        let status = status(&lab)?;
+        let notes = status["notes"].as_array().context("no notes")?.iter();
+        let notes = notes.filter(|note| note["code"] == "left-out");
+        Ok(notes.map(|note| note["text"].as_str().unwrap_or_default().to_owned()).collect())
+    };
+    let bridge = lab.bridge(&[])?;
+    let names = |bridges: &'static str| {
+        let names = move |texts: &[String]| matches!(texts, [text] if text.contains(bridges));
+        eventually(bridges, || Ok(names(&left_out()?)))
+    };
+    names("containers behind br-164, docker0 do not enter the tunnel")?;
+    lab.codespace.shell("ip link delete br-100")?;
+    names("containers behind docker0 do not enter the tunnel")?;
+    lab.codespace.shell("ip link add br-z type bridge")?;
+    eventually("the status does not name the other bridge", || {
+        Ok(left_out()?.iter().any(|text| text.contains("behind br-z, docker0 do not enter")))
+    })?;
+    lab.codespace.shell("for number in $(seq 101 110); do ip link delete br-$number; done")?;
+    eventually("the status still names bridges", || Ok(left_out()?.is_empty()))?;
+    bridge.stop()?;
     Ok(())
 }
 

@@ -16,6 +16,9 @@ const KEPT: usize = 16;
 /// Maximum length of a line in the log, and of a text that is kept, in characters.
 const KEPT_TEXT: usize = 1000;
 
+/// The end of the code of a notice that takes back those with the rest of its code.
+const ENDED: &str = "-ended";
+
 /// Logs notices, each line as one line of the log that names the sidecar, so that it can't imitate our own lines.
 #[derive(Debug)]
 pub struct Notices {
@@ -30,10 +33,13 @@ impl Default for Notices {
 }
 
 impl Notices {
-    /// Shows a notice to the user; of a flood only a part. Warnings and errors are kept.
+    /// Shows a notice to the user; of a flood only a part. Warnings and errors are kept, until a notice says that what
+    /// their code stands for has ended.
     pub fn show(&mut self, notice: &Notice, now: Instant) {
         if notice.level != Level::Info {
             self.keep(notice);
+        } else if let Some(code) = notice.code.strip_suffix(ENDED) {
+            self.kept.retain(|kept| kept.code != code);
         }
         for line in self.admitted(&notice.text, now) {
             match notice.level {
@@ -88,6 +94,18 @@ mod tests {
         let kept = notices.kept();
         assert_eq!((kept.len(), kept[0].text.as_str()), (KEPT, "\u{fffd}2"));
         assert_eq!(kept.iter().filter(|kept| kept.text == "\u{fffd}5").count(), 1);
+    }
+
+    #[test]
+    fn what_has_ended_is_kept_no_longer() {
+        let (mut notices, now) = (Notices::default(), Instant::now());
+        let notice = |level, code: &str| Notice { level, code: code.into(), text: "text".into() };
+        for code in ["left-out", "other", "-ended"] {
+            notices.show(&notice(Level::Warning, code), now);
+        }
+        notices.show(&notice(Level::Info, "left-out-ended"), now);
+        let kept: Vec<String> = notices.kept().into_iter().map(|kept| kept.code).collect();
+        assert_eq!(kept, ["other", "-ended"]);
     }
 
     #[test]

@@ -90,6 +90,8 @@ pub(crate) struct Session {
     is_untold: bool,
     /// How many changes of the codespace's networks its user is told.
     told: Attempts,
+    /// What there is no room for, as its user was told.
+    left_out: Vec<String>,
     repairs: Repairs,
     /// Packets that wait for the link.
     uplink: Uplink,
@@ -182,6 +184,7 @@ impl Session {
             own: Own::default(),
             is_untold: false,
             told: own::told(),
+            left_out: Vec::new(),
             repairs: Repairs::default(),
             uplink: Uplink::default(),
             names,

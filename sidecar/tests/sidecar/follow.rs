@@ -132,6 +132,13 @@ fn bridges_that_there_is_no_room_for_are_told() {
         assert!(level == Level::Warning && text.contains("more than 64 bridges"), "{text}");
         let status = String::from_utf8(sidecar(&["status"]).stdout).unwrap();
         assert!(status.contains("left out  packets of containers behind br-164"), "{status}");
+        // Each change, not only the first one.
+        sh("ip link add br-165 type bridge");
+        let Notice { text, .. } = notice(&mut laptop, "left-out").await;
+        assert!(text.contains("behind br-164, br-165 do not"), "{text}");
+        sh("ip link delete br-100; ip link delete br-101");
+        let Notice { level, text, .. } = notice(&mut laptop, "left-out-ended").await;
+        assert!(level == Level::Info && text.contains("br-165"), "{text}");
         laptop.settle().await;
     });
 }

@@ -95,8 +95,22 @@ impl Session {
         for refused in hook.arrange(&known.tables, &known.packets(from), journal) {
             self.warn_once("rule-refused", format!("the kernel refused the routing rule {refused}"));
         }
-        for left_out in self.known.left_out(&self.from) {
-            self.warn_once("left-out", left_out);
+        self.tell_left_out();
+    }
+
+    /// Tells the user what there is no room for, whenever it changes. `left-out-ended` takes back all that was told before.
+    fn tell_left_out(&mut self) {
+        let left_out = self.known.left_out(&self.from);
+        if left_out == self.left_out || !self.told.admits(Instant::now()) {
+            return;
+        }
+        let before = std::mem::replace(&mut self.left_out, left_out);
+        let ended: Vec<&String> = before.iter().filter(|text| !self.left_out.contains(text)).collect();
+        for text in &ended {
+            self.notify(Level::Info, "left-out-ended", format!("this is over: {text}"));
+        }
+        for text in self.left_out.iter().filter(|text| !ended.is_empty() || !before.contains(text)) {
+            self.notify(Level::Warning, "left-out", text.clone());
         }
     }
 
