@@ -16,7 +16,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, TrySendError, channel, sync_ch
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub use entry::{Ended, Entry, Flow, SCHEMA, Verdict};
+pub use entry::{Ended, Entry, Flow, FlowId, SCHEMA, Verdict};
 use file::AuditFile;
 pub use file::{Error, KEPT, MAX_SIZE};
 use recorder::Message;

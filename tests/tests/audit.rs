@@ -1,10 +1,11 @@
 //! What the codespace is refused is shown, and what it does is recorded.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use gh_net_tests::lab::{Lab, Options};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -97,5 +98,34 @@ fn a_flow_that_a_name_refuses_is_shown_with_the_name() -> Result<()> {
         let line = lines.iter().find(is_it).context(protocol)?;
         assert_eq!((&line["name"], &line["rule"]), (&NAME.into(), &format!("--deny {NAME}").into()));
     }
+    Ok(())
+}
+
+/// Neither a new session of the same gh-net nor the next gh-net takes an identity again.
+#[test]
+fn each_flow_of_a_file_has_an_identity_of_its_own() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let request = || lab.codespace.shell("curl -sS http://10.20.0.10/");
+    let bridge = lab.bridge(&["--audit", AUDIT, "--grace", "15m"])?;
+    request()?;
+    for pid in lab.sidecars()? {
+        // One may end by itself because another one did.
+        let _ = kill(pid, Signal::SIGKILL);
+    }
+    bridge.process().wait_for("with a new session; ", Duration::from_secs(30))?;
+    request()?;
+    bridge.stop()?;
+    let bridge = lab.bridge(&["--audit", AUDIT])?;
+    request()?;
+    bridge.stop()?;
+
+    let lines = lines(&lab)?;
+    let identities = |event: &str| -> Vec<&str> {
+        let lines = lines.iter().filter(|line| line["event"] == event && line["protocol"] == "tcp");
+        lines.filter_map(|line| line["flow"].as_str()).collect()
+    };
+    let (opened, closed) = (identities("flow-opened"), identities("flow-closed"));
+    assert_eq!(opened, closed, "one after the other");
+    assert_eq!((opened.len(), opened.iter().collect::<BTreeSet<_>>().len()), (3, 3), "{opened:?}");
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::engine::{ConnectError, Ending};
 use crate::status::{FlowProtocol, Refusal};
@@ -75,8 +75,8 @@ pub enum Entry {
 /// The identity of a flow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Flow {
-    /// Its number within the session; `None` if it was refused. Destinations of one UDP socket share one.
-    pub flow: Option<u64>,
+    /// `None` if it was refused. Destinations of one UDP socket share one.
+    pub flow: Option<FlowId>,
     /// Its protocol.
     pub protocol: FlowProtocol,
     /// The endpoint in the codespace. For echo the port is the identifier.
@@ -91,6 +91,23 @@ pub struct Flow {
     pub verdict: Verdict,
     /// The rule that decided, for people.
     pub rule: String,
+}
+
+/// Identifies a flow in all audits. Each engine numbers its flows from 0, and lines of several sessions, each of which may
+/// have had several engines, are in one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FlowId {
+    /// A random number of the engine.
+    pub engine: u64,
+    /// The engine's number of the flow.
+    pub number: u64,
+}
+
+/// As a string: numbers in JSON are exact up to 53 bits only (RFC 8259, 6).
+impl Serialize for FlowId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("{:016x}-{}", self.engine, self.number))
+    }
 }
 
 /// What was decided about a flow.

@@ -13,7 +13,7 @@ use crate::status::{FlowProtocol, Refusal};
 
 fn flow(name: &str) -> Flow {
     Flow {
-        flow: Some(7),
+        flow: Some(FlowId { engine: 0xf00d, number: 7 }),
         protocol: FlowProtocol::Tcp,
         client: "198.19.240.1:40000".parse().unwrap(),
         server: "10.20.0.10:5432".parse().unwrap(),
@@ -87,6 +87,7 @@ fn each_line_has_exactly_the_documented_fields() {
         assert_eq!(line["v"], SCHEMA);
         assert!(humantime::parse_rfc3339(line["time"].as_str().unwrap()).is_ok(), "{line}");
     }
+    assert_eq!(lines[1]["flow"], "000000000000f00d-7");
     assert_eq!((&lines[3]["reason"], &lines[3]["error"]), (&"connect-failed".into(), &"refused".into()));
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
 }

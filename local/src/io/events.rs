@@ -9,6 +9,7 @@ use crate::audit::{self, Entry, Recorder, Verdict};
 use crate::engine::{self, Engine, Event, FlowEvent, Protocol, Refusal};
 use crate::limit::RateLimit;
 use crate::policy::Policy;
+use crate::random::random;
 use crate::status::unix_time;
 
 /// Kinds of refused flows that are kept for the status.
@@ -86,6 +87,8 @@ pub(super) struct Events {
     /// The latest last.
     denials: VecDeque<Denial>,
     audit: Option<Recorder>,
+    /// Tells this engine's flows from those of others in the audit.
+    engine: u64,
     /// How many lost events of the engine the audit knows of.
     lost: u64,
     log: RateLimit,
@@ -99,6 +102,7 @@ impl Default for Events {
             policy: Policy::default(),
             denials: VecDeque::new(),
             audit: None,
+            engine: random(),
             lost: 0,
             log: RateLimit::new(LOG_PERIOD, LOG_LINES),
             unlogged: 0,
@@ -130,7 +134,7 @@ impl Events {
     pub(super) fn take(&mut self, engine: &mut Engine, now: Instant) {
         while let Some(event) = engine.poll_event() {
             if let Some(audit) = &self.audit {
-                audit.record(entry(&event, &self.policy));
+                audit.record(entry(&event, self.engine, &self.policy));
             }
             match event {
                 Event::Denied(denied) => {
@@ -181,11 +185,11 @@ impl Events {
 }
 
 /// The audit's entry for an event.
-fn entry(event: &Event, policy: &Policy) -> Entry {
+fn entry(event: &Event, engine: u64, policy: &Policy) -> Entry {
     match event {
-        Event::Opened(opened) => Entry::FlowOpened { flow: flow(opened, policy) },
+        Event::Opened(opened) => Entry::FlowOpened { flow: flow(opened, engine, policy) },
         Event::Closed { flow: closed, uplink_bytes, downlink_bytes, ending } => Entry::FlowClosed {
-            flow: flow(closed, policy),
+            flow: flow(closed, engine, policy),
             uplink_bytes: *uplink_bytes,
             downlink_bytes: *downlink_bytes,
             ended: (*ending).into(),
@@ -207,9 +211,9 @@ fn entry(event: &Event, policy: &Policy) -> Entry {
     }
 }
 
-fn flow(event: &FlowEvent, policy: &Policy) -> audit::Flow {
+fn flow(event: &FlowEvent, engine: u64, policy: &Policy) -> audit::Flow {
     audit::Flow {
-        flow: Some(event.flow.0),
+        flow: Some(audit::FlowId { engine, number: event.flow.0 }),
         protocol: event.protocol.into(),
         client: event.client,
         server: event.destination,
