@@ -17,6 +17,7 @@
 //! Nobody looks at intervals: a turn may become too long only as time passes, and then it says so itself.
 
 mod records;
+mod shares;
 mod state;
 mod types;
 mod waiting;
@@ -27,6 +28,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until};
 
+pub use shares::Shares;
 use state::{Entry, State};
 pub use state::{HELD_DOWN, IN_VAIN};
 use types::Ticket;

@@ -2,51 +2,49 @@
 //! there are too many, one gives way. It is the oldest of those that share the most: the client with most of them, its
 //! domain with most, and its zone with most.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use gh_net_common::turns::Group;
+use gh_net_common::turns::{Group, Shares};
 use tokio::sync::oneshot;
 
-/// Who asks for what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Asker {
-    client: IpAddr,
-    domain: u64,
-    zone: u64,
-}
+/// Who asks for what: the client, the domain, and the zone.
+type Asker = [u64; 3];
 
 /// See the [module](self).
 #[derive(Debug)]
 pub(super) struct Places {
     most: usize,
+    hasher: RandomState,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     next: u64,
-    /// They count up, so the first is the oldest. The sender is dropped when the place is lost.
-    taken: BTreeMap<u64, (Asker, oneshot::Sender<()>)>,
-    askers: HashMap<Asker, BTreeSet<u64>>,
-    of_client: HashMap<IpAddr, usize>,
-    of_domain: HashMap<(IpAddr, u64), usize>,
+    /// The sender is dropped when the place is lost.
+    taken: HashMap<u64, (Asker, oneshot::Sender<()>)>,
+    shares: Shares<3>,
 }
 
 impl Places {
     pub(super) fn new(most: usize) -> Self {
-        Self { most, state: Mutex::default() }
+        Self { most, hasher: RandomState::new(), state: Mutex::default() }
     }
 
     /// A place, which another question may take away later.
     pub(super) fn take(&self, client: IpAddr, name: Group) -> Place<'_> {
+        let asker = [
+            self.hasher.hash_one(client),
+            self.hasher.hash_one((client, name.domain())),
+            self.hasher.hash_one((client, name.zone())),
+        ];
         let mut state = self.state();
-        let asker = Asker { client, domain: name.domain(), zone: name.zone() };
         let (number, lost) = state.add(asker);
         if state.taken.len() > self.most
-            && let Some(number) = state.gives_way()
+            && let Some(number) = state.shares.gives_way()
         {
             state.remove(number);
         }
@@ -63,39 +61,13 @@ impl State {
         self.next += 1;
         let (keep, lost) = oneshot::channel();
         self.taken.insert(self.next, (asker, keep));
-        self.askers.entry(asker).or_default().insert(self.next);
-        *self.of_client.entry(asker.client).or_default() += 1;
-        *self.of_domain.entry((asker.client, asker.domain)).or_default() += 1;
+        self.shares.add(asker, self.next);
         (self.next, lost)
     }
 
     fn remove(&mut self, number: u64) {
-        let Some((asker, _)) = self.taken.remove(&number) else { return };
-        if let Some(numbers) = self.askers.get_mut(&asker) {
-            numbers.remove(&number);
-            if numbers.is_empty() {
-                self.askers.remove(&asker);
-            }
-        }
-        one_less(&mut self.of_client, asker.client);
-        one_less(&mut self.of_domain, (asker.client, asker.domain));
-    }
-
-    fn gives_way(&self) -> Option<u64> {
-        let (_, numbers) = self.askers.iter().max_by_key(|(asker, numbers)| {
-            let of_client = self.of_client.get(&asker.client);
-            let of_domain = self.of_domain.get(&(asker.client, asker.domain));
-            (of_client, of_domain, numbers.len(), Reverse(numbers.first()))
-        })?;
-        numbers.first().copied()
-    }
-}
-
-fn one_less<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: K) {
-    if let Some(count) = counts.get_mut(&key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(&key);
+        if let Some((asker, _)) = self.taken.remove(&number) {
+            self.shares.remove(asker, number);
         }
     }
 }
@@ -168,7 +140,6 @@ mod tests {
         let taken: Vec<_> = (0..9).map(|number| places.take(client(number), name("www.corp"))).collect();
         drop(taken);
         let state = places.state();
-        assert!(state.taken.is_empty() && state.askers.is_empty());
-        assert!(state.of_client.is_empty() && state.of_domain.is_empty());
+        assert!(state.taken.is_empty() && state.shares.is_empty());
     }
 }
