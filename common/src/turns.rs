@@ -10,12 +10,14 @@
 //!   them alone;
 //! - if too many parts wait, one of the group with the most is refused in favour of another group;
 //! - a part that was in vain [`IN_VAIN`] times in a row gets one turn at a time, and all else of it is refused at once,
-//!   until one is served or [`HELD_DOWN`] has passed;
+//!   until one is answered or [`HELD_DOWN`] has passed;
 //! - a name that was served lately is not refused for its part, and goes before others of it: so a program that makes up
-//!   names, and has a part look dead, does not keep others from the names that it serves.
+//!   names, and has a part look dead, does not keep others from the names that it serves. That a name does not exist serves
+//!   nobody: else made-up names would become such names.
 //!
 //! Nobody looks at intervals: a turn may become too long only as time passes, and then it says so itself.
 
+mod names;
 mod records;
 mod shares;
 mod state;
@@ -32,7 +34,7 @@ pub use shares::Shares;
 use state::{Entry, State};
 pub use state::{HELD_DOWN, IN_VAIN};
 use types::Ticket;
-pub use types::{Group, Limits, Refused};
+pub use types::{Group, Limits, Outcome, Refused};
 
 type Grant = state::Grant<Turn>;
 
@@ -112,17 +114,17 @@ pub struct Turn {
 }
 
 impl Turn {
-    /// Does `work`, whose result is `None` if it was in vain. `None` also if the turn was taken away.
-    pub async fn run<T>(mut self, work: impl Future<Output = Option<T>>) -> Option<T> {
+    /// Does `work`, which says how it went. `None` if the turn was taken away.
+    pub async fn run<T>(mut self, work: impl Future<Output = (Outcome, T)>) -> Option<T> {
         let overdue = until(self.overdue.take());
         tokio::pin!(work, overdue);
         let mut is_overdue = false;
         loop {
             tokio::select! {
                 biased;
-                result = &mut work => {
-                    self.end(result.is_some());
-                    return result;
+                (outcome, result) = &mut work => {
+                    self.end(outcome);
+                    return Some(result);
                 }
                 _ = &mut self.evicted => return None,
                 () = &mut overdue, if !is_overdue => {
@@ -133,9 +135,9 @@ impl Turn {
         }
     }
 
-    /// Gives it back, and says whether it served.
-    pub fn end(self, served: bool) {
-        self.turns.state().record(self.group, served, Instant::now());
+    /// Gives it back, and says how it went.
+    pub fn end(self, outcome: Outcome) {
+        self.turns.state().record(self.group, outcome, Instant::now());
     }
 }
 

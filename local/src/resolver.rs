@@ -41,7 +41,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use gh_net_common::frame::Dns;
-use gh_net_common::turns::{Limits, Refused, Turns};
+use gh_net_common::turns::{self, Limits, Refused, Turns};
 use hickory_proto::op::{Query, ResponseCode};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -242,7 +242,11 @@ impl Resolver {
         let group = group(request.question());
         match timeout_at(deadline, self.shared.queries.take(group)).await.ok()? {
             Ok(turn) => {
-                turn.run(async { timeout_at(deadline, system.upstream.ask(request)).await.ok()? }).await
+                let work = async {
+                    let reply = timeout_at(deadline, system.upstream.ask(request)).await.ok().flatten();
+                    (reply.as_ref().map_or(turns::Outcome::InVain, Reply::outcome), reply)
+                };
+                turn.run(work).await.flatten()
             }
             Err(Refused::InVain) => Some(Reply::unanswered()),
             Err(Refused::Crowded) => Some(Reply::crowded()),

@@ -7,15 +7,16 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::names::Names;
 use super::records::Records;
-use super::types::{Group, Limits, Refused, Ticket};
+use super::types::{Group, Limits, Outcome, Refused, Ticket};
 use super::waiting::{Waiter, Waiting};
 
 /// Turns of a part that were in vain, one after the other, before it is held down. More than any program asks for at
 /// once, so that only a flood, or a long silence, gets there.
 pub const IN_VAIN: u32 = 8;
-/// How long a part is held down after the last turn that was in vain. It is not until nothing of it was served for as long:
-/// a part that is in vain for one who makes up names may serve others.
+/// How long a part is held down after the last turn that was in vain. It is not until nothing of it was answered for as long:
+/// a part that is in vain for one who makes up names may answer others.
 pub const HELD_DOWN: Duration = Duration::from_secs(10);
 
 /// Parts that may wait at a time: whoever gives back a turn looks at all of them.
@@ -76,8 +77,8 @@ pub(super) struct State<T> {
     waiting: Waiting<T>,
     /// How turns of each part went.
     parts: Records,
-    /// The same for names that were served.
-    names: Records,
+    /// Names that were served lately.
+    names: Names,
 }
 
 impl<T> State<T> {
@@ -90,12 +91,12 @@ impl<T> State<T> {
             ending: 0,
             waiting: Waiting::default(),
             parts: Records::default(),
-            names: Records::default(),
+            names: Names::default(),
         }
     }
 
     pub(super) fn enter(&mut self, group: Group, now: Instant) -> Entry<T> {
-        let known = self.names.was_served(group.name, now);
+        let known = self.names.contains(group.name, now);
         let others = self.count(group.part) > 0 || self.waiting.of(group.part) > 0;
         if others && !known && self.is_held_down(group.part, now) {
             return Entry::Refused(Refused::InVain);
@@ -152,13 +153,13 @@ impl<T> State<T> {
     }
 
     /// Notes how a turn went. Those who wait for another one of a part that is held down now wait in vain.
-    pub(super) fn record(&mut self, group: Group, served: bool, now: Instant) {
-        self.parts.add(group.part, served, now);
-        // Made-up names are many, and must not displace what is known of others.
-        if served {
-            self.names.add(group.name, true, now);
-        } else {
-            self.names.remove(group.name);
+    pub(super) fn record(&mut self, group: Group, outcome: Outcome, now: Instant) {
+        self.parts.add(group.part, outcome, now);
+        match outcome {
+            Outcome::Served => self.names.add(group, now),
+            // Who makes up names gets such answers for each of them.
+            Outcome::Answered => {}
+            Outcome::InVain => self.names.remove(group.name),
         }
         if self.is_held_down(group.part, now) {
             self.waiting.refuse_others(group.part);
@@ -209,10 +210,10 @@ impl<T> State<T> {
     }
 
     fn is_held_down(&self, part: u64, now: Instant) -> bool {
-        let served = self.parts.find(part).and_then(|record| record.served);
+        let answered = self.parts.find(part).and_then(|record| record.answered);
         self.limits.hold_down
             && self.is_in_vain(part, now)
-            && served.is_none_or(|served| now.saturating_duration_since(served) >= HELD_DOWN)
+            && answered.is_none_or(|answered| now.saturating_duration_since(answered) >= HELD_DOWN)
     }
 
     /// Whether there is a turn for the group, of which the name or the part was `served` lately.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::names::MAX_NAMES;
 use super::*;
 
 const LIMITS: Limits = Limits {
@@ -21,7 +22,7 @@ fn group(name: &str) -> Group {
     Group::of_name(&name.split('.').collect::<Vec<_>>())
 }
 
-async fn never() -> Option<()> {
+async fn never() -> (Outcome, ()) {
     std::future::pending().await
 }
 
@@ -44,7 +45,7 @@ async fn look_up(turns: &Arc<Turns>, name: &str) -> Option<()> {
     let turn = timeout(Duration::from_secs(2), turns.take(group(name))).await.ok()?.ok()?;
     let work = async {
         sleep(Duration::from_millis(100)).await;
-        Some(())
+        (Outcome::Served, ())
     };
     turn.run(work).await
 }
@@ -85,9 +86,9 @@ async fn a_turn_that_is_not_old_is_not_taken_away() {
         let turns = Arc::clone(&turns);
         busy.spawn(async move { turns.take(group("www.corp.example")).await.unwrap().run(slow()).await });
     }
-    async fn slow() -> Option<()> {
+    async fn slow() -> (Outcome, ()) {
         sleep(Duration::from_millis(400)).await;
-        Some(())
+        (Outcome::Served, ())
     }
     sleep(Duration::from_millis(1)).await;
     let begun = Instant::now();
@@ -97,25 +98,25 @@ async fn a_turn_that_is_not_old_is_not_taken_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_part_that_is_in_vain_is_held_down_until_it_is_served() {
+async fn a_part_that_is_in_vain_is_held_down_until_it_is_answered() {
     let turns = Turns::new(LIMITS);
     let dead = group("www.dead.corp.example");
     for _ in 0..IN_VAIN {
-        assert_eq!(turns.take(dead).await.unwrap().run(async { None::<()> }).await, None);
+        turns.take(dead).await.unwrap().end(Outcome::InVain);
     }
     let probe = turns.take(dead).await.expect("one at a time");
     assert_eq!(turns.take(dead).await.unwrap_err(), Refused::InVain);
     assert_eq!(look_up(&turns, "www.corp.example").await, Some(()), "another part of its group");
-    probe.end(true);
+    probe.end(Outcome::Answered);
     let (_first, _second) = (turns.take(dead).await.unwrap(), turns.take(dead).await.unwrap());
 
     let turns = Turns::new(LIMITS);
-    (0..IN_VAIN).for_each(|_| turns.state().record(dead, false, Instant::now()));
+    (0..IN_VAIN).for_each(|_| turns.state().record(dead, Outcome::InVain, Instant::now()));
     let _probe = turns.take(dead).await.unwrap();
     turns.take(dead).await.unwrap_err();
     sleep(HELD_DOWN).await;
     turns.take(dead).await.expect("that was long ago");
-    (0..IN_VAIN).for_each(|_| turns.state().record(dead, false, Instant::now()));
+    (0..IN_VAIN).for_each(|_| turns.state().record(dead, Outcome::InVain, Instant::now()));
     turns.forget();
     turns.take(dead).await.expect("what serves it has changed");
 }
@@ -131,7 +132,7 @@ async fn who_waits_for_a_part_that_is_held_down_is_refused() {
     let waiting = turns.take(dead);
     let in_vain = async {
         sleep(Duration::from_millis(1)).await;
-        (0..IN_VAIN).for_each(|_| turns.state().record(dead, false, Instant::now()));
+        (0..IN_VAIN).for_each(|_| turns.state().record(dead, Outcome::InVain, Instant::now()));
     };
     let (refused, ()) = tokio::join!(waiting, in_vain);
     assert_eq!(refused.unwrap_err(), Refused::InVain);
@@ -187,7 +188,7 @@ async fn one_part_in_all_places_leaves_one_for_others() {
 async fn made_up(turns: &Arc<Turns>, count: u32) {
     for number in 0..count {
         if let Ok(turn) = turns.take(group(&format!("x{number}.corp.example"))).await {
-            turn.run(async { None::<()> }).await;
+            turn.end(Outcome::InVain);
         }
     }
 }
@@ -214,4 +215,45 @@ async fn names_that_are_served_are_not_refused_when_their_part_is_held_down() {
     assert_eq!(turns.take(group("y.corp.example")).await.unwrap_err(), Refused::InVain);
     assert_eq!(look_up(&turns, "www.corp.example").await, Some(()));
     assert_eq!(look_up(&turns, "new.corp.example").await, Some(()), "somebody was served just now");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_is_served_for_ever_other_names_displaces_only_its_own() {
+    let turns = Turns::new(LIMITS);
+    assert_eq!(look_up(&turns, "www.corp.example").await, Some(()));
+    for number in 0..3 * MAX_NAMES {
+        turns.state().record(group(&format!("x{number}.wildcard.test")), Outcome::Served, Instant::now());
+    }
+    sleep(HELD_DOWN).await;
+    made_up(&turns, 2 * IN_VAIN).await;
+    let _probe = turns.take(group("x.corp.example")).await.unwrap();
+    assert_eq!(turns.take(group("y.corp.example")).await.unwrap_err(), Refused::InVain);
+    assert_eq!(look_up(&turns, "www.corp.example").await, Some(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_were_answered_but_not_served_are_refused_with_their_part() {
+    let turns = Turns::new(LIMITS);
+    turns.take(group("x.corp.example")).await.unwrap().end(Outcome::Answered);
+    made_up(&turns, 2 * IN_VAIN).await;
+    assert_eq!(look_up(&turns, "y.corp.example").await, Some(()), "something was answered just now");
+    made_up(&turns, 2 * IN_VAIN).await;
+    sleep(HELD_DOWN).await;
+    made_up(&turns, 1).await;
+    let _probe = turns.take(group("z.corp.example")).await.unwrap();
+    assert_eq!(turns.take(group("x.corp.example")).await.unwrap_err(), Refused::InVain);
+    assert_eq!(look_up(&turns, "y.corp.example").await, Some(()), "it was served");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_for_who_is_served_is_not_for_who_is_answered_that_there_is_nothing() {
+    let turns = Turns::new(Limits { reserved: 2, evict_after: None, ..LIMITS });
+    for name in ["www.corp.example", "x.made.up"] {
+        turns.take(group(name)).await.unwrap().end(Outcome::Answered);
+    }
+    assert_eq!(look_up(&turns, "www.corp.example").await, Some(()));
+    let _flood = flood(&turns, 50, |number| format!("www.dead{number}.example"));
+    sleep(Duration::from_millis(1)).await;
+    assert_eq!(look_up(&turns, "y.made.up").await, None);
+    assert_eq!(look_up(&turns, "y.corp.example").await, Some(()));
 }

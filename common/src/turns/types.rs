@@ -57,6 +57,17 @@ impl Group {
     }
 }
 
+/// How a turn went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It brought what was wanted: for a name, records.
+    Served,
+    /// It brought an answer, but not what was wanted: for a name, that there is none, or an error.
+    Answered,
+    /// It brought nothing.
+    InVain,
+}
+
 /// Why there is no turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use bytes::Bytes;
+use gh_net_common::turns;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::HINFO;
 use hickory_proto::rr::{DNSClass, RData, Record, RecordType};
@@ -96,6 +97,12 @@ impl ExtendedError {
 }
 
 impl Reply {
+    /// How the turn went that brought it.
+    pub(super) fn outcome(&self) -> turns::Outcome {
+        let has_records = self.code == ResponseCode::NoError && !self.answers.is_empty();
+        if has_records { turns::Outcome::Served } else { turns::Outcome::Answered }
+    }
+
     /// An answer without records.
     pub(super) fn of(code: ResponseCode) -> Self {
         Self {
@@ -288,6 +295,16 @@ mod tests {
     use hickory_proto::rr::rdata::TXT;
 
     use super::*;
+
+    #[test]
+    fn only_records_serve() {
+        let question = Query::query(Name::from_ascii("big.example.").unwrap(), RecordType::A);
+        let found = Reply::with_data(&question, vec![RData::A(std::net::Ipv4Addr::LOCALHOST.into())]);
+        assert_eq!(found.outcome(), turns::Outcome::Served);
+        for code in [ResponseCode::NoError, ResponseCode::NXDomain, ResponseCode::ServFail] {
+            assert_eq!(Reply::of(code).outcome(), turns::Outcome::Answered, "{code}");
+        }
+    }
 
     fn query(kind: RecordType) -> Message {
         let mut query = Message::query();

@@ -11,7 +11,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use gh_net_common::turns::{Limits, Turns};
+use gh_net_common::turns::{self, Limits, Turns};
 use hickory_proto::op::{Query, ResponseCode};
 use hickory_proto::rr::rdata::PTR;
 use hickory_proto::rr::{Name, RData, RecordType};
@@ -120,7 +120,11 @@ impl Nss {
         let (done, answer) = oneshot::channel();
         let work = move || {
             let found = look_up(&*forward, &*backward, &question);
-            turn.end(found.is_some());
+            turn.end(match &found {
+                Some(Found::Records(_)) => turns::Outcome::Served,
+                Some(Found::NoData | Found::NoName) => turns::Outcome::Answered,
+                None => turns::Outcome::InVain,
+            });
             // The query may have timed out.
             let _ = done.send(found);
         };

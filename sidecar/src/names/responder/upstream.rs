@@ -10,12 +10,13 @@ use std::time::Duration;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use gh_net_common::turns::{Group, Limits, Turns};
+use gh_net_common::turns::{Group, Limits, Outcome, Turns};
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+use super::addresses::has_answers;
 use super::message::{self, Query, rcode};
 
 /// If a resolver has not answered after this time, the next one is asked too; the first may still answer.
@@ -68,7 +69,11 @@ impl Upstream {
     pub(super) async fn ask(&self, query: &Query, by: Transport, time: Duration) -> Option<Bytes> {
         let deadline = Instant::now() + time;
         let turn = timeout_at(deadline, self.turns.take(group(&query.name()))).await.ok()?.ok()?;
-        turn.run(self.ask_in_turn(query, by, deadline)).await
+        let work = async {
+            let answer = self.ask_in_turn(query, by, deadline).await;
+            (outcome(answer.as_deref()), answer)
+        };
+        turn.run(work).await.flatten()
     }
 
     /// The first conclusive answer, or else an inconclusive one if there was any. The servers are asked in turn: the next
@@ -162,6 +167,15 @@ fn is_conclusive(answer: &[u8]) -> bool {
     matches!(message::code(answer), rcode::NOERROR | rcode::NXDOMAIN)
 }
 
+/// A name that exists without records of the type is no name that is served: some servers say so of any name.
+fn outcome(answer: Option<&[u8]>) -> Outcome {
+    match answer {
+        Some(answer) if message::code(answer) == rcode::NOERROR && has_answers(answer) => Outcome::Served,
+        Some(_) => Outcome::Answered,
+        None => Outcome::InVain,
+    }
+}
+
 fn note(query: &Query, server: SocketAddr, answer: &io::Result<Bytes>) {
     match answer {
         Ok(answer) => {
@@ -240,5 +254,25 @@ struct Ids {
 impl Ids {
     fn next(&self) -> u16 {
         self.key.hash_one(self.count.fetch_add(1, Ordering::Relaxed)) as u16
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_proto::op::ResponseCode;
+
+    use super::super::tests::samples::{nxdomain, positive, query, reply, wire};
+    use super::*;
+
+    #[test]
+    fn only_records_serve() {
+        let query = query("www.corp.example.");
+        let of = |message| outcome(Some(&wire(&message)));
+        assert_eq!(of(positive(&query, 60)), Outcome::Served);
+        assert_eq!(of(nxdomain(&query, 60, 60)), Outcome::Answered);
+        for code in [ResponseCode::NoError, ResponseCode::ServFail, ResponseCode::Refused] {
+            assert_eq!(of(reply(&query, code)), Outcome::Answered, "{code}");
+        }
+        assert_eq!(outcome(None), Outcome::InVain);
     }
 }
