@@ -36,6 +36,7 @@ mod liveness;
 mod log;
 mod names;
 mod notify;
+mod own_sockets;
 mod owner;
 mod private;
 mod privilege;

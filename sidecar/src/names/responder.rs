@@ -55,6 +55,7 @@ use tokio::task::JoinSet;
 
 use crate::liveness::LinkWatch;
 use crate::notify::Notifier;
+use crate::own_sockets::OwnSockets;
 use choice::Domains;
 pub(crate) use rebind::Forwarded;
 use service::Service;
@@ -72,6 +73,8 @@ pub(crate) struct Config {
     pub(crate) resolvers: Vec<IpAddr>,
     /// Tells the user what is refused.
     pub(crate) notifier: Notifier,
+    /// Has the sockets that it asks by.
+    pub(crate) sockets: OwnSockets,
 }
 
 /// A running responder. Dropping it stops it and every query in progress.
@@ -92,9 +95,9 @@ impl Responder {
     }
 
     fn start_on(config: Config, link: LinkWatch, port: u16) -> io::Result<Self> {
-        let Config { listen: own, laptop, resolvers, notifier } = config;
+        let Config { listen: own, laptop, resolvers, notifier, sockets } = config;
         let (codespace, laptop) = (servers(&resolvers, &own, port), servers(&laptop, &own, port));
-        let service = Arc::new(Service::new(codespace, laptop, link, notifier));
+        let service = Arc::new(Service::new(codespace, laptop, link, notifier, sockets));
         let mut listeners = JoinSet::new();
         for &address in &own {
             let address = SocketAddr::new(address, port);

@@ -26,6 +26,7 @@ use crate::journal::{Journal, Report};
 use crate::liveness::{LinkMonitor, Liveness};
 use crate::names::resolv;
 use crate::notify::Notifier;
+use crate::own_sockets::OwnSockets;
 use crate::status::{self, Counters};
 use crate::watch::{Seen, Watch};
 use crate::{program, undo};
@@ -162,7 +163,8 @@ impl Session {
                 return Err(goodbye);
             }
         };
-        let names = Names::new(hook.addresses(), notifier.clone());
+        let sockets = OwnSockets::default();
+        let names = Names::new(hook.addresses(), notifier.clone(), sockets.clone());
         let watch = Watch::new(Path::new(resolv::RESOLV_CONF), notifier.clone());
         Ok(Self {
             id,
@@ -186,7 +188,7 @@ impl Session {
             told: own::told(),
             left_out: Vec::new(),
             repairs: Repairs::default(),
-            uplink: Uplink::default(),
+            uplink: Uplink::new(sockets),
             names,
             journal,
             counters: Counters::default(),

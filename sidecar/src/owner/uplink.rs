@@ -8,6 +8,9 @@
 //! destinations: a name server waits behind no scan of other networks. Once there is an answer, what waits moves to its
 //! own place. Order within a flow is kept throughout.
 //!
+//! What the sidecar itself asks the laptop has a turn and a bound of its own ([`OwnSockets`]): its names are everybody's, and
+//! a program may send to the same address as much as it likes.
+//!
 //! What waits is bounded in memory, datagrams apart from connections. Beyond the bounds, packets are dropped at the head
 //! of the longest queue, so whoever sends too much loses its own; but not a packet whose first piece has been sent.
 //! Nothing is dropped for its age, as CoDel would: a TCP flow has here no more than the windows that the laptop offered,
@@ -24,6 +27,7 @@ use self::fair::{Fair, Source, is_sparse};
 use self::flow::{Flow, Kind};
 use super::held::Held;
 use crate::hook::kept_by;
+use crate::own_sockets::OwnSockets;
 
 mod answered;
 mod cut;
@@ -41,8 +45,10 @@ const MOST_DATAGRAMS: usize = 8 * 1024 * 1024;
 const MOST_TO_HOST: usize = 1024 * 1024;
 /// What may wait of flows of one kind without an answer. More is a flood, and would make the others of them wait.
 const MOST_NEW: usize = 1024 * 1024;
+/// What may wait of the sidecar's own: more than it has in questions at a time, each of two datagrams at most.
+const MOST_OWN: usize = 1024 * 1024;
 /// The bounds, by [`Source::bound`].
-const BOUNDS: [usize; 3] = [MOST_STREAMS, MOST_DATAGRAMS, Kind::ALL.len() * MOST_NEW];
+const BOUNDS: [usize; 4] = [MOST_STREAMS, MOST_DATAGRAMS, Kind::ALL.len() * MOST_NEW, MOST_OWN];
 /// What a waiting packet costs beside its bytes: its place in a queue, and that queue's in the table.
 const PACKET: usize = 512;
 /// Bytes that flows to one network without an answer send in their turn: a few SYNs or questions. The first of another
@@ -52,7 +58,8 @@ const NEW_QUANTUM: usize = 256;
 /// See the [module's documentation](self).
 #[derive(Debug)]
 pub(crate) struct Uplink {
-    waiting: Fair<Branch, 3>,
+    waiting: Fair<Branch, 4>,
+    own: OwnSockets,
     /// Connections that were answered, and hosts.
     connections: Answered,
     hosts: Answered,
@@ -71,6 +78,8 @@ enum Branch {
     Host(Box<Fair<Queue>>),
     /// Flows of one kind without an answer, by the network of their destination.
     New(Box<Fair<Queue>>),
+    /// What the sidecar itself asks, by flow.
+    Own(Box<Fair<Queue>>),
 }
 
 /// Packets in the order in which they came.
@@ -90,11 +99,17 @@ struct Entry {
     waiting: Waiting,
 }
 
-impl Default for Uplink {
-    fn default() -> Self {
+fn waiting() -> Fair<Branch, 4> {
+    Fair::new(NEW_QUANTUM, BOUNDS)
+}
+
+impl Uplink {
+    /// Nothing waits. `own` are the sockets of the sidecar itself.
+    pub(crate) fn new(own: OwnSockets) -> Self {
         let hasher = RandomState::new();
         Self {
             waiting: waiting(),
+            own,
             connections: Answered::default(),
             hosts: Answered::default(),
             held: Held::default(),
@@ -102,13 +117,7 @@ impl Default for Uplink {
             hasher,
         }
     }
-}
 
-fn waiting() -> Fair<Branch, 3> {
-    Fair::new(NEW_QUANTUM, BOUNDS)
-}
-
-impl Uplink {
     /// Adds a packet. Returns how many were dropped to make room.
     pub(crate) fn push(&mut self, packet: Bytes) -> u64 {
         let flow = Flow::of(&packet);
@@ -116,6 +125,10 @@ impl Uplink {
         // The place of a connection is its own.
         let hash = if is_stream { place } else { self.hasher.hash_one(flow) };
         let entry = Entry { flow: hash, place, waiting: Waiting::new(packet) };
+        if flow.and_then(|flow| flow.five_tuple()).is_some_and(|tuple| self.own.contain(tuple)) {
+            let own = || Branch::Own(Box::new(Fair::new(NEW_QUANTUM, [MOST_OWN])));
+            return self.push_into(self.hasher.hash_one("own"), own, [entry]);
+        }
         // Behind its earlier packets, also if it has been forgotten meanwhile.
         if self.answered(is_stream).contains(place)
             || self.waiting.peek(place).is_some_and(|branch| branch.has(hash))
@@ -171,7 +184,7 @@ impl Uplink {
         for branch in std::mem::replace(&mut self.waiting, waiting()).into_sources() {
             match branch {
                 Branch::Stream(queue) => self.hold_queue(queue),
-                Branch::Host(queues) | Branch::New(queues) => {
+                Branch::Host(queues) | Branch::New(queues) | Branch::Own(queues) => {
                     queues.into_sources().for_each(|queue| self.hold_queue(queue));
                 }
             }
@@ -214,10 +227,19 @@ impl Uplink {
             true => Branch::Stream(Queue::default()),
             false => Branch::Host(Box::new(Fair::new(NEW_QUANTUM, [MOST_TO_HOST]))),
         };
+        self.push_into(place, new, entries)
+    }
+
+    fn push_into(
+        &mut self,
+        place: u64,
+        new: impl FnOnce() -> Branch,
+        entries: impl IntoIterator<Item = Entry>,
+    ) -> u64 {
         let mut dropped = 0;
         let beyond = self.waiting.change(place, new, |branch| match branch {
             Branch::Stream(queue) => entries.into_iter().for_each(|entry| queue.push(entry)),
-            Branch::Host(queues) | Branch::New(queues) => {
+            Branch::Host(queues) | Branch::New(queues) | Branch::Own(queues) => {
                 for entry in entries {
                     dropped += queues.change(entry.flow, Queue::default, |queue| queue.push(entry));
                 }
@@ -302,7 +324,7 @@ impl Branch {
     fn has(&self, flow: u64) -> bool {
         match self {
             Self::Stream(queue) => !queue.is_empty(),
-            Self::Host(queues) | Self::New(queues) => {
+            Self::Host(queues) | Self::New(queues) | Self::Own(queues) => {
                 queues.peek(flow).is_some_and(|queue| !queue.is_empty())
             }
         }
@@ -315,27 +337,28 @@ impl Source for Branch {
             Self::Stream(_) => 0,
             Self::Host(_) => 1,
             Self::New(_) => 2,
+            Self::Own(_) => 3,
         }
     }
 
     fn is_empty(&self) -> bool {
         match self {
             Self::Stream(queue) => queue.is_empty(),
-            Self::Host(queues) | Self::New(queues) => queues.is_empty(),
+            Self::Host(queues) | Self::New(queues) | Self::Own(queues) => queues.is_empty(),
         }
     }
 
     fn cost(&self) -> usize {
         match self {
             Self::Stream(queue) => queue.cost(),
-            Self::Host(queues) | Self::New(queues) => queues.cost(),
+            Self::Host(queues) | Self::New(queues) | Self::Own(queues) => queues.cost(),
         }
     }
 
     fn pop(&mut self, cutter: &mut Cutter) -> Option<Piece> {
         match self {
             Self::Stream(queue) => queue.pop(cutter),
-            Self::Host(queues) => {
+            Self::Host(queues) | Self::Own(queues) => {
                 queues.set_quantum(cutter.largest);
                 queues.pop(cutter)
             }
@@ -346,7 +369,7 @@ impl Source for Branch {
     fn shed(&mut self) -> u64 {
         match self {
             Self::Stream(queue) => queue.shed(),
-            Self::Host(queues) | Self::New(queues) => queues.shed(),
+            Self::Host(queues) | Self::New(queues) | Self::Own(queues) => queues.shed(),
         }
     }
 }

@@ -15,6 +15,7 @@ use super::choice::is_single_label;
 use super::kept::{Kept, Key};
 use super::message::Query;
 use super::upstream::{Ask, Transport, Upstream};
+use crate::own_sockets::OwnSockets;
 
 /// The link to these resolvers is always the same.
 const LINK: u64 = 0;
@@ -28,8 +29,8 @@ pub(super) struct Codespace<U = Upstream> {
 
 impl Codespace {
     /// The resolvers at these addresses.
-    pub(super) fn new(servers: Vec<SocketAddr>) -> Self {
-        Self::of(Upstream::codespace(servers))
+    pub(super) fn new(servers: Vec<SocketAddr>, sockets: OwnSockets) -> Self {
+        Self::of(Upstream::codespace(servers, sockets))
     }
 }
 

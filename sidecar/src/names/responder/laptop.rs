@@ -27,6 +27,7 @@ use super::message::Query;
 use super::places::Places;
 use super::upstream::{Ask, Transport, Upstream, group};
 use crate::liveness::{LinkWatch, Liveness};
+use crate::own_sockets::OwnSockets;
 
 /// If nothing at all arrives from the laptop for so long after a question, it is unreachable. A link that is alive
 /// brings something after one round trip: at least the report that the question was delivered.
@@ -73,8 +74,9 @@ pub(super) struct Laptop<U = Upstream> {
 
 impl Laptop {
     /// The resolver at these addresses.
-    pub(super) fn new(servers: Vec<SocketAddr>, link: LinkWatch) -> Self {
-        Self::of(Upstream::laptop(servers.clone()), Upstream::laptop(servers), link)
+    pub(super) fn new(servers: Vec<SocketAddr>, link: LinkWatch, sockets: OwnSockets) -> Self {
+        let upstream = || Upstream::laptop(servers.clone(), sockets.clone());
+        Self::of(upstream(), upstream(), link)
     }
 }
 

@@ -20,6 +20,7 @@ use super::rebind::{Forwarded, Refusals};
 use super::upstream::{STEP, Transport};
 use crate::liveness::LinkWatch;
 use crate::notify::Notifier;
+use crate::own_sockets::OwnSockets;
 
 /// glibc and musl give up after 5 s. The client is answered before that, if only with an error: a client without an
 /// answer asks again, and then waits for as long once more.
@@ -45,6 +46,7 @@ struct Settings {
 pub(super) struct Service {
     settings: Mutex<Settings>,
     laptop: Laptop,
+    sockets: OwnSockets,
     pub(super) refusals: Refusals,
     /// The networks whose questions are answered: others may reach our address, too.
     clients: Mutex<Vec<IpNet>>,
@@ -59,8 +61,9 @@ impl Service {
         laptop: Vec<SocketAddr>,
         link: LinkWatch,
         notifier: Notifier,
+        sockets: OwnSockets,
     ) -> Self {
-        let codespace = Arc::new(Codespace::new(codespace));
+        let codespace = Arc::new(Codespace::new(codespace, sockets.clone()));
         let settings = Settings {
             mode: DnsMode::Split,
             domains: Arc::default(),
@@ -70,7 +73,8 @@ impl Service {
         };
         Self {
             settings: Mutex::new(settings),
-            laptop: Laptop::new(laptop, link),
+            laptop: Laptop::new(laptop, link, sockets.clone()),
+            sockets,
             refusals: Refusals::new(notifier),
             clients: Mutex::default(),
             in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
@@ -101,7 +105,7 @@ impl Service {
     /// Asks the resolvers at these addresses for the codespace from now on.
     pub(super) fn set_codespace(&self, codespace: Vec<SocketAddr>) {
         let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
-        settings.codespace = Arc::new(Codespace::new(codespace));
+        settings.codespace = Arc::new(Codespace::new(codespace, self.sockets.clone()));
     }
 
     /// Answers the questions of these networks only.

@@ -188,7 +188,13 @@ fn start(port: u16, resolvers: &[IpAddr]) -> (Responder, LinkMonitor) {
 /// The same, which tells of refusals.
 fn start_telling(port: u16, resolvers: &[IpAddr], notifier: Notifier) -> (Responder, LinkMonitor) {
     let resolvers = resolvers.to_vec();
-    let config = Config { listen: vec![OURS], laptop: vec![LAPTOP], resolvers, notifier };
+    let config = Config {
+        listen: vec![OURS],
+        laptop: vec![LAPTOP],
+        resolvers,
+        notifier,
+        sockets: OwnSockets::default(),
+    };
     let monitor = LinkMonitor::new();
     monitor.connected();
     let responder = Responder::start_on(config, monitor.watch(), port).unwrap();

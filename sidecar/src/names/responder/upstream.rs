@@ -11,13 +11,17 @@ use bytes::{BufMut, Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use gh_net_common::turns::{Group, Limits, Outcome, Turns};
-use socket2::SockRef;
+use nix::errno::Errno;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::addresses::has_answers;
 use super::message::{self, Query, rcode};
+use crate::own_sockets::OwnSockets;
+/// The transport of a query, the same on both sides.
+pub(super) use crate::own_sockets::Transport;
 
 /// If a resolver has not answered after this time, the next one is asked too; the first may still answer.
 pub(super) const STEP: Duration = Duration::from_millis(1500);
@@ -39,30 +43,24 @@ const CODESPACE: Limits = Limits {
 const LAPTOP: Limits =
     Limits { evict_after: Some(Duration::from_millis(1500)), hold_down: false, ..CODESPACE };
 
-/// The transport of a query, the same on both sides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Transport {
-    Udp,
-    Tcp,
-}
-
 /// Resolvers that know the same names.
 #[derive(Debug)]
 pub(super) struct Upstream {
     servers: Vec<SocketAddr>,
     turns: Arc<Turns>,
     ids: Ids,
+    sockets: OwnSockets,
 }
 
 impl Upstream {
     /// The codespace's resolvers.
-    pub(super) fn codespace(servers: Vec<SocketAddr>) -> Self {
-        Self { servers, turns: Turns::new(CODESPACE), ids: Ids::default() }
+    pub(super) fn codespace(servers: Vec<SocketAddr>, sockets: OwnSockets) -> Self {
+        Self { servers, turns: Turns::new(CODESPACE), ids: Ids::default(), sockets }
     }
 
     /// The laptop's resolver.
-    pub(super) fn laptop(servers: Vec<SocketAddr>) -> Self {
-        Self { servers, turns: Turns::new(LAPTOP), ids: Ids::default() }
+    pub(super) fn laptop(servers: Vec<SocketAddr>, sockets: OwnSockets) -> Self {
+        Self { servers, turns: Turns::new(LAPTOP), ids: Ids::default(), sockets }
     }
 
     /// An answer within `time`, which includes waiting for a turn. `None` if there is none.
@@ -126,8 +124,8 @@ impl Upstream {
     async fn ask_one(&self, server: SocketAddr, query: &Query, by: Transport) -> io::Result<Bytes> {
         let id = self.ids.next();
         match by {
-            Transport::Udp => over_udp(server, query, id).await,
-            Transport::Tcp => over_tcp(server, query, id).await,
+            Transport::Udp => over_udp(server, query, id, &self.sockets).await,
+            Transport::Tcp => over_tcp(server, query, id, &self.sockets).await,
         }
     }
 }
@@ -187,13 +185,14 @@ fn note(query: &Query, server: SocketAddr, answer: &io::Result<Bytes>) {
 
 /// Each query has a socket of its own: an off-path attacker must guess a fresh source port and a random id (RFC 5452).
 /// The socket is connected, so that the kernel drops datagrams of others and reports a closed port.
-async fn over_udp(server: SocketAddr, query: &Query, id: u16) -> io::Result<Bytes> {
+async fn over_udp(server: SocketAddr, query: &Query, id: u16, sockets: &OwnSockets) -> io::Result<Bytes> {
     let unspecified = match server {
         SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::UNSPECIFIED),
         SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::UNSPECIFIED),
     };
     let socket = UdpSocket::bind((unspecified, 0)).await?;
     socket.connect(server).await?;
+    let _own = sockets.add(Transport::Udp, socket.local_addr()?, server);
     socket.send(&query.with_id(id)).await?;
     loop {
         // An ICMP error makes the socket ready but not readable.
@@ -222,8 +221,14 @@ fn pending_error(socket: &UdpSocket) -> io::Result<Option<Bytes>> {
     })
 }
 
-async fn over_tcp(server: SocketAddr, query: &Query, id: u16) -> io::Result<Bytes> {
-    let mut stream = TcpStream::connect(server).await?;
+async fn over_tcp(server: SocketAddr, query: &Query, id: u16, sockets: &OwnSockets) -> io::Result<Bytes> {
+    let mut stream = begin_to_connect(server)?;
+    // Before any task can see the SYN.
+    let _own = sockets.add(Transport::Tcp, stream.local_addr()?, server);
+    stream.writable().await?;
+    if let Some(error) = stream.take_error()? {
+        return Err(error);
+    }
     stream.set_nodelay(true)?;
     stream.write_all(&framed(&query.with_id(id))).await?;
     let length = stream.read_u16().await?;
@@ -233,6 +238,16 @@ async fn over_tcp(server: SocketAddr, query: &Query, id: u16) -> io::Result<Byte
         Ok(query.answer(&answer))
     } else {
         Err(io::Error::new(io::ErrorKind::InvalidData, "the answer belongs to another question"))
+    }
+}
+
+/// The kernel chooses the port: one that is bound before is nobody else's for a minute after the end, for no destination.
+fn begin_to_connect(server: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(server), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&server.into()) {
+        Err(error) if error.raw_os_error() != Some(Errno::EINPROGRESS as i32) => Err(error),
+        Ok(()) | Err(_) => TcpStream::from_std(socket.into()),
     }
 }
 
@@ -261,8 +276,39 @@ impl Ids {
 mod tests {
     use hickory_proto::op::ResponseCode;
 
+    use tokio::net::TcpListener;
+
     use super::super::tests::samples::{nxdomain, positive, query, reply, wire};
     use super::*;
+    use crate::own_sockets::FiveTuple;
+
+    #[tokio::test]
+    async fn its_packets_are_known_as_the_sidecars_own_while_it_asks() {
+        let sockets = OwnSockets::default();
+        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let address = udp.local_addr().unwrap();
+        let tcp = TcpListener::bind(address).await.unwrap();
+        let upstream = Upstream::laptop(vec![address], sockets.clone());
+        let query = query("www.corp.example.");
+        for transport in [Transport::Udp, Transport::Tcp] {
+            let ask = upstream.ask(&query, transport, Duration::from_secs(60));
+            let of = |address: SocketAddr| (address.ip(), address.port());
+            let asked = async {
+                let client = match transport {
+                    Transport::Udp => udp.recv_from(&mut [0; 512]).await.unwrap().1,
+                    Transport::Tcp => tcp.accept().await.unwrap().1,
+                };
+                let tuple = FiveTuple { transport, source: of(client), destination: of(address) };
+                assert!(sockets.contain(tuple));
+                tuple
+            };
+            let tuple = tokio::select! {
+                _ = ask => panic!("nobody answers"),
+                tuple = asked => tuple,
+            };
+            assert!(!sockets.contain(tuple), "it has been given up");
+        }
+    }
 
     #[test]
     fn only_records_serve() {

@@ -13,6 +13,7 @@ use crate::liveness::LinkMonitor;
 use crate::names::resolv::{self, Followed};
 use crate::names::responder::{self, Forwarded, Responder};
 use crate::notify::Notifier;
+use crate::own_sockets::OwnSockets;
 use crate::undo;
 
 /// What names are resolved by.
@@ -36,11 +37,13 @@ pub(super) struct Names {
     /// After which time resolv.conf is to be looked at again.
     look_after: Option<Duration>,
     notifier: Notifier,
+    /// Has the sockets that the responder asks by.
+    sockets: OwnSockets,
 }
 
 impl Names {
     /// Nobody is asked yet.
-    pub(super) fn new(addresses: &[TunnelAddress], notifier: Notifier) -> Self {
+    pub(super) fn new(addresses: &[TunnelAddress], notifier: Notifier, sockets: OwnSockets) -> Self {
         Self {
             mode: DnsMode::Off,
             responder: None,
@@ -53,6 +56,7 @@ impl Names {
             error: None,
             look_after: None,
             notifier,
+            sockets,
         }
     }
 
@@ -145,6 +149,7 @@ impl Names {
                     laptop: self.laptop.clone(),
                     resolvers: self.resolvers.clone(),
                     notifier: self.notifier.clone(),
+                    sockets: self.sockets.clone(),
                 };
                 Responder::start(config, link.watch())?
             }

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::own_sockets::{FiveTuple, Transport};
+
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
@@ -69,6 +71,14 @@ impl Flow {
             (UDP, Detail::Ports(..)) => Kind::Udp,
             (_, Detail::Ports(..) | Detail::Echo(_) | Detail::Fragment(_) | Detail::None) => Kind::Other,
         }
+    }
+
+    /// What it has in common with the socket that sends it, if its transport has ports.
+    pub(super) fn five_tuple(&self) -> Option<FiveTuple> {
+        let Detail::Ports(from, to) = self.detail else { return None };
+        let transport = if self.protocol == TCP { Transport::Tcp } else { Transport::Udp };
+        let (source, destination) = ((self.source, from), (self.destination, to));
+        Some(FiveTuple { transport, source, destination })
     }
 
     /// Its destination.

@@ -3,6 +3,7 @@ use std::collections::HashMap;
 use etherparse::PacketBuilder;
 
 use super::*;
+use crate::own_sockets::{OwnSocket, Transport};
 
 const CODESPACE: [u8; 4] = [198, 19, 240, 1];
 const SERVER: [u8; 4] = [10, 20, 0, 10];
@@ -27,6 +28,10 @@ fn udp(port: u16, to: [u8; 4], payload: usize) -> Bytes {
     let datagram = PacketBuilder::ipv4(CODESPACE, to, 64).udp(port, 53);
     datagram.write(&mut packet, &vec![7; payload]).unwrap();
     packet.into()
+}
+
+fn uplink() -> Uplink {
+    Uplink::new(OwnSockets::default())
 }
 
 /// The flow of this port has been answered by the server.
@@ -54,7 +59,7 @@ fn source_port(packet: &[u8]) -> u16 {
 
 /// Uploads of the flows `1..=count`, each with `packets` segments of 60,000 bytes.
 fn uploads(count: u16, packets: u32) -> Uplink {
-    let mut uplink = Uplink::default();
+    let mut uplink = uplink();
     for port in 1..=count {
         answer(&mut uplink, port);
         (0..packets).for_each(|n| assert_eq!(uplink.push(tcp(port, SERVER, n * 60_000, 60_000)), 0));
@@ -100,7 +105,7 @@ fn a_flood_of_new_flows_takes_one_share() {
 
 #[test]
 fn a_flood_makes_no_other_network_wait() {
-    let mut uplink = Uplink::default();
+    let mut uplink = uplink();
     for n in 0..10_000_u32 {
         let [.., b, c] = n.to_be_bytes();
         uplink.push(syn(1000 + n as u16, [10, 20, 128 + b, c]));
@@ -121,7 +126,7 @@ fn a_flood_makes_no_other_network_wait() {
 
 #[test]
 fn order_within_a_flow_stays_when_it_is_answered_or_forgotten() {
-    let mut uplink = Uplink::default();
+    let mut uplink = uplink();
     // Others, so that its answer does not find it alone.
     (0..50).for_each(|port| assert_eq!(uplink.push(tcp(1000 + port, SERVER, 1, 1)), 0));
     (0..10).for_each(|n| assert_eq!(uplink.push(tcp(1, SERVER, n, 1)), 0));
@@ -154,7 +159,7 @@ fn too_much_is_dropped_from_the_head_of_the_longest_queue() {
 
 #[test]
 fn what_waits_of_one_flow_of_datagrams_is_bounded() {
-    let mut uplink = Uplink::default();
+    let mut uplink = uplink();
     uplink.heard(&reply(7));
     let dropped: u64 = (0..5000).map(|_| uplink.push(udp(7, SERVER, 1200))).sum();
     let left = std::iter::from_fn(|| pop(&mut uplink)).count() as u64;
@@ -219,7 +224,7 @@ fn whole_datagrams(fragments: &[Piece]) -> usize {
 #[test]
 fn large_datagrams_that_come_faster_than_the_link_arrive_whole() {
     for answered in [false, true] {
-        let mut uplink = Uplink::default();
+        let mut uplink = uplink();
         if answered {
             uplink.heard(&reply(7));
         }
@@ -278,7 +283,7 @@ fn what_was_held_goes_in_turn_on_the_next_link() {
 
 #[test]
 fn all_that_is_dropped_is_counted() {
-    let mut uplink = Uplink::default();
+    let mut uplink = uplink();
     let mut dropped = 0;
     for n in 0..20_000_u32 {
         let [.., a, b] = n.to_be_bytes();
@@ -303,4 +308,55 @@ fn what_was_long_keeps_no_memory() {
         panic!("no queue");
     };
     assert!(queue.packets.capacity() <= 64, "{}", queue.packets.capacity());
+}
+
+/// The laptop's address, where its resolver is.
+const GATEWAY: [u8; 4] = [198, 19, 240, 2];
+
+fn own(sockets: &OwnSockets, transport: Transport, port: u16) -> OwnSocket {
+    let server = if transport == Transport::Udp { (GATEWAY, 53) } else { (GATEWAY, 80) };
+    sockets.add(transport, (CODESPACE, port).into(), server.into())
+}
+
+#[test]
+fn a_flood_to_the_laptops_resolver_makes_no_question_of_the_sidecar_wait() {
+    let sockets = OwnSockets::default();
+    let mut uplink = Uplink::new(sockets.clone());
+    let mut answer = Vec::new();
+    PacketBuilder::ipv4(GATEWAY, CODESPACE, 64).udp(53, 7).write(&mut answer, b"").unwrap();
+    uplink.heard(&answer);
+    let _open = [own(&sockets, Transport::Udp, 5000), own(&sockets, Transport::Tcp, 5001)];
+    let questions = [udp(5000, GATEWAY, 40), syn(5001, GATEWAY)];
+    let mut flood = (10_000..60_000).map(|port| [udp(port, GATEWAY, 900), syn(port, GATEWAY)]);
+    let dropped: u64 = flood.by_ref().take(5000).flatten().map(|packet| uplink.push(packet)).sum();
+    (0..1000).for_each(|_| assert!(uplink.pop(1500).is_some()));
+    questions.iter().for_each(|question| assert_eq!(uplink.push(question.clone()), 0));
+    let dropped = dropped + flood.take(5000).flatten().map(|packet| uplink.push(packet)).sum::<u64>();
+    assert!(dropped > 0, "it is more than there is room for");
+    let ahead: Vec<Bytes> =
+        std::iter::from_fn(|| pop(&mut uplink)).take_while(|packet| *packet != questions[1]).collect();
+    assert!(ahead.contains(&questions[0]));
+    let bytes: usize = ahead.iter().map(Bytes::len).sum();
+    assert!(bytes <= 3 * 1500, "{bytes} bytes ahead");
+}
+
+#[test]
+fn only_packets_of_the_sidecars_sockets_are_its_own() {
+    let sockets = OwnSockets::default();
+    let mut uplink = Uplink::new(sockets.clone());
+    let open = own(&sockets, Transport::Udp, 5000);
+    let is_own = |uplink: &mut Uplink, packet: Bytes| {
+        uplink.push(packet);
+        let is_own = uplink.waiting.peek(uplink.hasher.hash_one("own")).is_some_and(|own| !own.is_empty());
+        while pop(uplink).is_some() {}
+        is_own
+    };
+    assert!(is_own(&mut uplink, udp(5000, GATEWAY, 40)));
+    let mut forged = Vec::new();
+    PacketBuilder::ipv4([172, 17, 0, 2], GATEWAY, 64).udp(5000, 53).write(&mut forged, b"").unwrap();
+    for other in [udp(5001, GATEWAY, 40), udp(5000, SERVER, 40), syn(5000, GATEWAY), forged.into()] {
+        assert!(!is_own(&mut uplink, other));
+    }
+    drop(open);
+    assert!(!is_own(&mut uplink, udp(5000, GATEWAY, 40)), "it is closed");
 }

@@ -1,0 +1,61 @@
+//! The sockets by which the sidecar itself asks the laptop through the tunnel, so that what orders the tunnel's packets
+//! ([`owner::uplink`](crate::owner)) can tell its questions from the packets of programs.
+//!
+//! A packet is known by its whole five-tuple. Nobody else has that: while a socket lives, the kernel gives its port to no other
+//! one for the same destination, and takes no packet with an address of ours from a container's interface (a martian). Root can
+//! forge one, as it can end the sidecar.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// A transport with ports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Transport {
+    Udp,
+    Tcp,
+}
+
+/// What tells the packets of a socket from all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct FiveTuple {
+    pub(crate) transport: Transport,
+    pub(crate) source: (IpAddr, u16),
+    pub(crate) destination: (IpAddr, u16),
+}
+
+/// See the [module's documentation](self). Clones share one set, which is bounded by who opens sockets.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OwnSockets(Arc<Mutex<HashSet<FiveTuple>>>);
+
+impl OwnSockets {
+    /// Whether a packet with this five-tuple is from one of the sockets.
+    pub(crate) fn contain(&self, tuple: FiveTuple) -> bool {
+        self.set().contains(&tuple)
+    }
+
+    /// Counts a connected socket among them until the result is dropped, which has to be before the socket is closed.
+    pub(crate) fn add(&self, transport: Transport, local: SocketAddr, peer: SocketAddr) -> OwnSocket {
+        let of = |address: SocketAddr| (address.ip(), address.port());
+        let tuple = FiveTuple { transport, source: of(local), destination: of(peer) };
+        self.set().insert(tuple);
+        OwnSocket { sockets: self.clone(), tuple }
+    }
+
+    fn set(&self) -> MutexGuard<'_, HashSet<FiveTuple>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One of the sockets, as long as this lives.
+#[derive(Debug)]
+pub(crate) struct OwnSocket {
+    sockets: OwnSockets,
+    tuple: FiveTuple,
+}
+
+impl Drop for OwnSocket {
+    fn drop(&mut self) {
+        self.sockets.set().remove(&self.tuple);
+    }
+}
