@@ -8,11 +8,12 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
-use tokio::io::unix::AsyncFd;
+
+use crate::sys::ReadyFd;
 
 /// Maximum number of symbolic links that are followed, as the kernel's.
 const MAX_LINKS: usize = 40;
@@ -31,7 +32,7 @@ const MASK: AddWatchFlags = AddWatchFlags::IN_MODIFY
 pub struct FileWatch {
     inotify: Inotify,
     /// Its descriptor, for polling.
-    ready: AsyncFd<OwnedFd>,
+    ready: ReadyFd,
     /// The directories, with the path that matters in each.
     paths: Vec<(WatchDescriptor, PathBuf)>,
     /// Whether a program is writing: it has not closed the file yet.
@@ -64,9 +65,7 @@ impl FileWatch {
             Ok(_) | Err(nix::Error::ENOENT | nix::Error::ENOTDIR | nix::Error::ELOOP) => {}
             Err(error) => return Err(error.into()),
         }
-        let descriptor = inotify.as_fd().try_clone_to_owned()?;
-        // SAFETY: an `OwnedFd` stays the same open descriptor as long as it exists.
-        let ready = unsafe { AsyncFd::register(descriptor) }?;
+        let ready = ReadyFd::new(inotify.as_fd().try_clone_to_owned()?)?;
         Ok(Self { inotify, ready, paths, is_written: false })
     }
 

@@ -3,7 +3,8 @@
 //! forwarded](reserved).
 //!
 //! That part is pure. Features add what touches the system: `framed` (frames on tokio's streams, timers), `netlink` (the
-//! kernel's networks), `file-watch` (changes of a file), `turns` (fair shares) and `logging`.
+//! kernel's networks), `file-watch` (changes of a file), `sys` (descriptors that tasks wait for), `turns` (fair shares) and
+//! `logging`.
 //!
 //! Code that only one end needs belongs to that end.
 
@@ -25,6 +26,8 @@ pub mod logging;
 pub mod netlink;
 pub mod reserved;
 pub mod schedule;
+#[cfg(feature = "sys")]
+pub mod sys;
 #[cfg(feature = "turns")]
 pub mod turns;
 pub use link::window;

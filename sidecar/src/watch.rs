@@ -7,6 +7,7 @@
 //! networks may take the codespace's default route.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ use gh_net_common::debounce::{Changes, Debounce};
 use gh_net_common::file_watch::FileWatch;
 use gh_net_common::frame::Level;
 use gh_net_common::netlink::{NETWORK_GROUPS, Netlink};
+use gh_net_common::sys::ReadyFd;
 use netlink_packet_route::RouteNetlinkMessage;
-use tokio::io::unix::AsyncFd;
 use tokio::time::{Instant, sleep_until};
 
 use crate::hook::Concern;
@@ -50,7 +51,7 @@ pub(crate) enum Seen {
 #[derive(Debug)]
 pub(crate) struct Watch {
     /// `None` if the kernel does not report changes.
-    kernel: Option<AsyncFd<Netlink>>,
+    kernel: Option<Kernel>,
     /// When it is asked to again.
     reopened: Option<Instant>,
     path: &'static Path,
@@ -207,18 +208,25 @@ impl Watch {
 }
 
 /// A socket that reports changes of the networks.
-fn listen() -> io::Result<AsyncFd<Netlink>> {
+#[derive(Debug)]
+struct Kernel {
+    netlink: Netlink,
+    /// Its descriptor, for polling.
+    ready: ReadyFd,
+}
+
+fn listen() -> io::Result<Kernel> {
     let netlink = Netlink::open()?;
     for group in NETWORK_GROUPS {
         netlink.listen(group)?;
     }
-    // SAFETY: a `Netlink` keeps its socket open as long as it exists.
-    Ok(unsafe { AsyncFd::register(netlink) }?)
+    let ready = ReadyFd::new(netlink.as_fd().try_clone_to_owned()?)?;
+    Ok(Kernel { netlink, ready })
 }
 
 /// The next event that is worth a look.
 async fn event(
-    kernel: &mut Option<AsyncFd<Netlink>>,
+    kernel: &mut Option<Kernel>,
     reopened: Option<Instant>,
     file: &mut Option<FileWatch>,
     due: &mut Option<Instant>,
@@ -255,15 +263,15 @@ async fn file_event(file: &mut Option<FileWatch>) -> io::Result<()> {
 
 /// The gravest concern of all events that wait.
 async fn kernel_event(
-    kernel: &mut Option<AsyncFd<Netlink>>,
+    kernel: &mut Option<Kernel>,
     concern: impl Fn(&RouteNetlinkMessage) -> Concern,
 ) -> io::Result<Concern> {
-    let Some(kernel) = kernel else { return std::future::pending().await };
+    let Some(Kernel { netlink, ready }) = kernel else { return std::future::pending().await };
     loop {
-        let mut guard = kernel.readable().await?;
+        let mut guard = ready.readable().await?;
         let mut gravest = Concern::None;
         for _ in 0..DATAGRAMS {
-            match guard.get_inner().take_events() {
+            match netlink.take_events() {
                 Ok(None) => {
                     guard.clear_ready();
                     break;

@@ -5,19 +5,21 @@
 //! task, a waker or a lock for each.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::mem::MaybeUninit;
+use std::os::fd::AsFd;
+use std::task::{Context, Poll, ready};
 
-use mio::event::Event;
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Token};
-use tokio::io::unix::AsyncFd;
+use gh_net_common::sys::ReadyFd;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::io::Errno;
 
 use crate::engine::FlowId;
 
 /// Maximum number of events taken at a time.
 const EVENTS: usize = 256;
+/// Without waiting.
+const NOW: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// The readiness of a socket since the last call on it returned "would block".
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -43,13 +45,14 @@ impl Readiness {
     }
 }
 
-impl From<&Event> for Readiness {
-    fn from(event: &Event) -> Self {
+impl From<EventFlags> for Readiness {
+    fn from(flags: EventFlags) -> Self {
+        let any = |of: EventFlags| flags.intersects(of | EventFlags::HUP | EventFlags::ERR);
         Self {
-            readable: event.is_readable() || event.is_read_closed() || event.is_error(),
-            writable: event.is_writable() || event.is_write_closed() || event.is_error(),
-            error: event.is_error(),
-            short_reads: event.is_read_closed() || event.is_priority(),
+            readable: any(EventFlags::IN | EventFlags::PRI),
+            writable: any(EventFlags::OUT),
+            error: flags.contains(EventFlags::ERR),
+            short_reads: flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::PRI),
         }
     }
 }
@@ -57,25 +60,21 @@ impl From<&Event> for Readiness {
 /// Watches the sockets.
 #[derive(Debug)]
 pub(super) struct Reactor {
-    poll: AsyncFd<mio::Poll>,
-    events: Events,
+    epoll: ReadyFd,
 }
 
 impl Reactor {
     /// A reactor that watches nothing yet. Must be called within a tokio runtime.
     pub(super) fn new() -> io::Result<Self> {
-        // SAFETY: the descriptor belongs to the `mio::Poll`, which keeps it open until it is dropped. The `AsyncFd`
-        // owns the `mio::Poll`, which is never taken out of it.
-        let poll =
-            unsafe { AsyncFd::register_with_interest(mio::Poll::new()?, tokio::io::Interest::READABLE) }?;
-        Ok(Self { poll, events: Events::with_capacity(EVENTS) })
+        Ok(Self { epoll: ReadyFd::new(epoll::create(CreateFlags::CLOEXEC)?)? })
     }
 
-    /// Watches `socket` for all events until it is closed.
+    /// Watches `socket` for all events until it is closed. Flow numbers are never reused, so a late event of a closed
+    /// socket finds no flow.
     pub(super) fn register(&self, flow: FlowId, socket: &impl AsFd) -> io::Result<()> {
-        let fd = socket.as_fd().as_raw_fd();
-        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        self.poll.get_ref().registry().register(&mut SourceFd(&fd), token(flow), interest)
+        let all = EventFlags::IN | EventFlags::OUT | EventFlags::PRI | EventFlags::RDHUP | EventFlags::ET;
+        epoll::add(self.epoll.get_ref(), socket, EventData::new_u64(flow.0), all)?;
+        Ok(())
     }
 
     /// Calls `note` for each socket with an event. Ready if there were any.
@@ -85,33 +84,23 @@ impl Reactor {
         mut note: impl FnMut(FlowId, Readiness),
     ) -> Poll<io::Result<()>> {
         loop {
-            let mut guard = std::task::ready!(self.poll.poll_read_ready_mut(cx))?;
-            let polled = guard.get_inner_mut().poll(&mut self.events, Some(Duration::ZERO));
-            if let Err(error) = polled
-                && error.kind() != io::ErrorKind::Interrupted
-            {
-                return Poll::Ready(Err(error));
-            }
-            let count = self.events.iter().count();
-            if count < EVENTS {
+            let mut guard = ready!(self.epoll.poll_read_ready(cx))?;
+            let mut room = [MaybeUninit::uninit(); EVENTS];
+            let events = match epoll::wait(self.epoll.get_ref(), &mut room, Some(&NOW)) {
+                Ok((events, _)) => events,
+                Err(Errno::INTR) => continue,
+                Err(error) => return Poll::Ready(Err(error.into())),
+            };
+            if events.len() < EVENTS {
                 // All events were taken; the next one makes the descriptor readable again.
                 guard.clear_ready();
             }
-            if count > 0 {
-                self.events.iter().for_each(|event| note(flow(event.token()), Readiness::from(event)));
+            if !events.is_empty() {
+                events.iter().for_each(|event| note(FlowId(event.data.u64()), event.flags.into()));
                 return Poll::Ready(Ok(()));
             }
         }
     }
-}
-
-/// Flow numbers are never reused, so a late event of a closed socket finds no flow.
-fn token(flow: FlowId) -> Token {
-    Token(flow.0 as usize)
-}
-
-fn flow(token: Token) -> FlowId {
-    FlowId(token.0 as u64)
 }
 
 #[cfg(test)]

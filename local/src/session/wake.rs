@@ -8,12 +8,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use gh_net_common::sys::ReadyFd;
 use rustix::io::Errno;
 use rustix::time::{
     ClockId, Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, clock_gettime,
     timerfd_create, timerfd_settime,
 };
-use tokio::io::unix::AsyncFd;
 
 /// A sleep of at least this length is a wake.
 const ASLEEP: Duration = Duration::from_secs(1);
@@ -23,7 +23,7 @@ const NEVER: Timespec = Timespec { tv_sec: i32::MAX as i64, tv_nsec: 0 };
 /// Watches for wakes.
 #[derive(Debug)]
 pub(super) struct WakeWatch {
-    timer: AsyncFd<OwnedFd>,
+    timer: ReadyFd,
     asleep: Duration,
 }
 
@@ -35,9 +35,7 @@ impl WakeWatch {
     pub(super) fn new() -> io::Result<Self> {
         let timer = timerfd_create(TimerfdClockId::Realtime, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         arm(&timer)?;
-        // SAFETY: an `OwnedFd` is the same open descriptor for as long as it lives.
-        let timer = unsafe { AsyncFd::register(timer) }?;
-        Ok(Self { timer, asleep: time_asleep() })
+        Ok(Self { timer: ReadyFd::new(timer)?, asleep: time_asleep() })
     }
 
     /// Waits for the next wake. Returns how long the laptop slept. Cancel safe.

@@ -1,7 +1,6 @@
 //! A link: the stdin and stdout of one ssh session, passed to the owner, and the handshake over them.
 
 use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::pin::Pin;
@@ -11,8 +10,8 @@ use std::time::Duration;
 use gh_net_common::frame::{Frame, Goodbye, Open, Reason};
 use gh_net_common::framed::{FrameReader, FrameWriter, NoiseLimit};
 use gh_net_common::hello::{self, Side};
+use gh_net_common::sys::ReadyFd;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::select;
@@ -34,7 +33,7 @@ pub(crate) const GOODBYE_TIMEOUT: Duration = Duration::from_secs(3);
 /// restored at the end.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    fd: AsyncFd<OwnedFd>,
+    fd: ReadyFd,
     flags: OFlag,
 }
 
@@ -49,9 +48,7 @@ impl Stream {
 
     fn new(fd: OwnedFd, flags: OFlag) -> io::Result<Self> {
         fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        // SAFETY: an `OwnedFd` stays the same open descriptor as long as it exists.
-        let fd = unsafe { AsyncFd::register(fd) }?;
-        Ok(Self { fd, flags })
+        Ok(Self { fd: ReadyFd::new(fd)?, flags })
     }
 }
 
@@ -67,29 +64,8 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        loop {
-            let mut guard = ready!(self.fd.poll_read_ready(cx))?;
-            // SAFETY: nothing de-initialises it.
-            let room = unsafe { buffer.unfilled_mut() };
-            match guard.try_io(|fd| read(fd.get_ref(), room)) {
-                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(Err(error)) => return Poll::Ready(Err(error)),
-                Ok(Ok(length)) => {
-                    // SAFETY: the kernel has written `length` bytes there.
-                    unsafe { buffer.assume_init(length) };
-                    buffer.advance(length);
-                    return Poll::Ready(Ok(()));
-                }
-                Err(_would_block) => {}
-            }
-        }
+        self.fd.poll_read(cx, buffer)
     }
-}
-
-/// read(2) into memory that need not be initialised.
-fn read(fd: &OwnedFd, room: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-    let (filled, _) = rustix::io::read(fd, room)?;
-    Ok(filled.len())
 }
 
 impl Stream {
