@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::timeout;
 
 use crate::frame::{Frame, FrameError, HEADER_LEN, PREAMBLE, announced_len, packet_header};
@@ -135,14 +135,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         if self.buffer.capacity() - self.buffer.len() < MIN_READ.max(missing) {
             self.buffer.reserve(READ_SIZE.max(missing));
         }
-        let spare = self.buffer.spare_capacity_mut();
-        let size = spare.len().min(most);
-        let mut spare = ReadBuf::uninit(&mut spare[..size]);
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut spare))?;
-        let read = spare.filled().len();
-        // SAFETY: `ReadBuf` guarantees that the first `read` bytes of the spare capacity are initialised.
-        unsafe { self.buffer.set_len(self.buffer.len() + read) };
-        Poll::Ready(Ok(read))
+        pin!(self.stream.read_buf(&mut (&mut self.buffer).limit(most))).poll(cx)
     }
 
     /// The next frame, or `None` at the end of the stream. Cancel safe.

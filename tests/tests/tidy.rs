@@ -324,15 +324,13 @@ fn circle(file: &str, imports: &Imports) -> Option<String> {
 }
 
 /// Where the programs have unsafe code, and what no safe interface is there for.
-const UNSAFE: [(&str, &str); 9] = [
+const UNSAFE: [(&str, &str); 7] = [
     ("common/src/sys.rs", "registers a descriptor that stays open; reads into uninitialized memory"),
-    ("common/src/framed.rs", "reads into memory that is not initialized"),
     ("local/src/resolver/nss/c_library.rs", "getaddrinfo and getnameinfo"),
     ("local/src/transport/exec.rs", "setsid between fork and exec"),
     ("local/src/transport/ssh/terminal.rs", "the terminal's process group between fork and exec"),
     ("sidecar/src/confinement.rs", "a system call that no library has, to see whether it is refused"),
     ("sidecar/src/hook/tun/device.rs", "takes the TUN device's descriptor over, and registers it"),
-    ("sidecar/src/owner/handover.rs", "takes descriptors over that another process passed"),
     ("sidecar/src/privilege.rs", "getauxval"),
 ];
 

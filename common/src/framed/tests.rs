@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use tokio::io::{AsyncWriteExt, duplex};
+use tokio::io::{AsyncWriteExt, ReadBuf, duplex};
 
 use super::*;
 

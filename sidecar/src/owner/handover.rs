@@ -7,14 +7,14 @@
 //! user.
 
 use std::io::{self, BufRead, BufReader, IoSlice, IoSliceMut, Write};
+use std::mem::MaybeUninit;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use nix::sys::socket::{
-    ControlMessage, ControlMessageOwned, MsgFlags, getsockopt, recvmsg, sendmsg, sockopt,
-};
+use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::time::timeout;
@@ -125,7 +125,7 @@ pub(crate) async fn receive(stream: &tokio::net::UnixStream) -> io::Result<(Requ
     let mut descriptors = Vec::new();
     while line.last() != Some(&b'\n') {
         stream.readable().await?;
-        match stream.try_io(Interest::READABLE, || receive_some(stream.as_raw_fd(), &mut descriptors)) {
+        match stream.try_io(Interest::READABLE, || receive_some(stream, &mut descriptors)) {
             Ok(piece) if piece.is_empty() => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(piece) => line.extend(piece),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -138,20 +138,18 @@ pub(crate) async fn receive(stream: &tokio::net::UnixStream) -> io::Result<(Requ
     Ok((serde_json::from_slice(&line)?, descriptors))
 }
 
-fn receive_some(socket: RawFd, descriptors: &mut Vec<OwnedFd>) -> io::Result<Vec<u8>> {
+fn receive_some(socket: impl AsFd, descriptors: &mut Vec<OwnedFd>) -> io::Result<Vec<u8>> {
     let mut piece = vec![0; MAX_REQUEST];
-    let mut slices = [IoSliceMut::new(&mut piece)];
-    let mut control = nix::cmsg_space!([RawFd; MAX_DESCRIPTORS]);
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-    let message = recvmsg::<()>(socket, &mut slices, Some(&mut control), flags)?;
-    for part in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(raw) = part {
-            // SAFETY: the kernel has just created these descriptors for us; nothing else has them.
-            descriptors.extend(raw.into_iter().map(|raw| unsafe { OwnedFd::from_raw_fd(raw) }));
+    let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut control = RecvAncillaryBuffer::new(&mut room);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let message = recvmsg(socket, &mut [IoSliceMut::new(&mut piece)], &mut control, flags)?;
+    for part in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(passed) = part {
+            descriptors.extend(passed);
         }
     }
-    let length = message.bytes;
-    piece.truncate(length);
+    piece.truncate(message.bytes);
     Ok(piece)
 }
 
