@@ -20,6 +20,7 @@ pub mod request;
 pub mod resolver;
 pub mod session;
 pub mod status;
+mod sys;
 pub mod transport;
 
 pub use gh_net_engine as engine;

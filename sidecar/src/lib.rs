@@ -42,6 +42,7 @@ mod private;
 mod privilege;
 mod program;
 mod status;
+mod sys;
 mod undo;
 mod watch;
 

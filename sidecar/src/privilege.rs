@@ -15,7 +15,7 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set, set_capabilities,
 };
 
-use crate::exit;
+use crate::{exit, sys};
 
 /// How to grant what is missing: part of every message that says it is.
 pub(crate) const REMEDY: &str = concat!(
@@ -114,8 +114,7 @@ fn is_bounded(capability: CapabilitySet) -> bool {
 /// Whether this program's file gives it more privilege than its caller has (`AT_SECURE`). Then the caller's environment
 /// must not be trusted.
 pub(crate) fn is_secure_execution() -> bool {
-    // SAFETY: `getauxval` has no preconditions.
-    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+    sys::auxiliary_value(libc::AT_SECURE) != 0
 }
 
 #[cfg(test)]

@@ -323,25 +323,27 @@ fn circle(file: &str, imports: &Imports) -> Option<String> {
     Some(circle.join(" -> "))
 }
 
-/// Where the programs have unsafe code, and what no safe interface is there for.
-const UNSAFE: [(&str, &str); 7] = [
-    ("common/src/sys.rs", "registers a descriptor that stays open; reads into uninitialized memory"),
-    ("local/src/resolver/nss/c_library.rs", "getaddrinfo and getnameinfo"),
-    ("local/src/transport/exec.rs", "setsid between fork and exec"),
-    ("local/src/transport/ssh/terminal.rs", "the terminal's process group between fork and exec"),
-    ("sidecar/src/confinement.rs", "a system call that no library has, to see whether it is refused"),
-    ("sidecar/src/hook/tun/device.rs", "takes the TUN device's descriptor over, and registers it"),
-    ("sidecar/src/privilege.rs", "getauxval"),
-];
+/// The compiler denies unsafe code (`[workspace.lints]`) where it is not allowed.
+#[test]
+fn unsafe_code_has_one_room_in_a_crate() {
+    let allows = |source: &Source| {
+        let mut attributes = source.text.lines().filter(|line| line.trim_start().starts_with('#'));
+        attributes.any(|line| line.contains("unsafe_code") && !line.contains("forbid("))
+    };
+    let found: BTreeSet<_> = all().into_iter().filter(allows).map(|source| source.path).collect();
+    let rooms = ["common/src", "local/src", "sidecar/src", "tests/lab/src", "tests/xtask/src"];
+    let rooms = rooms.map(|source| format!("{source}/sys.rs"));
+    // Its allocator counts.
+    let test = "local/engine/tests/memory.rs".to_owned();
+    assert_eq!(found, rooms.into_iter().chain([test]).collect());
+}
 
 #[test]
-fn unsafe_code_is_where_it_is_known() {
-    let programs = ["common/src", "sidecar/src", "local/src", "local/engine/src"];
-    let has_unsafe = |source: &Source| {
-        source.code().any(|(_, line)| line.contains("unsafe {") || line.contains("unsafe fn"))
-    };
-    let found = programs.into_iter().flat_map(sources).filter(has_unsafe);
-    let found: BTreeSet<String> = found.map(|source| source.path).collect();
-    let known = UNSAFE.map(|(path, _)| path.to_owned());
-    assert_eq!(found, BTreeSet::from(known));
+fn every_crate_has_the_lints_of_the_workspace() {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).expect("the workspace's manifest");
+    let members = manifest.lines().find_map(|line| line.strip_prefix("members = ")).expect("its members");
+    for member in members.split('"').skip(1).step_by(2) {
+        let manifest = fs::read_to_string(root().join(member).join("Cargo.toml")).expect("a manifest");
+        assert!(manifest.contains("[lints]\nworkspace = true"), "{member}");
+    }
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test, in helpers too")]
 #![allow(clippy::disallowed_methods, reason = "the driver of the engine has a clock")]
 #![allow(clippy::print_stdout, reason = "the figures are of interest")]
+#![allow(unsafe_code, reason = "an allocator that counts")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::net::SocketAddr;

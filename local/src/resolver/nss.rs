@@ -4,7 +4,6 @@
 //! Both block until the C library's resolver gives up, so they run on threads of their own. tokio's blocking pool is
 //! not used: shutting down the runtime would wait for it and delay the program's end.
 
-mod c_library;
 mod getent;
 
 use std::fmt;
@@ -20,10 +19,8 @@ use tokio::sync::oneshot;
 use super::group::group;
 use super::message::Reply;
 use super::source::Source;
-use c_library::{getaddrinfo, getnameinfo};
+use crate::sys::c_library::{LookupError, getaddrinfo, getnameinfo};
 use getent::Getent;
-
-pub(super) use c_library::LookupError;
 
 /// Lookups at a time. One that hangs holds its thread until the C library gives up, so it can't make room for others:
 /// no group gets more than a part, and some threads are for zones that the switch has known.

@@ -13,8 +13,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::task::JoinSet;
 
-use super::nss::LookupError;
 use super::*;
+use crate::sys::c_library::LookupError;
 
 /// The script of a test's server, over UDP or TCP.
 type Script = fn(&Message, Transport) -> Option<Message>;

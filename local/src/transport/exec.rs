@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::carrier::{Carrier, Connection, TERMINATION_TIMEOUT};
 use super::stderr_tail::StderrTail;
 use crate::exit::{Exit, Explain};
+use crate::sys::child;
 
 /// Why the command could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -60,8 +61,7 @@ pub(super) fn connect(words: &[String]) -> Result<Connection, Error> {
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    // SAFETY: between fork and exec only setsid is called, which is async-signal-safe and allocates nothing.
-    unsafe { command.pre_exec(|| Ok(nix::unistd::setsid().map(drop)?)) };
+    child::start_in_session(&mut command);
     let mut child = command.spawn().map_err(|source| not_started(&name, source))?;
     let missing = || not_started(&name, io::ErrorKind::BrokenPipe.into());
     let writer = child.stdin.take().ok_or_else(missing)?;

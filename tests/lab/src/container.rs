@@ -2,14 +2,15 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::thread;
 
 use anyhow::{Context, Result};
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::{SigHandler, Signal, signal};
-use nix::unistd::{ForkResult, Pid, fork, pipe2};
+use nix::unistd::{Pid, pipe2};
+
+use crate::sys;
 
 /// Owns the namespace; dropping it kills all processes in it.
 #[derive(Debug)]
@@ -46,25 +47,5 @@ impl Drop for PidNamespace {
 
 fn fork_init(leash: &OwnedFd) -> io::Result<Pid> {
     unshare(CloneFlags::CLONE_NEWPID)?;
-    // SAFETY: the child makes only system calls, which are safe after a fork in a multithreaded process.
-    match unsafe { fork() }? {
-        ForkResult::Parent { child } => Ok(child),
-        ForkResult::Child => init(leash),
-    }
-}
-
-/// The namespace's first process: reaps orphans, and ends at the end of the pipe.
-fn init(leash: &OwnedFd) -> ! {
-    // SAFETY: system calls on numbers; no other code in this process owns the descriptors. All except the pipe are closed,
-    // so that this process keeps none of the parent's pipes open.
-    unsafe {
-        libc::dup2(leash.as_raw_fd(), 0);
-        libc::close_range(1, libc::c_uint::MAX, 0);
-        let _ = signal(Signal::SIGCHLD, SigHandler::SigIgn);
-        // A Ctrl-C at the terminal is for the program that holds the lab.
-        libc::setsid();
-        let mut byte = [0u8];
-        while libc::read(0, byte.as_mut_ptr().cast(), 1) == -1 {}
-        libc::_exit(0)
-    }
+    sys::fork_init(leash)
 }

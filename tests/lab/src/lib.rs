@@ -43,6 +43,7 @@ mod process;
 pub mod release;
 pub mod servers;
 mod state;
+mod sys;
 pub mod traffic;
 pub mod wan;
 mod wiring;

@@ -1,7 +1,7 @@
 //! Processes whose output is collected while they run.
 
 use std::io::Read;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,8 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use crate::sys;
 
 /// Maximum number of bytes kept of a stream, more than any test reads.
 const KEPT: usize = 4 << 20;
@@ -87,12 +89,7 @@ impl Process {
         let what = format!("{command:?}");
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = spawn(command).with_context(|| format!("starting {what}"))?;
-        // SAFETY: a system call on a number; nothing else owns the descriptor that it returns.
-        let pidfd = match unsafe { libc::syscall(libc::SYS_pidfd_open, child.id(), 0) } {
-            -1 => return Err(std::io::Error::last_os_error()).context("pidfd_open"),
-            // SAFETY: as above.
-            fd => unsafe { OwnedFd::from_raw_fd(fd as i32) },
-        };
+        let pidfd = sys::pidfd(&child).context("pidfd_open")?;
         let stdout = Collector::start(child.stdout.take());
         let stderr = Collector::start(child.stderr.take());
         Ok(Self { what, child, pidfd, stdout, stderr })

@@ -9,13 +9,10 @@
 //! The threads run with real-time priority where that is allowed, so that other load on the machine does not delay packets.
 
 use std::fs::File;
-use std::io;
-use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
 
 use anyhow::{Context, Result};
 
-use crate::{Direction, Host, Lab};
+use crate::{Direction, Host, Lab, sys};
 use carrier::Carrier;
 pub use line::{Counts, Shape};
 
@@ -74,26 +71,10 @@ impl Wan {
 
 /// Makes a TUN device on `host`, and sets it up.
 fn device(host: &Host) -> Result<File> {
-    let file = host.enter(open_tun)?;
+    let file = host.enter(|| sys::open_tun(DEVICE))?;
     host.script(&format!(
         "echo 1 > /proc/sys/net/ipv6/conf/{DEVICE}/disable_ipv6
         ip link set {DEVICE} txqueuelen {DEVICE_QUEUE} up"
     ))?;
     Ok(file)
-}
-
-fn open_tun() -> io::Result<File> {
-    let file = File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open("/dev/net/tun")?;
-    let mut name = [0; libc::IFNAMSIZ];
-    for (to, from) in name.iter_mut().zip(DEVICE.bytes()) {
-        *to = from as libc::c_char;
-    }
-    let flags = (libc::IFF_TUN | libc::IFF_NO_PI) as libc::c_short;
-    let request =
-        libc::ifreq { ifr_name: name, ifr_ifru: libc::__c_anonymous_ifr_ifru { ifru_flags: flags } };
-    // SAFETY: the kernel reads a value of the type that it expects, which lives until the call returns.
-    match unsafe { libc::ioctl(file.as_raw_fd(), libc::TUNSETIFF, &raw const request) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(file),
-    }
 }

@@ -9,10 +9,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use gh_net_lab::{Binaries, missing_of, remove_groups};
-use nix::sys::signal::{SigHandler, Signal, signal};
 
 use crate::shell::{self, PLAIN, root};
-use crate::tools;
+use crate::{sys, tools};
 
 /// Programs needed in addition to the lab's.
 const TOOLS: [(&str, &str); 7] = [
@@ -35,7 +34,8 @@ const REVISION: u32 = 2;
 /// Runs all of them.
 pub(crate) fn run() -> Result<()> {
     ensure!(tools::is_root(), "test-containers starts a Docker engine, which needs root");
-    outlive_interrupts()?;
+    // It can clean up then, and ends with that command's failure.
+    sys::outlive_interrupts()?;
     tools::ensure_lab()?;
     tools::install("the test of containers", || missing_of(&TOOLS))?;
     let tools = devcontainer_cli()?;
@@ -52,15 +52,6 @@ pub(crate) fn run() -> Result<()> {
     remove_groups();
     done?;
     println!("\n✓ Feature, image and compose example passed");
-    Ok(())
-}
-
-/// Lets this process survive a Ctrl-C, which ends the running command. So it can clean up, and then ends with that
-/// command's failure.
-fn outlive_interrupts() -> Result<()> {
-    extern "C" fn nothing(_: i32) {}
-    // SAFETY: the handler does nothing. Unlike an ignored signal, a handled one is not inherited by children.
-    unsafe { signal(Signal::SIGINT, SigHandler::Handler(nothing)) }?;
     Ok(())
 }
 

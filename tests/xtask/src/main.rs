@@ -20,6 +20,7 @@ mod shell;
 mod soak;
 mod steps;
 mod suite;
+mod sys;
 mod tools;
 
 #[derive(Parser)]

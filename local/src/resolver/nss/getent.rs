@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::c_library::{LookupError, getaddrinfo, getnameinfo};
+use crate::sys::c_library::{LookupError, getaddrinfo, getnameinfo};
 
 /// The system's own getent. PATH is not used: the getent of another C library does not know this system's switch.
 const PATHS: [&str; 3] = ["/usr/bin/getent", "/bin/getent", "/run/current-system/sw/bin/getent"];

@@ -8,13 +8,13 @@
 //! Without a terminal to ask on, ssh gets a session of its own, so that neither it nor the ssh of a jump host, which
 //! does not inherit BatchMode, can wait for an answer that never comes.
 
-use std::io::{self, IsTerminal};
-use std::os::fd::BorrowedFd;
+use std::io::{IsTerminal, stdin};
 
-use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::sys::termios::{SetArg, Termios, tcgetattr, tcsetattr};
-use nix::unistd::{Pid, getpgrp, getpid, setpgid, setsid, tcgetpgrp, tcsetpgrp};
+use nix::unistd::{Pid, getpgrp, tcgetpgrp, tcsetpgrp};
 use tokio::process::Command;
+
+use crate::sys::child::{self, without_sigttou};
 
 /// What to restore after ssh has had the terminal; dropping it does so.
 pub(super) struct TerminalLoan {
@@ -45,33 +45,10 @@ impl Drop for TerminalLoan {
 
 /// Makes `command` start in the foreground of the terminal, or without a terminal.
 pub(super) fn prepare(command: &mut Command, foreground: bool) {
-    let set_up = move || -> io::Result<()> {
-        if !foreground {
-            return Ok(setsid().map(drop)?);
-        }
-        setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
-        without_sigttou(|| tcsetpgrp(stdin(), getpid()))?;
-        // SAFETY: no handler is installed. Stopped by Ctrl-Z, ssh would keep the terminal, and the shell, which
-        // waits for us, would not take it back.
-        unsafe { signal(Signal::SIGTSTP, SigHandler::SigIgn) }?;
-        Ok(())
-    };
-    // SAFETY: runs between fork and exec; it makes system calls only, all of them async-signal-safe, and
-    // allocates nothing.
-    unsafe { command.pre_exec(set_up) };
-}
-
-/// The descriptor alone: between fork and exec, the standard library's handle might allocate.
-fn stdin() -> BorrowedFd<'static> {
-    // SAFETY: the standard library opens descriptor 0 at start, if it is closed, and nothing here closes it.
-    unsafe { BorrowedFd::borrow_raw(0) }
-}
-
-fn without_sigttou<T>(action: impl FnOnce() -> nix::Result<T>) -> nix::Result<T> {
-    let mut blocked = SigSet::empty();
-    blocked.add(Signal::SIGTTOU);
-    let before = blocked.thread_swap_mask(nix::sys::signal::SigmaskHow::SIG_BLOCK)?;
-    let result = action();
-    before.thread_set_mask()?;
-    result
+    if foreground {
+        // Stopped by Ctrl-Z, ssh would keep the terminal, and the shell, which waits for us, would not take it back.
+        child::start_in_foreground(command);
+    } else {
+        child::start_in_session(command);
+    }
 }

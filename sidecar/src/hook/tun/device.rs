@@ -7,7 +7,6 @@
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
 use std::path::Path;
 use std::task::{Context, Poll, ready};
@@ -15,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use gh_net_common::frame::{Reason, TunnelAddress};
 use gh_net_common::netlink::{Netlink, Route, RouteKind};
+use gh_net_common::sys::ReadyFd;
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage};
@@ -23,10 +23,11 @@ use netlink_packet_route::link::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
-use tokio::io::unix::AsyncFd;
+use tokio::io::ReadBuf;
 
 use crate::journal::{Change, Journal};
 use crate::privilege::REMEDY;
+use crate::sys;
 
 /// The device's name.
 pub(crate) const NAME: &str = "ghnet0";
@@ -91,7 +92,7 @@ impl Error {
 /// An open device.
 #[derive(Debug)]
 pub(crate) struct Device {
-    fd: AsyncFd<OwnedFd>,
+    fd: ReadyFd,
     index: u32,
     mtu: u16,
 }
@@ -118,12 +119,10 @@ impl Device {
             error => Error::Other(error),
         })?;
         device.set_nonblock().map_err(Error::Other)?;
-        // SAFETY: `into_raw_fd` gives up ownership of the descriptor, and nothing else has it.
-        let fd = unsafe { OwnedFd::from_raw_fd(device.into_raw_fd()) };
+        let fd = sys::descriptor(device);
         let index = nix::net::if_::if_nametoindex(NAME).map_err(|errno| Error::Other(errno.into()))?;
         set_up(index, mtu).map_err(Error::Other)?;
-        // SAFETY: an `OwnedFd` stays the same open descriptor as long as it exists.
-        let fd = unsafe { AsyncFd::register(fd) }.map_err(|error| Error::Other(error.into()))?;
+        let fd = ReadyFd::new(fd).map_err(Error::Other)?;
         Ok(Self { fd, index, mtu })
     }
 
@@ -210,19 +209,9 @@ impl Device {
 
     /// Reads the next packet into `buffer`; returns its length.
     pub(crate) fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        loop {
-            let mut guard = match ready!(self.fd.poll_read_ready(cx)) {
-                Ok(guard) => guard,
-                Err(error) => return Poll::Ready(Err(error)),
-            };
-            let read = |fd: &AsyncFd<OwnedFd>| Ok(nix::unistd::read(fd.get_ref(), buffer)?);
-            match guard.try_io(read) {
-                Ok(Ok(length)) => return Poll::Ready(Ok(length)),
-                Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => {}
-                Ok(Err(error)) => return Poll::Ready(Err(error)),
-                Err(_would_block) => {}
-            }
-        }
+        let mut buffer = ReadBuf::new(buffer);
+        ready!(self.fd.poll_read(cx, &mut buffer))?;
+        Poll::Ready(Ok(buffer.filled().len()))
     }
 
     /// Ready when another program has removed the device.

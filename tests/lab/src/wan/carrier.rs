@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use nix::poll::{PollFd, PollFlags, ppoll};
+use nix::sys::prctl::set_timerslack;
 use nix::sys::time::TimeSpec;
 
 use super::line::{Counts, Line, Shape};
+use crate::sys;
 
 /// The thread pauses for so long after it has worked. So it moves several packets each time when there are many: waking up
 /// costs more than a packet. What this adds to the delay is less than a millisecond, and nothing on an idle line.
@@ -133,10 +135,6 @@ impl Route {
 /// Asks the kernel to run this thread when its time has come, whatever else runs. Where that is not allowed, it is late
 /// when the machine is busy.
 fn be_punctual() {
-    // SAFETY: system calls on numbers and on a value that lives until they return; both concern only this thread.
-    unsafe {
-        let priority = libc::sched_param { sched_priority: 1 };
-        libc::sched_setscheduler(0, libc::SCHED_RR, &raw const priority);
-        libc::prctl(libc::PR_SET_TIMERSLACK, 1);
-    }
+    let _ = sys::be_real_time();
+    let _ = set_timerslack(1);
 }

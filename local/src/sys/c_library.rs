@@ -1,15 +1,14 @@
 //! getaddrinfo and getnameinfo of the C library that gh-net is linked with.
 
 use std::ffi::{CStr, CString};
-use std::mem::{size_of, zeroed};
 use std::net::{IpAddr, SocketAddr};
 use std::ptr;
 
-use socket2::{SockAddr, SockAddrStorage};
+use nix::sys::socket::{SockaddrLike, SockaddrStorage};
 
 /// Why a lookup has no result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::resolver) enum LookupError {
+pub(crate) enum LookupError {
     /// There is no such name (EAI_NONAME).
     NoName,
     /// The name has no addresses (EAI_NODATA).
@@ -29,12 +28,21 @@ fn reason(code: libc::c_int) -> LookupError {
 }
 
 /// The addresses of a name, of both families. Blocks.
-pub(super) fn getaddrinfo(name: &str) -> Result<Vec<IpAddr>, LookupError> {
+pub(crate) fn getaddrinfo(name: &str) -> Result<Vec<IpAddr>, LookupError> {
     let name = CString::new(name).map_err(|_| LookupError::Failed)?;
     let mut list = ptr::null_mut();
-    // SAFETY: the C library requires zero in the other fields of the hints. No AI_ADDRCONFIG, since the codespace's
-    // families matter, not the laptop's, and no AI_V4MAPPED.
-    let hints = libc::addrinfo { ai_socktype: libc::SOCK_STREAM, ..unsafe { zeroed() } };
+    // The C library requires zero in all other fields. No AI_ADDRCONFIG, since the codespace's families matter, not the
+    // laptop's, and no AI_V4MAPPED.
+    let hints = libc::addrinfo {
+        ai_socktype: libc::SOCK_STREAM,
+        ai_flags: 0,
+        ai_family: libc::AF_UNSPEC,
+        ai_protocol: 0,
+        ai_addrlen: 0,
+        ai_addr: ptr::null_mut(),
+        ai_canonname: ptr::null_mut(),
+        ai_next: ptr::null_mut(),
+    };
     // SAFETY: the name ends with NUL, there is no service, and `list` takes the result.
     let code = unsafe { libc::getaddrinfo(name.as_ptr(), ptr::null(), &raw const hints, &raw mut list) };
     if code != 0 {
@@ -54,30 +62,23 @@ pub(super) fn getaddrinfo(name: &str) -> Result<Vec<IpAddr>, LookupError> {
 }
 
 fn address_in(info: &libc::addrinfo) -> Option<IpAddr> {
-    let length = info.ai_addrlen as usize;
-    if info.ai_addr.is_null() || length > size_of::<SockAddrStorage>() {
-        return None;
-    }
-    let mut storage = SockAddrStorage::zeroed();
-    // SAFETY: the entry has an address of that length, which fits the storage; socket2 looks at its family.
-    let address = unsafe {
-        ptr::copy_nonoverlapping(info.ai_addr.cast::<u8>(), (&raw mut storage).cast::<u8>(), length);
-        SockAddr::new(storage, info.ai_addrlen)
-    };
-    address.as_socket().map(|socket| socket.ip())
+    // SAFETY: the entry's address has that length. nix looks at the family first, and compares the length with it.
+    let address = unsafe { SockaddrStorage::from_raw(info.ai_addr, Some(info.ai_addrlen)) }?;
+    let v4 = address.as_sockaddr_in().map(|it| it.ip().into());
+    v4.or_else(|| address.as_sockaddr_in6().map(|it| it.ip().into()))
 }
 
 /// The name of an address. Blocks.
-pub(super) fn getnameinfo(address: IpAddr) -> Result<String, LookupError> {
-    let socket = SockAddr::from(SocketAddr::new(address, 0));
+pub(crate) fn getnameinfo(address: IpAddr) -> Result<String, LookupError> {
+    let socket = SockaddrStorage::from(SocketAddr::new(address, 0));
     // NI_MAXHOST.
-    let mut host = [0 as libc::c_char; 1025];
+    let mut host = [0_u8; 1025];
     // SAFETY: address and buffer are passed with their lengths; no service is wanted.
     let code = unsafe {
         libc::getnameinfo(
-            socket.as_ptr().cast(),
+            socket.as_ptr(),
             socket.len(),
-            host.as_mut_ptr(),
+            host.as_mut_ptr().cast(),
             host.len() as libc::socklen_t,
             ptr::null_mut(),
             0,
@@ -87,8 +88,7 @@ pub(super) fn getnameinfo(address: IpAddr) -> Result<String, LookupError> {
     if code != 0 {
         return Err(reason(code));
     }
-    // SAFETY: on success there is a NUL within the buffer.
-    let host = unsafe { CStr::from_ptr(host.as_ptr()) };
+    let host = CStr::from_bytes_until_nul(&host).map_err(|_| LookupError::Failed)?;
     host.to_str().map(str::to_owned).map_err(|_| LookupError::Failed)
 }
 

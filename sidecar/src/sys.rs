@@ -1,0 +1,26 @@
+//! The room for unsafe code of this crate: what has no safe interface elsewhere gets one here.
+
+#![allow(unsafe_code, reason = "the compiler denies it everywhere else")]
+
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
+
+/// What the kernel told this program about `kind` (`AT_*`) when it started it; 0 if nothing (getauxval(3)).
+pub(crate) fn auxiliary_value(kind: libc::c_ulong) -> libc::c_ulong {
+    // SAFETY: `getauxval` only looks `kind` up.
+    unsafe { libc::getauxval(kind) }
+}
+
+/// The descriptor of a TUN device, which ends the device when it is closed.
+pub(crate) fn descriptor(device: tun::Device) -> OwnedFd {
+    // SAFETY: `into_raw_fd` gives the descriptor's ownership up, and nothing else has it.
+    unsafe { OwnedFd::from_raw_fd(device.into_raw_fd()) }
+}
+
+/// The answers to two system calls that are newer than [`crate::confinement`]'s list: fchmodat2, and the x32 call write.
+#[cfg(test)]
+pub(crate) fn newer_calls() -> [nix::Result<libc::c_long>; 2] {
+    [452, 0x4000_0001].map(|number| {
+        // SAFETY: where they exist, they fail at the descriptor -1, before they look at any memory.
+        nix::errno::Errno::result(unsafe { libc::syscall(number, -1, 0, 0, 0, 0, 0) })
+    })
+}
