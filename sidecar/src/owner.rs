@@ -3,6 +3,7 @@
 //!
 //! It ends, and leaves nothing behind, when there is neither a session nor a client that may begin one.
 
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
@@ -15,7 +16,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::select;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::exit;
@@ -43,8 +44,9 @@ use state::{Lock, StateDir};
 
 /// How long the laptop may take to reset its flows and say goodbye before the sidecar ends.
 const LAST_RESETS: Duration = Duration::from_secs(1);
-/// Maximum number of clients in the middle of a request or a handshake.
-const MAX_CLIENTS: usize = 16;
+/// Maximum number of clients in the middle of a request, a handshake or an answer. Each may have sent a frame that is not
+/// complete, of 128 KiB.
+const MAX_CLIENTS: usize = 48;
 
 /// A session that was taken over.
 struct TakenOver {
@@ -126,6 +128,8 @@ struct Owner {
     lock: Lock,
     listener: UnixListener,
     clients: JoinSet<Client>,
+    /// The handles of `clients`, oldest first.
+    oldest: VecDeque<AbortHandle>,
     session: Option<Session>,
     contender: Option<Contender>,
     taken_over: Option<TakenOver>,
@@ -153,6 +157,7 @@ impl Owner {
             lock,
             listener,
             clients: JoinSet::new(),
+            oldest: VecDeque::new(),
             session: None,
             contender: None,
             taken_over: None,
@@ -175,10 +180,10 @@ impl Owner {
 
     async fn serve(mut self, first: UnixStream) {
         self.recover();
-        self.clients.spawn(greet(first));
+        self.spawn(greet(first));
         while self.session.is_some() || self.is_wanted() {
             match self.next().await {
-                Event::Connected(stream) => drop(self.clients.spawn(greet(stream))),
+                Event::Connected(stream) => self.spawn(greet(stream)),
                 Event::Client(Client::Cleanup(stream)) => return self.end_for_cleanup(stream).await,
                 Event::Client(client) => self.serve_client(client),
                 Event::Contender(Decision::ProbeOver) => self.admit_contender("was silent"),
@@ -217,7 +222,7 @@ impl Owner {
         let Self { session, clients, contender, .. } = self;
         let has_link = session.as_ref().is_some_and(Session::has_link);
         select! {
-            Ok((stream, _)) = self.listener.accept(), if clients.len() < MAX_CLIENTS => Event::Connected(stream),
+            Ok((stream, _)) = self.listener.accept() => Event::Connected(stream),
             Some(client) = clients.join_next() => Event::Client(client.unwrap_or(Client::Gone)),
             Some(event) = next_of_session(session) => event,
             // Notices wait until there is a link.
@@ -350,10 +355,22 @@ impl Owner {
 
     /// Answers a client without waiting until it has read the answer. `answer` has a time limit of its own.
     fn in_background(&mut self, answer: impl Future<Output = ()> + Send + 'static) {
-        self.clients.spawn(async move {
+        self.spawn(async move {
             answer.await;
             Client::Gone
         });
+    }
+
+    /// Deals with a client. The oldest one gives way: clients that stall must not keep others out.
+    fn spawn(&mut self, client: impl Future<Output = Client> + Send + 'static) {
+        self.oldest.retain(|client| !client.is_finished());
+        if self.oldest.len() >= MAX_CLIENTS
+            && let Some(client) = self.oldest.pop_front()
+        {
+            tracing::debug!("more than {MAX_CLIENTS} clients at a time: the oldest one is left");
+            client.abort();
+        }
+        self.oldest.push_back(self.clients.spawn(client));
     }
 
     /// The session, a new one if there is none, goes on over the link.

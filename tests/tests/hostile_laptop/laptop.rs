@@ -1,22 +1,22 @@
 //! A scripted laptop, and the lab in which it attacks a sidecar.
 
 use std::io::{Read, Write};
-use std::process::{Child, ChildStdin, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::BytesMut;
 use gh_net_common::frame::{Families, Frame, Goodbye, Open, Opened, PREAMBLE, Reason, Sources};
 use gh_net_common::hello;
-use gh_net_tests::lab::{Binaries, LAPTOP_USER, Lab, Options, State};
+use gh_net_tests::lab::{Binaries, Bridge, LAPTOP_USER, Lab, Options, State};
 
 /// An ssh login and a handshake take a while on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 /// What a sidecar may have resident. The endless attacks would need more if anything of them were kept.
 pub(crate) const MEMORY: u64 = 64 << 20;
-const SIDECAR: &str = "/run/lab/hostile/gh-net-sidecar";
+pub(crate) const SIDECAR: &str = "/run/lab/hostile/gh-net-sidecar";
 
 /// What the sidecar does about an attack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,17 +45,34 @@ impl Scene {
 
     /// A proper laptop has a session, and leaves nothing behind.
     pub(crate) fn serves_others(&self) -> Result<()> {
+        self.end(self.serve()?)
+    }
+
+    /// The session of a proper laptop.
+    pub(crate) fn serve(&self) -> Result<Bridge<'_>> {
         let bridge = self.lab.bridge(&["--grace", "0s"])?;
         let page = self.lab.codespace.shell("curl -sS --max-time 20 http://www.corp.internal/")?;
         ensure!(page == "hello from corp", "{page:?}");
+        self.has_bounded_memory()?;
+        Ok(bridge)
+    }
+
+    /// Ends it, and with it the sidecar.
+    pub(crate) fn end(&self, bridge: Bridge<'_>) -> Result<()> {
         bridge.stop()?;
         let left = self.before.diff(&self.lab.codespace.state()?);
         ensure!(left.is_empty(), "the codespace is not as it was:\n{left}");
         Ok(())
     }
 
-    /// The most memory that any sidecar has had.
-    pub(crate) fn memory(&self) -> Result<u64> {
+    /// No sidecar that runs has ever had more.
+    pub(crate) fn has_bounded_memory(&self) -> Result<()> {
+        let memory = self.memory()?;
+        ensure!(memory < MEMORY, "the sidecar had {} MiB", memory >> 20);
+        Ok(())
+    }
+
+    fn memory(&self) -> Result<u64> {
         let peak = |pid| {
             let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
             let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -75,8 +92,7 @@ impl Scene {
         let mut laptop = Laptop::session(self).with_context(fails)?;
         attack(&mut laptop).with_context(fails)?;
         let ends = laptop.settle().with_context(fails)?;
-        let memory = self.memory()?;
-        ensure!(memory < MEMORY, "{name}: {} MiB", memory >> 20);
+        self.has_bounded_memory().with_context(fails)?;
         match (then, &ends) {
             (Then::Lives, None) | (Then::Either, _) => {}
             (Then::Ends(reason), Some(Some(goodbye))) if goodbye.reason == reason => {
@@ -107,18 +123,26 @@ impl Drop for Laptop {
 impl Laptop {
     /// `attach` over ssh, to which nothing has been said.
     pub(crate) fn dial(scene: &Scene) -> Result<Self> {
+        let (mut laptop, stdout) = Self::deaf(scene)?;
+        let (sender, frames) = channel();
+        laptop.frames = frames;
+        thread::spawn(move || {
+            // The other side's frames end with the channel.
+            let _ = receive(stdout, |frame| sender.send(frame).is_ok());
+        });
+        Ok(laptop)
+    }
+
+    /// The same, and nobody reads what it answers.
+    pub(crate) fn deaf(scene: &Scene) -> Result<(Self, ChildStdout)> {
         let laptop = &scene.lab.laptop;
         let mut command = laptop.command_as(LAPTOP_USER, 1000, "ssh");
         command.args(["-T", "codespace", SIDECAR, "attach"]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut ssh = laptop.enter(move || command.spawn())?;
         let (stdin, stdout) = (ssh.stdin.take(), ssh.stdout.take().context("piped")?);
-        let (sender, frames) = channel();
-        thread::spawn(move || {
-            // The other side's frames end with the channel.
-            let _ = receive(stdout, |frame| sender.send(frame).is_ok());
-        });
-        Ok(Self { ssh, stdin, frames, opened: None })
+        let (_, frames) = channel();
+        Ok((Self { ssh, stdin, frames, opened: None }, stdout))
     }
 
     /// After both hellos.
@@ -142,6 +166,16 @@ impl Laptop {
         Ok(laptop)
     }
 
+    /// Sends the same bytes again and again, until the sidecar or ssh ends.
+    pub(crate) fn repeat(&mut self, bytes: Vec<u8>, pause: Duration) -> Result<JoinHandle<()>> {
+        let mut stdin = self.stdin.take().context("repeated already")?;
+        Ok(thread::spawn(move || {
+            while stdin.write_all(&bytes).and_then(|()| stdin.flush()).is_ok() {
+                thread::sleep(pause);
+            }
+        }))
+    }
+
     /// Sends bytes. A sidecar that has ended does not read them.
     pub(crate) fn write(&mut self, bytes: &[u8]) {
         let Some(stdin) = &mut self.stdin else { return };
@@ -151,9 +185,7 @@ impl Laptop {
     }
 
     pub(crate) fn send(&mut self, frames: &[Frame]) {
-        let mut bytes = BytesMut::new();
-        frames.iter().for_each(|frame| frame.encode(&mut bytes));
-        self.write(&bytes);
+        self.write(&encoded(frames));
     }
 
     /// A frame of this kind that `encode` would not make.
@@ -173,6 +205,11 @@ impl Laptop {
 
     pub(crate) fn ask(&mut self, open: Open) -> Result<Result<Opened, Goodbye>> {
         self.send(&[Frame::Open(open)]);
+        self.answer()
+    }
+
+    /// The answer to an [`Open`].
+    pub(crate) fn answer(&mut self) -> Result<Result<Opened, Goodbye>> {
         loop {
             match self.next()? {
                 Some(Frame::Opened(opened)) => return Ok(Ok(opened)),
@@ -215,6 +252,17 @@ fn receive(mut from: impl Read, each: impl Fn(Frame) -> bool) -> Result<()> {
             ensure!(each(frame), "nobody listens");
         }
     }
+}
+
+pub(crate) fn encoded(frames: &[Frame]) -> Vec<u8> {
+    let mut bytes = BytesMut::new();
+    frames.iter().for_each(|frame| frame.encode(&mut bytes));
+    bytes.to_vec()
+}
+
+/// All that a laptop has to say to get a session.
+pub(crate) fn handshake() -> Vec<u8> {
+    [&PREAMBLE[..], &encoded(&[Frame::Hello(hello::ours()), Frame::Open(open())])].concat()
 }
 
 /// A wish for a session.
