@@ -3,19 +3,22 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use bytes::{Bytes, BytesMut};
 use gh_net_common::frame::{
-    Codespace, Dns, DnsMode, Families, Frame, Level, Notice, Open, Opened, PREAMBLE, Rebind, Routes, Token,
-    TunnelAddress,
+    Codespace, Dns, DnsMode, Families, Frame, Level, MAX_PAYLOAD, MAX_PREFIXES, MAX_TEXT, Notice, Open,
+    Opened, PREAMBLE, Rebind, Routes, SidecarCounters, SidecarStatus, Token, TunnelAddress,
 };
 use gh_net_common::hello;
-use gh_net_tests::lab::{Lab, Options, Output};
+use gh_net_tests::lab::{Lab, Options, Output, servers};
 
 const LIMIT: Duration = Duration::from_secs(30);
+/// A link is dead after 29 s at the latest.
+const LOST: Duration = Duration::from_secs(29 + 20);
 const MEMORY: u64 = 200 << 20;
 
-/// A fake sidecar: its first bytes, and the bytes that it then repeats. If there are none, it stays silent.
+/// A fake sidecar, which never reads: its first bytes, and the bytes that it then repeats. If there are none, it stays
+/// silent.
 struct Fake {
     name: &'static str,
     once: Vec<u8>,
@@ -174,6 +177,9 @@ fn a_flood_after_the_handshake_leaves_memory_bounded() -> Result<()> {
             vec![Frame::Notice(Notice { level: Level::Error, code: "x".into(), text: "\n".repeat(900) })],
         ),
         ("quiets", vec![Frame::Quiet(0), Frame::Delivered(0)]),
+        // Each echo is on its way to the codespace, and is reported before that.
+        ("reports", [u64::MAX, 0, 1 << 40, 1].map(|total| [datagram(), Frame::Delivered(total)]).concat()),
+        ("largest", largest()),
         ("pings", vec![Frame::Ping(1), Frame::Pong(2), Frame::Delivered(u64::MAX)]),
     ];
     for (name, flood) in floods {
@@ -191,6 +197,43 @@ fn a_flood_after_the_handshake_leaves_memory_bounded() -> Result<()> {
         ensure!(output.peak_memory < MEMORY, "{name}: {} MiB", output.peak_memory >> 20);
     }
     Ok(())
+}
+
+/// A link that brings no whole frame is lost in time, whatever trickles in; gh-net then tries again until it is ended.
+#[test]
+fn silence_after_the_handshake_loses_the_link() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let handshake = frames(&[Frame::Hello(hello::ours()), opened()]);
+    let half = [&handshake[..], &[200, 2, 0, 0], &[0; 1000]].concat();
+    lab.laptop.write("/run/lab/fake/bytewise", 0o644, half.as_slice())?;
+    let bytewise = script(
+        &lab,
+        "trickle",
+        "f=/run/lab/fake/bytewise
+        for at in $(seq 0 $(($(stat -c %s $f) - 1))); do dd if=$f bs=1 skip=$at count=1 status=none; done
+        while sleep 0.1; do printf x; done",
+    )?;
+    let cases = [
+        ("nothing", Fake { name: "nothing", once: handshake, forever: vec![] }.install(&lab)?),
+        ("half a frame", Fake { name: "half-frame", once: half, forever: vec![] }.install(&lab)?),
+        ("a trickle", bytewise),
+    ];
+    std::thread::scope(|scope| {
+        let running = cases.map(|(name, command)| {
+            let lab = &lab;
+            scope.spawn(move || -> Result<()> {
+                let process = lab.gh_net(&["--exec", &command])?.start()?;
+                process.wait_for("link lost (no data from the codespace", LOST).context(name)?;
+                process.signal(nix::sys::signal::Signal::SIGINT)?;
+                let output = process.finish(LIMIT).context(name)?;
+                ensure!(output.code() == 0, "{name}: {}", output.errors());
+                ensure!(!output.errors().contains("panicked"), "{name}: {}", output.errors());
+                ensure!(output.peak_memory < MEMORY, "{name}: {} MiB", output.peak_memory >> 20);
+                Ok(())
+            })
+        });
+        running.into_iter().try_for_each(|fake| fake.join().expect("no check failed"))
+    })
 }
 
 /// What the wire knows, but a sidecar never sends once the session is open: it ends the session, and the message says what it
@@ -249,6 +292,35 @@ fn codespace(turn: u8, count: u16) -> Frame {
     });
     let resolvers = (0..=255).map(|last| [10, 0, turn, last].into()).collect();
     Frame::Codespace(Codespace { networks: networks.collect(), resolvers })
+}
+
+/// The longest frames that a sidecar may send.
+fn largest() -> Vec<Frame> {
+    let text = "x".repeat(MAX_TEXT);
+    let status = SidecarStatus {
+        uptime: u64::MAX,
+        dns: DnsMode::Local,
+        resolver_hook: true,
+        routes: u32::MAX,
+        counters: SidecarCounters::default(),
+    };
+    let notice = |level, code: &str| Frame::Notice(Notice { level, code: code.into(), text: text.clone() });
+    vec![
+        notice(Level::Warning, &text),
+        notice(Level::Info, &format!("{}-ended", &text[6..])),
+        codespace(0, MAX_PREFIXES as u16),
+        Frame::SidecarStatus(status),
+        Frame::Packet(vec![0x45; MAX_PAYLOAD].into()),
+    ]
+}
+
+/// To a server that sends it back.
+fn datagram() -> Frame {
+    let builder =
+        etherparse::PacketBuilder::ipv4([100, 100, 64, 2], [10, 20, 0, 10], 64).udp(40_000, servers::ECHO);
+    let mut packet = Vec::new();
+    builder.write(&mut packet, &[7; 1000]).expect("writing to a vector does not fail");
+    Frame::Packet(packet.into())
 }
 
 /// A SYN from one of many ports to a host that does not answer.
