@@ -66,8 +66,11 @@ fn packets_that_a_hostile_root_leads_into_the_tunnel_reach_nothing_that_is_out_o
         Ok((tcp, udp))
     };
     let (tcp, udp) = lab.laptop.thread(servers).join().expect("no panic")?;
-    let options = ["--exclude", "10.20.0.64/26", "--deny", "10.20.0.53", "--host-port", "3000"];
-    let bridge = lab.bridge(&options)?;
+    // The codespace's own rules and routes are no obstacle to root. So that the laptop's routes are none either, all of IPv6
+    // is forwarded, and with it all forms of a translator.
+    let options = [["--route", "auto"], ["--route", "::/0"], ["--host-port", "3000"]];
+    let rules = [["--exclude", "10.20.0.64/26"], ["--deny", "10.20.0.53"]];
+    let bridge = lab.bridge(&[&options[..], &rules[..]].concat().concat())?;
     // What the codespace would drop itself, or send elsewhere.
     let mut destinations = OUT_OF_REACH.map(str::to_owned).to_vec();
     for destination in &destinations {

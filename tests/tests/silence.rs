@@ -150,7 +150,7 @@ fn local_clients_that_say_or_read_nothing_leave_the_session_alone() -> Result<()
     let bridge = lab.bridge(&[])?;
     let owner = *lab.sidecars()?.first().context("a sidecar")?;
     let socket = format!("/proc/{owner}/root/run/gh-net/owner.sock");
-    let clients: Vec<_> = (0..40)
+    let clients: Vec<_> = (0..100)
         .map(|number| -> Result<UnixStream> {
             let mut client = UnixStream::connect(&socket).context("connecting to the owner")?;
             if number % 2 == 0 {
