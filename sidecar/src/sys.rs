@@ -24,3 +24,25 @@ pub(crate) fn newer_calls() -> [nix::Result<libc::c_long>; 2] {
         nix::errno::Errno::result(unsafe { libc::syscall(number, -1, 0, 0, 0, 0, 0) })
     })
 }
+
+/// The answers to system calls that [`crate::confinement`] refuses: other programs, mounts, links and modules.
+#[cfg(test)]
+pub(crate) fn refused_calls() -> [nix::Result<libc::c_long>; 10] {
+    let calls = [
+        libc::SYS_execve,
+        libc::SYS_execveat,
+        libc::SYS_ptrace,
+        libc::SYS_mount,
+        libc::SYS_umount2,
+        libc::SYS_setns,
+        libc::SYS_symlinkat,
+        libc::SYS_init_module,
+        libc::SYS_finit_module,
+        libc::SYS_bpf,
+    ];
+    calls.map(|number| {
+        // SAFETY: where they are not refused, they fail at the descriptor, the process, the command or the pointer -1, before
+        // they change anything.
+        nix::errno::Errno::result(unsafe { libc::syscall(number, -1, 0, 0, 0, 0, 0) })
+    })
+}
