@@ -57,6 +57,7 @@ use crate::liveness::LinkWatch;
 use crate::notify::Notifier;
 use crate::own_sockets::OwnSockets;
 use choice::Domains;
+use connections::Connections;
 pub(crate) use rebind::Forwarded;
 use service::Service;
 
@@ -98,6 +99,7 @@ impl Responder {
         let Config { listen: own, laptop, resolvers, notifier, sockets } = config;
         let (codespace, laptop) = (servers(&resolvers, &own, port), servers(&laptop, &own, port));
         let service = Arc::new(Service::new(codespace, laptop, link, notifier, sockets));
+        let connections = Connections::default();
         let mut listeners = JoinSet::new();
         for &address in &own {
             let address = SocketAddr::new(address, port);
@@ -106,7 +108,7 @@ impl Responder {
             };
             let (udp, tcp) = (listen::udp(address).map_err(named)?, listen::tcp(address).map_err(named)?);
             listeners.spawn(listen::serve_udp(udp, Arc::clone(&service)));
-            listeners.spawn(connections::serve_tcp(tcp, Arc::clone(&service)));
+            listeners.spawn(connections::serve_tcp(tcp, Arc::clone(&service), connections.clone()));
         }
         Ok(Self { service, own, port, _listeners: listeners })
     }

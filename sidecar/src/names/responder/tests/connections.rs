@@ -86,3 +86,29 @@ async fn clients_that_read_nothing_hold_up_no_others() {
     write_framed(&mut stream, &question("tcp.example.", RecordType::A)).await;
     assert_eq!(address(&read_framed(&mut stream).await), "203.0.113.1");
 }
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_displaces_no_answers_to_others() {
+    let world = World::new(silent, large).await;
+    let ask = |stream: &TcpStream, name: &str, times| {
+        let query = question(name, RecordType::TXT).to_vec().unwrap();
+        // What does not fit at once is not sent.
+        let _sent = stream.try_write(&upstream::framed(&query).repeat(times));
+    };
+    let mut flood = Vec::new();
+    for number in 0..MAX_CONNECTIONS - 1 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.bind("127.0.0.21:0".parse().unwrap()).unwrap();
+        let stream = socket.connect((OURS, world.port).into()).await.unwrap();
+        ask(&stream, &format!("host{number}.flood.example."), 256);
+        flood.push(stream);
+    }
+    let mut other = TcpStream::connect((OURS, world.port)).await.unwrap();
+    for _ in 0..4 {
+        ask(&other, "big.example.", 16);
+        for _ in 0..16 {
+            read_framed(&mut other).await;
+        }
+    }
+}
