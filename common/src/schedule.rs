@@ -108,18 +108,30 @@ impl<F: Copy> Schedule<F> {
 
     /// Keeps only these flows.
     pub fn retain(&mut self, keep: impl Fn(F) -> bool) {
-        self.fresh.retain(|flow| keep(*flow));
-        self.bulk.retain(|flow| keep(*flow));
+        for list in [&mut self.fresh, &mut self.bulk] {
+            list.retain(|flow| keep(*flow));
+            trim(list);
+        }
     }
 
     /// The candidate no longer exists.
     pub fn remove(&mut self, candidate: Candidate<F>) {
-        if candidate.fresh {
-            self.fresh.pop_front();
-        } else {
-            self.bulk.pop_front();
-        }
+        let list = if candidate.fresh { &mut self.fresh } else { &mut self.bulk };
+        list.pop_front();
+        trim(list);
     }
+}
+
+/// Gives back the memory for many flows that are gone.
+fn trim<F>(list: &mut VecDeque<F>) {
+    if is_sparse(list.len(), list.capacity()) {
+        list.shrink_to(2 * list.len());
+    }
+}
+
+/// Whether a collection keeps memory for many more than it has.
+pub fn is_sparse(len: usize, capacity: usize) -> bool {
+    capacity > 64 && len < capacity / 8
 }
 
 #[cfg(test)]

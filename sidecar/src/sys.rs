@@ -46,3 +46,52 @@ pub(crate) fn refused_calls() -> [nix::Result<libc::c_long>; 10] {
         nix::errno::Errno::result(unsafe { libc::syscall(number, -1, 0, 0, 0, 0, 0) })
     })
 }
+
+/// An allocator that counts.
+#[cfg(test)]
+pub(crate) mod counting {
+    use std::alloc::{GlobalAlloc, Layout, System};
+    use std::cell::Cell;
+
+    /// Counts what a thread has allocated, as the C library rounds it: each test has a thread of its own.
+    struct Counting;
+
+    #[global_allocator]
+    static ALLOCATOR: Counting = Counting;
+
+    thread_local! {
+        static ALLOCATED: Cell<isize> = const { Cell::new(0) };
+    }
+
+    /// What this thread has allocated, in bytes.
+    pub(crate) fn allocated() -> usize {
+        ALLOCATED.get().max(0) as usize
+    }
+
+    fn count(size: usize, sign: isize) {
+        let chunk = (size + 8).next_multiple_of(16).max(32) as isize;
+        // A thread that ends is not counted any more.
+        let _ = ALLOCATED.try_with(|allocated| allocated.set(allocated.get() + sign * chunk));
+    }
+
+    // SAFETY: every call is passed on to the system's allocator as it is.
+    unsafe impl GlobalAlloc for Counting {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            count(layout.size(), 1);
+            // SAFETY: the caller keeps the contract of `alloc`.
+            unsafe { System.alloc(layout) }
+        }
+
+        unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+            count(layout.size(), 1);
+            // SAFETY: the caller keeps the contract of `alloc_zeroed`.
+            unsafe { System.alloc_zeroed(layout) }
+        }
+
+        unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+            count(layout.size(), -1);
+            // SAFETY: the caller keeps the contract of `dealloc`.
+            unsafe { System.dealloc(pointer, layout) }
+        }
+    }
+}

@@ -103,3 +103,14 @@ fn order_within_a_flow_stays_and_nothing_is_forgotten() {
     assert!(last.values().all(|size| *size == 300) && last.len() == 5);
     assert!(sender.flows.values().all(|(standing, _)| !standing.is_listed()));
 }
+
+#[test]
+fn a_flood_that_is_over_keeps_no_memory() {
+    let mut sender = Sender::new();
+    (0..20_000).for_each(|n| sender.push(n % 10_000, QUANTUM));
+    while sender.pop().is_some() {}
+    assert!(sender.schedule.fresh.capacity() + sender.schedule.bulk.capacity() <= 128);
+    (0..10_000).for_each(|flow| sender.push(flow, QUANTUM));
+    sender.schedule.retain(|flow| flow == 7);
+    assert!(sender.schedule.fresh.capacity() + sender.schedule.bulk.capacity() <= 128);
+}

@@ -53,6 +53,13 @@ impl Buffers {
         let buffer = std::mem::take(&mut self.next);
         Bytes::from_owner(Lent { buffer, length, give_back: self.give_back.clone() })
     }
+
+    /// A packet as if it had been read.
+    #[cfg(test)]
+    pub(crate) fn read(&mut self, packet: &[u8]) -> Bytes {
+        self.room()[..packet.len()].copy_from_slice(packet);
+        self.packet(packet.len())
+    }
 }
 
 /// A buffer that is given back when it is dropped.

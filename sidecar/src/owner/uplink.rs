@@ -20,10 +20,11 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 
 use bytes::Bytes;
+use gh_net_common::schedule::is_sparse;
 
 use self::answered::Answered;
 use self::cut::{Cutter, Waiting};
-use self::fair::{Fair, Source, is_sparse};
+use self::fair::{Fair, Source};
 use self::flow::{Flow, Kind};
 use super::held::Held;
 use crate::hook::kept_by;

@@ -2,7 +2,7 @@
 
 use std::collections::{BinaryHeap, HashMap};
 
-use gh_net_common::schedule::{Schedule, Standing};
+use gh_net_common::schedule::{Schedule, Standing, is_sparse};
 
 use super::cut::{Cutter, Piece};
 
@@ -76,17 +76,24 @@ impl<T: Source, const BOUNDS: usize> Fair<T, BOUNDS> {
         let bounded = self.members.iter().filter(|(_, member)| member.source.bound() == bound);
         let mut longest: BinaryHeap<(usize, u64)> =
             bounded.map(|(key, member)| (member.source.cost(), *key)).collect();
-        let mut dropped = 0;
+        let (mut dropped, mut is_any_gone) = (0, false);
         while self.costs[bound] > most {
             let Some((before, key)) = longest.pop() else { break };
             let Some(member) = self.members.get_mut(&key) else { continue };
             dropped += member.source.shed();
             let after = member.source.cost();
             self.costs[bound] -= before - after;
-            // One that can't shed is not asked again.
-            if after < before {
+            if member.source.is_empty() {
+                is_any_gone = true;
+                self.forget(key);
+            } else if after < before {
+                // One that can't shed is not asked again.
                 longest.push((after, key));
             }
+        }
+        // Who begins ever new queues would fill the lists with those that were dropped.
+        if is_any_gone {
+            self.schedule.retain(|key| self.members.contains_key(&key));
         }
         dropped
     }
@@ -133,11 +140,6 @@ impl<T: Source, const BOUNDS: usize> Fair<T, BOUNDS> {
             self.members.shrink_to(2 * self.members.len());
         }
     }
-}
-
-/// Whether a collection keeps memory for many more than it has.
-pub(super) fn is_sparse(len: usize, capacity: usize) -> bool {
-    capacity > 64 && len < capacity / 8
 }
 
 impl<T: Source> Source for Fair<T> {

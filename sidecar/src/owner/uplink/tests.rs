@@ -5,6 +5,8 @@ use etherparse::PacketBuilder;
 use super::*;
 use crate::own_sockets::{OwnSocket, Transport};
 
+mod memory;
+
 const CODESPACE: [u8; 4] = [198, 19, 240, 1];
 const SERVER: [u8; 4] = [10, 20, 0, 10];
 /// No packet is cut.
