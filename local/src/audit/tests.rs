@@ -139,6 +139,11 @@ fn only_a_file_of_ones_own_is_written() {
     let error = Audit::open(&path).unwrap_err().to_string();
     assert!(error.ends_with("it is a file with several names"), "{error}");
     assert_eq!(std::fs::read_to_string(&target).unwrap(), "theirs");
+    // Only root may give files away.
+    if std::os::unix::fs::chown(&target, Some(54_321), None).is_ok() {
+        let error = Audit::open(&target).unwrap_err().to_string();
+        assert!(error.ends_with("it is another user's file"), "{error}");
+    }
     let error = Audit::open(Path::new("/dev/null")).unwrap_err().to_string();
     assert!(error.ends_with("it is not a regular file"), "{error}");
     let error = Audit::open(&folder.path().join("none/audit")).unwrap_err().to_string();
