@@ -19,6 +19,7 @@ mod datagram;
 mod dns;
 mod events;
 mod flows;
+mod frames;
 mod icmp;
 mod idle;
 mod link;
@@ -43,9 +44,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use gh_net_common::alarm::Alarm;
-use gh_net_common::frame::{Codespace, Frame, Goodbye, MAX_STANDBY, SidecarStatus};
-use gh_net_common::framed::{FrameWriter, ReadError};
-use gh_net_common::hello::printable;
+use gh_net_common::frame::{Codespace, Frame, MAX_STANDBY, SidecarStatus};
+use gh_net_common::framed::FrameWriter;
 use gh_net_common::link::{LinkControl, PROBE};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
@@ -70,10 +70,6 @@ pub use warning::Warning;
 /// Once this many bytes are queued towards the link, the engine is not asked for more packets. More than the
 /// capacity of a pipe (64 KiB), so that one write can fill it.
 const HIGH_WATER: usize = 128 * 1024;
-/// Maximum number of frames taken per turn.
-const FRAMES: usize = 256;
-/// Once this many bytes of packets are taken, the turn takes no more frames.
-const FRAME_BYTES: usize = 1024 * 1024;
 /// Maximum number of the resolver's answers taken per turn.
 const ANSWERS: usize = 64;
 /// Maximum number of times a turn fills and flushes the queue towards the link.
@@ -387,86 +383,6 @@ impl Io {
         Ok(())
     }
 
-    /// Takes the frames that have arrived. Returns whether there may be more of them.
-    fn take_frames<R: AsyncRead + Unpin, W>(
-        &mut self,
-        cx: &mut Context<'_>,
-        linked: &mut Linked<'_, R, W>,
-        now: Instant,
-    ) -> Result<bool, LinkEnd> {
-        if linked.failed.as_ref().is_some_and(|(_, until)| *until <= now) {
-            return Err(lost(linked));
-        }
-        let mut bytes = 0;
-        for _ in 0..FRAMES {
-            let Poll::Ready(read) = linked.link.reader.poll_next(cx) else { return Ok(false) };
-            let frame = match read {
-                Ok(Some(frame)) => frame,
-                Ok(None) => return Err(lost(linked)),
-                Err(ReadError::Frame(error)) => return Err(LinkEnd::Protocol(error.into())),
-                Err(ReadError::Truncated) => return Err(LinkEnd::Lost(LostLink::Cut)),
-                Err(ReadError::Io(error)) => return Err(LinkEnd::Lost(LostLink::Read(error))),
-            };
-            bytes += self.take_frame(frame, linked, now)?;
-            if bytes >= FRAME_BYTES {
-                break;
-            }
-        }
-        Ok(true)
-    }
-
-    /// Takes one frame. Returns the length of the packet in it.
-    fn take_frame<R, W>(
-        &mut self,
-        frame: Frame,
-        linked: &mut Linked<'_, R, W>,
-        now: Instant,
-    ) -> Result<usize, LinkEnd> {
-        let Linked { link, control, .. } = linked;
-        control.frame_received(now);
-        match frame {
-            Frame::Packet(packet) => {
-                let len = packet.len();
-                control.packet_received(len, now);
-                self.counters.uplink_bytes += len as u64;
-                self.engine.handle_packet(packet, now);
-                return Ok(len);
-            }
-            Frame::Delivered(total) => {
-                control.delivered(total, now);
-                self.engine.handle_delivered(total);
-            }
-            Frame::Ping(value) => control.ping_received(value),
-            Frame::Pong(value) => {
-                if let Some(trip) = control.pong_received(value, Instant::now()) {
-                    self.counters.round_trip = Some(trip);
-                    // The sidecar processes frames in order: it has processed all that was sent before the ping.
-                    if let Some(settled) = link.settled.take() {
-                        // The session may no longer wait for it.
-                        let _ = settled.send(());
-                    }
-                }
-            }
-            Frame::Notice(notice) => self.notices.show(&notice, now),
-            Frame::Goodbye(Goodbye { reason, text }) => {
-                return Err(LinkEnd::Goodbye(Goodbye { reason, text: printable(&text) }));
-            }
-            Frame::Hello(_) => return Err(unexpected("a Hello")),
-            Frame::Open(_) => return Err(unexpected("an Open")),
-            Frame::Opened(_) => return Err(unexpected("an Opened")),
-            Frame::Routes(_) => return Err(unexpected("Routes")),
-            Frame::Dns(_) => return Err(unexpected("DNS settings")),
-            Frame::AskStatus => return Err(unexpected("a request for the status")),
-            Frame::Standby(_) => return Err(unexpected("a standby packet")),
-            Frame::Quiet(0) => control.quiet_received(0, now),
-            Frame::Quiet(_) => return Err(unexpected("a request to be quiet")),
-            Frame::Ending => return Err(LinkEnd::Ending),
-            Frame::SidecarStatus(status) => self.sidecar = Some((status, now)),
-            Frame::Codespace(codespace) => drop(self.codespace.send_replace(codespace)),
-        }
-        Ok(0)
-    }
-
     /// Everything between the engine and the sockets, once. Returns whether there is more to do at once.
     fn serve_sockets(&mut self, cx: &mut Context<'_>, now: Instant) -> Result<bool, ReactorError> {
         let before = self.engine.counters();
@@ -568,15 +484,6 @@ impl Io {
 
 /// The session has stopped io.
 struct Shutdown;
-
-/// The end of a lost link: with the error of the write that failed before, if one did.
-fn lost<R, W>(linked: &mut Linked<'_, R, W>) -> LinkEnd {
-    LinkEnd::Lost(linked.failed.take().map_or(LostLink::Ended, |(error, _)| LostLink::Write(error)))
-}
-
-fn unexpected(what: &'static str) -> LinkEnd {
-    LinkEnd::Protocol(ProtocolError::Unexpected(what))
-}
 
 #[cfg(test)]
 mod tests;
