@@ -39,6 +39,8 @@
 //! | 15 | [`Codespace`] | sidecar | *prefixes* of the codespace's own networks, *addresses* of its resolvers |
 //! | 16 | [`Quiet`](Frame::Quiet) | both | u32: seconds until the laptop is heard again; 0 in the sidecar's answer |
 //! | 17 | [`Standby`](Frame::Standby) | laptop | one whole IPv4 or IPv6 packet |
+//! | 18 | [`Numbered`](Frame::Numbered) | both | number u64, one whole frame |
+//! | 19 | [`WantLane`](Frame::WantLane) | sidecar | empty |
 //!
 //! *text* is a u16 length, at most [`MAX_TEXT`], and that many bytes of UTF-8. *prefixes*, *addresses*, *names*
 //! are a u16 count and that many items; a name is a text for which [`is_domain`] holds; an address is a family u8
@@ -81,11 +83,28 @@
 //!
 //! The codespace's own networks and resolvers may change while a session lasts. The sidecar then sends a [`Codespace`],
 //! whose lists replace those of [`Opened`]; changes that follow each other closely are sent as one.
+//!
+//! # Lanes
+//!
+//! If both hellos have the capability [`hello::LANES`](crate::hello::LANES), a link may have further connections, its
+//! lanes. The laptop opens each like a link, with the session's id and token, the link's number, and its lane: 1 for the
+//! first one, then 2 and so on, below [`lanes::MAX_LANES`](crate::lanes::MAX_LANES). The sidecar answers with [`Opened`],
+//! or refuses the lane: with [`Reason::Stale`] if the session has another link by now, or none. [`WantLane`](Frame::WantLane) asks the laptop for one.
+//!
+//! From then on each side sends its frames as [`Numbered`](Frame::Numbered). Numbers begin at 0, without a gap, and increase on
+//! each lane; 0 is sent over lane 0, all others over the other lanes. The receiver handles the frames in the order of their
+//! numbers. Frames 5, 6, 7, 16 and 19 have no number, and take lane 0, where they are handled at once. [`Frame::Delivered`]
+//! counts a packet once it is handled, without its number and the header of [`Numbered`](Frame::Numbered). A lane that
+//! ends is the end of the link.
 
 mod codec;
+mod numbered;
 mod types;
 
+#[cfg(feature = "framed")]
+pub(crate) use codec::NUMBERED;
 pub use codec::{announced_len, is_domain, packet_header};
+pub use numbered::numbered_packet_header;
 pub use types::{
     Codespace, Dns, DnsMode, Families, Frame, FrameError, Goodbye, HEADER_LEN, Hello, Level, MAX_PAYLOAD,
     MAX_PREFIXES, MAX_SOURCES, MAX_STANDBY, MAX_TEXT, Notice, Open, Opened, PREAMBLE, Reason, Rebind, Routes,

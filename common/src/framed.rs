@@ -11,7 +11,9 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use tokio::time::timeout;
 
-use crate::frame::{Frame, FrameError, HEADER_LEN, PREAMBLE, announced_len, packet_header};
+use crate::frame::{
+    Frame, FrameError, HEADER_LEN, PREAMBLE, announced_len, numbered_packet_header, packet_header,
+};
 use crate::hello::printable;
 
 /// Bytes requested from the stream at a time. A pipe holds 64 KiB by default.
@@ -203,6 +205,16 @@ impl<W: AsyncWrite + Unpin> FrameWriter<W> {
     pub fn push_packet_parts(&mut self, headers: &[u8], payload: Bytes) {
         let mut front = BytesMut::with_capacity(HEADER_LEN + headers.len());
         front.extend_from_slice(&packet_header(headers.len() + payload.len()));
+        front.extend_from_slice(headers);
+        self.push_chunk(front.freeze());
+        self.push_chunk(payload);
+    }
+
+    /// The same with a number.
+    pub fn push_numbered_packet(&mut self, number: u64, headers: &[u8], payload: Bytes) {
+        let numbered = numbered_packet_header(number, headers.len() + payload.len());
+        let mut front = BytesMut::with_capacity(numbered.len() + headers.len());
+        front.extend_from_slice(&numbered);
         front.extend_from_slice(headers);
         self.push_chunk(front.freeze());
         self.push_chunk(payload);

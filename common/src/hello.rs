@@ -7,6 +7,9 @@ pub const LOWEST: u16 = 2;
 /// The highest protocol version this build speaks.
 pub const HIGHEST: u16 = 2;
 
+/// The capability of links with several [lanes](crate::lanes).
+pub const LANES: u32 = 1;
+
 /// An end of the session. Only for messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
@@ -62,6 +65,13 @@ pub fn ours() -> Hello {
         highest: HIGHEST,
         capabilities: 0,
         software: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}
+
+impl Agreed {
+    /// Whether a link may have several lanes.
+    pub fn has_lanes(self) -> bool {
+        self.capabilities & LANES != 0
     }
 }
 

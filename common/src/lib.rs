@@ -1,6 +1,6 @@
 //! What both ends of a gh-net session compile: the [wire protocol](frame), the [handshake](hello), the [control of a
-//! link](link), the [fair order](schedule) of what waits for it, [checksums](checksum), and the networks that are [never
-//! forwarded](reserved).
+//! link](link) and its [lanes], the [fair order](schedule) of what waits for it, [checksums](checksum), and the networks
+//! that are [never forwarded](reserved).
 //!
 //! That part is pure. Features add what touches the system: `framed` (frames on tokio's streams, timers), `netlink` (the
 //! kernel's networks), `file-watch` (changes of a file), `sys` (descriptors that tasks wait for), `turns` (fair shares) and
@@ -19,6 +19,7 @@ pub mod frame;
 #[cfg(feature = "framed")]
 pub mod framed;
 pub mod hello;
+pub mod lanes;
 pub mod link;
 #[cfg(feature = "logging")]
 pub mod logging;

@@ -55,7 +55,7 @@ pub const MAX_FRAGMENTED: usize = 4;
 
 /// How much later than planned this end may notice the silence. If it is later, this end was suspended (a stopped
 /// process, a paused machine), and it first probes a link that may well be alive.
-const OVERSLEPT: Duration = Duration::from_secs(3);
+pub(crate) const OVERSLEPT: Duration = Duration::from_secs(3);
 
 /// See the [module's documentation](self).
 #[derive(Debug)]
@@ -180,6 +180,13 @@ impl LinkControl {
         self.window.rate().map_or(MODERATE_PACKET, |rate| {
             ((rate * PACKET_TIME.as_secs_f64()) as usize).clamp(MIN_PACKET, MAX_PACKET)
         })
+    }
+
+    /// How many bytes the line holds without a queue, as far as it was used: the recent rate times the shortest recent round
+    /// trip. 0 if they are not known yet.
+    pub fn path_bytes(&self) -> u64 {
+        let trip = self.window.round_trip().unwrap_or_default();
+        (self.window.mean_rate().unwrap_or_default() * trip.as_secs_f64()) as u64
     }
 
     /// The latest round trip, queues included.

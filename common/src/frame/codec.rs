@@ -31,7 +31,9 @@ const ASK_STATUS: u8 = 13;
 const SIDECAR_STATUS: u8 = 14;
 const CODESPACE: u8 = 15;
 const QUIET: u8 = 16;
-pub(super) const STANDBY: u8 = 17;
+const STANDBY: u8 = 17;
+pub(crate) const NUMBERED: u8 = 18;
+pub(super) const WANT_LANE: u8 = 19;
 
 /// The header of a packet frame, for writers that send header and packet as two slices.
 ///
@@ -146,6 +148,12 @@ impl Frame {
                 out.put_slice(packet);
                 STANDBY
             }
+            Self::Numbered(number, frame) => {
+                out.put_u64(*number);
+                out.put_slice(frame);
+                NUMBERED
+            }
+            Self::WantLane => WANT_LANE,
         }
     }
 
@@ -178,7 +186,7 @@ pub fn announced_len(buffer: &[u8]) -> Result<Option<usize>, FrameError> {
     Ok(peek_header(buffer)?.map(|(_, length)| HEADER_LEN + length))
 }
 
-fn peek_header(buffer: &[u8]) -> Result<Option<(u8, usize)>, FrameError> {
+pub(super) fn peek_header(buffer: &[u8]) -> Result<Option<(u8, usize)>, FrameError> {
     let Some(&[kind, a, b, c]) = buffer.first_chunk::<HEADER_LEN>() else {
         return Ok(None);
     };
@@ -189,7 +197,7 @@ fn peek_header(buffer: &[u8]) -> Result<Option<(u8, usize)>, FrameError> {
     Ok(Some((kind, length)))
 }
 
-fn decode_payload(kind: u8, payload: Bytes) -> Result<Option<Frame>, FrameError> {
+pub(super) fn decode_payload(kind: u8, payload: Bytes) -> Result<Option<Frame>, FrameError> {
     if kind == PACKET {
         return Ok(Some(Frame::Packet(payload)));
     }
@@ -202,7 +210,7 @@ struct Fields(Bytes);
 
 type Field<T> = Result<T, &'static str>;
 
-const SHORT: &str = "it ends early";
+pub(super) const SHORT: &str = "it ends early";
 
 impl Fields {
     fn frame(&mut self, kind: u8) -> Field<Option<Frame>> {
@@ -244,6 +252,8 @@ impl Fields {
             }),
             QUIET => Frame::Quiet(self.u32()?),
             STANDBY => Frame::Standby(self.0.split_off(0)),
+            NUMBERED => Frame::Numbered(self.u64()?, self.0.split_off(0)),
+            WANT_LANE => Frame::WantLane,
             _ => return Ok(None),
         }))
     }

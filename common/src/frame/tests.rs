@@ -4,7 +4,7 @@ use bytes::BytesMut;
 use ipnet::IpNet;
 use proptest::prelude::*;
 
-use super::codec::{DNS, PACKET, PING, STANDBY, header};
+use super::codec::{DNS, PACKET, PING, WANT_LANE, header};
 use super::*;
 
 fn address() -> impl Strategy<Value = IpAddr> {
@@ -159,6 +159,9 @@ fn frame() -> impl Strategy<Value = Frame> {
             .prop_map(|(networks, resolvers)| Frame::Codespace(Codespace { networks, resolvers })),
         any::<u32>().prop_map(Frame::Quiet),
         prop::collection::vec(any::<u8>(), 0..100).prop_map(|bytes| Frame::Standby(bytes.into())),
+        (any::<u64>(), prop::collection::vec(any::<u8>(), 0..100))
+            .prop_map(|(number, bytes)| Frame::Numbered(number, bytes.into())),
+        Just(Frame::WantLane),
     ]
 }
 
@@ -192,13 +195,18 @@ proptest! {
 
     #[test]
     fn arbitrary_payloads_of_known_kinds_never_panic(
-        kind in 1u8..=STANDBY,
+        kind in 1u8..=WANT_LANE,
         payload in prop::collection::vec(any::<u8>(), 0..300),
     ) {
         let mut buffer = BytesMut::from(&header(kind, payload.len())[..]);
         buffer.extend_from_slice(&payload);
         let decoded = Frame::decode(&mut buffer);
         prop_assert!(!matches!(decoded, Ok(None)), "a whole frame of a known kind is a frame or an error");
+    }
+
+    #[test]
+    fn arbitrary_bytes_with_a_number_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let _ = Frame::decode_numbered(bytes.into());
     }
 
     #[test]

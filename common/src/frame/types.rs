@@ -64,6 +64,10 @@ pub enum Frame {
     Quiet(u32),
     /// An acknowledgment that the sidecar gives to a keepalive of this connection while the link is quiet.
     Standby(Bytes),
+    /// A frame of a link with several lanes, with its number.
+    Numbered(u64, Bytes),
+    /// Another lane would help.
+    WantLane,
 }
 
 /// The first frame of each direction.
@@ -97,7 +101,7 @@ pub struct Open {
     /// The number of the link within the laptop's session. Each attempt has a higher one than those before, so that
     /// an attempt that was abandoned and arrives late is not taken for the newest.
     pub link: u32,
-    /// Which lane of the link this connection is. The only lane so far is 0; a sidecar refuses others.
+    /// Which lane of the link this connection is: 0 for the link itself, then 1, 2 and so on.
     pub lane: u8,
     /// The largest packet the laptop takes, in bytes.
     pub mtu: u16,

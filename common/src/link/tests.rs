@@ -409,3 +409,23 @@ fn what_is_not_reported_or_answered_keeps_the_link_from_rest() {
     assert!(matches!(link.poll_frame(false, now + 2 * MS), Some(Frame::Delivered(_))));
     assert_eq!(link.poll_frame(false, now + 2 * MS), Some(Frame::Quiet(0)));
 }
+
+#[test]
+fn the_line_holds_its_mean_rate_times_its_round_trip_and_a_burst_changes_that_little() {
+    let start = Instant::now();
+    let mut link = started(start);
+    assert_eq!(link.path_bytes(), 0);
+    link.frame_received(start + 20 * MS);
+    assert_eq!(link.pong_received(1, start + 20 * MS), Some(20 * MS));
+    // 1 MB/s, and a sample of 10 MB/s.
+    let (mut total, mut now) = (0, start + 20 * MS);
+    for sample in 0..20 {
+        let bytes = if sample == 10 { 200_000 } else { 20_000 };
+        link.packet_sent(bytes - HEADER_LEN, now);
+        total += bytes as u64;
+        now += 20 * MS;
+        link.delivered(total, now);
+    }
+    let held = link.path_bytes();
+    assert!((20_000..30_000).contains(&held), "{held}");
+}

@@ -95,6 +95,12 @@ impl Window {
         self.rates.iter().copied().reduce(f64::max)
     }
 
+    /// The mean of the same samples: single ones are those of bursts.
+    pub fn mean_rate(&self) -> Option<f64> {
+        let count = self.rates.len();
+        (count > 0).then(|| self.rates.iter().sum::<f64>() / count as f64)
+    }
+
     /// The shortest recent round trip.
     pub fn round_trip(&self) -> Option<Duration> {
         self.round_trip.map(|(_, trip)| trip)

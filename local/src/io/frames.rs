@@ -87,6 +87,8 @@ impl Io {
             Frame::Dns(_) => return Err(unexpected("DNS settings")),
             Frame::AskStatus => return Err(unexpected("a request for the status")),
             Frame::Standby(_) => return Err(unexpected("a standby packet")),
+            Frame::Numbered(..) => return Err(unexpected("a numbered frame")),
+            Frame::WantLane => return Err(unexpected("a request for a lane")),
             Frame::Quiet(0) => control.quiet_received(0, now),
             Frame::Quiet(_) => return Err(unexpected("a request to be quiet")),
             Frame::Ending => return Err(LinkEnd::Ending),

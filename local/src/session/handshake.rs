@@ -114,6 +114,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Negotiation<'_, R, W> {
             | Frame::SidecarStatus(_)
             | Frame::Codespace(_)
             | Frame::Quiet(_)
+            | Frame::Numbered(..)
+            | Frame::WantLane
             | Frame::Standby(_) => Err(HandshakeError::Protocol("it did not answer the request")),
         }
     }
@@ -153,6 +155,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Negotiation<'_, R, W> {
                 | Frame::SidecarStatus(_)
                 | Frame::Codespace(_)
                 | Frame::Quiet(_)
+                | Frame::Numbered(..)
+                | Frame::WantLane
                 | Frame::Standby(_)) => return Ok(frame),
             }
         }

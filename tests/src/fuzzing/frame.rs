@@ -6,7 +6,7 @@ use gh_net_common::frame::{Frame, FrameError, HEADER_LEN, MAX_PAYLOAD};
 use super::Input;
 
 /// The first byte says in what pieces the rest arrives. However it is cut, the same frames come out; none
-/// panics, none makes the buffer grow without bound, and each survives being sent on.
+/// panics, none makes the buffer grow without bound, and each survives being sent on, and so does one in a numbered one.
 pub fn frame(data: &[u8]) {
     let mut input = Input(data);
     let piece = usize::from(input.u8()) + 1;
@@ -14,12 +14,22 @@ pub fn frame(data: &[u8]) {
     let whole = decode([stream]);
     assert_eq!(decode(stream.chunks(piece)), whole, "in pieces of {piece} bytes");
     for frame in whole.0 {
-        let sent = encode(&frame);
-        let (received, error) = decode([&sent[..]]);
-        assert_eq!(error, None, "{frame:?} is refused when it is sent on");
-        let [received] = &received[..] else { panic!("{frame:?} becomes {} frames", received.len()) };
-        assert_eq!(encode(received), sent, "{frame:?} changes on its way");
+        survives(&frame);
+        if let Frame::Numbered(_, inner) = &frame
+            && let Ok(Some(inner)) = Frame::decode_numbered(inner.clone())
+        {
+            assert!(!inner.is_of_link(), "{inner:?} has a number");
+            survives(&inner);
+        }
     }
+}
+
+fn survives(frame: &Frame) {
+    let sent = encode(frame);
+    let (received, error) = decode([&sent[..]]);
+    assert_eq!(error, None, "{frame:?} is refused when it is sent on");
+    let [received] = &received[..] else { panic!("{frame:?} becomes {} frames", received.len()) };
+    assert_eq!(encode(received), sent, "{frame:?} changes on its way");
 }
 
 fn encode(frame: &Frame) -> BytesMut {

@@ -250,6 +250,8 @@ impl Codespace {
             | Frame::SidecarStatus(_)
             | Frame::Codespace(_)
             | Frame::Quiet(_)
+            | Frame::Numbered(..)
+            | Frame::WantLane
             | Frame::Standby(_)) => self.frames.push_back(frame),
         }
     }

@@ -274,6 +274,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             | Frame::Opened(_)
             | Frame::Notice(_)
             | Frame::Ending
+            | Frame::Numbered(..)
+            | Frame::WantLane
             | Frame::SidecarStatus(_)
             | Frame::Codespace(_) => {
                 return Err(Event::Violation("a message that is not allowed after the handshake".to_owned()));
