@@ -63,7 +63,7 @@ pub fn ours() -> Hello {
     Hello {
         lowest: LOWEST,
         highest: HIGHEST,
-        capabilities: 0,
+        capabilities: LANES,
         software: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }

@@ -45,7 +45,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use gh_net_common::alarm::Alarm;
 use gh_net_common::frame::{Codespace, Frame, MAX_STANDBY, SidecarStatus};
-use gh_net_common::framed::FrameWriter;
+use gh_net_common::lanes::LinkWriter;
 use gh_net_common::link::{LinkControl, PROBE};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, watch};
@@ -60,7 +60,7 @@ use flows::Flows;
 pub use control::{CONTROLS, Control};
 pub use events::Denial;
 pub use idle::IdleTimeout;
-pub use link::{LinkEnd, LinkIo, LostLink, ProtocolError, Quiet};
+pub use link::{Lane, LinkEnd, LinkIo, LostLink, ProtocolError, Quiet};
 pub use names::Lookup;
 pub use notices::Notices;
 pub use own::OwnAddresses;
@@ -201,7 +201,7 @@ impl Io {
 
     /// Resets all flows over a link of another session: the programs in the codespace still wait for them, and the
     /// sidecar of the new session does not know them.
-    pub fn reset_over<W: AsyncWrite + Unpin>(mut self, writer: &mut FrameWriter<W>) {
+    pub fn reset_over<W: AsyncWrite + Unpin>(mut self, writer: &mut LinkWriter<W>) {
         let now = Instant::now();
         self.engine.handle_link_up(now);
         self.reset_flows(writer, now);
@@ -245,7 +245,7 @@ impl Io {
     }
 
     /// Resets all flows towards both sides. Nothing but the resets is left in the engine, and they wait for no window.
-    fn reset_flows<W: AsyncWrite + Unpin>(&mut self, writer: &mut FrameWriter<W>, now: Instant) {
+    fn reset_flows<W: AsyncWrite + Unpin>(&mut self, writer: &mut LinkWriter<W>, now: Instant) {
         self.abort_sockets(now);
         while let Some(packet) = self.engine.poll_transmit(true, now) {
             writer.push_packet_parts(packet.headers.as_slice(), packet.payload);
@@ -279,6 +279,7 @@ impl Io {
     ) -> Result<bool, StopReason> {
         self.take_control(cx, control, Some((&mut linked.link.writer, &mut linked.control)), now)
             .map_err(|Shutdown| LinkEnd::Shutdown)?;
+        self.counters.lanes = linked.link.take_lanes(cx);
         let mut more = self.take_frames(cx, linked, now)?;
         if let Some(silence) = linked.control.silence(now) {
             return Err(LinkEnd::Lost(LostLink::Silent(silence)).into());
@@ -290,12 +291,15 @@ impl Io {
             self.ask_quiet(linked, now);
         }
         more |= self.put_out(cx, linked, now)?;
+        if linked.link.writer.wants_lane(linked.control.path_bytes()) {
+            linked.link.want_lane();
+        }
         linked.link.show_quiet(linked.control.is_quiet(), self.engine.last_active());
         // Packets that left made room to read more from sockets and to deliver answers.
         more |= self.carry_out(now) | self.flows.has_ready();
         let link_deadline = match &linked.failed {
             Some((_, until)) => Some(*until),
-            None => linked.control.poll_timeout(linked.link.writer.queued() >= HIGH_WATER),
+            None => linked.control.poll_timeout(linked.link.writer.queued_first() >= HIGH_WATER),
         };
         more |=
             self.deadline_passed(cx, [link_deadline, self.flows.deadline(), idle.filter(|due| *due > now)]);
@@ -344,7 +348,7 @@ impl Io {
         &mut self,
         cx: &mut Context<'_>,
         control: &mut mpsc::Receiver<Control>,
-        mut link: Option<(&mut FrameWriter<W>, &mut LinkControl)>,
+        mut link: Option<(&mut LinkWriter<W>, &mut LinkControl)>,
         now: Instant,
     ) -> Result<(), Shutdown> {
         while let Poll::Ready(message) = control.poll_recv(cx) {
@@ -442,7 +446,7 @@ impl Io {
         for _ in 0..FLUSHES {
             let Linked { link, control, .. } = &mut *linked;
             let writer = &mut link.writer;
-            let congested = writer.queued() >= HIGH_WATER;
+            let congested = writer.queued_first() >= HIGH_WATER;
             while let Some(frame) = control.poll_frame(congested, now) {
                 writer.push(&frame);
             }
@@ -468,12 +472,15 @@ impl Io {
     /// Queues packets of the engine up to [`HIGH_WATER`].
     fn fill<W: AsyncWrite + Unpin>(
         &mut self,
-        writer: &mut FrameWriter<W>,
+        writer: &mut LinkWriter<W>,
         control: &mut LinkControl,
         now: Instant,
     ) {
         while writer.queued() < HIGH_WATER {
-            let Some(packet) = self.engine.poll_transmit(control.has_room(), now) else { return };
+            let has_room = control.has_room() && writer.has_room(control.path_bytes());
+            let Some(packet) = self.engine.poll_transmit(has_room, now) else {
+                return;
+            };
             control.packet_sent(packet.len(), now);
             let headers = packet.headers.as_slice();
             self.counters.downlink_bytes += packet.len() as u64;

@@ -22,6 +22,7 @@ mod control;
 mod error;
 mod goodbye;
 mod handshake;
+mod lanes;
 mod link;
 mod networks;
 mod reconnect;
@@ -256,6 +257,7 @@ impl<'a> Session<'a> {
         control.follow_codespace(io.codespace());
         let end = tokio::select! {
             never = control.run() => match never {},
+            never = link.lanes.run() => match never {},
             end = io.run(&mut link.streams, controls) => end,
         };
         let waits = matches!(end, Ok(LinkEnd::Lost(_))) && !self.grace.is_zero();

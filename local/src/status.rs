@@ -119,6 +119,8 @@ pub struct Link {
     pub next_attempt: Option<u64>,
     /// The last measured round trip, in milliseconds.
     pub round_trip_ms: Option<f64>,
+    /// While there is a link: its lanes, which are the channels of the ssh connection that carry it.
+    pub lanes: Option<u64>,
     /// The tunnel, once the session is open.
     pub tunnel: Option<Tunnel>,
 }

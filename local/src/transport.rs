@@ -8,6 +8,7 @@ mod codespace;
 mod endpoint;
 mod error;
 pub mod exec;
+mod pipes;
 pub mod provision;
 pub mod ssh;
 mod stderr_tail;
@@ -16,6 +17,7 @@ use crate::config::{Config, Sidecar, Target};
 pub use carrier::{Carrier, Connection, ExitReport};
 pub use endpoint::Endpoint;
 pub use error::Error;
+pub use pipes::{Reader, Writer};
 
 /// How to reach a sidecar. It can connect any number of times.
 #[derive(Debug, Clone)]

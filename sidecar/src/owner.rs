@@ -271,8 +271,7 @@ impl Owner {
     /// Begins a session over the link or resumes one, refuses, or lets the laptop wait for a decision.
     fn serve_laptop(&mut self, link: Link, open: Open) {
         if open.lane != 0 {
-            let text = "this sidecar has one lane for each link".to_owned();
-            return self.dismiss(link, Goodbye { reason: Reason::Failed, text });
+            return self.serve_lane(link, &open);
         }
         match (&mut self.session, &open.resume) {
             (Some(session), Some(claimed)) if session.is_resumed_by(claimed) && !session.is_newest(&open) => {
@@ -298,6 +297,26 @@ impl Owner {
             (None, None) => {}
         }
         self.begin(link, &open);
+    }
+
+    /// Adds a lane to the session's link, or refuses it.
+    fn serve_lane(&mut self, lane: Link, open: &Open) {
+        match (&mut self.session, &open.resume) {
+            (Some(session), Some(claimed)) if session.is_resumed_by(claimed) => {
+                if let Err(refused) = session.add_lane(lane, open) {
+                    let (lane, goodbye) = *refused;
+                    self.dismiss(lane, goodbye);
+                }
+            }
+            (_, Some(claimed)) => {
+                let goodbye = self.no_such_session(claimed);
+                self.dismiss(lane, goodbye);
+            }
+            (_, None) => {
+                let text = "a lane needs a session".to_owned();
+                self.dismiss(lane, Goodbye { reason: Reason::Failed, text });
+            }
+        }
     }
 
     /// The laptop that has the session is alive: the one that waits is refused.

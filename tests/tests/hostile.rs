@@ -176,6 +176,7 @@ fn a_flood_after_the_handshake_leaves_memory_bounded() -> Result<()> {
             "notices-later",
             vec![Frame::Notice(Notice { level: Level::Error, code: "x".into(), text: "\n".repeat(900) })],
         ),
+        ("lanes", vec![Frame::WantLane]),
         ("quiets", vec![Frame::Quiet(0), Frame::Delivered(0)]),
         // Each echo is on its way to the codespace, and is reported before that.
         ("reports", [u64::MAX, 0, 1 << 40, 1].map(|total| [datagram(), Frame::Delivered(total)]).concat()),
@@ -269,6 +270,7 @@ fn each_frame_that_only_a_laptop_sends_ends_the_session_and_is_named() -> Result
         ("status", Frame::AskStatus, "a request for the status"),
         ("standby", Frame::Standby(Bytes::from_static(&[0x45; 60_000])), "a standby packet"),
         ("quiet", Frame::Quiet(u32::MAX), "a request to be quiet"),
+        ("number", Frame::Numbered(u64::MAX, Bytes::new()), "its number belongs on another lane"),
     ];
     std::thread::scope(|scope| {
         let running = cases.map(|(name, frame, words)| {

@@ -63,6 +63,7 @@ impl Io {
             }
             Frame::Delivered(total) => {
                 control.delivered(total, now);
+                link.writer.delivered(total);
                 self.engine.handle_delivered(total);
             }
             Frame::Ping(value) => control.ping_received(value),
@@ -88,7 +89,7 @@ impl Io {
             Frame::AskStatus => return Err(unexpected("a request for the status")),
             Frame::Standby(_) => return Err(unexpected("a standby packet")),
             Frame::Numbered(..) => return Err(unexpected("a numbered frame")),
-            Frame::WantLane => return Err(unexpected("a request for a lane")),
+            Frame::WantLane => link.want_lane(),
             Frame::Quiet(0) => control.quiet_received(0, now),
             Frame::Quiet(_) => return Err(unexpected("a request to be quiet")),
             Frame::Ending => return Err(LinkEnd::Ending),

@@ -18,6 +18,8 @@ pub struct Counters {
     pub uplink_bytes: u64,
     /// Bytes of packets to the codespace.
     pub downlink_bytes: u64,
+    /// Lanes of the link, or of the last one.
+    pub lanes: usize,
     /// The last measured round trip of a ping over the link.
     pub round_trip: Option<Duration>,
     /// Sockets open now.

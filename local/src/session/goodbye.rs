@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use gh_net_common::frame::{Frame, Goodbye, Reason};
 use gh_net_common::hello::printable;
+use gh_net_common::lanes::LinkReader;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
@@ -39,7 +40,7 @@ where
     timeout(GOODBYE_TIMEOUT, exchange).await.ok().flatten()
 }
 
-async fn answer<R: AsyncRead + Unpin>(reader: &mut gh_net_common::framed::FrameReader<R>) -> Option<Goodbye> {
+async fn answer<R: AsyncRead + Unpin>(reader: &mut LinkReader<R>) -> Option<Goodbye> {
     let mut notices = Notices::default();
     loop {
         match reader.next().await {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use gh_net_common::frame::{Frame, Goodbye, Hello, Open, Opened, Reason, TunnelAddress};
 use gh_net_common::framed::{FrameReader, FrameWriter, NoiseLimit, PreambleError, ReadError};
-use gh_net_common::hello::{self, Mismatch, Side, printable};
+use gh_net_common::hello::{self, Agreed, Mismatch, Side, printable};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
@@ -39,7 +39,7 @@ pub enum HandshakeError {
     Refused(Goodbye),
 }
 
-/// Asks for a session. Notices that arrive before the answer are logged.
+/// Asks for a session. Notices that arrive before the answer are logged. Returns the answer and what both ends can do.
 ///
 /// # Errors
 /// See [`HandshakeError`].
@@ -48,7 +48,7 @@ pub(super) async fn open<R, W>(
     writer: &mut FrameWriter<W>,
     request: Open,
     notices: &mut Notices,
-) -> Result<Opened, HandshakeError>
+) -> Result<(Opened, Agreed), HandshakeError>
 where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
@@ -84,19 +84,22 @@ struct Negotiation<'a, R, W> {
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Negotiation<'_, R, W> {
-    async fn run(&mut self, ours: &Hello, request: Open) -> Result<Opened, HandshakeError> {
+    async fn run(&mut self, ours: &Hello, request: Open) -> Result<(Opened, Agreed), HandshakeError> {
         let Frame::Hello(theirs) = self.next().await? else {
             return Err(HandshakeError::Protocol("its first frame is not a hello"));
         };
-        if let Err(mismatch) = hello::negotiate(Side::Laptop, ours, &theirs) {
-            let goodbye = Goodbye { reason: Reason::Version, text: mismatch.to_string() };
-            self.send(&Frame::Goodbye(goodbye)).await;
-            return Err(mismatch.into());
-        }
+        let agreed = match hello::negotiate(Side::Laptop, ours, &theirs) {
+            Ok(agreed) => agreed,
+            Err(mismatch) => {
+                let goodbye = Goodbye { reason: Reason::Version, text: mismatch.to_string() };
+                self.send(&Frame::Goodbye(goodbye)).await;
+                return Err(mismatch.into());
+            }
+        };
         tracing::debug!("sidecar {}", printable(&theirs.software));
         self.send(&Frame::Open(request)).await;
         match self.next().await? {
-            Frame::Opened(opened) => check(opened),
+            Frame::Opened(opened) => Ok((check(opened)?, agreed)),
             Frame::Open(_) => Err(HandshakeError::Protocol(
                 "it echoes our frames; the remote command must be `gh-net-sidecar attach`",
             )),
@@ -235,6 +238,7 @@ mod tests {
         let (read, write): (tokio::io::ReadHalf<DuplexStream>, _) = tokio::io::split(near);
         open(&mut FrameReader::new(read), &mut FrameWriter::new(write), request(), &mut Notices::default())
             .await
+            .map(|(opened, _)| opened)
     }
 
     #[tokio::test]

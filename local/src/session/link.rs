@@ -2,17 +2,17 @@
 
 use gh_net_common::frame::{Open, Opened, Reason};
 use gh_net_common::framed::{FrameReader, FrameWriter};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{oneshot, watch};
 
 use super::error::Error;
 use super::goodbye::exchange_goodbyes;
 use super::handshake::{self, HandshakeError};
+use super::lanes::LaneOpener;
 use crate::io::{LinkEnd, LinkIo, LostLink, Notices, Quiet, ReactorError};
-use crate::transport::{self, Carrier};
+use crate::transport::{self, Carrier, Reader, Writer};
 
 /// The link's streams with the frames on them.
-pub(super) type Streams = LinkIo<Box<dyn AsyncRead + Send + Unpin>, Box<dyn AsyncWrite + Send + Unpin>>;
+pub(super) type Streams = LinkIo<Reader, Writer>;
 
 /// What io tells of a link.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub(super) struct Signals {
 pub(super) struct Link {
     pub(super) streams: Streams,
     carrier: Carrier,
+    /// Opens further lanes, if the link may have any.
+    pub(super) lanes: LaneOpener,
 }
 
 impl Link {
@@ -34,7 +36,7 @@ impl Link {
     pub(super) fn new(transport: transport::Connection) -> Self {
         let transport::Connection { reader, writer, carrier } = transport;
         let streams = LinkIo::new(FrameReader::new(reader), FrameWriter::new(writer));
-        Self { streams, carrier }
+        Self { streams, carrier, lanes: LaneOpener::none() }
     }
 
     /// Asks the sidecar for the session.
@@ -44,8 +46,17 @@ impl Link {
         notices: &mut Notices,
     ) -> Result<Opened, HandshakeError> {
         let LinkIo { reader, writer, .. } = &mut self.streams;
-        let opened = handshake::open(reader, writer, request, notices).await?;
+        let (opened, agreed) =
+            handshake::open(reader.first(), writer.first(), request.clone(), notices).await?;
         self.carrier.opened();
+        if agreed.has_lanes()
+            && let Some(channels) = self.carrier.channels()
+        {
+            let (wanted, ready) = self.streams.allow_lanes();
+            let resume = Some((opened.session, opened.token));
+            let request = Open { resume, preferred: Vec::new(), avoid: Vec::new(), ..request };
+            self.lanes = LaneOpener::new(channels, request, wanted, ready);
+        }
         Ok(opened)
     }
 

@@ -40,6 +40,7 @@ impl Record {
                 lost_since: None,
                 next_attempt: None,
                 round_trip_ms: None,
+                lanes: None,
                 tunnel: None,
             },
             early: Vec::new(),
@@ -128,6 +129,8 @@ impl Record {
             status.flows = flows.into_iter().map(|flow| flow_of(&flow, now)).collect();
             status.denied = denials.into_iter().map(denied_of).collect();
             status.link.round_trip_ms = counters.round_trip.map(milliseconds);
+            let is_up = matches!(status.link.state, LinkState::Up | LinkState::Quiet);
+            status.link.lanes = is_up.then_some(counters.lanes as u64);
             status.names = lookups.into_iter().map(|lookup| lookup_of(lookup, now)).collect();
             status.notes.extend(warnings.iter().map(warning));
             notices.extend(latest);
@@ -264,6 +267,7 @@ mod tests {
         let report = Report {
             counters: io::Counters {
                 round_trip: Some(Duration::from_millis(20)),
+                lanes: 3,
                 sockets: 7,
                 ..io::Counters::default()
             },
@@ -274,7 +278,10 @@ mod tests {
             notices: vec![notice("late")],
             sidecar: Some((sidecar, now)),
         };
+        assert_eq!(record.status(None, Some(report.clone())).link.lanes, None, "there is no link");
+        record.quiet(false);
         let status = record.status(None, Some(report));
+        assert_eq!(status.link.lanes, Some(3));
         let codes: Vec<&str> = status.notes.iter().map(|note| note.code.as_str()).collect();
         assert_eq!(codes, ["echo-forbidden", "early", "late"], "ours first");
         assert_eq!((status.link.round_trip_ms, status.counters.sockets), (Some(20.0), 7));

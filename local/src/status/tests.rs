@@ -23,6 +23,7 @@ fn status() -> Status {
             lost_since: None,
             next_attempt: None,
             round_trip_ms: Some(12.5),
+            lanes: Some(3),
             tunnel: Some(Tunnel {
                 device: "ghnet0".into(),
                 mtu: 65_520,

@@ -122,6 +122,9 @@ fn link(link: &Value, now: u64) -> String {
     if let Some(trip) = link["round_trip_ms"].as_f64() {
         let _ = write!(text, ", round trip {trip:.1} ms");
     }
+    if let Some(lanes @ 2..) = link["lanes"].as_u64() {
+        let _ = write!(text, ", {lanes} lanes");
+    }
     if link["state"] == "quiet" {
         text.push_str(
             ", nothing passes: the codespace may fall asleep, and data of a connection wakes the link",

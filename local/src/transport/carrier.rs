@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::pipes::{Reader, Writer};
+use super::ssh::channels::Channels;
 use super::stderr_tail::StderrTail;
 
 /// How long a process may take to end by itself after its stdin was closed, and again after SIGTERM.
@@ -14,9 +15,9 @@ pub(super) const TERMINATION_TIMEOUT: Duration = Duration::from_secs(2);
 /// A connected pair of streams.
 pub struct Connection {
     /// What the sidecar writes.
-    pub reader: Box<dyn AsyncRead + Send + Unpin>,
+    pub reader: Reader,
     /// What the sidecar reads.
-    pub writer: Box<dyn AsyncWrite + Send + Unpin>,
+    pub writer: Writer,
     /// The processes under both.
     pub carrier: Carrier,
 }
@@ -34,6 +35,7 @@ pub struct Carrier {
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<Option<i32>>,
     end: Option<Option<i32>>,
+    channels: Option<Channels>,
 }
 
 /// How a connection ended.
@@ -62,7 +64,17 @@ impl ExitReport {
 impl Carrier {
     /// `task` ends when the connection has ended; it ends the connection when `stop` is dropped.
     pub(super) fn new(stderr: StderrTail, stop: oneshot::Sender<()>, task: JoinHandle<Option<i32>>) -> Self {
-        Self { stderr, stop: Some(stop), task, end: None }
+        Self { stderr, stop: Some(stop), task, end: None, channels: None }
+    }
+
+    /// A connection beside which others to the same command can be had.
+    pub(super) fn with_channels(self, channels: Channels) -> Self {
+        Self { channels: Some(channels), ..self }
+    }
+
+    /// How to get further connections to the same command, if they can be had.
+    pub fn channels(&self) -> Option<Channels> {
+        self.channels.clone()
     }
 
     /// The session is open: from here on, stderr is logged and not kept.

@@ -10,6 +10,7 @@
 //! and ends it, also if it no longer answers. ControlPersist with a time limit would also end it, but makes ssh discard
 //! what a ProxyCommand (gh's, or the ssh of a jump host) prints on stderr.
 
+pub mod channels;
 mod dial;
 mod error;
 mod failure;
@@ -32,6 +33,8 @@ use tokio::time::timeout;
 
 use super::carrier::{Carrier, Connection, TERMINATION_TIMEOUT};
 use super::stderr_tail::StderrTail;
+pub use channels::Channels;
+use channels::{RemoteChild, spawn};
 use dial::{Dialling, SOCKET, Watcher};
 pub use error::Error;
 pub use failure::Reason;
@@ -41,8 +44,6 @@ use terminal::TerminalLoan;
 /// The longest path of that directory in bytes: a socket's path is limited to 108 (`sun_path`), of which ssh needs 17
 /// for a temporary suffix.
 const MAX_DIRECTORY: usize = 80;
-/// How long the start of a remote command may take: a round trip to the codespace.
-const SPAWN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How much of each output of a remote command is kept, in bytes.
 const MAX_OUTPUT: u64 = 256 * 1024;
 
@@ -201,7 +202,7 @@ impl Master {
     /// Runs `command` by the remote login shell with `input` as its stdin, and collects its output.
     pub(super) async fn run(&self, command: &str, input: &[u8], limit: Duration) -> Result<Output, Error> {
         let work = async {
-            let mut child = self.spawn(command).await?;
+            let mut child = spawn(&self.session, command).await?;
             let (stdin, stdout, stderr) =
                 (child.stdin().take(), child.stdout().take(), child.stderr().take());
             let feed = async move {
@@ -219,33 +220,19 @@ impl Master {
 
     /// Runs `command`, and returns its stdin and stdout as a connection.
     pub(super) async fn attach(self, command: &str) -> Result<Connection, Error> {
-        let mut child = self.spawn(command).await?;
-        let missing = || Error::Command("its pipes are missing".to_owned());
-        let writer = child.stdin().take().ok_or_else(missing)?;
-        let reader = child.stdout().take().ok_or_else(missing)?;
-        if let Some(stderr) = child.stderr().take() {
-            self.stderr.read_remote(stderr);
-        }
+        let channels = Channels {
+            session: Arc::clone(&self.session),
+            command: command.to_owned(),
+            stderr: self.stderr.clone(),
+        };
+        let (child, (reader, writer), stderr) = channels.start().await?;
+        self.stderr.read_remote(stderr);
         let (stop, stopped) = oneshot::channel();
         let tail = self.stderr.clone();
         let task = tokio::spawn(watch(child, self, stopped));
-        Ok(Connection {
-            reader: Box::new(reader),
-            writer: Box::new(writer),
-            carrier: Carrier::new(tail, stop, task),
-        })
-    }
-
-    async fn spawn(&self, command: &str) -> Result<RemoteChild, Error> {
-        let mut remote = self.session.clone().arc_raw_command(command);
-        remote.stdin(openssh::Stdio::piped()).stdout(openssh::Stdio::piped()).stderr(openssh::Stdio::piped());
-        let unanswered = || Error::Command("ssh does not answer".to_owned());
-        let spawned = timeout(SPAWN_TIMEOUT, remote.spawn()).await.map_err(|_| unanswered())?;
-        spawned.map_err(|error| Error::Command(chain(&error)))
+        Ok(Connection { reader, writer, carrier: Carrier::new(tail, stop, task).with_channels(channels) })
     }
 }
-
-type RemoteChild = openssh::Child<Arc<Session>>;
 
 /// Waits for the remote command's end, then ends the master. Once `stopped`, the command gets a short time to end.
 async fn watch(child: RemoteChild, master: Master, stopped: oneshot::Receiver<()>) -> Option<i32> {
@@ -265,12 +252,6 @@ fn code(status: Result<ExitStatus, openssh::Error>) -> Option<i32> {
         Err(openssh::Error::Remote(error)) if error.kind() == io::ErrorKind::NotFound => Some(127),
         Err(_) => None,
     }
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 async fn bounded<R: AsyncRead + Unpin>(stream: Option<R>) -> String {

@@ -13,6 +13,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use nix::sys::socket::{ControlMessage, MsgFlags, getsockopt, sendmsg, sockopt};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use serde::{Deserialize, Serialize};
@@ -180,6 +182,11 @@ pub(crate) async fn closed(stream: &tokio::net::UnixStream) {
             Ok(_) => {}
         }
     }
+}
+
+/// Waits until one of the clients closes its end.
+pub(crate) async fn any_closed(streams: &[tokio::net::UnixStream]) {
+    streams.iter().map(closed).collect::<FuturesUnordered<_>>().next().await;
 }
 
 fn check_peer(socket: &impl AsFd) -> io::Result<()> {

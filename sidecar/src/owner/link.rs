@@ -10,6 +10,7 @@ use std::time::Duration;
 use gh_net_common::frame::{Frame, Goodbye, Open, Reason};
 use gh_net_common::framed::{FrameReader, FrameWriter, NoiseLimit};
 use gh_net_common::hello::{self, Side};
+use gh_net_common::lanes::{LinkReader, LinkWriter};
 use gh_net_common::sys::ReadyFd;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -111,15 +112,15 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// One ssh session that carries frames.
+/// The ssh sessions that carry the frames of a link: one, or several [lanes](gh_net_common::lanes).
 #[derive(Debug)]
 pub(crate) struct Link {
     /// Moves the frames.
     pub(crate) pump: Pump<Stream>,
     /// The client's end of the ssh connection, if it is known.
     pub(crate) peer: Option<IpAddr>,
-    /// The connection to the `attach` that waits for the link's end.
-    control: UnixStream,
+    /// For each lane, the connection to the `attach` that waits for the link's end.
+    controls: Vec<UnixStream>,
 }
 
 impl Link {
@@ -137,8 +138,9 @@ impl Link {
             Ok(pair) => pair,
             Err(error) => return Err((error, control)),
         };
-        let pump = Pump::new(FrameReader::new(stdin), FrameWriter::new(stdout));
-        Ok(Self { pump, peer, control })
+        let pump =
+            Pump::new(LinkReader::new(FrameReader::new(stdin)), LinkWriter::new(FrameWriter::new(stdout)));
+        Ok(Self { pump, peer, controls: vec![control] })
     }
 
     /// Exchanges hellos and receives the laptop's request.
@@ -147,22 +149,37 @@ impl Link {
     /// The goodbye for the laptop.
     pub(crate) async fn handshake(&mut self) -> Result<Open, Goodbye> {
         let seconds = HANDSHAKE.as_secs();
-        let (pump, control) = self.parts();
+        let (pump, controls) = self.parts();
         select! {
             result = timeout(HANDSHAKE, shake_hands(pump)) => result
                 .unwrap_or_else(|_| Err(protocol(format!("no complete handshake within {seconds} seconds")))),
-            () = handover::closed(control) => Err(protocol("attach ended during the handshake".to_owned())),
+            () = handover::any_closed(controls) => Err(protocol("attach ended during the handshake".to_owned())),
         }
     }
 
-    /// The pump, and the connection that closes when `attach` is gone.
-    pub(crate) fn parts(&mut self) -> (&mut Pump<Stream>, &UnixStream) {
-        (&mut self.pump, &self.control)
+    /// The pump, and the connections of which one closes when an `attach` is gone.
+    pub(crate) fn parts(&mut self) -> (&mut Pump<Stream>, &[UnixStream]) {
+        (&mut self.pump, &self.controls)
+    }
+
+    /// Whether `lane` can be this link's lane of that number: it is the next one, and comes over the same ssh connection,
+    /// as far as is known. The way to another one would not be kept out of the tunnel.
+    pub(crate) fn takes_lane(&self, lane: &Self, number: u8) -> bool {
+        let writer = &self.pump.writer;
+        writer.may_have_another() && usize::from(number) == writer.lane_count() && lane.peer == self.peer
+    }
+
+    /// `lane`, which the laptop has opened like a link, carries frames of this link from now on, after its answer.
+    pub(crate) fn add_lane(&mut self, mut lane: Self, answer: &Frame) {
+        lane.pump.writer.push(answer);
+        self.pump.reader.add_lane(lane.pump.reader.into_first());
+        self.pump.writer.add_lane(lane.pump.writer.into_first());
+        self.controls.append(&mut lane.controls);
     }
 
     /// Waits until the laptop no longer waits for the answer to its request. Returns the goodbye for it. Cancel safe.
     pub(crate) async fn given_up(&mut self) -> Goodbye {
-        let (pump, control) = self.parts();
+        let (pump, controls) = self.parts();
         let done = |text: &str| Goodbye { reason: Reason::Done, text: text.to_owned() };
         select! {
             next = pump.reader.next() => match next {
@@ -171,7 +188,7 @@ impl Link {
                 Ok(None) => done("the link was closed"),
                 Err(error) => protocol(error.to_string()),
             },
-            () = handover::closed(control) => done("attach was ended"),
+            () = handover::any_closed(controls) => done("attach was ended"),
         }
     }
 
@@ -186,9 +203,11 @@ impl Link {
 
     /// Ends a link without a goodbye to the laptop.
     pub(crate) async fn leave(self, code: u8, text: String) {
-        let Self { pump, mut control, .. } = self;
+        let Self { pump, controls, .. } = self;
         drop(pump);
-        handover::reply(&mut control, &Reply::Exit { code, text }).await;
+        for mut control in controls {
+            handover::reply(&mut control, &Reply::Exit { code, text: text.clone() }).await;
+        }
     }
 }
 
@@ -199,7 +218,7 @@ async fn shake_hands(pump: &mut Pump<Stream>) -> Result<Open, Goodbye> {
     writer.push(&Frame::Hello(ours.clone()));
     writer.flush().await.map_err(|error| protocol(error.to_string()))?;
     let limit = NoiseLimit { time: HANDSHAKE, ..NoiseLimit::default() };
-    reader.preamble(limit).await.map_err(|error| protocol(error.to_string()))?;
+    reader.first().preamble(limit).await.map_err(|error| protocol(error.to_string()))?;
     let mut next = async || match reader.next().await {
         Ok(Some(frame)) => Ok(frame),
         Ok(None) => Err(protocol("the connection ended during the handshake".to_owned())),
@@ -208,8 +227,11 @@ async fn shake_hands(pump: &mut Pump<Stream>) -> Result<Open, Goodbye> {
     let Frame::Hello(theirs) = next().await? else {
         return Err(protocol("the first message is not a hello".to_owned()));
     };
-    hello::negotiate(Side::Codespace, &ours, &theirs)
+    let agreed = hello::negotiate(Side::Codespace, &ours, &theirs)
         .map_err(|mismatch| Goodbye { reason: Reason::Version, text: mismatch.to_string() })?;
+    if agreed.has_lanes() {
+        writer.allow_lanes();
+    }
     let second = next().await?;
     if let Frame::Open(open) = second {
         return Ok(open);

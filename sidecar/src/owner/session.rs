@@ -250,17 +250,7 @@ impl Session {
         self.look_after();
         self.own.resolvers = self.names.resolvers().to_vec();
         self.read_networks(Changes::Settled);
-        let Codespace { networks, resolvers } = self.own.codespace();
-        link.pump.writer.push(&Frame::Opened(Opened {
-            session: self.id,
-            token: self.token,
-            resumed: open.resume.is_some(),
-            mtu: self.hook.mtu(),
-            addresses: self.hook.addresses().to_vec(),
-            device: self.hook.name().to_owned(),
-            networks,
-            resolvers,
-        }));
+        link.pump.writer.push(&self.opened(open.resume.is_some()));
         self.holder = Holder::new(open, link.peer);
         self.number = open.link;
         self.grace = Duration::from_secs(open.grace.into());
@@ -272,6 +262,38 @@ impl Session {
         self.follow_plan();
         self.repairs.warn_of_bypass(&self.hook, &self.notifier);
         old
+    }
+
+    fn opened(&self, resumed: bool) -> Frame {
+        let Codespace { networks, resolvers } = self.own.codespace();
+        Frame::Opened(Opened {
+            session: self.id,
+            token: self.token,
+            resumed,
+            mtu: self.hook.mtu(),
+            addresses: self.hook.addresses().to_vec(),
+            device: self.hook.name().to_owned(),
+            networks,
+            resolvers,
+        })
+    }
+
+    /// The current link gets another lane. It never takes the link's place.
+    ///
+    /// # Errors
+    /// The lane is of another link, or not the next one that this link may have.
+    pub(crate) fn add_lane(&mut self, lane: Link, open: &Open) -> Result<(), Box<(Link, Goodbye)>> {
+        let answer = self.opened(true);
+        let refused =
+            |lane, reason, text: &str| Err(Box::new((lane, Goodbye { reason, text: text.to_owned() })));
+        match self.link.as_mut().filter(|_| open.link == self.number) {
+            None => refused(lane, Reason::Stale, "the lane is of a link that the session does not have"),
+            Some(link) if link.takes_lane(&lane, open.lane) => {
+                link.add_lane(lane, &answer);
+                Ok(())
+            }
+            Some(_) => refused(lane, Reason::Failed, "the session's link can't have this lane"),
+        }
     }
 
     /// Runs until the owner has something to deal with. Cancel safe.
@@ -311,12 +333,12 @@ impl Session {
                 seen = watch.seen(|event| hook.concern(event)) => Next::Seen(seen),
             };
         };
-        let (pump, control) = link.parts();
+        let (pump, controls) = link.parts();
         // Polled only when it is woken itself, and not for each packet.
         let mut watched = FuturesUnordered::from_iter([watch.seen(|event| hook.concern(event))]);
         select! {
             event = poll_fn(|cx| pump.poll(cx, hook, uplink, counters)) => Next::Pump(event),
-            () = handover::closed(control) => Next::Pump(Event::Cut("attach was ended".to_owned())),
+            () = handover::any_closed(controls) => Next::Pump(Event::Cut("attach was ended".to_owned())),
             Some(seen) = watched.next() => Next::Seen(seen),
         }
     }

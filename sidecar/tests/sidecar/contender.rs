@@ -5,13 +5,13 @@ use std::net::UdpSocket;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use gh_net_common::frame::{Frame, Goodbye, Opened, Reason, Routes};
+use gh_net_common::frame::{Frame, Opened, Reason, Routes};
 use ipnet::IpNet;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::codespace::{device_statistics, has_device, in_codespace, owner, route_to, snapshot};
-use crate::laptop::{Laptop, open, resume, routes};
+use crate::laptop::{Laptop, done, open, resume, routes};
 
 /// A laptop that does not answer the probe for which another one waits.
 async fn silent_and_contender() -> (Laptop, Opened, Laptop) {
@@ -28,10 +28,6 @@ async fn contender(silent: &mut Laptop) -> Laptop {
     contender.send(&[Frame::Open(open(60))]).await;
     silent.wait_for_ping().await;
     contender
-}
-
-fn done() -> Frame {
-    Frame::Goodbye(Goodbye { reason: Reason::Done, text: String::new() })
 }
 
 #[test]

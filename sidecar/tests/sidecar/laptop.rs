@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use gh_net_common::frame::{Families, Frame, Goodbye, Hello, Open, Opened, Routes};
+use gh_net_common::frame::{Families, Frame, Goodbye, Hello, Open, Opened, Reason, Routes};
 use gh_net_common::framed::{FrameReader, FrameWriter, NoiseLimit};
 use gh_net_common::hello;
 use ipnet::IpNet;
@@ -46,6 +46,11 @@ pub(crate) fn resume(opened: &Opened) -> Open {
     static LINKS: AtomicU32 = AtomicU32::new(1);
     let link = LINKS.fetch_add(1, Ordering::Relaxed);
     Open { resume: Some((opened.session, opened.token)), link, ..open(60) }
+}
+
+/// The laptop's goodbye.
+pub(crate) fn done() -> Frame {
+    Frame::Goodbye(Goodbye { reason: Reason::Done, text: String::new() })
 }
 
 /// A full set of networks.

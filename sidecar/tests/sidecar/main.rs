@@ -13,6 +13,7 @@ mod contender;
 mod failures;
 mod follow;
 mod idle;
+mod lanes;
 mod laptop;
 mod lifecycle;
 mod replacement;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use gh_net_common::frame::Frame;
 use gh_net_common::framed::{FrameReader, FrameWriter, NoiseLimit};
+use gh_net_common::lanes::{LinkReader, LinkWriter};
 use gh_net_testkit::net::Tun;
 use smoltcp::iface::{Interface, SocketHandle, SocketSet};
 use smoltcp::socket::tcp;
@@ -38,8 +39,8 @@ pub(super) struct Codespace {
     interface: Interface,
     sockets: SocketSet<'static>,
     wire: Tun,
-    reader: FrameReader<ReadHalf<DuplexStream>>,
-    writer: FrameWriter<WriteHalf<DuplexStream>>,
+    reader: LinkReader<ReadHalf<DuplexStream>>,
+    writer: LinkWriter<WriteHalf<DuplexStream>>,
     started: Instant,
     taken: u64,
     next_port: u16,
@@ -88,7 +89,7 @@ pub(super) fn io_asking(resolver: Resolver) -> Io {
 pub(super) fn run(mut io: Io, mut link: Laptop) -> Running {
     let (control, mut messages) = mpsc::channel(crate::io::CONTROLS);
     let task = tokio::spawn(async move {
-        link.reader.preamble(NoiseLimit::default()).await.unwrap();
+        link.reader.first().preamble(NoiseLimit::default()).await.unwrap();
         let end = io.run(&mut link, &mut messages).await.unwrap();
         (io, end, link)
     });
@@ -138,7 +139,7 @@ impl Codespace {
     /// Reads the laptop's preamble.
     pub(super) async fn greet(&mut self) {
         self.writer.flush().await.unwrap();
-        self.reader.preamble(NoiseLimit::default()).await.unwrap();
+        self.reader.first().preamble(NoiseLimit::default()).await.unwrap();
     }
 
     /// Begins a connection.

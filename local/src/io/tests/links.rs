@@ -6,11 +6,14 @@ use std::thread;
 use std::time::Duration;
 
 use gh_net_common::frame::{
-    DnsMode, Frame, Goodbye, Level, Notice, Reason, Routes, SidecarCounters, SidecarStatus,
+    DnsMode, Frame, Goodbye, Level, Notice, PREAMBLE, Reason, Routes, SidecarCounters, SidecarStatus,
 };
+use gh_net_common::framed::{FrameReader, FrameWriter, NoiseLimit};
+use gh_net_common::lanes::MAX_LANES;
+use tokio::io::{DuplexStream, ReadHalf, WriteHalf, duplex, split};
 use tokio::sync::{oneshot, watch};
 
-use super::super::{Control, IdleTimeout, LinkEnd, LostLink, ProtocolError, Quiet};
+use super::super::{Control, IdleTimeout, Lane, LinkEnd, LostLink, ProtocolError, Quiet};
 use super::codespace::{Codespace, Running, io, io_with, run};
 
 #[tokio::test]
@@ -177,6 +180,47 @@ async fn a_sidecar_that_plays_with_the_quiet_makes_nothing_grow() {
     let (_, _, link) = running.end_with_link().await;
     let queued = link.writer.queued();
     assert!(queued < 64 * 1024, "{queued} bytes");
+}
+
+/// A lane of which only the laptop's end is of interest, and the other end.
+async fn lane() -> (Lane<ReadHalf<DuplexStream>, WriteHalf<DuplexStream>>, DuplexStream) {
+    let (here, mut there) = duplex(4096);
+    let (reader, writer) = split(here);
+    let mut reader = FrameReader::new(reader);
+    tokio::io::AsyncWriteExt::write_all(&mut there, &PREAMBLE).await.unwrap();
+    reader.preamble(NoiseLimit::default()).await.unwrap();
+    ((reader, FrameWriter::new(writer)), there)
+}
+
+#[tokio::test]
+async fn a_sidecar_that_always_wants_another_lane_gets_as_many_as_a_link_may_have() {
+    let (mut codespace, mut laptop) = Codespace::new();
+    let (mut asked, opened) = laptop.allow_lanes();
+    let running = run(io(), laptop);
+    codespace.greet().await;
+    let mut others = Vec::new();
+    for _ in 1..MAX_LANES {
+        codespace.send_frame(&Frame::WantLane);
+        codespace.flush().await;
+        asked.recv().await.unwrap();
+        let (lane, other) = lane().await;
+        opened.send(lane).await.unwrap();
+        others.push(other);
+    }
+    // The last one is in use.
+    while opened.capacity() == 0 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..1000 {
+        codespace.send_frame(&Frame::WantLane);
+    }
+    codespace.send_frame(&Frame::Ping(1));
+    assert_eq!(codespace.until(|codespace| codespace.frames.pop_front()).await, Frame::Pong(1));
+    assert!(asked.try_recv().is_err());
+    running.control.try_send(Control::Shutdown).unwrap();
+    let (io, end) = running.end().await;
+    assert!(matches!(end, LinkEnd::Shutdown), "{end:?}");
+    assert_eq!(io.counters().lanes, MAX_LANES);
 }
 
 #[tokio::test]

@@ -56,9 +56,10 @@ impl Dialling {
         let flag = connected.clone();
         if let Some(stderr) = self.ssh.stderr.take() {
             tail.read(stderr, move |line| {
-                if flag.load(Ordering::Relaxed) {
+                let is_connected = flag.load(Ordering::Relaxed);
+                if is_connected && !is_refused_channel(line) {
                     tracing::warn!("ssh: {line}");
-                } else if shown && !line.starts_with("Warning: Permanently added") {
+                } else if !is_connected && shown && !line.starts_with("Warning: Permanently added") {
                     let _ = writeln!(io::stderr(), "{line}");
                 } else {
                     tracing::debug!("ssh: {line}");
@@ -78,6 +79,11 @@ impl Dialling {
         }
         Ok(status.success())
     }
+}
+
+/// Whether ssh says that the server has opened no channel. Who asked for it is told, too, and knows what that means.
+fn is_refused_channel(line: &str) -> bool {
+    line.starts_with("channel ") && line.contains(": open failed: ")
 }
 
 impl Drop for Dialling {

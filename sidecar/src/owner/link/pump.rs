@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use gh_net_common::alarm::Alarm;
 use gh_net_common::frame::{Dns, Frame, Routes};
-use gh_net_common::framed::{FrameReader, FrameWriter, ReadError};
+use gh_net_common::framed::ReadError;
+use gh_net_common::lanes::{LinkReader, LinkWriter};
 use gh_net_common::link::{LinkControl, SILENCE};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -83,9 +84,9 @@ enum Probe {
 #[derive(Debug)]
 pub(crate) struct Pump<S> {
     /// Frames from the laptop.
-    pub(crate) reader: FrameReader<S>,
+    pub(crate) reader: LinkReader<S>,
     /// Frames to the laptop.
-    pub(crate) writer: FrameWriter<S>,
+    pub(crate) writer: LinkWriter<S>,
     control: LinkControl,
     standby: Standby,
     /// Whether the link was quiet when the session was last notified.
@@ -98,7 +99,7 @@ pub(crate) struct Pump<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
     /// A pump for a new link.
-    pub(crate) fn new(reader: FrameReader<S>, writer: FrameWriter<S>) -> Self {
+    pub(crate) fn new(reader: LinkReader<S>, writer: LinkWriter<S>) -> Self {
         Self {
             reader,
             writer,
@@ -160,14 +161,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             if let Some(time) = self.control.silence(now) {
                 return Poll::Ready(Event::Silent { time, promised: self.control.promised() });
             }
-            while let Some(frame) = self.control.poll_frame(self.writer.queued() >= BATCH, now) {
+            while let Some(frame) = self.control.poll_frame(self.is_congested(), now) {
                 self.writer.push(&frame);
             }
             let queued = self.writer.queued();
             // Reported at once, while the processes of ssh are awake: with a report 5 ms later, an echo takes a fifth
             // longer (measured).
             if brought
-                && queued < BATCH
+                && !self.is_congested()
                 && let Some(report) = self.control.poll_report()
             {
                 self.writer.push(&report);
@@ -181,7 +182,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
                 return Poll::Ready(Event::Quiet(quiet));
             }
             if !(brought || read || sent || written) {
-                let deadline = self.control.poll_timeout(self.writer.queued() >= BATCH);
+                let deadline = self.control.poll_timeout(self.is_congested());
                 if self.alarm.poll(cx, deadline).is_pending() {
                     return Poll::Pending;
                 }
@@ -189,6 +190,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
         }
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    /// Whether frames about the link would wait.
+    fn is_congested(&self) -> bool {
+        self.writer.queued_first() >= BATCH
     }
 
     fn quiet_changed(&mut self) -> Option<bool> {
@@ -249,7 +255,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
 
     fn take_frame(&mut self, frame: Frame, now: Instant) -> Result<(), Event> {
         match frame {
-            Frame::Delivered(total) => self.control.delivered(total, now),
+            Frame::Delivered(total) => {
+                self.control.delivered(total, now);
+                self.writer.delivered(total);
+            }
             Frame::Ping(value) => self.control.ping_received(value),
             Frame::Pong(value) => {
                 self.control.pong_received(value, now);
@@ -308,6 +317,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
     fn send_waiting(&mut self, uplink: &mut Uplink, counters: &mut Counters, now: Instant) -> bool {
         let mut progress = false;
         while self.control.has_room()
+            && self.writer.has_room(self.control.path_bytes())
             && self.writer.queued() < BATCH
             && let Some(piece) = uplink.pop(self.control.largest_packet())
         {
@@ -316,6 +326,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
             self.control.packet_sent(piece.len(), now);
             self.writer.push_packet_parts(&piece.headers, piece.payload);
             progress = true;
+        }
+        if self.writer.wants_lane(self.control.path_bytes()) {
+            self.send(&Frame::WantLane);
         }
         progress
     }
