@@ -45,7 +45,7 @@ pub(super) const STALE_AFTER: Duration = Duration::from_millis(1800);
 
 /// Maximum number of questions in progress that only the laptop can answer. The rest of the questions that may be in
 /// progress is for those that need not wait for the link. Shared by clients and zones.
-const MAX_PATIENT: usize = 3072;
+pub(super) const MAX_PATIENT: usize = 3072;
 
 /// What comes of asking the laptop for a name that others know too.
 #[derive(Debug, Clone, PartialEq, Eq)]

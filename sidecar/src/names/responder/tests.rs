@@ -20,6 +20,7 @@ use super::*;
 use crate::liveness::{LinkMonitor, Liveness};
 
 mod connections;
+mod memory;
 mod rebind;
 pub(super) mod samples;
 

@@ -29,7 +29,7 @@ pub(super) const STEP: Duration = Duration::from_millis(1500);
 /// Queries to one set of servers, shared by zones. A burst must overrun neither the device's queue (500 packets) nor the
 /// server's socket (277 datagrams by default on Linux), and dnsmasq refuses more than 150. A server on the internet answers
 /// within half a second.
-const CODESPACE: Limits = Limits {
+pub(super) const CODESPACE: Limits = Limits {
     turns: 128,
     per_group: 128,
     reserved: 0,
@@ -40,7 +40,7 @@ const CODESPACE: Limits = Limits {
 
 /// The same for the laptop's resolver. What only its name service switch knows takes a second longer. It holds zones down
 /// itself: from here, a dead link would look like dead zones.
-const LAPTOP: Limits =
+pub(super) const LAPTOP: Limits =
     Limits { evict_after: Some(Duration::from_millis(1500)), hold_down: false, ..CODESPACE };
 
 /// Resolvers that know the same names.
