@@ -49,10 +49,7 @@ fn sources(folder: &str) -> Vec<Source> {
 }
 
 fn all() -> Vec<Source> {
-    ["common/src", "sidecar/src", "local/src", "local/engine", "tests"]
-        .into_iter()
-        .flat_map(sources)
-        .collect()
+    ["common", "sidecar", "local", "tests"].into_iter().flat_map(sources).collect()
 }
 
 /// Fails if a line of `sources` contains one of `words`; shows all such lines.
