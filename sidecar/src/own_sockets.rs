@@ -1,9 +1,9 @@
 //! The sockets by which the sidecar itself asks the laptop through the tunnel, so that what orders the tunnel's packets
 //! ([`owner::uplink`](crate::owner)) can tell its questions from the packets of programs.
 //!
-//! A packet is known by its whole five-tuple. Nobody else has that: while a socket lives, the kernel gives its port to no other
-//! one for the same destination, and takes no packet with an address of ours from a container's interface (a martian). Root can
-//! forge one, as it can end the sidecar.
+//! A packet is known by its whole five-tuple. While a socket lives, the kernel gives its port to no other one for the same
+//! destination, and takes no IPv4 packet with an address of ours from a container's interface (a martian). Who may forge
+//! packets nevertheless (root, and a container's root over IPv6) only displaces the question of that socket.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};

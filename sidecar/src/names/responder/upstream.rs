@@ -275,7 +275,6 @@ impl Ids {
 #[cfg(test)]
 mod tests {
     use hickory_proto::op::ResponseCode;
-
     use tokio::net::TcpListener;
 
     use super::super::tests::samples::{nxdomain, positive, query, reply, wire};
