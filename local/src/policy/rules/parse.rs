@@ -11,7 +11,7 @@
 //! laptop, and are in ASCII. Case does not matter, nor does a trailing dot.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
@@ -85,9 +85,24 @@ fn pattern_of(text: &str) -> Result<Pattern, Wrong<'_>> {
         Some((word, rest)) if word.eq_ignore_ascii_case("tcp") => (Some(Protocol::Tcp), rest),
         Some((word, rest)) if word.eq_ignore_ascii_case("udp") => (Some(Protocol::Udp), rest),
         Some((word, rest)) if word.eq_ignore_ascii_case("icmp") => (Some(Protocol::Echo), rest),
+        Some(_) if text.contains("://") => {
+            return Err((
+                text,
+                "is a URL; expected a host and a port, such as db.corp.example:443".to_owned(),
+            ));
+        }
+        Some((word, rest)) if network(text).is_none() && is_pattern(rest) => {
+            return Err((word, "is not a protocol; expected tcp, udp or icmp".to_owned()));
+        }
         Some(_) | None => (None, text),
     };
     let (target, ports) = split(rest)?;
+    if protocol != Some(Protocol::Echo)
+        && let Some((address, port)) = ambiguous(rest)
+    {
+        let problem = format!("may be an address or a port of one; write [{rest}] or [{address}]:{port}");
+        return Err((rest, problem));
+    }
     let target = target_of(target)?;
     let ports = match ports {
         Some(ports) if protocol == Some(Protocol::Echo) => {
@@ -131,6 +146,19 @@ fn split(text: &str) -> Result<(&str, Option<&str>), Wrong<'_>> {
         Some((target, ports)) => Ok((target, Some(ports))),
         None => Ok((text, None)),
     }
+}
+
+/// Whether this has a target of its own, so that a word and a colon before it are meant as a protocol.
+fn is_pattern(text: &str) -> bool {
+    split(text).is_ok_and(|(target, _)| target_of(target).is_ok())
+}
+
+/// The address and the port, if an IPv6 address can also be read as a shorter one with a port (RFC 5952, 6). Either
+/// reading could open, or fail to close, what the user did not mean.
+fn ambiguous(text: &str) -> Option<(Ipv6Addr, u16)> {
+    text.parse::<Ipv6Addr>().ok()?;
+    let (address, port) = text.rsplit_once(':')?;
+    Some((address.parse().ok()?, port.parse().ok()?))
 }
 
 fn target_of(text: &str) -> Result<Target, Wrong<'_>> {
@@ -216,7 +244,11 @@ impl fmt::Display for Pattern {
             Some(Protocol::Echo) => f.write_str("icmp:")?,
             None => {}
         }
-        let Some(ports) = &self.ports else { return self.target.fmt(f) };
+        let Some(ports) = &self.ports else {
+            let target = self.target.to_string();
+            let bracketed = self.protocol != Some(Protocol::Echo) && ambiguous(&target).is_some();
+            return if bracketed { write!(f, "[{target}]") } else { f.write_str(&target) };
+        };
         match &self.target {
             target @ Target::Network(IpNet::V6(_)) => write!(f, "[{target}]")?,
             target @ (Target::Any | Target::Network(IpNet::V4(_)) | Target::Name(_) | Target::Below(_)) => {
