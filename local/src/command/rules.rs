@@ -12,10 +12,10 @@ use super::output::print;
 use crate::config::Sources;
 use crate::engine::Protocol;
 use crate::exit::{Exit, Failure};
-use crate::instance::{Running, ask_all};
+use crate::instance::{Error, Running, ask_all};
 use crate::judgement::{Judgement, Question};
 use crate::netwatch::Netwatch;
-use crate::policy::{Codespace, Pattern, Policy, Report, Target};
+use crate::policy::{Codespace, HOST_NAME, Pattern, Policy, Report, Target};
 use crate::resolver::Resolver;
 use crate::session;
 use crate::status::{FlowProtocol, Refusal, Route};
@@ -31,15 +31,21 @@ const DECIDING: [&str; 6] = ["route", "exclude", "allow", "deny", "host-port", "
 pub fn run(sources: &Sources, target: &str, json: bool) -> Result<(), Failure> {
     let config = sources.load()?;
     let asked = Asked::parse(target)?;
+    let is_given = |key: &&str| sources.flags.value(key).is_some();
+    let is_dry = DECIDING.iter().any(is_given);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| failure(format!("gh-net can't start: {error}")))?;
-    let questions = runtime.block_on(asked.questions())?;
+    let addresses = runtime.block_on(asked.addresses())?;
     let show = |process: Option<&str>, question: &Question, judgement: &Judgement| {
         print(&if json { line(process, question, judgement) } else { text(process, question, judgement) });
     };
-    let is_given = |key: &&str| sources.flags.value(key).is_some();
-    if !DECIDING.iter().any(is_given) && ask_sessions(&questions, show)? {
+    if !is_dry && ask_sessions(&asked, &addresses, show)? {
         return Ok(());
+    }
+    if asked.is_laptop() {
+        return Err(failure(format!(
+            "{HOST_NAME} has an address only while a session runs, which is then asked"
+        )));
     }
     let _entered = runtime.enter();
     let snapshot = Netwatch::open().and_then(|mut netwatch| netwatch.snapshot());
@@ -48,7 +54,7 @@ pub fn run(sources: &Sources, target: &str, json: bool) -> Result<(), Failure> {
     let policy = Policy::new(&choice, &snapshot, &Codespace::default());
     let report = Report::new(&choice, &snapshot, &Codespace::default());
     let routes: Vec<Route> = report.routes.into_iter().map(Route::from).collect();
-    for question in &questions {
+    for question in &asked.questions(&addresses) {
         show(None, question, &Judgement::new(question, Vec::new(), &policy, &routes));
     }
     Ok(())
@@ -56,27 +62,37 @@ pub fn run(sources: &Sources, target: &str, json: bool) -> Result<(), Failure> {
 
 /// Asks the running sessions. Returns whether there are any.
 fn ask_sessions(
-    questions: &[Question],
+    asked: &Asked,
+    addresses: &[IpAddr],
     show: impl Fn(Option<&str>, &Question, &Judgement),
 ) -> Result<bool, Failure> {
-    let ask = |session: &Running| -> Result<Vec<_>, _> {
-        questions.iter().map(|question| session.judge(question)).collect()
+    let ask = |session: &Running| -> Result<Vec<_>, Error> {
+        let gateways = if asked.is_laptop() { gateways(session)? } else { Vec::new() };
+        let questions = asked.questions(if asked.is_laptop() { &gateways } else { addresses });
+        questions.into_iter().map(|question| Ok((session.judge(&question)?, question))).collect()
     };
     let (mut any, mut failed) = (false, None);
     for (session, answers) in ask_all(Running::all()?, ask) {
         match answers {
             Ok(answers) => {
-                for (question, judgement) in questions.iter().zip(answers) {
+                for (judgement, question) in answers {
                     // It has ended, or was killed.
                     let Some(judgement) = judgement else { continue };
                     any = true;
-                    show(Some(session.process()), question, &judgement);
+                    show(Some(session.process()), &question, &judgement);
                 }
             }
             Err(error) => failed = Some(error),
         }
     }
     failed.map_or(Ok(any), |error| Err(error.into()))
+}
+
+/// What [`HOST_NAME`] leads to in this session.
+fn gateways(session: &Running) -> Result<Vec<IpAddr>, Error> {
+    let status = session.status()?.unwrap_or_default();
+    let gateways = status["link"]["tunnel"]["gateways"].as_array().cloned().unwrap_or_default();
+    Ok(gateways.iter().filter_map(|gateway| gateway.as_str()?.parse().ok()).collect())
 }
 
 /// The flows that are asked about, as typed.
@@ -118,18 +134,28 @@ impl Asked {
         Ok(Self { protocol, name, address, port })
     }
 
+    /// Whether it is the name of the laptop itself, whose addresses differ from session to session.
+    fn is_laptop(&self) -> bool {
+        self.name.as_deref() == Some(HOST_NAME)
+    }
+
+    /// The addresses that are the same in all sessions.
+    async fn addresses(&self) -> Result<Vec<IpAddr>, Failure> {
+        match &self.name {
+            Some(_) if self.is_laptop() => Ok(Vec::new()),
+            Some(name) => addresses(name).await,
+            None => Ok(self.address.into_iter().collect()),
+        }
+    }
+
     /// One question for each address.
-    async fn questions(self) -> Result<Vec<Question>, Failure> {
-        let Self { protocol, name, address, port } = self;
-        let addresses = match &name {
-            Some(name) => addresses(name).await?,
-            None => address.into_iter().collect(),
-        };
-        let question = |address| {
-            let (destination, name) = (SocketAddr::new(address, port), name.clone());
+    fn questions(&self, addresses: &[IpAddr]) -> Vec<Question> {
+        let &Self { protocol, port, .. } = self;
+        let question = |address: &IpAddr| {
+            let (destination, name) = (SocketAddr::new(*address, port), self.name.clone());
             Question { protocol, destination, name }
         };
-        Ok(addresses.into_iter().map(question).collect())
+        addresses.iter().map(question).collect()
     }
 }
 
