@@ -26,7 +26,7 @@ pub(super) struct Raw {
     pub(super) sidecar_dir: Option<PathBuf>,
     pub(super) grace: Text<Grace>,
     pub(super) idle_timeout: Text<Idle>,
-    pub(super) keep_started: Text<bool>,
+    pub(super) keep_started: Text<Switch>,
     pub(super) memory: Text<Memory>,
     pub(super) route: List<RouteChoice>,
     pub(super) exclude: Option<List<Network>>,
@@ -35,7 +35,7 @@ pub(super) struct Raw {
     pub(super) rebind: Text<Rebinding>,
     pub(super) host_port: Option<List<HostPort>>,
     pub(super) audit: Option<PathBuf>,
-    pub(super) gui: Text<bool>,
+    pub(super) gui: Text<Switch>,
     pub(super) trace: Text<TraceFilter>,
     pub(super) trace_dest: Option<PathBuf>,
 }
@@ -167,6 +167,22 @@ impl FromStr for Idle {
             Ok(idle) if idle.is_zero() || idle >= Duration::from_secs(1) => Ok(Self(idle)),
             Ok(_) => Err(format!("{text:?} is less than 1s")),
             Err(_) => Err(not_a_duration(text)),
+        }
+    }
+}
+
+/// Yes or no.
+#[derive(Debug)]
+pub(super) struct Switch(pub(super) bool);
+
+impl FromStr for Switch {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "true" => Ok(Self(true)),
+            "false" => Ok(Self(false)),
+            other => Err(format!("{other:?} is neither true nor false")),
         }
     }
 }

@@ -106,6 +106,8 @@ fn a_bad_value_names_the_flag_the_variable_or_the_file_and_key() {
     assert!(said.starts_with("--route: \"10.0.0.0/33\" is neither auto, nor private"), "{said}");
     let said = refused("", &[("GH_NET_DNS", "maybe")], Flags::default());
     assert_eq!(said, "GH_NET_DNS: \"maybe\" is none of true, false, split, split-strict, local");
+    let said = refused("keep-started = \"perhaps\"", &[], Flags::default());
+    assert!(said.ends_with(": keep-started: \"perhaps\" is neither true nor false"), "{said}");
     let said = refused("dns = \"true\"\nexclude = [\"corp\"]", &[], Flags::default());
     assert!(said.contains(": exclude: \"corp\" is not a network"), "{said}");
     assert!(said.starts_with('/'), "{said}");
