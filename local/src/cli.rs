@@ -16,7 +16,7 @@ const ABOUT: &str =
 
 /// The end of `--help`.
 pub const AFTER: &str = "\
-Every flag can also be set by a variable (--ssh-option is GH_NET_SSH_OPTION) or in the file
+Every flag can also be set by a variable (--ssh-option is GH_NET_SSH_OPTION) or in the file \
 $XDG_CONFIG_HOME/gh-net/config.toml (ssh-option = \"K=V\"). A flag overrides a variable, a variable the file.";
 
 /// The end of the help of `status`.
@@ -27,13 +27,18 @@ Exit codes:
 
 /// The end of the help of `rules`.
 const RULES_AFTER: &str = "\
-The running sessions are asked: they judge by their rules, their networks and the names that they have learnt.
-Without a session, or with flags, it judges by these flags, the variables and the file, and by this computer's
-networks, as a session that starts now would.";
+The running sessions are asked: they judge by their rules, their networks and the names that they have learnt. \
+Without a session, or with flags, it judges by these flags, the variables and the file, and by this computer's \
+networks, as a session that starts now would.
+
+Exit codes:
+  0  judged, whether it would be forwarded or refused
+  1  a session does not answer, the name has no address, or the networks can't be read
+  2  TARGET or the configuration is invalid";
 
 /// The end of the help of `reload`.
 const RELOAD_AFTER: &str = "\
-Connections that the new rules deny end at once. Flags stay as they were given at the start; other settings
+Connections that the new rules deny end at once. Flags stay as they were given at the start; other settings \
 apply from the next start. If the configuration is invalid, nothing changes.
 
 Exit codes:
