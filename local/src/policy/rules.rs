@@ -91,6 +91,15 @@ impl Rules {
         (added, removed, kept != keeps)
     }
 
+    /// A warning if `newer` no longer denies what no rule matches, because its last `allow` is gone. Whoever shortens a
+    /// list of what is allowed does not expect that everything is, once it is empty.
+    pub fn opened_by(&self, newer: &Self) -> Option<String> {
+        let opened = (self.end(), newer.end()) == (Action::Deny, Action::Allow);
+        opened.then(|| {
+            "there is no `allow` any more, so everything that no rule denies is allowed now".to_owned()
+        })
+    }
+
     /// What the list says about a flow.
     pub fn decide(&self, flow: &NewFlow<'_>) -> Decision {
         match self.list.iter().zip(FIRST_USER..).find(|(written, _)| written.rule.matches(flow)) {

@@ -27,11 +27,12 @@ impl State {
     fn apply(&mut self, config: Config) -> Reloaded {
         let (added, removed, reordered) = self.config.rules.changes(&config.rules);
         let text = |rules: Vec<_>| rules.into_iter().map(ToString::to_string).collect();
+        let opened = self.config.rules.opened_by(&config.rules);
         let mut reloaded = Reloaded {
             added: text(added),
             removed: text(removed),
             reordered,
-            warnings: config.warnings.clone(),
+            warnings: config.warnings.iter().cloned().chain(opened).collect(),
             ..Reloaded::default()
         };
         self.config.rules = config.rules.clone();
