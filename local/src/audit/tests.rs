@@ -20,7 +20,7 @@ fn flow(name: &str) -> Flow {
         actual: None,
         name: Some(name.to_owned()),
         verdict: Verdict::Forwarded,
-        rule: "forwarded network".to_owned(),
+        rule: "no rule denies it".to_owned(),
     }
 }
 

@@ -61,17 +61,17 @@ impl Denial {
 impl fmt::Display for Denial {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { protocol, client, destination, name, rule, remedy, .. } = self;
-        let protocol = match protocol {
-            Protocol::Tcp => "tcp",
-            Protocol::Udp => "udp",
-            Protocol::Echo => "ping",
+        let (protocol, client, destination) = match protocol {
+            Protocol::Tcp => ("tcp", client.to_string(), destination.to_string()),
+            Protocol::Udp => ("udp", client.to_string(), destination.to_string()),
+            Protocol::Echo => ("ping", client.ip().to_string(), destination.ip().to_string()),
         };
         write!(f, "denied {protocol} {client} → ")?;
         match name {
             Some(name) => write!(f, "{name} ({destination})")?,
             None => write!(f, "{destination}")?,
         }
-        write!(f, " by rule: {rule}")?;
+        write!(f, ": {rule}")?;
         match remedy {
             Some(remedy) => write!(f, "; to allow it: {remedy}"),
             None => Ok(()),
@@ -247,13 +247,12 @@ mod tests {
         let mut denial = denial(5432, 0, 1);
         assert_eq!(
             denial.to_string(),
-            "denied tcp 10.1.2.3:40000 → 10.20.0.10:5432 by rule: no route; to allow it: --route 10.20.0.10"
+            "denied tcp 10.1.2.3:40000 → 10.20.0.10:5432: no route; to allow it: --route 10.20.0.10"
         );
         (denial.name, denial.remedy) = (Some("db.corp".into()), None);
-        assert_eq!(
-            denial.to_string(),
-            "denied tcp 10.1.2.3:40000 → db.corp (10.20.0.10:5432) by rule: no route"
-        );
+        assert_eq!(denial.to_string(), "denied tcp 10.1.2.3:40000 → db.corp (10.20.0.10:5432): no route");
+        (denial.name, denial.protocol) = (None, Protocol::Echo);
+        assert_eq!(denial.to_string(), "denied ping 10.1.2.3 → 10.20.0.10: no route", "a ping has no ports");
     }
 
     #[test]

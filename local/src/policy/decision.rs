@@ -82,14 +82,14 @@ impl Policy {
     pub fn rule_text(&self, rule: RuleId) -> String {
         match (rule, self.rules.get(rule)) {
             (_, Some(written)) => written.to_string(),
-            (rule::FORWARDED, None) => "forwarded network".to_owned(),
+            (rule::FORWARDED, None) => "no rule denies it".to_owned(),
             (rule::NO_ROUTE, None) => "no route".to_owned(),
-            (rule::RESERVED, None) => "reserved address".to_owned(),
+            (rule::RESERVED, None) => "an address of this computer, or a reserved one".to_owned(),
             (rule::NOT_ALLOWED, None) => "no rule allows it".to_owned(),
             (rule::HOST, None) => "the host of this virtual machine".to_owned(),
             (rule::HOST_PORT, None) => "--host-port".to_owned(),
-            (rule::HOST_PORT_CLOSED, None) => "a port of the laptop that is not open".to_owned(),
-            (rule::EXCLUDED, None) => "excluded network".to_owned(),
+            (rule::HOST_PORT_CLOSED, None) => "a port of this computer that is not open".to_owned(),
+            (rule::EXCLUDED, None) => "a network that is excluded".to_owned(),
             // It decided about a flow before the rules changed.
             (RuleId(_), None) => "a rule that has changed since".to_owned(),
         }

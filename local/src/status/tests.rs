@@ -155,6 +155,7 @@ fn the_text_for_people_shows_the_essentials() {
     });
     let calm = text::text(&serde_json::to_value(&status).unwrap(), 1_700_000_754);
     assert!(!calm.contains("had to wait"), "{calm}");
+    status.counters.connections = 1;
     status.counters.bounds = engine::Bounds { datagrams: 12, uplink_waits: 1, ..engine::Bounds::default() };
     let text = text::text(&serde_json::to_value(status).unwrap(), 1_700_000_754);
     for part in [
@@ -163,8 +164,10 @@ fn the_text_for_people_shows_the_essentials() {
         "198.19.240.1/30",
         "10.20.0.0/16 (route on vpn0)",
         "established",
+        "flows     0 now, 1 connection in all",
+        "denied    0 packets in all",
         "bad\u{fffd}[2Jnews [routes-refused]",
-        "tcp 198.19.240.1:40001 -> db.corp.internal (10.20.0.10:5432) 7x, last 12m 25s ago, by rule: no route; to allow \
+        "tcp 198.19.240.1:40001 -> db.corp.internal (10.20.0.10:5432) 7x, last 12m 25s ago: no route; to allow \
          it: --route 10.20.0.10",
     ] {
         assert!(text.contains(part), "{part:?} is missing in:\n{text}");
@@ -204,4 +207,15 @@ fn a_lost_link_shows_for_how_long_why_and_when_the_next_attempt_is() {
 fn a_status_of_another_version_is_shown_as_far_as_it_is_known() {
     assert!(text::text(&serde_json::json!({}), 0).contains("session"));
     assert!(text::text(&serde_json::json!([1, 2]), 0).contains("link"));
+}
+
+#[test]
+fn without_rules_the_text_says_that_everything_is_allowed() {
+    let shown = |rules: &[&str]| {
+        let rules = rules.iter().map(|rule| (*rule).to_owned()).collect();
+        let text = text::text(&serde_json::to_value(Status { rules, ..status() }).unwrap(), 1_700_000_754);
+        text.lines().find(|line| line.starts_with("rules")).unwrap_or_default().to_owned()
+    };
+    assert_eq!(shown(&[]), "rules     none: everything in these networks is allowed");
+    assert_eq!(shown(&["--deny 10.0.0.0/8"]), "rules     --deny 10.0.0.0/8");
 }

@@ -32,6 +32,9 @@ pub fn text(status: &Value, now: u64) -> String {
     column(&mut row, "networks", &status["routes"], |route| {
         format!("{} ({})", word(&route["prefix"]), reason(&route["reason"]))
     });
+    if status["rules"].as_array().is_some_and(Vec::is_empty) {
+        row("rules", "none: everything in these networks is allowed".to_owned());
+    }
     column(&mut row, "rules", &status["rules"], word);
     let counters = &status["counters"];
     row(
@@ -40,7 +43,11 @@ pub fn text(status: &Value, now: u64) -> String {
     );
     row(
         "flows",
-        format!("{} now, {} connections in all", word(&counters["flows"]), word(&counters["connections"])),
+        format!(
+            "{} now, {} in all",
+            word(&counters["flows"]),
+            counted(&counters["connections"], "connection")
+        ),
     );
     column(&mut row, "", &status["flows"], |flow| {
         format!(
@@ -83,7 +90,7 @@ fn denied(row: &mut impl FnMut(&str, String), status: &Value, now: u64) {
     if latest.is_empty() {
         return;
     }
-    row("denied", format!("{} packets in all", word(&status["counters"]["refused"])));
+    row("denied", format!("{} in all", counted(&status["counters"]["refused"], "packet")));
     latest.reverse();
     column(row, "", &Value::Array(latest), |denied| {
         let server = match denied["name"].as_str() {
@@ -92,7 +99,7 @@ fn denied(row: &mut impl FnMut(&str, String), status: &Value, now: u64) {
         };
         let ago = span(now.saturating_sub(denied["last"].as_u64().unwrap_or(now)));
         let mut text = format!(
-            "{} {} -> {server} {}x, last {ago} ago, by rule: {}",
+            "{} {} -> {server} {}x, last {ago} ago: {}",
             word(&denied["protocol"]),
             word(&denied["client"]),
             word(&denied["count"]),
@@ -173,6 +180,11 @@ fn list(values: &Value, render: impl Fn(&Value) -> String) -> String {
 fn since(state: &Value, now: u64) -> String {
     let Some(since) = state["since"].as_u64() else { return String::new() };
     format!("for {}", humantime::format_duration(Duration::from_secs(now.saturating_sub(since))))
+}
+
+fn counted(count: &Value, what: &str) -> String {
+    let ending = if count.as_u64() == Some(1) { "" } else { "s" };
+    format!("{} {what}{ending}", word(count))
 }
 
 fn word(value: &Value) -> String {

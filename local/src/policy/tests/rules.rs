@@ -53,9 +53,9 @@ fn a_verdicts_rule_is_told_in_words() {
     let policy = policy(&["deny 10.66.0.1/16"]);
     let text = |destination| policy.rule_text(judged(&policy, destination).1);
     assert_eq!(text("10.66.0.1:80"), "--deny 10.66.0.0/16");
-    assert_eq!(text("10.1.0.1:80"), "forwarded network");
+    assert_eq!(text("10.1.0.1:80"), "no rule denies it");
     assert_eq!(text("203.0.113.1:80"), "no route");
-    assert_eq!(text("127.0.0.1:80"), "reserved address");
+    assert_eq!(text("127.0.0.1:80"), "an address of this computer, or a reserved one");
     assert_eq!(policy.rule_text(rule::NOT_ALLOWED), "no rule allows it");
     assert_eq!(policy.rule_text(RuleId(999)), "a rule that has changed since");
 }
