@@ -130,6 +130,14 @@ fn a_reload_judges_connections_again_and_an_error_changes_nothing() -> Result<()
     assert!(gh_net(&lab, &["reload"])?.ok()?.contains("1 rule added, 2 removed; 0 connections ended"));
     refused(&lab, "http://10.20.0.10:5432/")?;
     assert!(gh_net(&lab, &["reload"])?.ok()?.contains("no rule has changed"));
+
+    // An empty list allows everything that the flag does not deny, which is worth a warning.
+    configure(&lab, "rules = []\n")?;
+    let said = gh_net(&lab, &["reload"])?.ok()?;
+    assert!(
+        said.ends_with("there is no `allow` any more, so everything that no rule denies is allowed now"),
+        "{said}"
+    );
     bridge.stop().map(drop)
 }
 
@@ -148,7 +156,7 @@ fn a_dry_run_says_which_rule_decides() -> Result<()> {
     for (target, said) in [
         ("10.20.0.10:5432", "tcp 10.20.0.10:5432: refused: no rule allows it"),
         ("icmp:10.20.0.10", "icmp 10.20.0.10: refused: no rule allows it"),
-        ("192.168.1.20:53", "tcp 192.168.1.20:53: refused: reserved address"),
+        ("192.168.1.20:53", "tcp 192.168.1.20:53: refused: an address of this computer, or a reserved one"),
         ("203.0.113.10:80", "tcp 203.0.113.10:80: not forwarded, the codespace uses its own way: no route"),
     ] {
         assert_eq!(rules(&[target])?.ok()?, said);
@@ -180,6 +188,14 @@ fn a_running_session_judges_by_its_rules_and_the_names_it_has_learnt() -> Result
     reached(&lab, "-4 http://db.corp.internal:5432/", "hello from database")?;
     ends(&[address], &format!("tcp {address} (db.corp.internal): {forwarded}"))?;
 
+    assert_eq!(
+        gh_net(&lab, &["rules", "--deny", "*", "host.gh-net.internal:3000"])?.code(),
+        1,
+        "no session is asked"
+    );
+    let both = rules(&["host.gh-net.internal:3000"])?;
+    let open = "(host.gh-net.internal): forwarded to port 3000 of this computer: --host-port";
+    assert!(both.lines().count() == 2 && both.lines().all(|line| line.ends_with(open)), "{both}");
     let gateway = lab.codespace.shell("getent ahostsv4 host.gh-net.internal")?;
     let gateway = gateway.split_whitespace().next().context("no address")?;
     ends(&[&format!("{gateway}:3000")], "forwarded to port 3000 of this computer: --host-port")?;
