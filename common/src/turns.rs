@@ -12,8 +12,8 @@
 //! - a part that was in vain [`IN_VAIN`] times in a row gets one turn at a time, and all else of it is refused at once,
 //!   until one is answered or [`HELD_DOWN`] has passed;
 //! - a name that was served lately is not refused for its part, and goes before others of it: so a program that makes up
-//!   names, and has a part look dead, does not keep others from the names that it serves. That a name does not exist serves
-//!   nobody: else made-up names would become such names.
+//!   names, and has a part look dead, does not keep others from the names that it serves. An answer
+//!   that a name does not exist does not count: otherwise made-up names would count as served.
 //!
 //! Nobody looks at intervals: a turn may become too long only as time passes, and then it says so itself.
 

@@ -15,8 +15,8 @@ use super::waiting::{Waiter, Waiting};
 /// Turns of a part that were in vain, one after the other, before it is held down. More than any program asks for at
 /// once, so that only a flood, or a long silence, gets there.
 pub const IN_VAIN: u32 = 8;
-/// How long a part is held down after the last turn that was in vain. It is not until nothing of it was answered for as long:
-/// a part that is in vain for one who makes up names may answer others.
+/// How long a part is held down after the last turn that was in vain. A part of which anything was answered within this time is
+/// not held down: it may answer others than those who make up names.
 pub const HELD_DOWN: Duration = Duration::from_secs(10);
 
 /// Parts that may wait at a time: whoever gives back a turn looks at all of them.

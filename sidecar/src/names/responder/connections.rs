@@ -151,7 +151,7 @@ impl Connection {
     }
 }
 
-/// Leave for another question of a client that has `asking` in progress.
+/// Lets a client with `asking` questions in progress ask another one, if it may. Beyond [`PIPELINE`], that takes a permit.
 fn permit(beyond: &Arc<Semaphore>, asking: usize) -> Option<Option<tokio::sync::OwnedSemaphorePermit>> {
     match asking {
         0..PIPELINE => Some(None),
