@@ -2,8 +2,9 @@
 //! ([`owner::uplink`](crate::owner)) can tell its questions from the packets of programs.
 //!
 //! A packet is known by its whole five-tuple. While a socket lives, the kernel gives its port to no other one for the same
-//! destination, and takes no IPv4 packet with an address of ours from a container's interface (a martian). Who may forge
-//! packets nevertheless (root, and a container's root over IPv6) only displaces the question of that socket.
+//! destination. But a program can bind a datagram socket to the port and another address of the host, and send from ours
+//! (IP_PKTINFO). So a datagram socket, which asks once and at once, has one packet: the first. Who may forge packets (root, and
+//! a container's root over IPv6, where the kernel takes our addresses from any interface) only displaces that socket's question.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -29,9 +30,13 @@ pub(crate) struct FiveTuple {
 pub(crate) struct OwnSockets(Arc<Mutex<HashSet<FiveTuple>>>);
 
 impl OwnSockets {
-    /// Whether a packet with this five-tuple is from one of the sockets.
-    pub(crate) fn contain(&self, tuple: FiveTuple) -> bool {
-        self.set().contains(&tuple)
+    /// Whether a packet with this five-tuple is from one of the sockets. Of a datagram socket, only the first one is.
+    pub(crate) fn sent(&self, tuple: FiveTuple) -> bool {
+        let mut set = self.set();
+        match tuple.transport {
+            Transport::Udp => set.remove(&tuple),
+            Transport::Tcp => set.contains(&tuple),
+        }
     }
 
     /// Counts a connected socket among them until the result is dropped, which has to be before the socket is closed.

@@ -126,7 +126,7 @@ impl Uplink {
         // The place of a connection is its own.
         let hash = if is_stream { place } else { self.hasher.hash_one(flow) };
         let entry = Entry { flow: hash, place, waiting: Waiting::new(packet) };
-        if flow.and_then(|flow| flow.five_tuple()).is_some_and(|tuple| self.own.contain(tuple)) {
+        if flow.and_then(|flow| flow.five_tuple()).is_some_and(|tuple| self.own.sent(tuple)) {
             let own = || Branch::Own(Box::new(Fair::new(NEW_QUANTUM, [MOST_OWN])));
             return self.push_into(self.hasher.hash_one("own"), own, [entry]);
         }

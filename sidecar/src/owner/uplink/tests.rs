@@ -354,11 +354,16 @@ fn only_packets_of_the_sidecars_sockets_are_its_own() {
         is_own
     };
     assert!(is_own(&mut uplink, udp(5000, GATEWAY, 40)));
+    assert!(!is_own(&mut uplink, udp(5000, GATEWAY, 40)), "it has asked: this is a program's, by IP_PKTINFO");
     let mut forged = Vec::new();
     PacketBuilder::ipv4([172, 17, 0, 2], GATEWAY, 64).udp(5000, 53).write(&mut forged, b"").unwrap();
     for other in [udp(5001, GATEWAY, 40), udp(5000, SERVER, 40), syn(5000, GATEWAY), forged.into()] {
         assert!(!is_own(&mut uplink, other));
     }
-    drop(open);
-    assert!(!is_own(&mut uplink, udp(5000, GATEWAY, 40)), "it is closed");
+    let [udp_socket, tcp_socket] = [own(&sockets, Transport::Udp, 5000), own(&sockets, Transport::Tcp, 5001)];
+    (0..2).for_each(|_| assert!(is_own(&mut uplink, syn(5001, GATEWAY))));
+    drop((open, udp_socket, tcp_socket));
+    for closed in [udp(5000, GATEWAY, 40), syn(5001, GATEWAY)] {
+        assert!(!is_own(&mut uplink, closed));
+    }
 }
