@@ -52,7 +52,11 @@ fn frames(frames: &[Frame]) -> Vec<u8> {
 }
 
 fn opened() -> Frame {
-    Frame::Opened(Opened {
+    Frame::Opened(opened_body())
+}
+
+fn opened_body() -> Opened {
+    Opened {
         session: [7; 16],
         token: Token([7; 32]),
         resumed: false,
@@ -64,7 +68,7 @@ fn opened() -> Frame {
         device: "ghnet0".to_owned(),
         networks: Vec::new(),
         resolvers: Vec::new(),
-    })
+    }
 }
 
 fn greeting() -> Vec<u8> {
@@ -286,6 +290,38 @@ fn each_frame_that_only_a_laptop_sends_ends_the_session_and_is_named() -> Result
     })
 }
 
+/// A sidecar that moves the laptop's end of the tunnel to an address of the laptop's networks, asks for the laptop's own name
+/// there, and moves it back: what a rule allows of that name would be allowed of the address.
+#[test]
+fn a_tunnel_that_moves_during_a_session_lends_no_address_the_laptops_name() -> Result<()> {
+    let Some(lab) = Lab::for_test(Options::default())? else { return Ok(()) };
+    let tunnel = |sidecar: &str, gateway: &str| -> Result<_> {
+        Ok(TunnelAddress { sidecar: sidecar.parse()?, gateway: gateway.parse()? })
+    };
+    let links = [
+        (false, tunnel("100.100.64.2/30", "100.100.64.1")?, None),
+        (true, tunnel("10.20.0.9/30", "10.20.0.10")?, Some(question("host.gh-net.internal"))),
+        (true, tunnel("100.100.64.2/30", "100.100.64.1")?, Some(syn_to([10, 20, 0, 10], 1, 5432))),
+    ];
+    for (number, (resumed, address, packet)) in links.into_iter().enumerate() {
+        let opened = Opened { resumed, addresses: vec![address], ..opened_body() };
+        let begin = [Frame::Hello(hello::ours()), Frame::Opened(opened), Frame::Pong(1)];
+        let link = frames(&begin.into_iter().chain(packet).collect::<Vec<_>>());
+        lab.laptop.write(format!("/run/lab/fake/link{number}"), 0o644, link)?;
+    }
+    let lines = "cd /run/lab/fake; n=$(cat /tmp/links 2>/dev/null || echo 0); echo $((n + 1)) > /tmp/links
+        cat link$n; [ $n -lt 2 ] || exec sleep 1000";
+    let command = script(&lab, "moving", lines)?;
+    let rules = ["--host-port", "5432", "--allow", "host.gh-net.internal:5432"];
+    let process = lab.gh_net(&[&["--exec", &command][..], &rules].concat())?.start()?;
+    process.wait_for("denied tcp 100.100.64.2:1 → 10.20.0.10:5432", LIMIT)?;
+    process.signal(nix::sys::signal::Signal::SIGINT)?;
+    let output = process.finish(LIMIT)?;
+    let told = output.errors().contains("the tunnel's addresses have changed during the session");
+    ensure!(told, "{}", output.errors());
+    Ok(())
+}
+
 /// As many networks of the codespace as a frame has room for, each time others.
 fn codespace(turn: u8, count: u16) -> Frame {
     let networks = (0..count).map(|number| {
@@ -325,10 +361,27 @@ fn datagram() -> Frame {
     Frame::Packet(packet.into())
 }
 
+/// A question for the address of a name, to the laptop's end of the tunnel.
+fn question(name: &str) -> Frame {
+    let mut message = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        message.push(label.len() as u8);
+        message.extend(label.bytes());
+    }
+    message.extend([0, 0, 1, 0, 1]);
+    let builder = etherparse::PacketBuilder::ipv4([100, 100, 64, 2], [100, 100, 64, 1], 64).udp(40_000, 53);
+    let mut packet = Vec::new();
+    builder.write(&mut packet, &message).expect("writing to a vector does not fail");
+    Frame::Packet(packet.into())
+}
+
 /// A SYN from one of many ports to a host that does not answer.
 fn syn(port: u16) -> Frame {
-    let builder =
-        etherparse::PacketBuilder::ipv4([100, 100, 64, 2], [10, 20, 0, 66], 64).tcp(port, 80, 1, 65535).syn();
+    syn_to([10, 20, 0, 66], port, 80)
+}
+
+fn syn_to(host: [u8; 4], from: u16, to: u16) -> Frame {
+    let builder = etherparse::PacketBuilder::ipv4([100, 100, 64, 2], host, 64).tcp(from, to, 1, 65535).syn();
     let mut packet = Vec::new();
     builder.write(&mut packet, &[]).expect("writing to a vector does not fail");
     Frame::Packet(packet.into())

@@ -150,7 +150,7 @@ pub struct Opened {
     pub resumed: bool,
     /// The device's MTU in bytes.
     pub mtu: u16,
-    /// The tunnel's addresses, one or none a family.
+    /// The tunnel's addresses, one or none a family: the same on all links of a session.
     pub addresses: Vec<TunnelAddress>,
     /// The name of the device.
     pub device: String,

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use gh_net_common::frame::{Frame, Goodbye, Hello, Open, Opened, Reason, TunnelAddress};
 use gh_net_common::framed::{FrameReader, FrameWriter, NoiseLimit, PreambleError, ReadError};
 use gh_net_common::hello::{self, Agreed, Mismatch, Side, printable};
+use ipnet::IpNet;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
@@ -97,9 +98,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Negotiation<'_, R, W> {
             }
         };
         tracing::debug!("sidecar {}", printable(&theirs.software));
+        let tunnel = request.preferred.clone();
         self.send(&Frame::Open(request)).await;
         match self.next().await? {
-            Frame::Opened(opened) => Ok((check(opened)?, agreed)),
+            Frame::Opened(opened) => Ok((check(opened, &tunnel)?, agreed)),
             Frame::Open(_) => Err(HandshakeError::Protocol(
                 "it echoes our frames; the remote command must be `gh-net-sidecar attach`",
             )),
@@ -169,7 +171,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Negotiation<'_, R, W> {
 /// The minimum MTU of IPv6 (RFC 8200, 5).
 const MIN_MTU: u16 = 1280;
 
-fn check(opened: Opened) -> Result<Opened, HandshakeError> {
+/// What the sidecar says of the tunnel must be possible, and that of a resumed session has the networks that it had: names
+/// that were learnt for the laptop's end must not become those of an address elsewhere.
+fn check(opened: Opened, tunnel: &[IpNet]) -> Result<Opened, HandshakeError> {
     if opened.mtu < MIN_MTU {
         return Err(HandshakeError::Protocol("the tunnel's MTU is below 1280 bytes"));
     }
@@ -182,6 +186,10 @@ fn check(opened: Opened) -> Result<Opened, HandshakeError> {
     }
     if !opened.addresses.iter().all(|address| address.sidecar.contains(&address.gateway)) {
         return Err(HandshakeError::Protocol("the tunnel's two addresses are not in one network"));
+    }
+    let networks = opened.addresses.iter().map(|address| address.sidecar.trunc());
+    if opened.resumed && !networks.eq(tunnel.iter().copied()) {
+        return Err(HandshakeError::Protocol("the tunnel's addresses have changed during the session"));
     }
     Ok(opened)
 }
@@ -283,6 +291,18 @@ mod tests {
         }
         let both = vec![v4, address("fd00::1/126", "fd00::2")];
         assert!(with_sidecar(&[Frame::Hello(hello::ours()), opened_with(65_520, both)]).await.is_ok());
+    }
+
+    #[test]
+    fn a_tunnel_keeps_its_networks_when_a_session_is_resumed() {
+        let Frame::Opened(opened) = opened(65_520) else { unreachable!() };
+        let resumed = Opened { resumed: true, ..opened.clone() };
+        let [same, other] = ["198.19.240.0/30", "10.20.0.8/30"].map(|net| vec![net.parse().unwrap()]);
+        assert!(check(resumed.clone(), &same).is_ok());
+        assert!(check(opened, &other).is_ok(), "a new session has the networks that it gets");
+        for before in [other, vec![]] {
+            assert!(matches!(check(resumed.clone(), &before), Err(HandshakeError::Protocol(_))));
+        }
     }
 
     #[tokio::test]

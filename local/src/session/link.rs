@@ -54,7 +54,8 @@ impl Link {
         {
             let (wanted, ready) = self.streams.allow_lanes();
             let resume = Some((opened.session, opened.token));
-            let request = Open { resume, preferred: Vec::new(), avoid: Vec::new(), ..request };
+            let preferred = opened.addresses.iter().map(|address| address.sidecar.trunc()).collect();
+            let request = Open { resume, preferred, avoid: Vec::new(), ..request };
             self.lanes = LaneOpener::new(channels, request, wanted, ready);
         }
         Ok(opened)
