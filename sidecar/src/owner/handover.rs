@@ -81,7 +81,14 @@ impl Client {
     /// # Errors
     /// The other end belongs to another user.
     pub(crate) fn new(stream: UnixStream) -> io::Result<Self> {
-        check_peer(&stream)?;
+        check_peer(&stream, |owner| {
+            let program = std::env::current_exe().unwrap_or_else(|_| "gh-net-sidecar".into());
+            let program = program.display();
+            format!(
+                "the session belongs to user {owner}: log in as that user, or end it by \
+                 sudo -u '#{owner}' {program} cleanup"
+            )
+        })?;
         Ok(Self { stream: BufReader::new(stream) })
     }
 
@@ -122,7 +129,7 @@ impl Client {
 /// # Errors
 /// The socket's own, or the request is invalid.
 pub(crate) async fn receive(stream: &tokio::net::UnixStream) -> io::Result<(Request, Vec<OwnedFd>)> {
-    check_peer(stream)?;
+    check_peer(stream, |client| format!("a client of the owner's socket belongs to user {client}"))?;
     let mut line = Vec::new();
     let mut descriptors = Vec::new();
     while line.last() != Some(&b'\n') {
@@ -189,15 +196,13 @@ pub(crate) async fn any_closed(streams: &[tokio::net::UnixStream]) {
     streams.iter().map(closed).collect::<FuturesUnordered<_>>().next().await;
 }
 
-fn check_peer(socket: &impl AsFd) -> io::Result<()> {
+/// The other end has to be root's or this user's own process. `problem` says otherwise, of that user.
+fn check_peer(socket: &impl AsFd, problem: impl FnOnce(u32) -> String) -> io::Result<()> {
     let peer = getsockopt(&socket.as_fd(), sockopt::PeerCredentials)?.uid();
     if peer == 0 || peer == nix::unistd::geteuid().as_raw() {
         return Ok(());
     }
-    Err(io::Error::new(
-        io::ErrorKind::PermissionDenied,
-        format!("the process at the other end of the owner's socket belongs to user {peer}"),
-    ))
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, problem(peer)))
 }
 
 #[cfg(test)]

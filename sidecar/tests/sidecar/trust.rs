@@ -3,8 +3,8 @@
 
 use std::process::Output;
 
-use crate::codespace::{SIDECAR, in_codespace, owner, sh, snapshot};
-use crate::laptop::Laptop;
+use crate::codespace::{SIDECAR, in_codespace, owner, sh, sidecar, snapshot};
+use crate::laptop::{Laptop, open};
 
 const COPY: &str = "/run/gh-net-sidecar";
 
@@ -19,11 +19,32 @@ fn forge(files: &str) {
     ));
 }
 
+const AS_NOBODY: [&str; 5] = ["--reuid", "65534", "--regid", "65534", "--clear-groups"];
+
 fn cleanup_by_nobody() -> Output {
     std::process::Command::new("setpriv")
-        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups", "timeout", "60", COPY, "cleanup"])
+        .args(AS_NOBODY)
+        .args(["timeout", "60", COPY, "cleanup"])
         .output()
         .expect("setpriv runs")
+}
+
+#[test]
+fn root_is_told_how_to_end_a_session_of_another_user() {
+    in_codespace(|| async {
+        forge("");
+        let mut attach = tokio::process::Command::new("setpriv");
+        attach.args(AS_NOBODY).args([COPY, "attach"]);
+        let mut laptop = Laptop::start(attach).await;
+        laptop.ask(open(60)).await.unwrap();
+        let refused = sidecar(&["cleanup"]);
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        let remedy = format!(
+            "the session belongs to user 65534: log in as that user, or end it by sudo -u '#65534' {SIDECAR} cleanup"
+        );
+        assert!(!refused.status.success() && said.contains(&remedy), "{said}");
+        assert!(cleanup_by_nobody().status.success());
+    });
 }
 
 #[test]
