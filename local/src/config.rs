@@ -212,13 +212,25 @@ pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigEr
     let warnings =
         flags.warnings.iter().cloned().chain(unknown_variables(environment)).chain(rules.warnings());
     let config = resolve(raw, warnings.collect(), rules);
+    // Which layers these come from is not known any more.
+    let wrong = |key: &str, problem| ConfigError::Value { origin: key.to_owned(), problem };
     let named = config.from.networks.len();
     if named > frame::MAX_SOURCES {
-        // Which layers they come from is not known any more.
-        let problem = format!("{named} networks are more than {}", frame::MAX_SOURCES);
-        return Err(ConfigError::Value { origin: "from".to_owned(), problem });
+        return Err(wrong("from", format!("{named} networks are more than {}", frame::MAX_SOURCES)));
+    }
+    if let Some((one, other)) = conflict(&config.host_ports) {
+        return Err(wrong(
+            "host-port",
+            format!("{one} and {other} are the same port of the codespace; choose one"),
+        ));
     }
     Ok(config)
+}
+
+/// Two that lead the same port to different ones.
+fn conflict(ports: &[HostPort]) -> Option<(HostPort, HostPort)> {
+    let first_of = |port: u16| ports.iter().find(|opened| opened.port == port);
+    ports.iter().find_map(|other| first_of(other.port).filter(|one| *one != other).map(|one| (*one, *other)))
 }
 
 fn resolve(raw: Raw, warnings: Vec<String>, rules: Rules) -> Config {

@@ -111,6 +111,8 @@ fn a_bad_value_names_the_flag_the_variable_or_the_file_and_key() {
     let said = refused("dns = \"true\"\nexclude = [\"corp\"]", &[], Flags::default());
     assert!(said.contains(": exclude: \"corp\" is not a network"), "{said}");
     assert!(said.starts_with('/'), "{said}");
+    let said = refused("host-port = [\"3000\", \"80:80\", \"80\", \"3000:4000\"]", &[], Flags::default());
+    assert_eq!(said, "host-port: 3000:3000 and 3000:4000 are the same port of the codespace; choose one");
     let said = refused("gui = 3", &[], Flags::default());
     assert!(said.contains(": gui: ") && said.starts_with('/'), "{said}");
 }

@@ -9,7 +9,7 @@ pub const HOST_NAME: &str = "host.gh-net.internal";
 /// The domain that it is in, for which nobody is ever asked.
 pub const HOST_DOMAIN: &str = "gh-net.internal";
 
-/// A port of the laptop's loopback, and the port that it has in the codespace. Of equal ports the first one counts.
+/// A port of the laptop's loopback, and the port that it has in the codespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HostPort {
     /// The port in the codespace.
