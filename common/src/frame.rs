@@ -26,7 +26,7 @@
 //! | 2 | [`Open`] | laptop | session 16 bytes, token 32 bytes (both zero: a new session), link u32, lane u8, MTU u16, families u8, grace u32 (seconds), whose packets enter the tunnel: containers u8 and *prefixes*, user *text*, host *text*, *prefixes* preferred for the tunnel, *prefixes* to avoid |
 //! | 3 | [`Opened`] | sidecar | session 16 bytes, token 32 bytes, resumed u8 (0 or 1), MTU u16, *tunnel addresses*, device *text*, *prefixes* of the codespace's own networks, *addresses* of its resolvers |
 //! | 4 | [`Packet`](Frame::Packet) | both | one whole IPv4 or IPv6 packet |
-//! | 5 | [`Delivered`](Frame::Delivered) | both | u64: bytes of packet frames, headers included, received on this link |
+//! | 5 | [`Delivered`](Frame::Delivered) | both | bytes of packet frames, headers included, received on this link u64, time of the latest of them u64 (microseconds of the receiver's clock, which counts from any time; 0: it does not say) |
 //! | 6 | [`Ping`](Frame::Ping) | both | u64, opaque |
 //! | 7 | [`Pong`](Frame::Pong) | both | u64, the ping's |
 //! | 8 | [`Routes`] | laptop | part u8, *prefixes* to add, *prefixes* to remove |
@@ -53,8 +53,8 @@
 //! The reasons are numbered in [`Reason`]; an unknown one reads as `Failed`. Other values of flags, modes and parts
 //! break the protocol.
 //!
-//! A payload that ends before its last field breaks the protocol, except before a field that was added later: rebind and
-//! rebind refused, which then are 0. Bytes after the last field are ignored, so later
+//! A payload that ends before its last field breaks the protocol, except before a field that was added later: rebind,
+//! rebind refused and the time of a report, which then are 0. Bytes after the last field are ignored, so later
 //! versions can add fields there.
 //!
 //! # A session

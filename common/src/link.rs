@@ -4,7 +4,8 @@
 //!
 //! - **Flight control.** ssh, its pipes and the kernel's socket buffers hold megabytes in one queue. The [window] bounds
 //!   the bytes under way, so that what has to wait waits with the sender, where it can be scheduled.
-//! - **Reports.** The receiver of packets reports how many bytes of them it has received in all ([`Frame::Delivered`]).
+//! - **Reports.** The receiver of packets reports how many bytes of them it has received in all, and when the latest
+//!   ([`Frame::Delivered`]).
 //!   A report is due at once after [`REPORT_BYTES`], else it travels with the next packet of the other direction or
 //!   after [`REPORT_DELAY`]. The driver may send it earlier ([`LinkControl::poll_report`]).
 //! - **Keepalive.** Each end pings and answers pings, and each end declares a link dead that stays silent for
@@ -37,15 +38,15 @@ use window::Window;
 
 /// Received bytes that are reported at once: a small part of the smallest window.
 pub const REPORT_BYTES: u64 = 16 * 1024;
-/// How long fewer received bytes may wait to be reported.
-pub const REPORT_DELAY: Duration = Duration::from_millis(5);
+/// How long fewer received bytes may wait to be reported: no longer than the surplus of the sender's window lasts.
+pub const REPORT_DELAY: Duration = Duration::from_millis(2);
 
 /// How long a link may take for one packet: what is urgent waits behind a packet that has just been sent.
 const PACKET_TIME: Duration = Duration::from_millis(2);
 /// The smallest bound of packets: the least that IPv6 asks of any link (RFC 8200, 5).
 const MIN_PACKET: usize = 1280;
-/// The bound while the rate is unknown: 2 ms at 65 Mbit/s.
-const MODERATE_PACKET: usize = 16 * 1024;
+/// The smallest bound while the rate is being found: 2 ms at 16 Mbit/s.
+const MODERATE_PACKET: usize = 4 * 1024;
 /// IP has no larger packet.
 const MAX_PACKET: usize = 65_535;
 
@@ -69,6 +70,9 @@ pub struct LinkControl {
     received: u64,
     /// How many of them are reported.
     reported: u64,
+    /// When the latest came. Reports count the time from `start`.
+    received_at: Instant,
+    start: Instant,
     report_due: Option<Instant>,
     round_trip: Option<Duration>,
 }
@@ -78,12 +82,14 @@ impl LinkControl {
     /// the other one has to be heard within `patience`.
     pub fn new(patience: Duration, now: Instant) -> Self {
         Self {
-            window: Window::default(),
+            window: Window::new(now),
             keepalive: Keepalive::new(now),
             quiet: IdleState::default(),
             patience,
             received: 0,
             reported: 0,
+            received_at: now,
+            start: now,
             report_due: None,
             round_trip: None,
         }
@@ -98,6 +104,7 @@ impl LinkControl {
     /// A packet of `len` bytes came from the other end.
     pub fn packet_received(&mut self, len: usize, now: Instant) {
         self.received += (HEADER_LEN + len) as u64;
+        self.received_at = now;
         self.keepalive.packet_passed();
         self.quiet.packet_passed();
         let due = if self.received - self.reported >= REPORT_BYTES { now } else { now + REPORT_DELAY };
@@ -120,10 +127,10 @@ impl LinkControl {
         self.quiet.frame_sent();
     }
 
-    /// The other end reports `total` bytes of packet frames. The total is clamped: it never decreases, and never
-    /// exceeds what was sent.
-    pub fn delivered(&mut self, total: u64, now: Instant) {
-        self.window.delivered(total, now);
+    /// The other end reports `total` bytes of packet frames, the latest received at `micros` of its clock. Both are clamped:
+    /// they never decrease, and the total never exceeds what was sent.
+    pub fn delivered(&mut self, total: u64, micros: u64, now: Instant) {
+        self.window.delivered(total, micros, now);
     }
 
     /// The other end pings. The answer is due at once.
@@ -134,7 +141,7 @@ impl LinkControl {
     /// The other end answers a ping. Returns the round trip if it was the latest ping.
     pub fn pong_received(&mut self, value: u64, now: Instant) -> Option<Duration> {
         let trip = self.keepalive.pong_received(value, now)?;
-        self.window.measured(trip, now);
+        self.window.measured(trip);
         self.round_trip = Some(trip);
         Some(trip)
     }
@@ -170,23 +177,22 @@ impl LinkControl {
     }
 
     /// Whether the window has room for another packet.
-    pub fn has_room(&self) -> bool {
-        self.window.is_open()
+    pub fn has_room(&self, now: Instant) -> bool {
+        self.window.is_open(now)
     }
 
     /// The largest IP packet to send now, in bytes: what the link carries in about [`PACKET_TIME`]. A larger one is
     /// better cut.
     pub fn largest_packet(&self) -> usize {
-        self.window.rate().map_or(MODERATE_PACKET, |rate| {
-            ((rate * PACKET_TIME.as_secs_f64()) as usize).clamp(MIN_PACKET, MAX_PACKET)
-        })
+        let carried = self.window.rate().map_or(0, |rate| (rate * PACKET_TIME.as_secs_f64()) as usize);
+        let least = if self.window.is_starting() { MODERATE_PACKET } else { MIN_PACKET };
+        carried.clamp(least, MAX_PACKET)
     }
 
-    /// How many bytes the line holds without a queue, as far as it was used: the recent rate times the shortest recent round
-    /// trip. 0 if they are not known yet.
+    /// How many bytes the line holds without a queue, as far as it was used: the recent rate times the round trip. 0 if they
+    /// are not known yet.
     pub fn path_bytes(&self) -> u64 {
-        let trip = self.window.round_trip().unwrap_or_default();
-        (self.window.mean_rate().unwrap_or_default() * trip.as_secs_f64()) as u64
+        self.window.pipe() as u64
     }
 
     /// The latest round trip, queues included.
@@ -232,7 +238,9 @@ impl LinkControl {
         (self.reported < self.received).then(|| {
             self.reported = self.received;
             self.quiet.frame_sent();
-            Frame::Delivered(self.received)
+            // 0 stands for an end that does not say.
+            let micros = (self.received_at - self.start).as_micros() as u64 + 1;
+            Frame::Delivered { total: self.received, micros }
         })
     }
 
@@ -251,12 +259,14 @@ impl LinkControl {
         if self.is_quiet() { self.quiet.dead_at() } else { self.keepalive.dead_at() }
     }
 
-    /// When [`Self::poll_frame`] or [`Self::silence`] has something next.
-    pub fn poll_timeout(&self, congested: bool) -> Option<Instant> {
+    /// When [`Self::poll_frame`] or [`Self::silence`] has something next, or [`Self::has_room`] for a packet that is
+    /// held back only for pacing.
+    pub fn poll_timeout(&self, congested: bool, now: Instant) -> Option<Instant> {
         let report = self.report_due.filter(|_| !congested);
+        let room = self.window.poll_timeout(now).filter(|_| !congested);
         let due =
             if self.is_quiet() { self.quiet.check_at() } else { self.keepalive.poll_timeout(congested) };
-        [due, self.dead_at(), report].into_iter().flatten().min()
+        [due, self.dead_at(), report, room].into_iter().flatten().min()
     }
 }
 

@@ -299,7 +299,7 @@ impl Io {
         more |= self.carry_out(now) | self.flows.has_ready();
         let link_deadline = match &linked.failed {
             Some((_, until)) => Some(*until),
-            None => linked.control.poll_timeout(linked.link.writer.queued_first() >= HIGH_WATER),
+            None => linked.control.poll_timeout(linked.link.writer.queued_first() >= HIGH_WATER, now),
         };
         more |=
             self.deadline_passed(cx, [link_deadline, self.flows.deadline(), idle.filter(|due| *due > now)]);
@@ -450,12 +450,9 @@ impl Io {
             while let Some(frame) = control.poll_frame(congested, now) {
                 writer.push(&frame);
             }
-            self.fill(writer, control, now);
+            self.fill(writer, control, congested, now);
             if writer.queued() == 0 {
                 return Ok(false);
-            }
-            if !congested && let Some(report) = control.poll_report() {
-                writer.push(&report);
             }
             match writer.poll_flush(cx) {
                 Poll::Pending => return Ok(false),
@@ -469,18 +466,24 @@ impl Io {
         Ok(true)
     }
 
-    /// Queues packets of the engine up to [`HIGH_WATER`].
+    /// Queues packets of the engine up to [`HIGH_WATER`], and ahead of them the report of what was received, unless the link
+    /// is `congested`.
     fn fill<W: AsyncWrite + Unpin>(
         &mut self,
         writer: &mut LinkWriter<W>,
         control: &mut LinkControl,
+        congested: bool,
         now: Instant,
     ) {
+        self.engine.set_largest_packet(control.largest_packet());
         while writer.queued() < HIGH_WATER {
-            let has_room = control.has_room() && writer.has_room(control.path_bytes());
+            let has_room = control.has_room(now) && writer.has_room(control.path_bytes());
             let Some(packet) = self.engine.poll_transmit(has_room, now) else {
                 return;
             };
+            if !congested && let Some(report) = control.poll_report() {
+                writer.push(&report);
+            }
             control.packet_sent(packet.len(), now);
             let headers = packet.headers.as_slice();
             self.counters.downlink_bytes += packet.len() as u64;

@@ -196,8 +196,8 @@ struct World<'a> {
     wire: Inspector,
     up: Direction,
     down: Direction,
-    /// The sidecar's reports on their way: when they arrive, and what they say.
-    reports: VecDeque<(Duration, u64)>,
+    /// The sidecar's reports on their way: when they arrive, and what they say, with the microseconds of its clock.
+    reports: VecDeque<(Duration, u64, u64)>,
     delivered: u64,
     window: Window,
     state: LinkState,
@@ -223,7 +223,7 @@ impl<'a> World<'a> {
             down: Direction::new(scenario.down),
             reports: VecDeque::new(),
             delivered: 0,
-            window: Window::default(),
+            window: Window::new(Instant::now()),
             state: LinkState::Up,
             sidecar: Sidecar::default(),
             check: None,
@@ -287,9 +287,10 @@ impl<'a> World<'a> {
         let cuts = self.scenario.cuts.iter().flat_map(|cut| [cut.at, cut.at + cut.unnoticed, cut.ends]);
         let cuts = cuts.filter(|at| *at > self.now).min();
         let check = self.check.as_ref().map(|(at, _)| *at);
-        let report = self.reports.front().map(|(at, _)| *at);
+        let report = self.reports.front().map(|(at, ..)| *at);
+        let room = self.window.poll_timeout(self.at()).map(|at| at.saturating_duration_since(self.start));
         let events =
-            [self.codespace.wakes(self.now), self.hosts.wakes(self.now), engine, cuts, report, check];
+            [self.codespace.wakes(self.now), self.hosts.wakes(self.now), engine, cuts, report, room, check];
         let link = [self.up.next(), self.down.next()];
         let next = events.into_iter().chain(link).flatten().min();
         next.unwrap_or(self.now + Duration::from_secs(1)).max(self.now)
@@ -337,8 +338,8 @@ impl<'a> World<'a> {
             self.up.send(packet, self.now, &mut self.rng);
         }
         self.engine.handle_link_up(self.at());
-        self.window = Window::default();
-        self.window.measured(self.scenario.up.delay + self.scenario.down.delay, self.at());
+        self.window = Window::new(self.at());
+        self.window.measured(self.scenario.up.delay + self.scenario.down.delay);
     }
 
     /// Delivers what has reached the end of the link.
@@ -360,11 +361,13 @@ impl<'a> World<'a> {
             }
         }
         if self.delivered > before {
-            self.reports.push_back((self.now + self.scenario.up.delay, self.delivered));
+            let micros = self.now.as_micros() as u64 + 1;
+            self.reports.push_back((self.now + self.scenario.up.delay, self.delivered, micros));
         }
-        while let Some((_, total)) = self.reports.front().copied().filter(|(at, _)| *at <= self.now) {
+        while let Some((_, total, micros)) = self.reports.front().copied().filter(|(at, ..)| *at <= self.now)
+        {
             self.reports.pop_front();
-            self.window.delivered(total, self.at());
+            self.window.delivered(total, micros, self.at());
             self.engine.handle_delivered(total);
         }
     }
@@ -383,7 +386,7 @@ impl<'a> World<'a> {
             self.hosts.run(&mut context);
             let mut busy = false;
             while self.down.is_writable(self.now)
-                && let Some(packet) = self.engine.poll_transmit(self.window.is_open(), at)
+                && let Some(packet) = self.engine.poll_transmit(self.window.is_open(at), at)
             {
                 assert_ne!(self.state, LinkState::Down, "a packet without a link");
                 self.window.sent((packet.len() + HEADER_LEN) as u64, at);

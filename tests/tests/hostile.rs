@@ -181,11 +181,19 @@ fn a_flood_after_the_handshake_leaves_memory_bounded() -> Result<()> {
             vec![Frame::Notice(Notice { level: Level::Error, code: "x".into(), text: "\n".repeat(900) })],
         ),
         ("lanes", vec![Frame::WantLane]),
-        ("quiets", vec![Frame::Quiet(0), Frame::Delivered(0)]),
+        ("quiets", vec![Frame::Quiet(0), Frame::Delivered { total: 0, micros: 1 }]),
         // Each echo is on its way to the codespace, and is reported before that.
-        ("reports", [u64::MAX, 0, 1 << 40, 1].map(|total| [datagram(), Frame::Delivered(total)]).concat()),
+        (
+            "reports",
+            [u64::MAX, 0, 1 << 40, 1]
+                .map(|lie| [datagram(), Frame::Delivered { total: lie, micros: lie }])
+                .concat(),
+        ),
         ("largest", largest()),
-        ("pings", vec![Frame::Ping(1), Frame::Pong(2), Frame::Delivered(u64::MAX)]),
+        (
+            "pings",
+            vec![Frame::Ping(1), Frame::Pong(2), Frame::Delivered { total: u64::MAX, micros: u64::MAX }],
+        ),
     ];
     for (name, flood) in floods {
         // Includes the answer to gh-net's first ping, without which it would not become ready.

@@ -81,8 +81,9 @@ impl Frame {
                 out.put_slice(packet);
                 PACKET
             }
-            Self::Delivered(bytes) => {
-                out.put_u64(*bytes);
+            Self::Delivered { total, micros } => {
+                out.put_u64(*total);
+                out.put_u64(*micros);
                 DELIVERED
             }
             Self::Ping(value) => {
@@ -223,7 +224,7 @@ impl Fields {
             }),
             OPEN => Frame::Open(self.open()?),
             OPENED => Frame::Opened(self.opened()?),
-            DELIVERED => Frame::Delivered(self.u64()?),
+            DELIVERED => Frame::Delivered { total: self.u64()?, micros: self.later_count()? },
             PING => Frame::Ping(self.u64()?),
             PONG => Frame::Pong(self.u64()?),
             ROUTES => Frame::Routes(self.routes()?),

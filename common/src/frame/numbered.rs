@@ -22,7 +22,10 @@ pub fn numbered_packet_header(number: u64, len: usize) -> [u8; 2 * HEADER_LEN + 
 impl Frame {
     /// Whether the frame is about the link itself and not of the session. Such a frame has no number.
     pub fn is_of_link(&self) -> bool {
-        matches!(self, Self::Delivered(_) | Self::Ping(_) | Self::Pong(_) | Self::Quiet(_) | Self::WantLane)
+        matches!(
+            self,
+            Self::Delivered { .. } | Self::Ping(_) | Self::Pong(_) | Self::Quiet(_) | Self::WantLane
+        )
     }
 
     /// The frame within a [`Frame::Numbered`]; `None` if it is of an unknown kind.

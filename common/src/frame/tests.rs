@@ -136,7 +136,7 @@ fn frame() -> impl Strategy<Value = Frame> {
         open(),
         opened(),
         prop::collection::vec(any::<u8>(), 0..3000).prop_map(|bytes| Frame::Packet(bytes.into())),
-        any::<u64>().prop_map(Frame::Delivered),
+        any::<(u64, u64)>().prop_map(|(total, micros)| Frame::Delivered { total, micros }),
         any::<u64>().prop_map(Frame::Ping),
         any::<u64>().prop_map(Frame::Pong),
         routes().prop_map(Frame::Routes),

@@ -37,8 +37,13 @@ pub enum Frame {
     Opened(Opened),
     /// One whole IP packet, not yet looked at.
     Packet(Bytes),
-    /// Total bytes of packet frames that the sender of this frame has received on this link.
-    Delivered(u64),
+    /// What the sender of this frame has received on this link.
+    Delivered {
+        /// Bytes of packet frames in all.
+        total: u64,
+        /// When the latest of them came, by its own clock: microseconds since any time, or 0 if it does not say.
+        micros: u64,
+    },
     /// To be answered at once with a [`Frame::Pong`] of the same value.
     Ping(u64),
     /// The answer to a ping.

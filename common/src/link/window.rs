@@ -1,178 +1,266 @@
 //! How many bytes may be under way on a link.
 //!
 //! Bytes that wait in ssh's and the kernel's buffers wait in one queue: a keystroke behind a whole bulk transfer. So
-//! each sender limits what it has under way to a window, and schedules what has to wait.
+//! each sender limits what it has under way, and schedules what has to wait.
 //!
-//! The window is what keeps the link busy and little more: the highest recent delivery rate times the shortest round
-//! trip, doubled to cover the other end's delay in reporting (BBR's model, with `Delivered` frames as
-//! acknowledgements).
+//! # Theory of operation
 //!
-//! The shortest round trip has to be measured again now and then, because the path may have become longer. Under a
-//! steady load, however, every ping waits behind what this window lets through. Such a sample would enlarge the window,
-//! which would lengthen the next round trip, up to the largest window. So a sample older than [`ROUND_TRIP_AGE`] is
-//! replaced only by a shorter one, or by that of a packet that was sent with next to nothing under way. If there is no
-//! such packet, sending pauses until one can be sent (BBR's `ProbeRTT`, which here ends as soon as that packet is
-//! sent). It costs a steady load one round trip in 10 s; a link that is sometimes idle loses nothing.
+//! The model is BBR's (draft-ietf-ccwg-bbr), with `Delivered` frames as acknowledgments. A pipe is full, and nothing
+//! waits in it, when `rate × round trip` is under way. So both are measured, and the window is that product and a little
+//! more ([`SLACK`]), in time, because a surplus of bytes is a queue of another length on each link.
 //!
-//! A limit: reports wait in the other end's queue. Under minutes of bulk in both directions the two windows may still
-//! enlarge each other.
+//! - **One way.** A report says when the other end received, by its clock. So the [rate] is that of arrivals, and
+//!   the [delay] that of one direction: reports that come late because the other direction is busy change neither.
+//! - **Growth.** A full window makes a queue of the length of the surplus. As long as there is none, [the window
+//!   grows](growth), up to twice the pipe: so a link starts, and so it follows one that becomes faster. Then the rate of
+//!   the latest round trip counts at each report, so that the window doubles in a round trip, as TCP's below does.
+//! - **Stalls.** TCP below answers a loss with a stall and then with a burst of deliveries. The highest rate of some
+//!   round trips counts, and neither the rate at which a burst arrives nor a single slow round. When reports stop, what
+//!   is under way is let grow for a round trip. Two slow rounds in which everything had to wait are a slower link.
+//! - **Probes.** The delay without a queue is measured again with half of the window (BBR's `ProbeRTT`) after 10 s, and
+//!   when everything waits longer than the window explains: the path has become longer, or carries more of others.
+//! - **[Pacing](pacer)** spreads what a window lets through, which after a stall would be all of it at once.
 
-use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-/// The smallest window in bytes: a few of the largest packets, so that the link never runs dry.
-pub const MIN_WINDOW: u64 = 512 * 1024;
-/// The largest window in bytes: 2 Gbit/s over 64 ms.
-pub const MAX_WINDOW: u64 = 16 * 1024 * 1024;
+mod delay;
+mod departures;
+mod growth;
+mod pacer;
+mod rate;
+mod round;
 
-/// Rates are measured over at least this time.
-const SAMPLE: Duration = Duration::from_millis(20);
-/// Number of rate samples that the highest is taken from.
-const SAMPLES: usize = 32;
-/// How long the shortest round trip is valid (BBR: 10 s).
-const ROUND_TRIP_AGE: Duration = Duration::from_secs(10);
-/// With at most this much under way, a round trip is the path's own. One of the largest packets.
-const DRAINED: u64 = 64 * 1024;
+use delay::Delay;
+use departures::Departures;
+use growth::Growth;
+use pacer::Pacer;
+use rate::Rate;
+use round::{Arrival, Round, Rounds};
+
+/// The window while nothing is known: what TCP below sends at first (RFC 6928), and one packet.
+pub const INITIAL_WINDOW: u64 = 16 * 1024;
+/// The largest window in bytes: 5 Gbit/s over 100 ms.
+pub const MAX_WINDOW: u64 = 64 * 1024 * 1024;
+
+/// How much more than the pipe holds may be under way, in time: what timers and schedulers on both ends are late.
+const SLACK: Duration = Duration::from_millis(2);
+/// The same as a part of the round trip.
+const SLACK_PART: u32 = 16;
+/// The same in bytes: a few of the smallest of large packets, for links on which one takes longer than [`SLACK`].
+const FEW_PACKETS: u64 = 2 * 1280;
+/// The part of a pipe that is under way while the delay is measured.
+const DRAINED: f64 = 0.5;
+/// After this time without anything under way, nothing is known of the rate: TCP below starts again after its
+/// retransmission time-out, which is 200 ms at least.
+const IDLE: Duration = Duration::from_millis(500);
+
+/// After this time without reports, and a quarter of a round trip, they have stopped.
+const STALL: Duration = Duration::from_millis(8);
+
+/// What is assumed if reports do not come.
+#[derive(Debug)]
+struct Stall {
+    /// When the latest one came.
+    since: Instant,
+    /// After which time they have stopped.
+    noticed: Duration,
+    /// For how long the pipe is kept full nevertheless.
+    longest: Duration,
+    rate: f64,
+}
 
 /// The sending window of one direction of one link.
 #[derive(Debug)]
 pub struct Window {
+    /// What both clocks count from.
+    start: Instant,
     sent: u64,
     delivered: u64,
-    size: u64,
-    sample: Option<(Instant, u64)>,
-    rates: VecDeque<f64>,
-    round_trip: Option<(Instant, Duration)>,
-    /// The position and time of a packet that was sent with next to nothing under way.
-    timed: Option<(u64, Instant)>,
-    /// Whether sending pauses until a packet can be timed.
-    drains: bool,
-}
-
-impl Default for Window {
-    fn default() -> Self {
-        Self {
-            sent: 0,
-            delivered: 0,
-            size: MIN_WINDOW * 2,
-            sample: None,
-            rates: VecDeque::new(),
-            round_trip: None,
-            timed: None,
-            drains: false,
-        }
-    }
+    /// The latest time of the other end's clock, in microseconds.
+    micros: u64,
+    /// When something was last under way.
+    active: Option<Instant>,
+    departures: Departures,
+    rounds: Rounds,
+    rate: Rate,
+    delay: Delay,
+    growth: Growth,
+    pacer: Pacer,
 }
 
 impl Window {
+    /// The window of a link that is up from `now` on.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            start: now,
+            sent: 0,
+            delivered: 0,
+            micros: 0,
+            active: None,
+            departures: Departures::default(),
+            rounds: Rounds::default(),
+            rate: Rate::default(),
+            delay: Delay::default(),
+            growth: Growth::default(),
+            pacer: Pacer::default(),
+        }
+    }
+
     /// Bytes sent on this link that the other side has not yet reported as delivered.
     pub fn in_flight(&self) -> u64 {
         self.sent - self.delivered
     }
 
     /// Whether another packet may be sent.
-    pub fn is_open(&self) -> bool {
-        self.in_flight() < if self.drains { DRAINED } else { self.size }
+    pub fn is_open(&self, now: Instant) -> bool {
+        self.in_flight() < self.size() + self.stalled(now) && self.pacer.is_open(now)
     }
 
-    /// The window's size in bytes.
-    pub fn size(&self) -> u64 {
-        self.size
+    /// When the window opens if nothing is delivered before, if it is not open.
+    pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        self.opens_at().filter(|at| *at > now)
     }
 
-    /// Bytes sent on this link so far.
-    pub fn total_sent(&self) -> u64 {
-        self.sent
+    fn opens_at(&self) -> Option<Instant> {
+        let paced = self.pacer.opens_at();
+        match self.in_flight().checked_sub(self.size()) {
+            None => paced,
+            Some(excess) => {
+                let stall = self.stall()?;
+                let wait = Duration::from_secs_f64(excess as f64 / stall.rate);
+                let at = stall.since + wait.max(stall.noticed) + Duration::from_micros(1);
+                (wait < stall.longest).then(|| paced.map_or(at, |paced| paced.max(at)))
+            }
+        }
     }
 
-    /// Whether the first `total` bytes sent on this link are reported as delivered.
-    pub fn has_delivered(&self, total: u64) -> bool {
-        self.delivered >= total
+    /// What may be under way beyond the window because reports have stopped. TCP below waits for a lost packet then,
+    /// while what was sent behind it goes on to leave the pipe, which would be empty after a round trip.
+    fn stalled(&self, now: Instant) -> u64 {
+        let Some(stall) = self.stall() else { return 0 };
+        let silent = now.saturating_duration_since(stall.since);
+        if silent < stall.noticed {
+            return 0;
+        }
+        (stall.rate * silent.min(stall.longest).as_secs_f64()) as u64
+    }
+
+    fn stall(&self) -> Option<Stall> {
+        if self.growth.is_fast() || self.delay.is_probing() {
+            return None;
+        }
+        let (rate, trip) = (self.rate.highest()?, self.delay.trip()?);
+        Some(Stall { since: self.active?, noticed: trip / 4 + STALL, longest: trip, rate })
     }
 
     /// The highest recent delivery rate in bytes per second, once one was measured.
     pub fn rate(&self) -> Option<f64> {
-        self.rates.iter().copied().reduce(f64::max)
+        self.rate.highest()
     }
 
-    /// The mean of the same samples: single ones are those of bursts.
-    pub fn mean_rate(&self) -> Option<f64> {
-        let count = self.rates.len();
-        (count > 0).then(|| self.rates.iter().sum::<f64>() / count as f64)
+    /// Whether the rate is still being found.
+    pub fn is_starting(&self) -> bool {
+        self.growth.is_fast()
     }
 
-    /// The shortest recent round trip.
-    pub fn round_trip(&self) -> Option<Duration> {
-        self.round_trip.map(|(_, trip)| trip)
+    /// What the link holds without a queue, in bytes: the rate times the round trip. 0 if they are not known.
+    pub fn pipe(&self) -> f64 {
+        self.rate.highest().unwrap_or_default() * self.delay.trip().unwrap_or_default().as_secs_f64()
+    }
+
+    /// The window's size in bytes.
+    pub fn size(&self) -> u64 {
+        let Some(rate) = self.rate.highest() else { return INITIAL_WINDOW };
+        let (trip, pipe) = (self.delay.trip().unwrap_or_default(), self.pipe());
+        let size = if self.delay.is_probing() {
+            pipe * DRAINED
+        } else {
+            pipe * self.growth.gain() + rate * slack(trip).as_secs_f64()
+        };
+        let least = if self.growth.is_fast() { INITIAL_WINDOW } else { FEW_PACKETS };
+        (size as u64 + FEW_PACKETS).clamp(least, MAX_WINDOW)
     }
 
     /// `bytes` more are under way.
     pub fn sent(&mut self, bytes: u64, now: Instant) {
         if self.in_flight() == 0 {
-            // The link was idle. Time without data says nothing about its rate.
-            self.sample = Some((now, self.delivered));
+            self.resume(now);
         }
-        let is_drained = self.in_flight() < DRAINED;
+        self.delay.drain(self.in_flight() < self.size(), self.sent);
         self.sent += bytes;
-        if is_drained && self.timed.is_none() {
-            self.timed = Some((self.sent, now));
-            // What follows is queued behind it and can't delay it.
-            self.drains = false;
+        self.departures.add(self.sent, self.size(), now);
+        self.pacer.sent(bytes, now);
+        if self.in_flight() >= self.size() {
+            self.rounds.note_limited();
         }
     }
 
-    /// The other side has received `total` bytes since the link began. The total is clamped: it never decreases,
-    /// and never exceeds what was sent.
-    pub fn delivered(&mut self, total: u64, now: Instant) {
+    /// Something is under way again.
+    fn resume(&mut self, now: Instant) {
+        let Some(active) = self.active else { return };
+        let idle = now.saturating_duration_since(active);
+        self.rounds.idled(idle);
+        if idle >= IDLE {
+            self.rate = Rate::default();
+            self.growth = Growth::default();
+            self.pacer = Pacer::default();
+        }
+    }
+
+    /// The other side has received `total` bytes since the link began, the latest at the time `micros` of its clock (0: it
+    /// does not say). Both are clamped: they never decrease, and the total never exceeds what was sent.
+    pub fn delivered(&mut self, total: u64, micros: u64, now: Instant) {
         self.delivered = total.clamp(self.delivered, self.sent);
-        if let Some((end, sent)) = self.timed
-            && self.delivered >= end
+        self.active = Some(now);
+        let micros = if micros == 0 { (now - self.start).as_micros() as u64 } else { micros };
+        self.micros = micros.clamp(self.micros, i64::MAX as u64 / 2);
+        let Some(departure) = self.departures.arrived(self.delivered) else { return };
+        let micros = self.micros as i64;
+        let trip = now.saturating_duration_since(departure.at);
+        let delay = micros - departure.at.saturating_duration_since(self.start).as_micros() as i64;
+        let probing = self.delay.is_probing();
+        let wait = self.delay.timed(delay, trip, departure.end, now);
+        let trip = self.delay.trip().unwrap_or(trip);
+        if probing && !self.delay.is_probing() {
+            self.rounds.restart();
+        }
+        let arrival = Arrival { departure, micros, reported: now };
+        if let Some(round) = self.rounds.arrived(arrival, wait, trip) {
+            self.round_ended(&round, trip, now);
+        }
+        if self.growth.is_fast()
+            && let Some(rate) = self.rounds.latest_rate(trip)
         {
-            self.timed = None;
-            self.unloaded(now.saturating_duration_since(sent), now);
+            self.rate.raise(rate, now);
         }
-        self.drains = self.timed.is_none() && self.is_old(now);
-        let (since, before) = *self.sample.get_or_insert((now, self.delivered));
-        let elapsed = now.saturating_duration_since(since);
-        if elapsed < SAMPLE {
-            return;
-        }
-        if self.rates.len() == SAMPLES {
-            self.rates.pop_front();
-        }
-        self.rates.push_back((self.delivered - before) as f64 / elapsed.as_secs_f64());
-        self.sample = Some((now, self.delivered));
-        self.resize();
+        self.delay.drain(self.in_flight() < self.size(), self.sent);
+        let rate = self.rate.highest().filter(|_| !self.growth.is_fast());
+        self.pacer.set_rate(rate, now);
     }
 
-    /// A ping came back after `trip`. It may have waited behind our own data, so only the first one and shorter
-    /// ones count.
-    pub fn measured(&mut self, trip: Duration, now: Instant) {
-        if self.round_trip.is_none_or(|(_, shortest)| trip <= shortest) {
-            self.round_trip = Some((now, trip));
-            self.resize();
+    fn round_ended(&mut self, round: &Round, trip: Duration, now: Instant) {
+        let slack = slack(trip);
+        let few = Duration::from_secs_f64(FEW_PACKETS as f64 / round.rate.max(1.0));
+        // What a full window makes is between these, without growth.
+        let (least, most) = (slack / 4, slack * 2 + few);
+        self.rate.measured(round, round.queue > most, trip, now);
+        if let Some(highest) = self.rate.highest()
+            && !self.delay.is_probing()
+        {
+            self.delay.check(round.queue, most + trip.mul_f64(self.growth.gain() - 1.0), now);
+            self.growth.seen(round, least, most, highest);
         }
     }
 
-    /// A packet and its report took `trip`, without waiting behind our own data.
-    fn unloaded(&mut self, trip: Duration, now: Instant) {
-        if self.is_old(now) {
-            self.round_trip = None;
-        }
-        self.measured(trip, now);
+    /// A ping came back after `trip`. It may have waited behind our own data, so it counts until packets are timed.
+    pub fn measured(&mut self, trip: Duration) {
+        self.delay.measured(trip);
     }
+}
 
-    fn is_old(&self, now: Instant) -> bool {
-        self.round_trip.is_some_and(|(at, _)| now.saturating_duration_since(at) >= ROUND_TRIP_AGE)
-    }
-
-    fn resize(&mut self) {
-        // A round trip alone says nothing about the rate.
-        let Some(rate) = self.rate() else { return };
-        let trip = self.round_trip().unwrap_or(Duration::ZERO);
-        let needed = 2.0 * rate * trip.as_secs_f64();
-        self.size = (needed as u64).saturating_add(MIN_WINDOW).clamp(MIN_WINDOW, MAX_WINDOW);
-    }
+/// How much longer than the `trip` a full window lasts.
+fn slack(trip: Duration) -> Duration {
+    trip / SLACK_PART + SLACK
 }
 
 #[cfg(test)]

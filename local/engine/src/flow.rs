@@ -135,9 +135,9 @@ impl Entry {
     }
 
     /// The next packet for the codespace, with payload.
-    pub(super) fn poll(&mut self, now: Instant) -> Option<Transmit> {
+    pub(super) fn poll(&mut self, largest: u16, now: Instant) -> Option<Transmit> {
         match &mut self.flow {
-            Flow::Tcp(connection) => connection.poll_segment(now),
+            Flow::Tcp(connection) => connection.poll_segment(largest, now),
             Flow::Udp(mapping) => mapping.queue.pop(),
             Flow::Echo(session) => session.queue.pop(),
         }

@@ -79,8 +79,6 @@ use self::pinned::Pinned;
 pub use self::policy::{InterfaceIndex, NewFlow, Policy, Protocol, Refusal, RuleId, Verdict};
 pub use self::tcp::state::State as TcpState;
 
-/// Bytes a flow may send in its turn: one of the largest segments.
-const QUANTUM: usize = 64 * 1024;
 /// Small packets (resets, errors, answers of the engine itself) that may wait for the link, in bytes, with what each costs
 /// beside its own.
 const MAX_URGENT: usize = 1024 * 1024;
@@ -120,6 +118,8 @@ pub struct Engine {
     urgent_bytes: usize,
     /// Whether the last packet with payload was one of `answers`, which take turns with the flows.
     answered_last: bool,
+    /// Bytes of the largest segment to send, and what a flow may send in its turn.
+    largest_packet: u16,
     controls: VecDeque<FlowId>,
     /// Flows that were removed while they may have been in a list.
     stale: usize,
@@ -138,7 +138,7 @@ impl Engine {
             pinned: Pinned::new(memory),
             config,
             deadlines: Deadlines::default(),
-            schedule: Schedule::new(QUANTUM),
+            schedule: Schedule::new(usize::from(u16::MAX)),
             reassembly: Reassembly::new(memory),
             queries: dns::Queries::new(memory),
             names: names::Table::default(),
@@ -152,6 +152,7 @@ impl Engine {
             answers: VecDeque::new(),
             urgent_bytes: 0,
             answered_last: false,
+            largest_packet: u16::MAX,
             controls: VecDeque::new(),
             stale: 0,
             counters: Counters::default(),

@@ -102,6 +102,13 @@ impl Engine {
         self.table.entries_mut().filter_map(acknowledgment).take(limit)
     }
 
+    /// Segments of TCP are not sent in larger packets than this from now on, and that is what a flow sends in its turn: what
+    /// is urgent would wait behind more.
+    pub fn set_largest_packet(&mut self, bytes: usize) {
+        self.largest_packet = u16::try_from(bytes).unwrap_or(u16::MAX);
+        self.schedule.set_quantum(usize::from(self.largest_packet).max(1));
+    }
+
     /// The next packet for the link. `bulk` says whether the link's window has room. A bounded number of bytes goes ahead of
     /// everything else, room or not: the engine's own small packets and segments without payload. A program that causes
     /// more of them has them wait: the first in turn with everything else, the others for room. Acknowledgments that wait
@@ -193,7 +200,7 @@ impl Engine {
             if !self.schedule.may_send(candidate, &mut entry.standing) {
                 continue;
             }
-            let Some(packet) = entry.poll(now) else { continue };
+            let Some(packet) = entry.poll(self.largest_packet, now) else { continue };
             self.schedule.sent(candidate, &mut entry.standing, packet.len());
             entry.last_sent = self.link.end_of(&packet);
             self.exchange = Some(now);

@@ -61,8 +61,8 @@ impl Io {
                 self.engine.handle_packet(packet, now);
                 return Ok(len);
             }
-            Frame::Delivered(total) => {
-                control.delivered(total, now);
+            Frame::Delivered { total, micros } => {
+                control.delivered(total, micros, now);
                 link.writer.delivered(total);
                 self.engine.handle_delivered(total);
             }

@@ -107,7 +107,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Negotiation<'_, R, W> {
             )),
             Frame::Hello(_)
             | Frame::Packet(_)
-            | Frame::Delivered(_)
+            | Frame::Delivered { .. }
             | Frame::Ping(_)
             | Frame::Pong(_)
             | Frame::Routes(_)
@@ -151,7 +151,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Negotiation<'_, R, W> {
                 | Frame::Open(_)
                 | Frame::Opened(_)
                 | Frame::Packet(_)
-                | Frame::Delivered(_)
+                | Frame::Delivered { .. }
                 | Frame::Ping(_)
                 | Frame::Pong(_)
                 | Frame::Routes(_)

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use gh_net_common::frame::{Families, Frame, Goodbye, Hello, Open, Opened, Reason, Routes};
+use gh_net_common::frame::{Families, Frame, Goodbye, HEADER_LEN, Hello, Open, Opened, Reason, Routes};
 use gh_net_common::framed::{FrameReader, FrameWriter, NoiseLimit};
 use gh_net_common::hello;
 use ipnet::IpNet;
@@ -22,6 +22,8 @@ pub(crate) struct Laptop {
     child: Child,
     reader: FrameReader<ChildStdout>,
     pub(crate) writer: FrameWriter<ChildStdin>,
+    /// Bytes of packet frames that were read.
+    taken: u64,
 }
 
 /// A request for a session, with these seconds of grace.
@@ -96,7 +98,7 @@ impl Laptop {
         let _ = writer.flush().await;
         let noise = reader.preamble(NoiseLimit::default()).await.expect("the preamble");
         assert!(noise.is_empty(), "noise on stdout: {noise:?}");
-        let mut laptop = Self { child, reader, writer };
+        let mut laptop = Self { child, reader, writer, taken: 0 };
         let hello = laptop.next().await;
         assert!(matches!(hello, Frame::Hello(_)), "{hello:?} in place of a hello");
         laptop
@@ -145,6 +147,10 @@ impl Laptop {
                     // A sidecar that ends does not read any more, and what it says last is still to be read.
                     let _ = self.writer.flush().await;
                 }
+                Frame::Packet(packet) => {
+                    self.taken += (HEADER_LEN + packet.len()) as u64;
+                    return Frame::Packet(packet);
+                }
                 frame => return frame,
             }
         }
@@ -188,6 +194,11 @@ impl Laptop {
         self.until(|frame| (frame == Frame::Pong(0x5e77)).then_some(())).await;
     }
 
+    /// Reports the packets that were read, so that the sidecar goes on when its window is full.
+    pub(crate) async fn report(&mut self) {
+        self.send(&[Frame::Delivered { total: self.taken, micros: 0 }]).await;
+    }
+
     pub(crate) async fn goodbye(&mut self) -> Goodbye {
         self.until(|frame| match frame {
             Frame::Goodbye(goodbye) => Some(goodbye),
@@ -203,7 +214,7 @@ impl Laptop {
 
     /// Cuts the link: both pipes close. Returns how `attach` exits.
     pub(crate) async fn cut(self) -> Option<i32> {
-        let Self { mut child, reader, writer } = self;
+        let Self { mut child, reader, writer, .. } = self;
         drop((reader, writer));
         timeout(PATIENCE, child.wait()).await.expect("an exit in time").expect("its status").code()
     }

@@ -40,7 +40,8 @@ fn forward() -> Result<Frame> {
 
 /// More than was sent, less than before, and answers to pings that were never sent.
 fn lies() -> Vec<Frame> {
-    let reports = [u64::MAX, 0, 1, 1 << 40, u64::MAX - 1].map(Frame::Delivered);
+    let reports =
+        [u64::MAX, 0, 1, 1 << 40, u64::MAX - 1].map(|lie| Frame::Delivered { total: lie, micros: lie });
     reports.into_iter().chain([0, 7, u64::MAX].map(Frame::Pong)).collect()
 }
 

@@ -99,9 +99,9 @@ fn frames_about_the_link_wait_for_no_lane() {
         send(&mut ends[0], &[numbered(0, &packet("a"))]).await;
         assert_eq!(link.next().await.unwrap(), Some(packet("a")));
         send(&mut ends[1], &[numbered(2, &packet("c"))]).await;
-        send(&mut ends[0], &[Frame::Ping(7), Frame::Delivered(9)]).await;
+        send(&mut ends[0], &[Frame::Ping(7), Frame::Delivered { total: 9, micros: 1 }]).await;
         assert_eq!(link.next().await.unwrap(), Some(Frame::Ping(7)));
-        assert_eq!(link.next().await.unwrap(), Some(Frame::Delivered(9)));
+        assert_eq!(link.next().await.unwrap(), Some(Frame::Delivered { total: 9, micros: 1 }));
         send(&mut ends[2], &[numbered(1, &packet("b"))]).await;
         assert_eq!(link.next().await.unwrap(), Some(packet("b")));
         assert_eq!(link.next().await.unwrap(), Some(packet("c")));

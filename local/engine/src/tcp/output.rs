@@ -47,14 +47,15 @@ impl Connection {
         self.state.is_synchronized() && self.send.is_ready()
     }
 
-    /// The next segment with payload or FIN.
-    pub(crate) fn poll_segment(&mut self, now: Instant) -> Option<Transmit> {
+    /// The next segment with payload or FIN, in a packet of at most `largest` bytes.
+    pub(crate) fn poll_segment(&mut self, largest: u16, now: Instant) -> Option<Transmit> {
         if !self.has_segment() {
             return None;
         }
         let had_room = self.downlink_room() > 0;
         let sequence = self.send.sequence();
-        let (payload, fin) = self.send.segment(now)?;
+        let most = usize::from(max_mss(largest, self.endpoints.server.is_ipv4()));
+        let (payload, fin) = self.send.segment(most, now)?;
         let push = if self.send.is_waiting() { 0 } else { PSH };
         let flags = push | if fin { FIN } else { 0 };
         if self.send.fin_sent() {

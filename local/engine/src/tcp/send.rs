@@ -30,6 +30,9 @@ const READ_BUFFER: usize = 64 * 1024;
 const READ: usize = 192;
 /// What each further segment of a read costs.
 const SEGMENT: usize = 64;
+/// What a segment of a connection with a larger MSS has at least, unless there is no more to send: it fits the smallest
+/// packet that every link carries (RFC 8200, 5).
+const SMALLEST: usize = 1220;
 /// What the lists cost as soon as they hold anything.
 const LISTS: usize = 384;
 /// Lists of this length keep their room.
@@ -227,7 +230,7 @@ impl Send {
             // A read of at least three quarters of a buffer pins all of it; see `Engine::handle_data`.
             let pinned =
                 if data.len() < READ_BUFFER / 4 * 3 { data.len() } else { data.len().max(READ_BUFFER) };
-            let cost = pinned + READ + pinned * SEGMENT / self.mss;
+            let cost = pinned + READ + pinned * SEGMENT / self.mss.min(SMALLEST);
             self.cost += cost;
             self.reads.push_back((self.end, cost));
             self.unsent.push_back(data);
@@ -254,16 +257,16 @@ impl Send {
         let len = waiting.min(usable).min(self.mss as u64);
         // Sender's silly window avoidance (RFC 9293, 3.8.6.2.1).
         let worthwhile = len == waiting
-            || len == self.mss as u64
+            || len >= self.mss.min(SMALLEST) as u64
             || len * 2 >= self.largest_window
             || (len > 0 && self.in_flight() == 0);
         // A bare FIN needs no window.
         ((len > 0 && worthwhile) || waiting == 0).then_some(len as usize)
     }
 
-    /// The next segment's payload and whether it carries the FIN; moves on behind it.
-    pub(super) fn segment(&mut self, now: Instant) -> Option<(Bytes, bool)> {
-        let payload = self.take_unsent(self.next_len()?);
+    /// The next segment's payload, `most` bytes of it, and whether it carries the FIN; moves on behind it.
+    pub(super) fn segment(&mut self, most: usize, now: Instant) -> Option<(Bytes, bool)> {
+        let payload = self.take_unsent(self.next_len()?.min(most));
         trim(&mut self.unsent);
         let start = self.next;
         self.next += payload.len() as u64;

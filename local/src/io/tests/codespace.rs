@@ -229,7 +229,7 @@ impl Codespace {
         match frame {
             Frame::Packet(packet) => {
                 self.taken += 4 + packet.len() as u64;
-                self.writer.push(&Frame::Delivered(self.taken));
+                self.writer.push(&Frame::Delivered { total: self.taken, micros: 0 });
                 if packet[9] == 6 {
                     self.wire.received.push_back(packet)
                 } else {
@@ -237,7 +237,7 @@ impl Codespace {
                 }
             }
             Frame::Ping(value) => self.writer.push(&Frame::Pong(value)),
-            Frame::Delivered(_) => {}
+            Frame::Delivered { .. } => {}
             frame @ (Frame::Hello(_)
             | Frame::Open(_)
             | Frame::Opened(_)

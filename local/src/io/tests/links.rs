@@ -172,7 +172,7 @@ async fn a_sidecar_that_plays_with_the_quiet_makes_nothing_grow() {
     }
     for _ in 0..10_000 {
         codespace.send_frame(&Frame::Quiet(0));
-        codespace.send_frame(&Frame::Delivered(0));
+        codespace.send_frame(&Frame::Delivered { total: 0, micros: 0 });
     }
     codespace.flush().await;
     codespace.send_frame(&Frame::Goodbye(Goodbye { reason: Reason::Done, text: String::new() }));

@@ -284,7 +284,8 @@ mod tests {
     #[tokio::test]
     async fn its_packets_are_known_as_the_sidecars_own_while_it_asks() {
         let sockets = OwnSockets::default();
-        let udp = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        // An address of its own, because others may have the same port of 127.0.0.1 for TCP.
+        let udp = UdpSocket::bind("127.83.7.1:0").await.unwrap();
         let address = udp.local_addr().unwrap();
         let tcp = TcpListener::bind(address).await.unwrap();
         let upstream = Upstream::laptop(vec![address], sockets.clone());

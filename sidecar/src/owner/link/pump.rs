@@ -157,22 +157,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
                 Err(error) => return Poll::Ready(Event::DeviceLost(error)),
             };
             let now = Instant::now();
-            let sent = self.send_waiting(uplink, counters, now);
             if let Some(time) = self.control.silence(now) {
                 return Poll::Ready(Event::Silent { time, promised: self.control.promised() });
             }
             while let Some(frame) = self.control.poll_frame(self.is_congested(), now) {
                 self.writer.push(&frame);
             }
-            let queued = self.writer.queued();
-            // Reported at once, while the processes of ssh are awake: with a report 5 ms later, an echo takes a fifth
-            // longer (measured).
+            // Ahead of packets, behind which it would be late; and at once, while the processes of ssh are awake: with a report
+            // 5 ms later, an echo takes a fifth longer (measured).
             if brought
                 && !self.is_congested()
                 && let Some(report) = self.control.poll_report()
             {
                 self.writer.push(&report);
             }
+            let sent = self.send_waiting(uplink, counters, now);
+            let queued = self.writer.queued();
             if let Poll::Ready(Err(error)) = self.writer.poll_flush(cx) {
                 return Poll::Ready(Event::Cut(format!("writing to the link failed: {error}")));
             }
@@ -182,7 +182,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
                 return Poll::Ready(Event::Quiet(quiet));
             }
             if !(brought || read || sent || written) {
-                let deadline = self.control.poll_timeout(self.is_congested());
+                let deadline = self.control.poll_timeout(self.is_congested(), now);
                 if self.alarm.poll(cx, deadline).is_pending() {
                     return Poll::Pending;
                 }
@@ -255,8 +255,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
 
     fn take_frame(&mut self, frame: Frame, now: Instant) -> Result<(), Event> {
         match frame {
-            Frame::Delivered(total) => {
-                self.control.delivered(total, now);
+            Frame::Delivered { total, micros } => {
+                self.control.delivered(total, micros, now);
                 self.writer.delivered(total);
             }
             Frame::Ping(value) => self.control.ping_received(value),
@@ -316,7 +316,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Pump<S> {
     /// From what waits to the link, as long as that has room. Tells whether there was anything.
     fn send_waiting(&mut self, uplink: &mut Uplink, counters: &mut Counters, now: Instant) -> bool {
         let mut progress = false;
-        while self.control.has_room()
+        while self.control.has_room(now)
             && self.writer.has_room(self.control.path_bytes())
             && self.writer.queued() < BATCH
             && let Some(piece) = uplink.pop(self.control.largest_packet())
