@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use gh_net_common::frame::Open;
+use gh_net_common::hello::printable;
 
 /// Maximum number of characters shown of a name that the laptop gives itself.
 const MAX_NAME: usize = 64;
@@ -25,7 +26,7 @@ impl Holder {
 
 /// The name as it may appear in a message of ours: one line, not too long.
 fn shown(name: &str) -> String {
-    name.chars().filter(|c| !c.is_control() && !c.is_whitespace()).take(MAX_NAME).collect()
+    printable(name).chars().filter(|c| !c.is_whitespace()).take(MAX_NAME).collect()
 }
 
 impl fmt::Display for Holder {
@@ -75,8 +76,8 @@ mod tests {
     }
 
     #[test]
-    fn a_name_can_neither_drive_a_terminal_nor_fill_it() {
-        let text = holder("a\x1b[2J\nb", &"x".repeat(8000), None);
-        assert!(text.starts_with("a[2Jb@x") && text.len() < 200, "{text}");
+    fn a_name_can_neither_drive_a_terminal_nor_reorder_or_fill_it() {
+        let text = holder("a\x1b[2J\n\u{202e}b", &"x".repeat(8000), None);
+        assert!(text.starts_with("a\u{fffd}[2J\u{fffd}b@x") && text.len() < 200, "{text}");
     }
 }
