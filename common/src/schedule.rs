@@ -4,6 +4,11 @@
 //! *fresh* and goes before the *bulk* flows until it has used up its quantum. So a keystroke or the first segment of
 //! a page does not wait behind a transfer.
 //!
+//! A fresh flow that has nothing more to send goes to the end of the bulk list, as in fq_codel, so that it can't stay fresh by
+//! sending little at a time. But unlike there, it keeps what is left of its quantum: what it has to send before its place in
+//! that list is reached is fresh, too, until the quantum is used up. So among thousands of transfers not only its first packet
+//! is soon sent.
+//!
 //! fq_codel has 1,024 queues at most, so it may always prefer fresh ones. Here there are as many as there are flows, and
 //! whoever begins ever new ones could keep the link for them. So fresh flows are ahead of waiting bulk flows by
 //! [`LEAD`] quanta at most; beyond that, both lists get the same.
@@ -16,14 +21,27 @@ const LEAD: i64 = 4;
 /// A flow's state in the schedule.
 #[derive(Debug, Default)]
 pub struct Standing {
-    listed: bool,
+    place: Place,
     deficit: i64,
+}
+
+/// The lists that a flow is in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Place {
+    #[default]
+    None,
+    Fresh,
+    Bulk,
+    /// The bulk list, until its quantum as a fresh flow is renewed. It has nothing to send.
+    Resting,
+    /// Both: it has something to send again.
+    Back,
 }
 
 impl Standing {
     /// Whether the schedule has the flow in a list.
     pub fn is_listed(&self) -> bool {
-        self.listed
+        self.place != Place::None
     }
 }
 
@@ -59,9 +77,17 @@ impl<F: Copy> Schedule<F> {
 
     /// The flow has something to send.
     pub fn add(&mut self, flow: F, standing: &mut Standing) {
-        if !standing.listed {
-            *standing = Standing { listed: true, deficit: self.quantum };
-            self.fresh.push_back(flow);
+        match standing.place {
+            Place::None => {
+                *standing = Standing { place: Place::Fresh, deficit: self.quantum };
+                self.fresh.push_back(flow);
+            }
+            Place::Resting if standing.deficit > 0 => {
+                standing.place = Place::Back;
+                self.fresh.push_back(flow);
+            }
+            Place::Resting => standing.place = Place::Bulk,
+            Place::Fresh | Place::Bulk | Place::Back => {}
         }
     }
 
@@ -72,14 +98,22 @@ impl<F: Copy> Schedule<F> {
         if self.lead >= LEAD * self.quantum { bulk.or(fresh) } else { fresh.or(bulk) }
     }
 
-    /// Whether the candidate may send now. If not, it has moved to the end of the list with another quantum.
+    /// Whether the candidate may send now. If not, it has another quantum, and its place in a list is another one.
     pub fn may_send(&mut self, candidate: Candidate<F>, standing: &mut Standing) -> bool {
+        if standing.place == Place::Back && !candidate.fresh {
+            self.remove(candidate);
+            *standing = Standing { place: Place::Fresh, deficit: self.quantum };
+            return false;
+        }
         if standing.deficit > 0 {
             return true;
         }
         standing.deficit += self.quantum;
         self.remove(candidate);
-        self.bulk.push_back(candidate.flow);
+        if standing.place != Place::Back {
+            self.bulk.push_back(candidate.flow);
+        }
+        standing.place = Place::Bulk;
         false
     }
 
@@ -95,15 +129,18 @@ impl<F: Copy> Schedule<F> {
         }
     }
 
-    /// The candidate has nothing more to send. A fresh flow goes once to the end of the bulk list, so that it can't
-    /// stay fresh by sending little at a time.
+    /// The candidate has nothing more to send.
     pub fn emptied(&mut self, candidate: Candidate<F>, standing: &mut Standing) {
         self.remove(candidate);
-        if candidate.fresh && !self.bulk.is_empty() {
-            self.bulk.push_back(candidate.flow);
-        } else {
-            standing.listed = false;
-        }
+        standing.place = match (candidate.fresh, standing.place) {
+            (true, Place::Back) => Place::Resting,
+            (true, _) if !self.bulk.is_empty() => {
+                self.bulk.push_back(candidate.flow);
+                Place::Resting
+            }
+            (false, Place::Back) => Place::Fresh,
+            (true | false, _) => Place::None,
+        };
     }
 
     /// Keeps only these flows.

@@ -62,6 +62,36 @@ fn a_flow_that_sends_little_waits_for_nobody() {
 }
 
 #[test]
+fn a_flow_that_sends_little_again_and_again_waits_for_no_round() {
+    let mut sender = with_bulk(500);
+    for packet in 0..20 {
+        sender.push(1000, 60);
+        assert_eq!(sender.pop(), Some((1000, 60)), "packet {packet}");
+        (0..3).for_each(|_| assert!(sender.pop().unwrap().0 < 500));
+    }
+}
+
+#[test]
+fn a_flow_that_sends_little_at_a_time_gets_its_share_and_no_more() {
+    let mut sender = with_bulk(20);
+    let mut bytes = HashMap::<u32, usize>::new();
+    for _ in 0..10_000 {
+        // It always has one small packet, so it is emptied again and again.
+        if sender.flows.get(&1000).is_none_or(|(_, packets)| packets.is_empty()) {
+            sender.push(1000, 300);
+        }
+        let (flow, packet) = sender.pop().unwrap();
+        *bytes.entry(flow).or_default() += packet;
+        if flow < 1000 {
+            sender.push(flow, QUANTUM);
+        }
+    }
+    let most_of_others =
+        bytes.iter().filter(|(flow, _)| **flow < 1000).map(|(_, bytes)| *bytes).max().unwrap();
+    assert!(bytes[&1000] <= most_of_others + 4 * QUANTUM, "{} of {most_of_others}", bytes[&1000]);
+}
+
+#[test]
 fn bulk_flows_get_the_same_bytes_whatever_their_packets() {
     let mut sender = Sender::new();
     let sizes = [60, 700, 1500, 64_000];

@@ -343,6 +343,26 @@ fn a_flood_to_the_laptops_resolver_makes_no_question_of_the_sidecar_wait() {
 }
 
 #[test]
+fn among_thousands_of_uploads_each_question_of_the_sidecar_goes_soon() {
+    let sockets = OwnSockets::default();
+    let mut uplink = Uplink::new(sockets.clone());
+    for port in 1..=2000 {
+        answer(&mut uplink, port);
+        (0..8).for_each(|n| assert_eq!(uplink.push(tcp(port, SERVER, n * 1400, 1400)), 0));
+    }
+    (0..4000).for_each(|_| assert!(uplink.pop(1500).is_some()));
+    for port in 50_000..50_010 {
+        let _open = own(&sockets, Transport::Udp, port);
+        let question = udp(port, GATEWAY, 40);
+        uplink.push(question.clone());
+        let ahead =
+            std::iter::from_fn(|| uplink.pop(1500)).take_while(|piece| piece.payload != question).count();
+        assert_eq!(ahead, 0, "of question {port}");
+        (0..3).for_each(|_| assert!(uplink.pop(1500).is_some()));
+    }
+}
+
+#[test]
 fn only_packets_of_the_sidecars_sockets_are_its_own() {
     let sockets = OwnSockets::default();
     let mut uplink = Uplink::new(sockets.clone());
