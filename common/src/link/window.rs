@@ -48,6 +48,10 @@ const SLACK: Duration = Duration::from_millis(2);
 const SLACK_PART: u32 = 16;
 /// The same in bytes: a few of the smallest of large packets, for links on which one takes longer than [`SLACK`].
 const FEW_PACKETS: u64 = 2 * 1280;
+/// On a shorter round trip the programs of ssh take longer than the line, and more when they wait for a processor: a window
+/// that follows what they deliver would shrink with them. So it is never smaller than this.
+const NEAR: Duration = Duration::from_millis(3);
+const NEAR_WINDOW: u64 = 256 * 1024;
 /// The part of a pipe that is under way while the delay is measured.
 const DRAINED: f64 = 0.5;
 /// After this time without anything under way, nothing is known of the rate: TCP below starts again after its
@@ -177,7 +181,11 @@ impl Window {
         } else {
             pipe * self.growth.gain() + rate * slack(trip).as_secs_f64()
         };
-        let least = if self.growth.is_fast() { INITIAL_WINDOW } else { FEW_PACKETS };
+        let least = match self.delay.trip() {
+            Some(trip) if trip < NEAR => NEAR_WINDOW,
+            _ if self.growth.is_fast() => INITIAL_WINDOW,
+            _ => FEW_PACKETS,
+        };
         (size as u64 + FEW_PACKETS).clamp(least, MAX_WINDOW)
     }
 
