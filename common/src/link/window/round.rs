@@ -9,6 +9,8 @@ use super::departures::Departure;
 const SHORTEST: Duration = Duration::from_millis(4);
 /// A longer time without reports, beyond a round trip, is an outage and says nothing about the rate.
 const OUTAGE: Duration = Duration::from_millis(250);
+/// Most arrivals that are kept, whatever the other end's clock shows. On a line, there are some hundred in a round trip.
+const MOST: usize = 1024;
 
 /// What has arrived at the other end.
 #[derive(Debug, Clone, Copy)]
@@ -80,14 +82,24 @@ impl Rounds {
         self.recent.clear();
     }
 
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.recent.len()
+    }
+
     /// The rate of about the latest round `trip`, at any time of a round.
-    pub(super) fn latest_rate(&mut self, trip: Duration) -> Option<f64> {
-        let last = *self.recent.back()?;
-        let is_long = |first: &Arrival| first.until(&last) >= trip.max(SHORTEST);
-        while self.recent.get(1).is_some_and(is_long) {
+    pub(super) fn latest_rate(&self, trip: Duration) -> Option<f64> {
+        let (first, last) = (self.recent.front()?, self.recent.back()?);
+        (first.until(last) >= trip.max(SHORTEST)).then(|| first.rate_until(last))
+    }
+
+    /// Keeps what has arrived in the latest round `trip`, and one arrival before.
+    fn keep(&mut self, arrival: Arrival, trip: Duration) {
+        self.recent.push_back(arrival);
+        let is_old = |next: &Arrival| next.until(&arrival) >= trip.max(SHORTEST);
+        while self.recent.len() > MOST || self.recent.get(1).is_some_and(is_old) {
             self.recent.pop_front();
         }
-        self.recent.front().filter(|first| is_long(first)).map(|first| first.rate_until(&last))
     }
 
     /// Something arrived that had waited for the time `queue`. Returns what the round that it ends has shown; it takes as
@@ -97,7 +109,7 @@ impl Rounds {
         if silent.is_some_and(|time| time > trip + OUTAGE) {
             self.restart();
         }
-        self.recent.push_back(arrival);
+        self.keep(arrival, trip);
         let Some(base) = &self.base else {
             self.begin(arrival);
             return None;

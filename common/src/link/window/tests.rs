@@ -162,6 +162,22 @@ fn an_open_window_has_no_timeout() {
 }
 
 #[test]
+fn what_is_kept_of_arrivals_lasts_a_round_trip_however_long_the_transfer() {
+    let mut line = Line::new();
+    for _ in 0..4 {
+        line.run(Duration::from_secs(2));
+        assert!(line.window.rounds.kept() < 100, "{}", line.window.rounds.kept());
+    }
+    // The other end's clock stands still.
+    for _ in 0..4000 {
+        line.window.sent(1000, line.now);
+        line.now += 2 * MS;
+        line.window.delivered(line.window.sent, 1, line.now);
+    }
+    assert!(line.window.rounds.kept() <= 1024, "{}", line.window.rounds.kept());
+}
+
+#[test]
 fn departures_are_few_however_small_the_packets() {
     let mut line = Line::new();
     line.run(Duration::from_secs(2));
