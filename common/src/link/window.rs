@@ -194,11 +194,12 @@ impl Window {
         if self.in_flight() == 0 {
             self.resume(now);
         }
-        self.delay.drain(self.in_flight() < self.size(), self.sent);
+        let size = self.size();
+        self.delay.drain(self.in_flight() < size, self.sent);
         self.sent += bytes;
-        self.departures.add(self.sent, self.size(), now);
+        self.departures.add(self.sent, size, now);
         self.pacer.sent(bytes, now);
-        if self.in_flight() >= self.size() {
+        if self.in_flight() >= size {
             self.rounds.note_limited();
         }
     }

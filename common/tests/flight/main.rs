@@ -69,8 +69,7 @@ fn measure_once(line: &Line, bulk: [bool; 2]) -> Row {
     }
 }
 
-/// Checks a line. The bounds are for the model's seeds, and far from those of the version before: what a change of the
-/// control makes worse shows.
+/// Checks a line. The bounds are for the model's seeds: what a change of the control makes worse shows.
 #[track_caller]
 fn check(line: &Line, bulk: [bool; 2], used: f64, p50: f64, p99: f64) {
     let row = measure(line, bulk);
@@ -162,7 +161,7 @@ fn a_transfer_begins_as_fast_as_the_start_of_tcp_below_lets_it() {
     }
 }
 
-/// The figures of docs/how-it-works.md: `cargo test -p gh-net-common --release --test flight -- --ignored --nocapture`.
+/// All lines of a grid: `cargo test -p gh-net-common --release --test flight -- --ignored --nocapture`.
 #[test]
 #[ignore = "prints a table"]
 fn table() {
